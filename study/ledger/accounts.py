@@ -1,0 +1,50 @@
+"""The bill of a lease, phase by phase, on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Reason = Literal["hand_over", "released", "lost"]
+_TAIL: dict[Reason, str] = {"hand_over": "idle", "released": "teardown", "lost": "lost"}
+
+
+@dataclass
+class OpenLease:
+    """A lease that is running. All times are seconds on the writer's monotonic clock."""
+
+    lease_id: str
+    group_id: str
+    trial_id: str
+    attempt: int
+    device: str
+    devices: int
+    nodes: tuple[str, ...]
+    opened_s: float
+    heard_s: float  # when the group last spoke, or the trial was ended
+    setup_s: float = 0.0
+    worked_s: Mapping[str, float] = field(default_factory=dict)  # cumulative, as measured in the rank
+
+    def started(self, at_s: float) -> None:
+        """The group is ready to train; all until now was setup."""
+        self.setup_s = at_s - self.opened_s
+        self.heard_s = at_s
+
+    def heard(self, at_s: float, worked_s: Mapping[str, float]) -> None:
+        """A report came in."""
+        self.worked_s = dict(worked_s)
+        self.heard_s = at_s
+
+    def bill(self, at_s: float, reason: Reason) -> tuple[float, dict[str, float]]:
+        """(billed seconds, seconds by phase that add up to them) for a lease that closes at `at_s`.
+
+        What the group measured is taken as measured; the time since it last spoke is tear-down, loss or waiting
+        for the next trial, by `reason`; what is left was spent waiting for decisions, and is idle.
+        """
+        billed = max(at_s - self.opened_s, 0.0)
+        phases = {"setup": self.setup_s, **self.worked_s}
+        tail = _TAIL[reason]
+        phases[tail] = phases.get(tail, 0.0) + max(at_s - self.heard_s, 0.0)
+        phases["idle"] = phases.get("idle", 0.0) + billed - sum(phases.values())
+        return billed, phases

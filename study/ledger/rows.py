@@ -1,0 +1,132 @@
+"""The rows of a ledger.
+
+Durations are monotonic seconds of the one process that writes; `at_s` is the writer's clock since the study's
+first row, carried on over resumes. Wall-clock time stands only in `written`, for people.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+PROTOCOL_VERSION = "1.0"
+PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
+Outcome = Literal["completed", "stopped", "diverged", "failed"]
+CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed"})
+
+
+class Row(BaseModel):
+    """What every row carries. Non-finite numbers are allowed in metrics: a diverged loss is a fact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    at_s: float
+    written: str  # UTC, ISO 8601
+    protocol_version: str = PROTOCOL_VERSION
+
+
+class StudyRow(Row):
+    """Opens the ledger, and again each time a study is resumed."""
+
+    kind: Literal["study"] = "study"
+    study_id: str
+    config: dict[str, Any]
+    config_hash: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+
+
+class AttemptRow(Row):
+    """One try at a trial begins on one lease."""
+
+    kind: Literal["attempt"] = "attempt"
+    trial_id: str
+    attempt: int  # from 1
+    lease_id: str
+    phase: Literal["search", "confirm"]
+    batch_size: int  # achieved: world size x micro batch x accumulation
+    world_size: int
+    micro_batch: int
+    accumulation: int
+    norm_batch: int | None  # samples behind one batch-norm statistic; None without batch norm
+    base_lr: float
+    lr: float
+    seed_index: int  # 0 in the search, 1, 2, ... in confirm: the study's own seed stands in its config
+    updates_per_epoch: int
+    total_updates: int
+
+
+class ReportRow(Row):
+    """What a rank group measured over one interval; cumulative figures are those of the attempt."""
+
+    kind: Literal["report"] = "report"
+    trial_id: str
+    attempt: int
+    updates: int
+    samples: int
+    epochs: float
+    lr: float
+    train_loss: float
+    train_accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+    test_accuracy: float | None  # at the end of a confirm trial only
+    samples_per_s: float  # of this interval, training time only
+    device_seconds: float  # ranks x (training + validation), cumulative: what rungs may count
+    phases_s: dict[str, float]  # cumulative
+
+
+class DecisionRow(Row):
+    """What the scheduler said to a report, written before it is acted on."""
+
+    kind: Literal["decision"] = "decision"
+    trial_id: str
+    attempt: int
+    updates: int
+    decision: Literal["continue", "stop"]
+
+
+class LeaseRow(Row):
+    """The bill of one attempt: from lease to release or hand-over."""
+
+    kind: Literal["lease"] = "lease"
+    lease_id: str
+    group_id: str
+    trial_id: str
+    attempt: int
+    device: str  # "cpu", or the GPU's name
+    devices: int
+    nodes: tuple[str, ...]
+    reason: Literal["hand_over", "released", "lost"]
+    billed_s: float  # per device
+    phases_s: dict[str, float]  # adds up to billed_s
+
+    @property
+    def billed_device_h(self) -> float:
+        """Devices x hours."""
+        return self.devices * self.billed_s / 3600
+
+    @property
+    def billed_gpu_h(self) -> float:
+        """The same if the devices were GPUs, else 0."""
+        return 0.0 if self.device == "cpu" else self.billed_device_h
+
+
+class EndRow(Row):
+    """A trial is over, for good."""
+
+    kind: Literal["end"] = "end"
+    trial_id: str
+    attempts: int
+    outcome: Outcome
+    final_val_accuracy: float | None
+    best_val_accuracy: float | None
+    test_accuracy: float | None
+    error: str | None
+
+
+AnyRow = Annotated[
+    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")
+]
+ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

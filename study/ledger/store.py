@@ -1,0 +1,158 @@
+"""The file behind the rows: one JSON object a line, its checksum last, one writer, never rewritten."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from study.ledger.files import sync_folder
+from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
+
+LEDGER = "ledger.jsonl"
+_MARK = b',"crc32":"'
+
+
+class LedgerError(Exception):
+    """A ledger that cannot be read or written; its text is one line."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a ledger file holds."""
+
+    rows: tuple[AnyRow, ...]
+    good_bytes: int
+    damage: str | None  # what is wrong behind the good prefix, naming the line
+
+
+def encode(row: AnyRow) -> bytes:
+    """One line, checksum over all that stands before it."""
+    body = ROW.dump_json(row)[:-1]
+    return body + _MARK + f'{zlib.crc32(body):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> AnyRow:
+    """The row of one line without its newline. Raises ValueError for a damaged one."""
+    body, mark, tail = line.rpartition(_MARK)
+    if not mark or tail != f'{zlib.crc32(body):08x}"}}'.encode():
+        raise ValueError("checksum does not match")
+    return ROW.validate_json(body + b"}")
+
+
+def read(folder: Path) -> Contents:
+    """The good prefix of a study's ledger, and what is wrong behind it. Writes nothing.
+
+    Raises LedgerError if there is no ledger, or if it is of another major protocol version.
+    """
+    path = folder / LEDGER
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise LedgerError(f"{folder}: no study here ({LEDGER} is missing)") from None
+    except OSError as error:
+        raise LedgerError(f"{path}: {error.strerror}") from None
+    rows: list[AnyRow] = []
+    good = 0
+    damage = None
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        if not line.endswith(b"\n"):
+            damage = f"{path}:{number}: torn line of {len(line)} bytes"
+            break
+        try:
+            rows.append(decode(line[:-1]))
+        except ValidationError as error:
+            raise LedgerError(f"{path}:{number}: not a row of protocol {PROTOCOL_VERSION}: {error.error_count()} errors") from None
+        except ValueError as error:
+            damage = f"{path}:{number}: {error}; {len(data) - good} bytes from here on are set aside"
+            break
+        good += len(line)
+    for row in rows:
+        if row.protocol_version.split(".")[0] != PROTOCOL_VERSION.split(".")[0]:
+            raise LedgerError(f"{path}: protocol {row.protocol_version} cannot be mixed with {PROTOCOL_VERSION}")
+    return Contents(tuple(rows), good, damage)
+
+
+class Ledger:
+    """The one writer. Holds a lock on the study's folder for as long as it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / LEDGER
+        self.rows: list[AnyRow] = []
+        self.quarantined: str | None = None
+        self._lock = FileLock(folder / f".{LEDGER}.lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise LedgerError(f"{folder}: another process is running this study") from None
+        try:
+            self._file = self._open(folder)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, folder: Path) -> BinaryIO:
+        if not self.path.exists():
+            file = self.path.open("ab", buffering=0)
+            sync_folder(folder)
+            return file
+        contents = read(folder)
+        self.rows = list(contents.rows)
+        if contents.damage:
+            self.quarantined = self._quarantine(contents)
+        return self.path.open("ab", buffering=0)
+
+    def _quarantine(self, contents: Contents) -> str:
+        """Move what is behind the good prefix into a side file, then cut it off."""
+        side = self.path.with_name(f"{LEDGER}.quarantine-{time.time_ns()}")
+        with self.path.open("r+b") as file:
+            file.seek(contents.good_bytes)
+            with side.open("xb") as copy:
+                copy.write(file.read())
+                copy.flush()
+                os.fsync(copy.fileno())
+            sync_folder(self.path.parent)
+            file.truncate(contents.good_bytes)
+            os.fsync(file.fileno())
+        return f"{contents.damage}; kept in {side.name}"
+
+    def append(self, *rows: AnyRow) -> None:
+        """Write rows and return when they are on disk.
+
+        Raises LedgerError if the disk refuses; what was written of them is cut off again.
+        """
+        self._append(rows)
+        self.rows.extend(rows)
+
+    def _append(self, rows: Sequence[AnyRow]) -> None:
+        data = b"".join(encode(row) for row in rows)
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(data)
+            if written != len(data):
+                raise OSError(28, "No space left on device")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(before)
+            raise LedgerError(f"{self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Release the file and the lock."""
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""What the user wrote, validated, and the exact list of trials it means."""

@@ -1,0 +1,44 @@
+"""A global batch, taken apart exactly: world size x micro batch x accumulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.plan.config import Hardware
+from study.plan.errors import PlanError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one global batch is spread over ranks and over time."""
+
+    global_batch: int
+    world_size: int
+    micro_batch: int  # samples a rank takes at once
+    accumulation: int  # micro batches a rank adds up before an update
+
+    def __post_init__(self) -> None:
+        if self.world_size * self.micro_batch * self.accumulation != self.global_batch:
+            raise ValueError(f"not an exact split: {self}")
+
+
+def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> BatchPlan:
+    """The exact split of `global_batch`. Raises PlanError where there is none."""
+    local, rest = divmod(global_batch, world_size)
+    if rest:
+        lower, upper = local * world_size, (local + 1) * world_size
+        nearest = f"{lower} or {upper}" if lower else f"{upper}"
+        raise PlanError(
+            f"batch_sizes: {global_batch} is not divisible by world size {world_size} (nearest: {nearest})"
+        )
+    if hardware.accumulation is not None:
+        accumulation = hardware.accumulation
+        if local % accumulation:
+            raise PlanError(
+                f"hardware.accumulation: {global_batch} over {world_size} ranks is {local} samples a rank, "
+                f"not divisible by {accumulation}"
+            )
+    else:
+        most = hardware.micro_batch or local
+        accumulation = next(parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most)
+    return BatchPlan(global_batch, world_size, local // accumulation, accumulation)

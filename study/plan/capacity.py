@@ -1,0 +1,40 @@
+"""Whether a cluster could ever place a trial's ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from study.plan.config import Hardware
+from study.plan.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster, empty."""
+
+    cpus: float
+    gpus: float
+
+
+def ranks_that_fit(nodes: Sequence[Node], hardware: Hardware) -> int:
+    """Ranks that the empty cluster can hold at once. All ranks are alike, so counting by node is exact."""
+    return sum(
+        int(min(node.cpus // hardware.cpus_per_rank, node.gpus // hardware.gpus_per_rank))
+        if hardware.gpus_per_rank
+        else int(node.cpus // hardware.cpus_per_rank)
+        for node in nodes
+    )
+
+
+def check_capacity(nodes: Sequence[Node], hardware: Hardware) -> None:
+    """Raises PlanError if a world size could never be placed, even with the cluster to itself."""
+    fit = ranks_that_fit(nodes, hardware)
+    for world_size in hardware.world_sizes:
+        if world_size > fit:
+            cpus, gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
+            raise PlanError(
+                f"hardware.world_size: {world_size} ranks of {hardware.cpus_per_rank} CPU and "
+                f"{hardware.gpus_per_rank} GPU can never be placed on {len(nodes)} node(s) with "
+                f"{cpus:g} CPUs and {gpus:g} GPUs; at most {fit}"
+            )

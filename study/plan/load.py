@@ -1,0 +1,164 @@
+"""A study file, with what `--set` changed in it, to a validated StudyConfig or one clear line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from study.plan import yamlfile
+from study.plan.config import Custom, Digits, LogUniform, StudyConfig, Teacher
+from study.plan.errors import PlanError, did_you_mean
+from study.plan.yamlfile import Path_
+
+# Names that pydantic puts into an error's location for the alternatives of a union.
+_TAGS: dict[str, type[BaseModel] | None] = {
+    "digits": Digits,
+    "teacher": Teacher,
+    "custom": Custom,
+    "range": LogUniform,
+    "grid": None,
+    "one": None,
+    "several": None,
+}
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The study files that come with the package, by bare name."""
+    package = Path(__file__).resolve().parents[1]
+    # An installed wheel carries them inside the package, a checkout beside it.
+    folders = (package / "tune_configs", package.parent / "tune_configs")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """The file meant by a path, a path without `.yaml`, or the bare name of a shipped config."""
+    for path in (Path(name), Path(f"{name}.yaml")):
+        if path.is_file():
+            return path
+    shipped = shipped_configs()
+    stem = Path(name).stem
+    if stem in shipped and Path(name).parent.name in ("", "tune_configs"):
+        return shipped[stem]
+    raise PlanError(f"{name}: no such file, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read, override and validate a study file.
+
+    `overrides` are `key.path=value` with values as they would stand in the file. Raises PlanError.
+    """
+    data, lines = yamlfile.read(path)
+    if not isinstance(data, dict):
+        raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
+    overridden = [_override(data, text) for text in overrides]
+    return _validate(data, lambda at: _place(at, lines, overridden, str(path)))
+
+
+def config_from_dict(data: dict[str, Any], source: str) -> StudyConfig:
+    """Validate plain data, e.g. a config recorded in a ledger. Raises PlanError."""
+    return _validate(data, lambda at: source)
+
+
+def _override(data: dict[str, Any], text: str) -> Path_:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key):
+        raise PlanError(f"--set {text}: write it as key.path=value, e.g. search.samples=4")
+    *parents, last = key.split(".")
+    target = data
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise PlanError(f"--set {text}: {parent} is not a section")
+    target[last] = yamlfile.scalar(value)
+    return tuple(key.split("."))
+
+
+def _place(at: Path_, lines: dict[Path_, int], overridden: Iterable[Path_], source: str) -> str:
+    for key in overridden:
+        if at[: len(key)] == key:
+            return "--set"
+    while at not in lines and at:
+        at = at[:-1]
+    return f"{source}:{lines.get(at, 1)}"
+
+
+def _validate(data: dict[str, Any], place: Any) -> StudyConfig:
+    try:
+        text = json.dumps(data)
+    except RecursionError:
+        raise PlanError(f"{place(())}: nested too deeply") from None
+    try:
+        return StudyConfig.model_validate_json(text)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        first = errors[0]
+        at = _location(first, data)
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        key = ".".join(str(part) for part in at)
+        raise PlanError(f"{place(at)}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
+
+
+def _location(error: ErrorDetails, data: Any) -> Path_:
+    """The error's key path in the file: pydantic's location less the names of union alternatives."""
+    at: list[str | int] = []
+    here: Any = data
+    for part in error["loc"]:
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif part in _TAGS:
+            continue
+        else:
+            here = None
+        at.append(part)
+    return tuple(at)
+
+
+def _message(error: ErrorDetails, at: Path_) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    got = json.dumps(error["input"]) if not isinstance(error["input"], dict | list) else "a section"
+    if isinstance(error["input"], list):
+        got = "a list"
+    if kind == "extra_forbidden":
+        known = _fields_of(error["loc"])
+        return f"unknown key; allowed: {', '.join(known)}{did_you_mean(str(at[-1]), known)}"
+    if kind == "missing":
+        return "is required"
+    if kind in ("literal_error", "union_tag_invalid"):
+        allowed = str(context.get("expected") or context.get("expected_tags", "")).replace("'", "")
+        word = str(context.get("tag") or error["input"])
+        return f"must be one of {allowed.replace(' or ', ', ')}; got {word}{did_you_mean(word, re.split(r', | or ', allowed))}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"must be written package.module:Class; got {got}"
+    if kind == "too_short":
+        return f"must list at least {context['min_length']}"
+    return f"{error['msg'].removeprefix('Input ')}; got {got}"
+
+
+def _fields_of(loc: Sequence[str | int]) -> list[str]:
+    """The keys allowed in the section that holds the key at `loc`."""
+    model: Any = StudyConfig
+    for part in loc[:-1]:
+        if isinstance(part, str) and _TAGS.get(part) is not None:
+            model = _TAGS[part]
+        elif isinstance(part, str) and model is not None and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return list(model.model_fields) if model else []
+
+
+def to_yaml(config: StudyConfig) -> str:
+    """The config as a file that `load_config` reads back to an equal one."""
+    import yaml
+
+    plain = TypeAdapter(StudyConfig).dump_python(config, mode="json", exclude_none=True)
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))

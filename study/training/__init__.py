@@ -1,0 +1,1 @@
+"""One trial: a rank, its LightningModule, optimizers and schedules."""

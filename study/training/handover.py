@@ -1,0 +1,73 @@
+"""A fit that runs in a thread and stops at every report until it is told to go on.
+
+Lightning's `fit` is one long call; a scheduler wants to decide between reports. The thread that fits and the one
+that decides take turns, so nothing is trained past a decision.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Ended:
+    """Stands in the queue behind the last item."""
+
+
+class HandOver(Generic[T]):
+    """Two threads taking turns. `give` is for the working side, the rest for the deciding side."""
+
+    def __init__(self, work: Callable[[HandOver[T]], None]) -> None:
+        self._out: queue.Queue[T | BaseException | _Ended] = queue.Queue(1)
+        self._go: queue.Queue[bool] = queue.Queue(1)
+        self._thread = threading.Thread(target=self._run, args=(work,), name="fit", daemon=True)
+        self._over = False
+
+    def _run(self, work: Callable[[HandOver[T]], None]) -> None:
+        try:
+            work(self)
+            self._out.put(_Ended())
+        except BaseException as error:  # carried over to the deciding side, SystemExit included
+            self._out.put(error)
+
+    def give(self, item: T) -> bool:
+        """Hand over `item` and wait. True to go on, False to stop."""
+        self._out.put(item)
+        return self._go.get()
+
+    def start(self) -> T:
+        """Start working; returns what is given first."""
+        self._thread.start()
+        return self._take()
+
+    def go_on(self) -> T:
+        """Let the work go on; returns what is given next. Raises what the work raised."""
+        self._go.put(True)
+        return self._take()
+
+    def stop(self) -> None:
+        """Let the work end and wait for it. Raises what the work raised."""
+        if not self._over:
+            self._go.put(False)
+            rest = self._out.get()
+            self._over = True
+            if isinstance(rest, BaseException):
+                raise rest
+            if not isinstance(rest, _Ended):
+                raise RuntimeError("the work went on after it was told to stop")
+        self._thread.join()
+
+    def _take(self) -> T:
+        item = self._out.get()
+        if isinstance(item, _Ended):
+            self._over = True
+            raise RuntimeError("the work ended without a final report")
+        if isinstance(item, BaseException):
+            self._over = True
+            # A thread's SystemExit must not end the process that hosts it.
+            raise item if isinstance(item, Exception) else RuntimeError(repr(item))
+        return item

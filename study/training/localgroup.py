@@ -1,0 +1,68 @@
+"""A group of ranks on this machine without Ray: for `study check`, tests and benchmarks."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from study.plan.config import StudyConfig
+from study.plan.trials import TrialSpec
+from study.training.place import Place
+from study.training.rank import Rank
+from study.training.report import Report
+
+_rank: Rank  # one a process
+
+
+def _create(place: Place, config: StudyConfig) -> None:
+    global _rank
+    _rank = Rank(place, config)
+
+
+def _call(method: str, *args: Any) -> Any:
+    return getattr(_rank, method)(*args)
+
+
+class LocalGroup:
+    """`world_size` spawned processes, each holding one Rank. A context manager."""
+
+    def __init__(self, config: StudyConfig, world_size: int) -> None:
+        place = Place(0, world_size, 0, world_size, 0, "cuda" if config.hardware.gpus_per_rank else "cpu")
+        # Read when torch is imported, so it must be set before the processes start.
+        os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.cpus_per_rank))
+        self._pools = [
+            ProcessPoolExecutor(
+                1,
+                mp.get_context("spawn"),
+                initializer=_create,
+                initargs=(replace(place, rank=rank, local_rank=rank), config),
+            )
+            for rank in range(world_size)
+        ]
+        port = self._pools[0].submit(_call, "open_store", "127.0.0.1").result() if world_size > 1 else 0
+        self._all("join", "127.0.0.1", port)
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        futures: list[Future[Any]] = [pool.submit(_call, method, *args) for pool in self._pools]
+        return [future.result() for future in futures]
+
+    def run(self, spec: TrialSpec, reports: int | None = None) -> list[Report]:
+        """Train a trial to its end, or to a number of reports; rank 0's reports."""
+        self._all("begin", spec)
+        told = [self._all("advance")[0] for _ in range(reports or len(spec.report_at))]
+        self._all("halt")
+        return told
+
+    def close(self) -> None:
+        """End the processes."""
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> LocalGroup:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""Optimizers by name, and the schedule that drives their rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from study.plan.config import Optimizer, Schedule
+from study.training.schedules import lr_factor
+
+
+def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """The optimizer, with torch's fused kernels where it has them."""
+    decay = config.weight_decay
+    if config.kind == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=decay,
+            fused=True,
+        )
+    if config.kind == "adamw":
+        return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+    from pytorch_optimizer import LARS, Lamb  # slow to import, and rarely wanted
+
+    if config.kind == "lars":
+        return LARS(parameters, lr, momentum=config.momentum, weight_decay=decay, nesterov=config.momentum > 0)
+    return Lamb(parameters, lr, weight_decay=decay)
+
+
+def lightning_optimizers(
+    config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], lr: float, total_updates: int
+) -> dict[str, Any]:
+    """What a LightningModule's `configure_optimizers` returns: the rate moves after each update."""
+    optimizer = build_optimizer(config, parameters, lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: lr_factor(schedule, u, total_updates))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,29 @@
+"""What a rank tells at the end of an interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Report:
+    """One interval, measured on this rank; losses and accuracies are over all ranks."""
+
+    updates: int
+    samples: int
+    epochs: float
+    lr: float
+    train_loss: float
+    train_accuracy: float | None  # None where a user's own module does not tell
+    val_loss: float
+    val_accuracy: float
+    test_accuracy: float | None
+    samples_per_s: float
+    phases_s: dict[str, float]  # train, validate: cumulative
+    final: bool
+
+    @property
+    def diverged(self) -> bool:
+        """A loss that is no number cannot become one again."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))

@@ -1,0 +1,67 @@
+"""Whole batches out of tensors, the same for every number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.plan.batches import BatchPlan
+from study.workloads.data import Part
+
+Batch = tuple[Tensor, Tensor]
+
+
+def derived_seed(*entropy: int) -> int:
+    """A 63-bit seed from several numbers, none of which may shadow another."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class TrainBatches:
+    """A rank's micro batches of one epoch; whoever trains sets `epoch` before each.
+
+    An epoch has its own permutation, drawn from (seed, epoch) and so the same on every rank. A global batch is
+    a run of it, cut into accumulation x world size micro batches: whatever the split, an update sees the same
+    samples. The samples that do not fill a last batch are dropped, other ones each time.
+    """
+
+    def __init__(self, part: Part, batch: BatchPlan, rank: int, seed: tuple[int, ...]) -> None:
+        self.part, self.batch, self.rank, self.seed = part, batch, rank, seed
+        self.updates_per_epoch = len(part) // batch.global_batch
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.updates_per_epoch * self.batch.accumulation
+
+    def indices(self, epoch: int) -> Tensor:
+        """Sample numbers of this rank, (updates x accumulation, micro batch)."""
+        generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch))
+        used = self.updates_per_epoch * self.batch.global_batch
+        order = torch.randperm(len(self.part), generator=generator)[:used]
+        shape = (self.updates_per_epoch * self.batch.accumulation, self.batch.world_size, self.batch.micro_batch)
+        return order.view(shape)[:, self.rank]
+
+    def __iter__(self) -> Iterator[Batch]:
+        indices = self.indices(self.epoch)
+        # One gather an epoch costs less than one a batch; views are then free.
+        x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
+        yield from zip(x.split(self.batch.micro_batch), y.split(self.batch.micro_batch), strict=True)
+
+
+class EvalBatches:
+    """A rank's share of a part, unpadded: each sample stands on exactly one rank.
+
+    A rank left without samples still yields one empty batch, since all ranks must take part in the reduction.
+    """
+
+    def __init__(self, part: Part, rank: int, world_size: int, batch_size: int) -> None:
+        self.x, self.y = part.x[rank::world_size], part.y[rank::world_size]
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return max(-(-len(self.y) // self.batch_size), 1)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
