@@ -1,0 +1,1 @@
+"""Pure functions from ledger rows to frozen records."""

@@ -1,0 +1,80 @@
+"""Ledger rows to one record a trial."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from study.analysis.records import Cost, TrialRecord
+from study.ledger.rows import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+
+
+def trial_records(rows: Iterable[AnyRow], usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
+    """Every trial that was ever started, in the order in which they were."""
+    attempts: dict[str, AttemptRow] = {}
+    reports: dict[str, list[ReportRow]] = defaultdict(list)
+    leases: dict[str, list[LeaseRow]] = defaultdict(list)
+    ends: dict[str, EndRow] = {}
+    for row in rows:
+        if isinstance(row, AttemptRow):
+            attempts[row.trial_id] = row
+            reports[row.trial_id] = []  # the last attempt's curve is the trial's
+        elif isinstance(row, ReportRow):
+            reports[row.trial_id].append(row)
+        elif isinstance(row, LeaseRow):
+            leases[row.trial_id].append(row)
+        elif isinstance(row, EndRow):
+            ends[row.trial_id] = row
+    return tuple(
+        _record(attempt, reports[trial_id], leases[trial_id], ends.get(trial_id), usd_per_device_hour)
+        for trial_id, attempt in attempts.items()
+    )
+
+
+def _record(
+    attempt: AttemptRow, curve: list[ReportRow], leases: list[LeaseRow], end: EndRow | None, usd: float | None
+) -> TrialRecord:
+    return TrialRecord(
+        trial_id=attempt.trial_id,
+        phase=attempt.phase,
+        batch_size=attempt.batch_size,
+        world_size=attempt.world_size,
+        micro_batch=attempt.micro_batch,
+        accumulation=attempt.accumulation,
+        norm_batch=attempt.norm_batch,
+        lr=attempt.lr,
+        seed_index=attempt.seed_index,
+        outcome=end.outcome if end else None,
+        error=end.error if end else None,
+        attempts=attempt.attempt,
+        cost=bill(leases, usd),
+        phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
+        final_val_accuracy=end.final_val_accuracy if end else None,
+        best_val_accuracy=end.best_val_accuracy if end else None,
+        test_accuracy=end.test_accuracy if end else None,
+        samples_per_s=throughput(curve),
+        curve=tuple(curve),
+    )
+
+
+def bill(leases: Iterable[LeaseRow], usd_per_device_hour: float | None) -> Cost:
+    """The sum of some leases."""
+    leases = list(leases)
+    device_h = sum(lease.billed_device_h for lease in leases)
+    usd = None if usd_per_device_hour is None else device_h * usd_per_device_hour
+    return Cost(device_h, sum(lease.billed_gpu_h for lease in leases), usd)
+
+
+def throughput(curve: list[ReportRow]) -> float | None:
+    """Samples per second of training, over all intervals after the first where there are several.
+
+    The first holds what happens once: DDP rebuilds its buckets, allocators and kernel caches fill.
+    """
+    if not curve:
+        return None
+    intervals = [
+        (row.samples - before, (row.samples - before) / row.samples_per_s)
+        for before, row in zip([0, *(row.samples for row in curve[:-1])], curve, strict=True)
+    ]
+    warm = intervals[1:] or intervals
+    return sum(samples for samples, _ in warm) / sum(seconds for _, seconds in warm)

@@ -1,0 +1,51 @@
+"""Start an embedded Ray, or join a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from study.plan.capacity import Node
+from study.plan.errors import PlanError
+
+
+@contextmanager
+def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
+    """Yields the nodes of the cluster.
+
+    `address`: "local" starts a Ray that ends with us, of `cpus` logical CPUs (None: as many as there are cores);
+    "auto" joins the cluster of this machine; host:port joins another as driver; ray://host:port is a client.
+    Raises PlanError where there is no such cluster.
+    """
+    # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    joined = ray.is_initialized()
+    if not joined:
+        options = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise PlanError(f"--address {address}: {str(error).splitlines()[0]}") from None
+    try:
+        yield tuple(
+            Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def this_machine(cpus: int | None) -> tuple[Node, ...]:
+    """What an embedded Ray would find here, without starting one."""
+    import torch
+
+    return (Node(cpus or os.cpu_count() or 1, torch.cuda.device_count()),)

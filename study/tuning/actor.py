@@ -1,0 +1,139 @@
+"""The thin actor around a Rank. Imports torch only once it knows which devices to see."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+if TYPE_CHECKING:
+    from study.plan.config import StudyConfig
+    from study.plan.trials import TrialSpec
+    from study.training.place import Place
+    from study.training.report import Report
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What Ray gave an actor."""
+
+    node_id: str
+    address: str
+    gpu_ids: tuple[str, ...]
+
+
+class RankActor:
+    """Delegates to a Rank."""
+
+    def where(self) -> Seat:
+        """The node and devices of this process."""
+        context = ray.get_runtime_context()
+        gpu_ids = tuple(context.get_accelerator_ids().get("GPU", ()))
+        return Seat(context.get_node_id(), ray.util.get_node_ip_address(), gpu_ids)
+
+    def sit_down(self, place: Place, config: StudyConfig, visible_gpus: tuple[str, ...]) -> str:
+        """Create the Rank; returns the device's name.
+
+        The ranks of a node see the same list of GPUs and pick theirs by local rank: with one visible device
+        each, NCCL may lose peer-to-peer access.
+        """
+        if visible_gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus)
+        from study.training.rank import Rank
+
+        self.rank = Rank(place, config)
+        if place.device == "cpu":
+            return "cpu"
+        import torch
+
+        return torch.cuda.get_device_name(place.local_rank)
+
+    def open_store(self, host: str) -> int:
+        """See Rank."""
+        return self.rank.open_store(host)
+
+    def join(self, host: str, port: int) -> None:
+        """See Rank."""
+        self.rank.join(host, port)
+
+    def begin(self, spec: TrialSpec) -> int | None:
+        """See Rank."""
+        return self.rank.begin(spec)
+
+    def advance(self) -> Report:
+        """See Rank."""
+        return self.rank.advance()
+
+    def halt(self) -> None:
+        """See Rank."""
+        self.rank.halt()
+
+
+class WarmGroup:
+    """The rank actors of one placement group, kept from trial to trial."""
+
+    def __init__(self, config: StudyConfig, world_size: int) -> None:
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        hardware = config.hardware
+        placement = ray.util.get_current_placement_group()
+        self.group_id: str = placement.id.hex()
+        actor = ray.remote(RankActor)
+        # Tune drops the empty driver bundle, so that bundle r is rank r's.
+        self.actors = [
+            actor.options(
+                num_cpus=hardware.cpus_per_rank,
+                num_gpus=hardware.gpus_per_rank,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank),
+            ).remote()
+            for rank in range(world_size)
+        ]
+        seats: list[Seat] = self.all("where")
+        self.nodes = tuple(dict.fromkeys(seat.node_id for seat in seats))
+        places, visible = _places(seats, "cuda" if hardware.gpus_per_rank else "cpu")
+        names = ray.get(
+            [
+                actor.sit_down.remote(place, config, gpus)
+                for actor, place, gpus in zip(self.actors, places, visible, strict=True)
+            ]
+        )
+        self.device: str = names[0]
+        port = 0
+        if world_size > 1:
+            port = ray.get(self.actors[0].open_store.remote(seats[0].address))
+        self.all("join", seats[0].address, port)
+
+    def all(self, method: str, *args: Any) -> list[Any]:
+        """Call every rank; raises at once if one of them fails."""
+        return ray.get([getattr(actor, method).remote(*args) for actor in self.actors])
+
+    def kill(self) -> None:
+        """End the processes."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str, ...]]]:
+    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order."""
+    from study.training.place import Place
+
+    nodes = list(dict.fromkeys(seat.node_id for seat in seats))
+    by_node = {node: [rank for rank, seat in enumerate(seats) if seat.node_id == node] for node in nodes}
+    places, visible = [], []
+    for rank, seat in enumerate(seats):
+        neighbours = by_node[seat.node_id]
+        places.append(
+            Place(
+                rank=rank,
+                world_size=len(seats),
+                local_rank=neighbours.index(rank),
+                local_world_size=len(neighbours),
+                node_rank=nodes.index(seat.node_id),
+                device=device,
+            )
+        )
+        visible.append(tuple(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
+    return places, visible
+

@@ -1,0 +1,176 @@
+"""The driver's books: which group is leased to which attempt, and what each lease costs.
+
+A lease begins when Ray has placed the group, before any of our code runs in it, and ends when the group is
+handed to the next trial or the cluster has its resources back. All times are the driver's own clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+
+from study.ledger.accounts import OpenLease, Reason
+from study.plan.config import Hardware
+from study.tuning.trainable import GroupInfo
+
+
+# Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
+# to the books: (placement group, monotonic time), as asked for in this process and not yet entered.
+_asked: list[tuple[Any, float]] = []
+
+
+class GroupRequest(tune.PlacementGroupFactory):  # type: ignore[misc]
+    """The placement group of a trial: an empty driver bundle, and one bundle a rank. Notes when Tune asks for it."""
+
+    def __init__(self, hardware: Hardware, world_size: int) -> None:
+        bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
+        if hardware.gpus_per_rank:
+            bundle["GPU"] = hardware.gpus_per_rank
+        super().__init__([{}, *[bundle] * world_size], strategy="PACK")
+
+    def to_placement_group(self) -> Any:
+        """Called by Tune in the driver."""
+        placement = super().to_placement_group()
+        _asked.append((placement, time.monotonic()))
+        return placement
+
+
+class Cluster(Protocol):
+    """What the books ask of Ray."""
+
+    def creation_s(self, placement: Any) -> float | None:
+        """Seconds from request to placement; None while it is not placed."""
+
+    def is_removed(self, placement: Any) -> bool:
+        """Whether the cluster has the resources back."""
+
+
+class RayCluster:
+    """Asks the control service."""
+
+    def creation_s(self, placement: Any) -> float | None:
+        """See Cluster."""
+        table = ray.util.placement_group_table(placement)
+        if table.get("state") in ("PENDING", None):
+            return None
+        return float(table["stats"]["end_to_end_creation_latency_ms"]) / 1000
+
+    def is_removed(self, placement: Any) -> bool:
+        """See Cluster."""
+        return bool(ray.util.placement_group_table(placement).get("state") in ("REMOVED", None))
+
+
+@dataclass
+class _Group:
+    placement: Any
+    requested_s: float
+    lease: OpenLease | None = None
+    ended: Reason | None = None  # the current trial is over, for this reason
+
+
+@dataclass(frozen=True)
+class ClosedLease:
+    """A lease and its end."""
+
+    lease: OpenLease
+    closed_s: float
+    reason: Reason
+
+
+class Leases:
+    """Opens and closes leases; what it returns is closed for good."""
+
+    def __init__(self, cluster: Cluster, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._cluster = now, cluster
+        self._known: dict[str, _Group] = {}
+
+    @property
+    def _groups(self) -> dict[str, _Group]:
+        """Groups not given back yet, by id, in the order in which they were asked for."""
+        while _asked:
+            placement, at_s = _asked.pop(0)
+            self._known[placement.id.hex()] = _Group(placement, at_s)
+        return self._known
+
+    def start(self, trial_id: str, attempt: int, devices: int, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
+        """A trial is ready to train. Returns its lease, and the one whose group it took over, if any."""
+        group = self._groups[info.group_id]
+        now = self._now()
+        closed = []
+        opened_s = self._placed_s(group)
+        if group.lease is not None:
+            opened_s = now - info.hand_over_s
+            closed.append(ClosedLease(group.lease, opened_s, "hand_over"))
+        lease = self._open(group, trial_id, attempt, devices, opened_s, info)
+        lease.started(now)
+        return lease, closed
+
+    def lost(self, trial_id: str, attempt: int, devices: int) -> OpenLease | None:
+        """An attempt failed. Returns the lease it opened if it died before it was ready to train.
+
+        A group that never spoke cannot say whose it is: the attempt is billed the oldest placed group that no
+        trial has started on.
+        """
+        group = self._of(trial_id)
+        if group is None:
+            placed = [g for g in self._groups.values() if g.lease is None and self._cluster.creation_s(g.placement) is not None]
+            if not placed:
+                return None
+            group = placed[0]
+            info = GroupInfo(group.placement.id.hex(), (), "cpu", None, 0.0)
+            self._open(group, trial_id, attempt, devices, self._placed_s(group), info)
+        group.ended = "lost"
+        return group.lease
+
+    def ended(self, trial_id: str) -> None:
+        """A trial is over; its group waits for the next, or is given back."""
+        if (group := self._of(trial_id)) is not None and group.lease is not None:
+            group.ended = "released"
+            group.lease.heard_s = self._now()
+
+    def lease_of(self, trial_id: str) -> OpenLease | None:
+        """The open lease of a trial."""
+        group = self._of(trial_id)
+        return group.lease if group else None
+
+    def sweep(self) -> list[ClosedLease]:
+        """Close the leases whose groups the cluster has back. Asks only about groups whose trial is over."""
+        closed = []
+        for key, group in list(self._groups.items()):
+            if group.ended and group.lease and self._cluster.is_removed(group.placement):
+                closed.append(ClosedLease(group.lease, self._now(), group.ended))
+                del self._known[key]
+        return closed
+
+    @property
+    def open(self) -> list[OpenLease]:
+        """Leases not closed yet."""
+        return [group.lease for group in self._groups.values() if group.lease is not None]
+
+    def _of(self, trial_id: str) -> _Group | None:
+        return next((g for g in self._groups.values() if g.lease and g.lease.trial_id == trial_id), None)
+
+    def _placed_s(self, group: _Group) -> float:
+        return group.requested_s + (self._cluster.creation_s(group.placement) or 0.0)
+
+    def _open(
+        self, group: _Group, trial_id: str, attempt: int, devices: int, opened_s: float, info: GroupInfo
+    ) -> OpenLease:
+        group.lease = OpenLease(
+            lease_id=f"{trial_id}#{attempt}",
+            group_id=info.group_id,
+            trial_id=trial_id,
+            attempt=attempt,
+            device=info.device,
+            devices=devices,
+            nodes=info.nodes,
+            opened_s=opened_s,
+            heard_s=opened_s,
+        )
+        group.ended = None
+        return group.lease

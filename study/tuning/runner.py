@@ -1,0 +1,158 @@
+"""A study from its plan to a finished ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from study import __version__
+from study.cluster.connect import connected
+from study.ledger.files import write_atomic
+from study.ledger.rows import AnyRow, StudyRow
+from study.ledger.store import LEDGER, Ledger, LedgerError
+from study.plan.capacity import check_capacity
+from study.plan.config import Hardware, StudyConfig
+from study.plan.load import to_yaml
+from study.plan.trials import Plan
+from study.tuning.leases import GroupRequest
+from study.tuning.progress import Progress
+from study.tuning.recorder import Observer, Recorder
+from study.tuning.schedulers import SearchOnly, make_scheduler
+from study.tuning.searcher import PlannedTrials
+from study.tuning.trainable import TrialRun
+
+CONFIG = "config.yaml"
+RELEASE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the driver ended."""
+
+    finished: bool
+    quarantined: str | None  # what was wrong with the ledger when it was opened
+
+
+def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
+    """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
+    if (folder / LEDGER).exists():
+        raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
+    return _drive(plan, folder, address, cpus, observe)
+
+
+def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
+    """Run what a ledger says is missing. Raises LedgerError if it was made under another config."""
+    return _drive(plan, folder, address, cpus, observe)
+
+
+def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
+    with Ledger(folder) as ledger:
+        _refuse_other_config(plan.config, ledger)
+        progress = Progress(plan, ledger.rows)
+        for row in ledger.rows:
+            observe(row)
+        if ledger.rows and not progress.search_left() and not progress.confirm_left():
+            return Outcome(True, ledger.quarantined)
+        with connected(address, cpus) as nodes:
+            check_capacity(nodes, plan.config.hardware)
+            if not ledger.rows:
+                write_atomic(folder / CONFIG, to_yaml(plan.config))
+            recorder = Recorder(ledger, progress, observe)
+            recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
+            # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
+            with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
+                _tune(plan, Path(scratch), progress, recorder, ledger.rows)
+        return Outcome(not progress.search_left() and not progress.confirm_left(), ledger.quarantined)
+
+
+def _tune(plan: Plan, scratch: Path, progress: Progress, recorder: Recorder, rows: list[AnyRow]) -> None:
+    for name in ("ray.tune", "ray.train", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    scheduler = make_scheduler(plan)
+    if isinstance(scheduler, SearchOnly):
+        scheduler.recall(rows)
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config.hardware)),
+        tune_config=tune.TuneConfig(
+            search_alg=PlannedTrials(progress),
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[recorder],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=plan.config.max_retries),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    deadline = time.monotonic() + RELEASE_TIMEOUT_S
+    while recorder.leases.open and time.monotonic() < deadline:
+        recorder.sweep()
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["spec"].trial_id)
+
+
+def _request(hardware: Hardware, config: dict[str, Any]) -> GroupRequest:
+    return GroupRequest(hardware, config["spec"].batch.world_size)
+
+
+def config_hash(config: StudyConfig) -> str:
+    """Equal for equal configs, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
+    recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+    if recorded is None or recorded.config_hash == config_hash(config):
+        return
+    changed = sorted(_differences(recorded.config, config.model_dump(mode="json")))
+    raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = old.keys() | new.keys()
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
+    return [] if old == new else [at]
+
+
+def _identity(config: StudyConfig, ledger: Ledger, gpus: float) -> dict[str, Any]:
+    first = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+    packages = ("ray", "torch", "pytorch-lightning", "numpy")
+    return {
+        "study_id": first.study_id if first else uuid.uuid4().hex[:12],
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+            "cores": os.cpu_count(),
+            "cluster_gpus": gpus,
+        },
+        "versions": {"study": __version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in packages},
+    }

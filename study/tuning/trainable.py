@@ -1,0 +1,91 @@
+"""A trial as Ray Tune sees it: a class Trainable whose actor drives a warm group of ranks."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
+
+from study.plan.config import StudyConfig
+from study.plan.trials import TrialSpec
+from study.tuning.actor import WarmGroup
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    """What the driver's books need to know of a group when a trial starts on it."""
+
+    group_id: str
+    nodes: tuple[str, ...]
+    device: str
+    norm_batch: int | None
+    hand_over_s: float  # from the call that gave us this trial to the ranks being ready
+
+
+class TrialRun(tune.Trainable):  # type: ignore[misc]
+    """One report a step. A trial's own mistake ends it; a process that dies is Tune's to retry."""
+
+    def setup(self, config: dict[str, Any], study: StudyConfig) -> None:
+        """Build the group, then begin its first trial."""
+        self.study = study
+        spec: TrialSpec = config["spec"]
+        self.group = WarmGroup(study, spec.batch.world_size)
+        self._begin(spec)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Hand the group over to the next trial."""
+        self._begin(new_config["spec"])
+        return True
+
+    def _begin(self, spec: TrialSpec) -> None:
+        began = time.perf_counter()
+        self.failure: str | None = None
+        norm_batch = None
+        try:
+            self.group.all("halt")
+            norm_batch = self.group.all("begin", spec)[0]
+        except RayTaskError as error:
+            self.failure = _one_line(error)
+        self.info = GroupInfo(
+            self.group.group_id, self.group.nodes, self.group.device, norm_batch, time.perf_counter() - began
+        )
+
+    def describe(self) -> GroupInfo:
+        """Asked by the driver before the first step."""
+        return self.info
+
+    def step(self) -> dict[str, Any]:
+        """Advance every rank by one report interval."""
+        if self.failure is None:
+            try:
+                report = self.group.all("advance")[0]
+                return {"report": report, "done": report.final or report.diverged, "error": None} | _scalars(
+                    report, self.group
+                )
+            except RayTaskError as error:
+                self.failure = _one_line(error)
+        return {"report": None, "done": True, "error": self.failure, "val_accuracy": float("nan")}
+
+    def cleanup(self) -> None:
+        """End the ranks, which the placement group's removal would do too, but later."""
+        if hasattr(self, "group"):
+            self.group.kill()
+
+
+def _scalars(report: Any, group: WarmGroup) -> dict[str, Any]:
+    """What schedulers look at."""
+    plain = {key: value for key, value in asdict(report).items() if isinstance(value, int | float)}
+    return plain | {"device_seconds": len(group.actors) * sum(report.phases_s.values())}
+
+
+def _one_line(error: RayTaskError) -> str:
+    """The user's exception, without Ray's wrapping."""
+    if isinstance(error, RayActorError):  # a dead process is not the trial's mistake
+        raise error
+    cause = error.cause if isinstance(error.cause, BaseException) else error
+    return traceback.format_exception_only(type(cause), cause)[-1].strip()
+
