@@ -150,7 +150,9 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
-    missing = {(cell.batch_size, cell.world_size) for cell in plan.cells} - {(p.batch_size, p.world_size) for p in points}
+    missing = {(cell.batch_size, cell.world_size) for cell in plan.cells} - {
+        (p.batch_size, p.world_size) for p in points
+    }
     if over >= planned and missing:
         listed = ", ".join(f"batch {b} on {w} rank(s)" for b, w in sorted(missing))
         notes.append(f"No completed confirm trial for {listed}.")

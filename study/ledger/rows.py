@@ -126,7 +126,5 @@ class EndRow(Row):
     error: str | None
 
 
-AnyRow = Annotated[
-    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")
-]
+AnyRow = Annotated[StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

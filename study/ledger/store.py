@@ -71,7 +71,9 @@ def read(folder: Path) -> Contents:
         try:
             rows.append(decode(line[:-1]))
         except ValidationError as error:
-            raise LedgerError(f"{path}:{number}: not a row of protocol {PROTOCOL_VERSION}: {error.error_count()} errors") from None
+            raise LedgerError(
+                f"{path}:{number}: not a row of protocol {PROTOCOL_VERSION}: {error.error_count()} errors"
+            ) from None
         except ValueError as error:
             damage = f"{path}:{number}: {error}; {len(data) - good} bytes from here on are set aside"
             break
@@ -154,5 +156,7 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -29,14 +29,15 @@ def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> Batch
         lower, upper = local * world_size, (local + 1) * world_size
         nearest = f"{lower} or {upper}" if lower else f"{upper}"
         raise PlanError(
-            f"batch_sizes: {global_batch} is not divisible by world size {world_size} (nearest: {nearest})"
+            f"{global_batch} is not divisible by world size {world_size} (nearest: {nearest})",
+            "batch_sizes",
         )
     if hardware.accumulation is not None:
         accumulation = hardware.accumulation
         if local % accumulation:
             raise PlanError(
-                f"hardware.accumulation: {global_batch} over {world_size} ranks is {local} samples a rank, "
-                f"not divisible by {accumulation}"
+                f"{global_batch} over {world_size} ranks is {local} samples a rank, not divisible by {accumulation}",
+                "hardware.accumulation",
             )
     else:
         most = hardware.micro_batch or local

@@ -34,7 +34,8 @@ def check_capacity(nodes: Sequence[Node], hardware: Hardware) -> None:
         if world_size > fit:
             cpus, gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
             raise PlanError(
-                f"hardware.world_size: {world_size} ranks of {hardware.cpus_per_rank} CPU and "
+                f"{world_size} ranks of {hardware.cpus_per_rank} CPU and "
                 f"{hardware.gpus_per_rank} GPU can never be placed on {len(nodes)} node(s) with "
-                f"{cpus:g} CPUs and {gpus:g} GPUs; at most {fit}"
+                f"{cpus:g} CPUs and {gpus:g} GPUs; at most {fit}",
+                "hardware.world_size",
             )

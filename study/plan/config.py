@@ -189,7 +189,8 @@ class Hardware(Section):
     cpus_per_rank: PositiveInt = Field(1, description="logical CPUs leased for each rank")
     gpus_per_rank: int = Field(0, ge=0, le=1, description="1 trains on a GPU with nccl, 0 on the CPU with gloo")
     micro_batch: PositiveInt | None = Field(
-        None, description="most samples a rank takes at once; a larger local batch is accumulated in equal parts"
+        None,
+        description="most samples a rank takes at once; a larger local batch is accumulated in equal parts",
     )
     accumulation: PositiveInt | None = Field(None, description="fixes the number of parts instead")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="Lightning's precision")

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 
 class PlanError(ValueError):
-    """A study that cannot work. Its text is one line: `file:line: key: what is allowed`."""
+    """A study that cannot work. Its text is one line: `file:line: key: what is allowed`.
+
+    `key` is the key path that is to blame, for whoever knows the file to put its place in front.
+    """
+
+    def __init__(self, text: str, key: str = "") -> None:
+        super().__init__(f"{key}: {text}" if key else text)
+        self.key = key
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

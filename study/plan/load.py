@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+import yaml
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
@@ -45,10 +48,33 @@ def find_config(name: str) -> Path:
     stem = Path(name).stem
     if stem in shipped and Path(name).parent.name in ("", "tune_configs"):
         return shipped[stem]
-    raise PlanError(f"{name}: no such file, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}")
+    raise PlanError(
+        f"{name}: no such file, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}"
+    )
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+@dataclass(frozen=True)
+class StudyFile:
+    """A validated study file that still knows where each key stands."""
+
+    config: StudyConfig
+    path: Path
+    lines: Mapping[Path_, int]
+    overridden: Sequence[Path_]
+
+    @contextmanager
+    def naming_places(self) -> Iterator[None]:
+        """Puts file and line in front of a PlanError that blames a key."""
+        try:
+            yield
+        except PlanError as error:
+            if not error.key:
+                raise
+            place = _place(tuple(error.key.split(".")), self.lines, self.overridden, self.path)
+            raise PlanError(f"{place}: {error}") from error.__cause__
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     """Read, override and validate a study file.
 
     `overrides` are `key.path=value` with values as they would stand in the file. Raises PlanError.
@@ -57,12 +83,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     if not isinstance(data, dict):
         raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
     overridden = [_override(data, text) for text in overrides]
-    return _validate(data, lambda at: _place(at, lines, overridden, str(path)))
-
-
-def config_from_dict(data: dict[str, Any], source: str) -> StudyConfig:
-    """Validate plain data, e.g. a config recorded in a ledger. Raises PlanError."""
-    return _validate(data, lambda at: source)
+    return StudyFile(_validate(data, lambda at: _place(at, lines, overridden, path)), path, lines, overridden)
 
 
 def _override(data: dict[str, Any], text: str) -> Path_:
@@ -79,16 +100,16 @@ def _override(data: dict[str, Any], text: str) -> Path_:
     return tuple(key.split("."))
 
 
-def _place(at: Path_, lines: dict[Path_, int], overridden: Iterable[Path_], source: str) -> str:
+def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], path: Path) -> str:
     for key in overridden:
         if at[: len(key)] == key:
             return "--set"
     while at not in lines and at:
         at = at[:-1]
-    return f"{source}:{lines.get(at, 1)}"
+    return f"{path}:{lines.get(at, 1)}"
 
 
-def _validate(data: dict[str, Any], place: Any) -> StudyConfig:
+def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfig:
     try:
         text = json.dumps(data)
     except RecursionError:
@@ -109,9 +130,9 @@ def _location(error: ErrorDetails, data: Any) -> Path_:
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
             here = here[part]
         elif part in _TAGS:
             continue
@@ -157,8 +178,6 @@ def _fields_of(loc: Sequence[str | int]) -> list[str]:
 
 
 def to_yaml(config: StudyConfig) -> str:
-    """The config as a file that `load_config` reads back to an equal one."""
-    import yaml
-
-    plain = TypeAdapter(StudyConfig).dump_python(config, mode="json", exclude_none=True)
+    """The config as a file that `load_study` reads back to an equal one."""
+    plain = config.model_dump(mode="json", exclude_none=True)
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))

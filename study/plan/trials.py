@@ -64,7 +64,7 @@ class Plan:
         return tuple(
             _trial(self.config, self.train_samples, "confirm", cell, base_lr, index, f"s{index}")
             for index in range(1, self.config.confirm.seeds + 1)
-            )
+        )
 
     def rates(self) -> tuple[float, ...]:
         """The rates tried at the base batch."""
@@ -78,8 +78,8 @@ def train_samples(config: StudyConfig) -> int:
         left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
         if left < 1:
             raise PlanError(
-                f"workload: val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; "
-                f"their sum must be below it"
+                f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
+                "workload",
             )
         return left
     return workload.train_samples
@@ -103,7 +103,7 @@ def _trial(
     config: StudyConfig, samples: int, phase: Phase, cell: Cell, base_lr: float, seed_index: int, suffix: str
 ) -> TrialSpec:
     if cell.batch_size > samples:
-        raise PlanError(f"batch_sizes: {cell.batch_size} is above the {samples} training samples")
+        raise PlanError(f"{cell.batch_size} is above the {samples} training samples", "batch_sizes")
     updates_per_epoch = samples // cell.batch_size
     total = config.budget.updates or updates_per_epoch * (config.budget.epochs or 0)
     every = config.budget.report_every_updates or updates_per_epoch
@@ -151,4 +151,4 @@ def _check_scheduler(config: StudyConfig) -> None:
     end = {"epochs": budget.epochs, "updates": budget.updates, "device_seconds": scheduler.max_device_seconds}
     last = end.get(scheduler.unit)
     if scheduler.kind != "none" and last is not None and scheduler.grace > last:
-        raise PlanError(f"scheduler.grace: {scheduler.grace:g} {scheduler.unit} is past the end of a trial, {last:g}")
+        raise PlanError(f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {last:g}", "scheduler.grace")

@@ -98,4 +98,3 @@ def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None =
         world_size=place.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
-

@@ -11,19 +11,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from study.plan.config import StudyConfig
+from study.plan.config import Custom, StudyConfig
 from study.plan.trials import TrialSpec
-from study.training.classifier import Classifier
 from study.training.handover import HandOver
+from study.training.jobs import CustomJob, EmbeddedJob, Job
 from study.training.optimizers import lightning_optimizers
 from study.training.place import Place, PlacedEnvironment, join_group, open_store
 from study.training.report import Report
-from study.workloads.batching import EvalBatches, TrainBatches, derived_seed
+from study.workloads.batching import derived_seed
 from study.workloads.data import Splits
 from study.workloads.models import has_batch_norm
-from study.workloads.registry import build_model, load_splits
-
-EVAL_BATCH = 1024
+from study.workloads.registry import load_splits
 
 
 class Rank:
@@ -49,45 +47,48 @@ class Rank:
 
     def begin(self, spec: TrialSpec) -> int | None:
         """Make a trial ready to train; returns the samples behind one batch-norm statistic, if there is any."""
-        if self._splits is None:
-            self._splits = load_splits(self.config.workload)
-        trial = TrialFit(self.place, self.config, spec, self._splits)
-        self._fit = HandOver(trial.run)
+        torch.manual_seed(derived_seed(*spec.seed))
+        job = self._job(spec)
+        self._fit = HandOver(TrialFit(self.place, self.config, spec, job).run)
         self._fit.start()
-        return trial.norm_batch
+        return spec.batch.micro_batch if has_batch_norm(job.module) else None
+
+    def _job(self, spec: TrialSpec) -> Job:
+        workload = self.config.workload
+        if isinstance(workload, Custom):
+            return CustomJob(workload, spec)
+        if self._splits is None:
+            self._splits = load_splits(workload)
+        return EmbeddedJob(workload, spec, self.place, self._splits)
 
     def advance(self) -> Report:
         """Train up to the next report."""
         assert self._fit is not None, "begin first"
         report = self._fit.go_on()
-        assert report is not None
+        assert report is not None, "only `begin` is answered without a report"
         return report
 
     def halt(self) -> None:
         """End the trial where it is; the rank is free for the next."""
-        if self._fit is not None:
-            self._fit.stop()
-            self._fit = None
+        fit, self._fit = self._fit, None
+        if fit is not None:
+            fit.stop()
 
 
 class TrialFit(pl.Callback):
     """One call of Lightning's `fit`, which hands over a Report at every validation."""
 
-    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, splits: Splits) -> None:
-        self.place, self.config, self.spec, self.splits = place, config, spec, splits
-        torch.manual_seed(derived_seed(*spec.seed))
-        self.module = Classifier(build_model(config.workload, splits))
-        self.norm_batch = spec.batch.micro_batch if has_batch_norm(self.module) else None
-        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed)
+    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, job: Job) -> None:
+        self.place, self.config, self.spec, self.job = place, config, spec, job
         self.reported = 0  # reports handed over
         self.train_s = self.validate_s = 0.0
 
     def run(self, hand_over: HandOver[Report | None]) -> None:
         """Fit, in the thread of `hand_over`."""
         self.hand_over = hand_over
-        spec = self.spec
-        self.module.configure_optimizers = lambda: lightning_optimizers(  # type: ignore[method-assign]
-            self.config.optimizer, self.config.schedule, self.module.parameters(), spec.lr, spec.total_updates
+        spec, module = self.spec, self.job.module
+        module.configure_optimizers = lambda: lightning_optimizers(  # type: ignore[method-assign]
+            self.config.optimizer, self.config.schedule, module.parameters(), spec.lr, spec.total_updates
         )
         trainer = pl.Trainer(
             accelerator=self.place.device,
@@ -101,17 +102,17 @@ class TrialFit(pl.Callback):
             check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
             val_check_interval=self._batches_at(0),
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,
             callbacks=[self],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **self.job.trainer_arguments(),
         )
         # Lightning broadcasts a flag before every batch, in case one rank got a SIGTERM: a collective a step, a
         # third of a small model's step time. Our ranks are ended by whoever started them (docs/adr/003).
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-        trainer.fit(self.module, self.batches, self._shard(self.splits.val))
+        trainer.fit(module, **self.job.fit_arguments())
 
     def _strategy(self) -> Any:
         if self.place.world_size == 1:
@@ -121,9 +122,6 @@ class TrialFit(pl.Callback):
             broadcast_buffers=False,  # averaged once a validation instead
             gradient_as_bucket_view=True,
         )
-
-    def _shard(self, part: Any) -> EvalBatches:
-        return EvalBatches(part, self.place.rank, self.place.world_size, EVAL_BATCH)
 
     def _batches_at(self, report: int) -> int:
         return self.spec.report_at[report] * self.spec.batch.accumulation
@@ -143,8 +141,14 @@ class TrialFit(pl.Callback):
         self.mark = self._now()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The permutation follows Lightning's own count of epochs."""
-        self.batches.epoch = trainer.current_epoch
+        """Tell the data."""
+        self.job.start_epoch(trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the job."""
+        self.job.trained_on(outputs)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The interval's training ends here."""
@@ -164,26 +168,22 @@ class TrialFit(pl.Callback):
         self.mark = self._now()
 
     def _report(self, trainer: pl.Trainer) -> Report:
-        spec, module = self.spec, self.module
+        spec = self.spec
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         final = updates == spec.total_updates
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        train_loss, train_accuracy = module.train_tally.reduce()
-        val_loss, val_accuracy = module.val_tally.reduce()
-        test_accuracy = None
-        if final and spec.phase == "confirm":
-            test_accuracy = module.test_accuracy(self._shard(self.splits.test))
+        measured = self.job.measured(trainer)
+        test_accuracy = self.job.test_accuracy() if final and spec.phase == "confirm" else None
         self.validate_s += self._now() - self.mark
         return Report(
             updates=updates,
             samples=updates * spec.batch.global_batch,
             epochs=updates / spec.updates_per_epoch,
-            lr=lr,
-            train_loss=train_loss,
-            train_accuracy=train_accuracy,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
+            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            train_loss=measured.train_loss,
+            train_accuracy=measured.train_accuracy,
+            val_loss=measured.val_loss,
+            val_accuracy=measured.val_accuracy,
             test_accuracy=test_accuracy,
             samples_per_s=(updates - previous) * spec.batch.global_batch / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s},
@@ -193,7 +193,6 @@ class TrialFit(pl.Callback):
 
 def _quieten() -> None:
     """Lightning's advice is for people at a notebook: each rank and trial would repeat it."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    warnings.filterwarnings("ignore", module="lightning_fabric")
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=name)

@@ -136,4 +136,3 @@ def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str
         )
         visible.append(tuple(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
     return places, visible
-

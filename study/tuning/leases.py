@@ -18,7 +18,6 @@ from study.ledger.accounts import OpenLease, Reason
 from study.plan.config import Hardware
 from study.tuning.trainable import GroupInfo
 
-
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
 # to the books: (placement group, monotonic time), as asked for in this process and not yet entered.
 _asked: list[tuple[Any, float]] = []
@@ -118,7 +117,11 @@ class Leases:
         """
         group = self._of(trial_id)
         if group is None:
-            placed = [g for g in self._groups.values() if g.lease is None and self._cluster.creation_s(g.placement) is not None]
+            placed = [
+                g
+                for g in self._groups.values()
+                if g.lease is None and self._cluster.creation_s(g.placement) is not None
+            ]
             if not placed:
                 return None
             group = placed[0]

@@ -49,9 +49,7 @@ class Progress:
     def confirm(self) -> list[TrialSpec]:
         """The confirm trials that the search's outcome means. A cell whose every trial diverged or failed has none."""
         chosen = ((cell, self.chosen_rate(cell)) for cell in self.plan.cells)
-        return [
-            spec for cell, rate in chosen if rate is not None for spec in self.plan.confirm_trials(cell, rate)
-        ]
+        return [spec for cell, rate in chosen if rate is not None for spec in self.plan.confirm_trials(cell, rate)]
 
     def chosen_rate(self, cell: Cell) -> float | None:
         """The base rate that did best in a cell: among the trials that got furthest, the highest validation

@@ -54,7 +54,9 @@ class SearchOnly(FIFOScheduler):  # type: ignore[misc]
         """Take back into the rungs what trials that are over had reported before a resume."""
         rows = list(rows)
         over = {row.trial_id: row for row in rows if isinstance(row, EndRow) and row.outcome != "failed"}
-        last_attempt = {row.trial_id: row.attempt for row in rows if isinstance(row, AttemptRow) and row.phase == "search"}
+        last_attempt = {
+            row.trial_id: row.attempt for row in rows if isinstance(row, AttemptRow) and row.phase == "search"
+        }
         for trial_id in over.keys() & last_attempt.keys():
             self.inner.on_trial_add(None, _Recalled(trial_id))
         for row in rows:

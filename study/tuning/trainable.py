@@ -88,4 +88,3 @@ def _one_line(error: RayTaskError) -> str:
         raise error
     cause = error.cause if isinstance(error.cause, BaseException) else error
     return traceback.format_exception_only(type(cause), cause)[-1].strip()
-

@@ -40,7 +40,11 @@ class TrainBatches:
         generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch))
         used = self.updates_per_epoch * self.batch.global_batch
         order = torch.randperm(len(self.part), generator=generator)[:used]
-        shape = (self.updates_per_epoch * self.batch.accumulation, self.batch.world_size, self.batch.micro_batch)
+        shape = (
+            self.updates_per_epoch * self.batch.accumulation,
+            self.batch.world_size,
+            self.batch.micro_batch,
+        )
         return order.view(shape)[:, self.rank]
 
     def __iter__(self) -> Iterator[Batch]:

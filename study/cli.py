@@ -1,0 +1,191 @@
+"""The `study` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from study import __version__
+from study.analysis.summary import summarize
+from study.cluster.connect import this_machine
+from study.ledger.files import write_atomic
+from study.ledger.store import LedgerError, read
+from study.plan.capacity import check_capacity
+from study.plan.config import Custom
+from study.plan.errors import PlanError, did_you_mean
+from study.plan.load import find_config, load_study
+from study.plan.template import commented_yaml, starter
+from study.plan.trials import Plan, make_plan
+from study.workloads.custom import import_class
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+CONFIG = "config.yaml"
+REPORT = "report"
+
+app = typer.Typer(
+    help="Which batch size, on how many GPUs, should I pay for?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+
+ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
+FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
+AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto, host:port or ray://host:port: join")]
+CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
+FormatOption = Annotated[str, typer.Option("--format", help="any of html, csv, json, md, with commas between")]
+ALL_FORMATS = "html,csv,json,md"
+
+
+def _plan(path: Path, overrides: list[str] | None, address: str, cpus: int | None) -> Plan:
+    """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now."""
+    file = load_study(path, overrides or ())
+    with file.naming_places():
+        plan = make_plan(file.config)
+        if isinstance(plan.config.workload, Custom):
+            import_class(plan.config.workload.module, "module")
+            import_class(plan.config.workload.data, "data")
+        if address == "local":
+            check_capacity(this_machine(cpus), plan.config.hardware)
+    return plan
+
+
+def _recorded(folder: Path, address: str = "", cpus: int | None = None) -> Plan:
+    """The plan of a study's own file."""
+    if not (folder / CONFIG).is_file():
+        raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
+    return _plan(folder / CONFIG, None, address, cpus)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="the file to write")] = Path("study.yaml"),
+    name: Annotated[str | None, typer.Option(help="the study's name; the file's when left out")] = None,
+) -> None:
+    """Write a commented study file to start from."""
+    if path.exists():
+        raise PlanError(f"{path}: exists already; name another file")
+    if not path.parent.is_dir():
+        raise PlanError(f"{path}: there is no folder {path.parent}")
+    write_atomic(path, commented_yaml(starter(name or path.stem)))
+    out.print(f"Wrote {path}. Next: study check {path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    address: AddressOption = "local",
+    cpus: CpusOption = None,
+    measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
+) -> None:
+    """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
+    from study.cluster.connect import connected
+    from study.report.planview import print_plan
+    from study.training.pilot import measure_paces
+
+    plan = _plan(find_config(config), set_, address, cpus)
+    if address != "local":
+        with connected(address, cpus) as nodes:
+            check_capacity(nodes, plan.config.hardware)
+    paces = measure_paces(plan, os.cpu_count() or 1) if measure else {}
+    print_plan(plan, paces, out)
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    folder: Annotated[Path, typer.Option("--out", help="a new folder for ledger and report")],
+    set_: SetOption = None,
+    address: AddressOption = "local",
+    cpus: CpusOption = None,
+) -> None:
+    """Run a study and write its report."""
+    from study.tuning.runner import run_study
+
+    _drive(run_study, _plan(find_config(config), set_, address, cpus), folder, address, cpus)
+
+
+@app.command()
+def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusOption = None) -> None:
+    """Go on with a study that was interrupted."""
+    from study.tuning.runner import resume_study
+
+    read(folder)  # says so where there is no study
+    _drive(resume_study, _recorded(folder, address, cpus), folder, address, cpus)
+
+
+def _drive(drive: object, plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
+    from study.report.terminal import ProgressView
+
+    assert callable(drive)
+    with ProgressView(plan, out) as view:
+        outcome = drive(plan, folder, address, cpus, view)
+    if outcome.quarantined:
+        out.print(f"The ledger was damaged: {outcome.quarantined}", markup=False, soft_wrap=True)
+    _write_report(plan, folder, ALL_FORMATS)
+    if not outcome.finished:
+        out.print(f"Interrupted. Go on with: study resume {folder}", markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def status(folder: FolderArgument) -> None:
+    """Say how far a study is; safe while it runs."""
+    from study.report.terminal import status_lines
+
+    contents = read(folder)
+    for line in status_lines(_recorded(folder), contents.rows):
+        out.print(line, markup=False, soft_wrap=True)
+    if contents.damage:
+        out.print(f"Damaged: {contents.damage}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(folder: FolderArgument, format_: FormatOption = ALL_FORMATS) -> None:
+    """Write a study's report anew, from its ledger; safe while it runs."""
+    _write_report(_recorded(folder), folder, format_)
+
+
+def _write_report(plan: Plan, folder: Path, formats: str) -> None:
+    from study.report.exports import FORMATS, write_report
+    from study.report.terminal import print_summary
+
+    wanted = [name.strip() for name in formats.split(",") if name.strip()]
+    for name in wanted:
+        if name not in FORMATS:
+            raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+    summary = summarize(read(folder).rows, plan)
+    print_summary(summary, out)
+    (folder / REPORT).mkdir(exist_ok=True)
+    written = write_report(summary, folder / REPORT, wanted)
+    out.print("Report: " + ", ".join(str(path) for path in written), markup=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's is one line on stderr and exit code 2."""
+    # A user's module is imported from where they stand, as `python -m` would.
+    sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except (PlanError, LedgerError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR) from None
+    except KeyboardInterrupt:
+        print("study: interrupted", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

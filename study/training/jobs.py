@@ -1,0 +1,145 @@
+"""What a trial trains, behind one small interface: the embedded workloads, or a user's own module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from study.plan.config import Custom, Digits, Teacher
+from study.plan.errors import PlanError
+from study.plan.trials import TrialSpec
+from study.training.classifier import Classifier
+from study.training.place import Place
+from study.workloads.batching import EvalBatches, TrainBatches
+from study.workloads.custom import build_data, build_module
+from study.workloads.data import Splits
+from study.workloads.registry import build_model
+
+EVAL_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Over all ranks and one interval."""
+
+    train_loss: float
+    train_accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+
+
+class Job(Protocol):
+    """A module, its data, and how to read its figures."""
+
+    module: pl.LightningModule
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What Lightning's Trainer must know of the data."""
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """What Lightning's `fit` gets besides the module."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+
+    def trained_on(self, outputs: Any) -> None:
+        """Called after each micro batch with what `training_step` returned."""
+
+    def measured(self, trainer: pl.Trainer) -> Measured:
+        """The figures since the last call. Every rank must call it."""
+
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the held-out part, if there is one. Every rank must call it."""
+
+
+class EmbeddedJob:
+    """A Classifier on tensors in memory."""
+
+    def __init__(self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits) -> None:
+        self.module = Classifier(build_model(config, splits))
+        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed)
+        shard = (place.rank, place.world_size, EVAL_BATCH)
+        self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The batches are sharded already."""
+        return {"use_distributed_sampler": False}
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """Whole batches."""
+        return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
+
+    def start_epoch(self, epoch: int) -> None:
+        """The permutation follows Lightning's own count."""
+        self.batches.epoch = epoch
+
+    def trained_on(self, outputs: Any) -> None:
+        """The module keeps its own tally."""
+
+    def measured(self, trainer: pl.Trainer) -> Measured:
+        """From the tallies."""
+        return Measured(*self.module.train_tally.reduce(), *self.module.val_tally.reduce())
+
+    def test_accuracy(self) -> float:
+        """On the test split."""
+        return self.module.test_accuracy(self.test)
+
+
+class CustomJob:
+    """A user's LightningModule and LightningDataModule; validation figures are those the module logs."""
+
+    def __init__(self, config: Custom, spec: TrialSpec) -> None:
+        self.config, self.spec = config, spec
+        self.module: pl.LightningModule = build_module(config)
+        self.data: pl.LightningDataModule = build_data(config, spec.batch.micro_batch)
+        self.loss_sum: Any = 0.0
+        self.batches = 0
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Lightning shards the loaders; a last batch that is not whole is left out."""
+        batches = self.spec.updates_per_epoch * self.spec.batch.accumulation
+        return {"use_distributed_sampler": True, "limit_train_batches": batches}
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """The data module."""
+        return {"datamodule": self.data}
+
+    def start_epoch(self, epoch: int) -> None:
+        """Lightning tells its samplers. The first time, the data must be as large as the plan was told."""
+        loader = self.module.trainer.train_dataloader
+        if epoch == 0 and (found := len(loader.dataset)) != self.config.train_samples:
+            raise PlanError(
+                f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
+            )
+
+    def trained_on(self, outputs: Any) -> None:
+        """Sum the losses without waiting for the device."""
+        self.loss_sum = self.loss_sum + (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self.batches += 1
+
+    def measured(self, trainer: pl.Trainer) -> Measured:
+        """Training loss averaged over ranks; the rest as logged."""
+        sums = torch.stack([self.loss_sum, self.loss_sum.new_tensor(self.batches)])
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        self.loss_sum, self.batches = 0.0, 0
+        return Measured(
+            train_loss=float(sums[0] / sums[1]),
+            train_accuracy=None,
+            val_loss=self._logged(trainer, "val_loss"),
+            val_accuracy=self._logged(trainer, "val_accuracy"),
+        )
+
+    def test_accuracy(self) -> None:
+        """A user's test step is theirs to run."""
+
+    def _logged(self, trainer: pl.Trainer, key: str) -> float:
+        name = getattr(self.config, key)
+        if name not in trainer.callback_metrics:
+            logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            raise PlanError(f"the module does not log {name}; it logs {logged}", f"workload.{key}")
+        return float(trainer.callback_metrics[name])

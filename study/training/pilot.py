@@ -1,0 +1,37 @@
+"""Train a few updates of every cell here and now, to know its pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from study.plan.config import StudyConfig
+from study.plan.estimate import Pace
+from study.plan.trials import Cell, Plan
+from study.training.localgroup import LocalGroup
+
+WARM_UPDATES, TIMED_UPDATES = 5, 20
+
+
+def measure_paces(plan: Plan, cores: int) -> dict[Cell, Pace]:
+    """The pace of each cell whose ranks have a core each; a few seconds per world size."""
+    paces: dict[Cell, Pace] = {}
+    for world_size in plan.config.hardware.world_sizes:
+        if world_size * plan.config.hardware.cpus_per_rank > cores:
+            continue
+        with LocalGroup(plan.config, world_size) as group:
+            for cell in plan.cells:
+                if cell.world_size == world_size:
+                    paces[cell] = _pace(group, plan, plan.config, cell)
+    return paces
+
+
+def _pace(group: LocalGroup, plan: Plan, config: StudyConfig, cell: Cell) -> Pace:
+    spec = plan.confirm_trials(cell, plan.rates()[0])[0]
+    total = WARM_UPDATES + TIMED_UPDATES
+    # "search": a pilot has no use for the test split.
+    pilot = replace(spec, phase="search", total_updates=total, report_at=(WARM_UPDATES, total))
+    first, second = group.run(pilot)
+    return Pace(
+        update_s=cell.batch_size / second.samples_per_s,
+        validation_s=second.phases_s["validate"] - first.phases_s["validate"],
+    )
