@@ -37,7 +37,7 @@ class Contents:
 
 def encode(row: AnyRow) -> bytes:
     """One line, checksum over all that stands before it."""
-    body = ROW.dump_json(row)[:-1]
+    body = row.model_dump_json().encode()[:-1]
     return body + _MARK + f'{zlib.crc32(body):08x}"}}\n'.encode()
 
 

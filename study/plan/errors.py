@@ -13,7 +13,8 @@ class PlanError(ValueError):
     """
 
     def __init__(self, text: str, key: str = "") -> None:
-        super().__init__(f"{key}: {text}" if key else text)
+        whole = f"{key}: {text}" if key else text
+        super().__init__("\\n".join(whole.splitlines()))  # a key may hold a line break
         self.key = key
 
 

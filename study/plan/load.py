@@ -118,7 +118,8 @@ def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfi
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        first = errors[0]
+        # A misspelt key is also a missing one; the misspelling is what to tell.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at = _location(first, data)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         key = ".".join(str(part) for part in at)

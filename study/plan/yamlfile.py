@@ -16,6 +16,7 @@ from study.plan.errors import PlanError
 
 Path_ = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
 
 
 class _Resolver(yaml.SafeLoader):
@@ -44,12 +45,10 @@ def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     """
     if len(text.encode()) > MAX_BYTES:
         raise PlanError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
-    loader = _Resolver(text)
     lines: dict[Path_, int] = {}
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise PlanError(f"{source}:{event.start_mark.line + 1}: aliases (*{event.anchor}) are not allowed")
+        loader = _Resolver(text)
+        _refuse_aliases_and_depth(text, source)
         node = loader.get_single_node()
         return (None if node is None else _build(node, (), loader, lines, source)), lines
     except yaml.MarkedYAMLError as error:
@@ -58,8 +57,18 @@ def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
         raise PlanError(f"{where}: not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise PlanError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise PlanError(f"{source}: nested too deeply") from None
+
+
+def _refuse_aliases_and_depth(text: str, source: str) -> None:
+    """On the stream of events, before anything is built from it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise PlanError(f"{source}:{line}: aliases (*{event.anchor}) are not allowed")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise PlanError(f"{source}:{line}: nested more than {MAX_DEPTH} deep")
 
 
 def read(path: Path) -> tuple[Any, dict[Path_, int]]:

@@ -30,7 +30,9 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: f
 
     if config.kind == "lars":
         return LARS(parameters, lr, momentum=config.momentum, weight_decay=decay, nesterov=config.momentum > 0)
-    return Lamb(parameters, lr, weight_decay=decay)
+    # As in algorithm 2 of You et al. 2020 (arXiv:1904.00962) without bias correction, whose effect, they note, is
+    # that of a warm-up. The library's own would multiply the first steps by ten, after the trust ratio.
+    return Lamb(parameters, lr, weight_decay=decay, weight_decouple=False, adam_debias=True)
 
 
 def lightning_optimizers(

@@ -1,0 +1,87 @@
+"""Shared fixtures: small studies, groups of ranks, one Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported anywhere: two ranks of a test share two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.ledger.rows import AnyRow
+from study.plan.config import StudyConfig
+from study.plan.trials import Plan, make_plan
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "batch_sizes": [16, 64],
+    "search": {"lr": [0.05, 0.2]},
+    "budget": {"epochs": 3},
+    "confirm": {"seeds": 2},
+    "workload": {"kind": "digits", "width": 16, "val_samples": 21, "test_samples": 1000},
+}
+
+
+def make_config(**changes: Any) -> StudyConfig:
+    """TINY with some sections changed key by key, and the workload as a whole."""
+    data = dict(TINY)
+    for key, value in changes.items():
+        merge = isinstance(value, dict) and key != "workload"
+        data[key] = {**data.get(key, {}), **value} if merge else value
+    return StudyConfig.model_validate(data, strict=False)
+
+
+@pytest.fixture
+def config() -> Callable[..., StudyConfig]:
+    """Builds a small config; keyword arguments change it."""
+    return make_config
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray of four logical CPUs for all tests of this process."""
+    import ray
+
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+class Run:
+    """A study that was really run."""
+
+    def __init__(self, plan: Plan, folder: Path, rows: list[AnyRow]) -> None:
+        self.plan, self.folder, self.rows = plan, folder, rows
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """The rows of one kind."""
+        return [row for row in self.rows if isinstance(row, kind)]
+
+
+def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], None] = lambda row: None) -> Run:
+    """Run a study on the session's Ray."""
+    from study.ledger.store import read
+    from study.tuning.runner import run_study
+
+    plan = make_plan(config)
+    run_study(plan, folder, "local", None, observe)
+    return Run(plan, folder, list(read(folder).rows))
+
+
+@pytest.fixture(scope="session")
+def asha_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search under ASHA that stops trials, and its confirm phase, on two ranks."""
+    config = make_config(
+        search={"lr": [0.2, 0.05, 0.005, 0.001]},
+        budget={"epochs": 4},
+        scheduler={"kind": "asha", "grace": 1, "eta": 2},
+        hardware={"world_size": 2},
+    )
+    return run_for_real(config, tmp_path_factory.mktemp("asha"))

@@ -1,0 +1,49 @@
+"""Fronts and hypervolume against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.pareto.fronts import hypervolume, on_front
+
+# A coarse grid makes ties common.
+points = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=25).map(
+    lambda p: np.array(p, dtype=float).reshape(-1, 2)
+)
+
+
+def dominated(a: np.ndarray, others: np.ndarray) -> bool:
+    """Someone is no dearer and no worse, and better in one of the two."""
+    no_worse = (others[:, 0] <= a[0]) & (others[:, 1] >= a[1])
+    better = (others[:, 0] < a[0]) | (others[:, 1] > a[1])
+    return bool((no_worse & better).any())
+
+
+@given(points)
+def test_front_is_what_nobody_dominates(p: np.ndarray) -> None:
+    assert on_front(p).tolist() == [not dominated(a, p) for a in p]
+
+
+@given(points)
+def test_hypervolume_counts_the_cells_that_some_point_dominates(p: np.ndarray) -> None:
+    reference = (10.0, 2.0)  # some points do not beat it
+    cells = sum(
+        bool(((p[:, 0] <= cost) & (p[:, 1] >= quality + 1)).any()) for cost in range(10) for quality in range(2, 12)
+    )
+    assert hypervolume(p, reference) == pytest.approx(cells)
+
+
+@given(points, st.randoms())
+def test_order_does_not_matter(p: np.ndarray, rng) -> None:
+    order = list(range(len(p)))
+    rng.shuffle(order)
+    assert on_front(p)[order].tolist() == on_front(p[order]).tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_points_that_are_no_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        on_front(np.array([[1.0, bad]]))
+    with pytest.raises(ValueError, match="finite"):
+        hypervolume(np.array([[bad, 1.0]]), (1.0, 0.0))

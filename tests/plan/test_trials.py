@@ -1,0 +1,87 @@
+"""The exact list of trials."""
+
+from collections.abc import Callable
+
+import pytest
+
+from study.plan.capacity import Node, check_capacity, ranks_that_fit
+from study.plan.config import Hardware, StudyConfig
+from study.plan.errors import PlanError
+from study.plan.estimate import Pace, most_device_h
+from study.plan.trials import Cell, make_plan, rung_levels
+
+Make = Callable[..., StudyConfig]
+
+
+def test_search_is_every_rate_at_every_cell(config: Make) -> None:
+    plan = make_plan(config(hardware={"world_size": [1, 2]}))
+    assert len(plan.search) == 2 * 2 * 2
+    assert len({spec.trial_id for spec in plan.search}) == len(plan.search)
+    assert {spec.cell for spec in plan.search} == {Cell(b, w) for b in (16, 64) for w in (1, 2)}
+
+
+def test_one_rate_leaves_nothing_to_search(config: Make) -> None:
+    plan = make_plan(config(search={"lr": [0.1]}))
+    assert plan.search == ()
+    assert plan.n_confirm == 4
+
+
+def test_confirm_seeds_are_fresh(config: Make) -> None:
+    plan = make_plan(config())
+    searched = {spec.seed for spec in plan.search}
+    confirmed = {spec.seed for spec in plan.confirm_trials(plan.cells[0], 0.1)}
+    assert len(confirmed) == 2
+    assert not searched & confirmed
+
+
+def test_derived_values_by_hand(config: Make) -> None:
+    # 1797 digits less 21 and 1000 leave 776: 48 updates of 16 an epoch, 8 samples dropped.
+    spec = make_plan(config()).search[0]
+    assert (spec.updates_per_epoch, spec.total_updates, spec.report_at) == (48, 144, (48, 96, 144))
+
+
+@pytest.mark.parametrize(("every", "reports"), [(50, (50, 100, 144)), (144, (144,)), (500, (144,))])
+def test_reports_end_with_the_budget(config: Make, every: int, reports: tuple[int, ...]) -> None:
+    spec = make_plan(config(budget={"epochs": 3, "report_every_updates": every})).search[0]
+    assert spec.report_at == reports
+
+
+def test_budget_in_updates_is_the_same_for_all(config: Make) -> None:
+    plan = make_plan(config(budget={"epochs": None, "updates": 100}))
+    assert {spec.total_updates for spec in plan.search} == {100}
+
+
+def test_rungs_are_eta_apart_and_below_the_end(config: Make) -> None:
+    made = config(budget={"epochs": 27}, scheduler={"kind": "asha", "grace": 1, "eta": 3})
+    assert rung_levels(made, make_plan(made).search[0]) == (1, 3, 9)
+
+
+def test_grace_past_the_end_is_refused(config: Make) -> None:
+    with pytest.raises(PlanError, match=r"scheduler.grace: 5 epochs is past the end"):
+        make_plan(config(scheduler={"kind": "asha", "grace": 5}))
+
+
+def test_splits_must_leave_something(config: Make) -> None:
+    with pytest.raises(PlanError, match="their sum must be below it"):
+        make_plan(config(workload={"kind": "digits", "val_samples": 800, "test_samples": 997}))
+
+
+def test_capacity_counts_whole_ranks_on_each_node() -> None:
+    hardware = Hardware(world_size=4, cpus_per_rank=2)
+    nodes = [Node(3, 0), Node(5, 0)]
+    assert ranks_that_fit(nodes, hardware) == 1 + 2
+    with pytest.raises(PlanError, match="can never be placed"):
+        check_capacity(nodes, hardware)
+    check_capacity([*nodes, Node(2, 0)], hardware)
+
+
+def test_gpus_bound_the_ranks() -> None:
+    assert ranks_that_fit([Node(64, 8), Node(64, 0)], Hardware(gpus_per_rank=1)) == 8
+
+
+def test_most_cost_by_hand(config: Make) -> None:
+    plan = make_plan(config(hardware={"world_size": 2}))
+    paces = {cell: Pace(update_s=0.5, validation_s=2.0) for cell in plan.cells}
+    # 4 trials of 144 and of 36 updates each (2 search, 2 confirm), 3 reports each, on 2 ranks.
+    assert most_device_h(plan, paces) == pytest.approx(2 * (4 * 144 * 0.5 + 4 * 36 * 0.5 + 8 * 3 * 2.0) / 3600)
+    assert most_device_h(plan, {}) is None

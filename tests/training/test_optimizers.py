@@ -1,0 +1,73 @@
+"""One step of each optimizer against the formula of its paper."""
+
+import pytest
+import torch
+from torch import nn
+
+from study.plan.config import Optimizer
+from study.training.optimizers import build_optimizer
+
+LR, DECAY = 0.1, 0.01
+
+
+def one_step(config: Optimizer, steps: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(weights before, gradient, weights after) for a fixed gradient on a 3 x 2 matrix."""
+    w0 = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]])
+    g = torch.tensor([[0.3, 0.1], [-0.2, 0.4], [0.5, -0.6]])
+    parameter = nn.Parameter(w0.clone())
+    optimizer = build_optimizer(config, [parameter], LR)
+    for _ in range(steps):
+        parameter.grad = g.clone()
+        optimizer.step()
+    return w0, g, parameter.detach()
+
+
+def test_sgd_with_nesterov_momentum() -> None:
+    w, g, after = one_step(Optimizer(kind="sgd", momentum=0.9, weight_decay=DECAY), steps=2)
+    velocity = torch.zeros_like(w)
+    for _ in range(2):
+        d = g + DECAY * w
+        velocity = 0.9 * velocity + d
+        w = w - LR * (d + 0.9 * velocity)
+    torch.testing.assert_close(after, w)
+
+
+def test_plain_sgd() -> None:
+    w, g, after = one_step(Optimizer(kind="sgd", momentum=0))
+    torch.testing.assert_close(after, w - LR * g)
+
+
+def test_adamw_first_step_is_the_sign_of_the_gradient() -> None:
+    w, g, after = one_step(Optimizer(kind="adamw", weight_decay=DECAY))
+    torch.testing.assert_close(after, w * (1 - LR * DECAY) - LR * g.sign(), atol=1e-5, rtol=0)
+
+
+def test_lars_scales_by_the_ratio_of_norms() -> None:
+    # You et al. 2017, arXiv:1708.03888: local rate = eta |w| / (|g| + decay |w|), eta = 0.001.
+    w, g, after = one_step(Optimizer(kind="lars", momentum=0, weight_decay=DECAY))
+    local = 0.001 * w.norm() / (g.norm() + DECAY * w.norm())
+    torch.testing.assert_close(after, w - LR * local * (g + DECAY * w))
+
+
+def test_lamb_scales_the_adam_step_by_the_ratio_of_norms() -> None:
+    # You et al. 2020, arXiv:1904.00962, algorithm 2 without bias correction. First step: m / sqrt(v) is the
+    # gradient's sign times (1 - 0.9) / sqrt(1 - 0.999).
+    w, g, after = one_step(Optimizer(kind="lamb", weight_decay=DECAY))
+    direction = 10**0.5 * g.sign() + DECAY * w
+    torch.testing.assert_close(after, w - LR * w.norm() / direction.norm() * direction, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "lars", "lamb"])
+def test_each_learns(kind: str) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 5), torch.randint(0, 3, (64,))
+    model = nn.Linear(5, 3, bias=False)  # LARS leaves vectors to plain SGD at the full rate
+    optimizer = build_optimizer(Optimizer(kind=kind), model.parameters(), {"lars": 20.0}.get(kind, 0.05))
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
