@@ -79,7 +79,7 @@ def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], 
 def asha_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A search under ASHA that stops trials, and its confirm phase, on two ranks."""
     config = make_config(
-        search={"lr": [0.2, 0.05, 0.005, 0.001]},
+        search={"lr": [0.2, 0.1, 0.02, 0.005, 0.002, 0.001]},
         budget={"epochs": 4},
         scheduler={"kind": "asha", "grace": 1, "eta": 2},
         hardware={"world_size": 2},

@@ -42,6 +42,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._best: dict[str, float] = {}
         self._last: dict[str, Report] = {}
         self._swept = 0.0
+        self.failure: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that we never ask for: a ledger has one writer, here."""
@@ -56,12 +57,22 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         return {"at_s": self.now(), "written": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}
 
     def write(self, *rows: AnyRow) -> None:
-        """Append, then let everyone know."""
-        if rows:
-            self._ledger.append(*rows)
+        """Append, then let everyone know.
+
+        Tune takes an exception for the trial's fault here and there, so the first is kept: nothing is written after
+        it, and whoever runs Tune raises it again.
+        """
+        if self.failure is not None:
+            raise self.failure
+        try:
+            if rows:
+                self._ledger.append(*rows)
             for row in rows:
                 self._progress.follow(row)
                 self._observe(row)
+        except Exception as error:
+            self.failure = error
+            raise
 
     def open_study(self, **fields: Any) -> None:
         """The first row, and the first of each resume."""

@@ -106,7 +106,11 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, recorder: Recorder, row
             verbose=0,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        if recorder.failure is not None:
+            raise recorder.failure
     deadline = time.monotonic() + RELEASE_TIMEOUT_S
     while recorder.leases.open and time.monotonic() < deadline:
         recorder.sweep()

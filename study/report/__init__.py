@@ -1,0 +1,1 @@
+"""Frozen records to figures, a page, files and the terminal."""

@@ -1,0 +1,97 @@
+"""What the frontier means, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.analysis.records import Point, Summary, cost_of
+from study.report.words import Unit, cost_unit, percent, ranks
+
+
+def verdict(summary: Summary) -> tuple[str, ...]:
+    """The answer as sentences, the most important first; plain text, never empty."""
+    points = summary.points
+    if not points:
+        over = sum(trial.outcome is not None for trial in summary.trials)
+        return (
+            "Nothing is confirmed yet: no confirm trial has completed, so there is no frontier.",
+            f"{over} of {summary.planned_trials} planned trials are over.",
+        )
+    axis = summary.cost_axis
+    unit = cost_unit([cost_of(point, axis) for point in points], axis)
+    if len(points) == 1:
+        only = points[0]
+        return (
+            f"Only {_name(only)} is confirmed: {percent(only.val_accuracy)} validation accuracy "
+            f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
+        )
+    frontier = summary.frontier
+    steps = [
+        _step(before, after, axis) for before, after in zip(frontier, frontier[1:], strict=False)
+    ]
+    return (_ends(frontier, axis, unit), *steps, *_dominated(points))
+
+
+def overlap(one: Point, other: Point) -> bool | None:
+    """Whether the two 95% intervals of validation accuracy share a value; None if one is not known."""
+    if one.val_accuracy_ci is None or other.val_accuracy_ci is None:
+        return None
+    return (
+        one.val_accuracy_ci[0] <= other.val_accuracy_ci[1] and other.val_accuracy_ci[0] <= one.val_accuracy_ci[1]
+    )
+
+
+def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
+    cheapest, best = frontier[0], frontier[-1]
+    if len(frontier) == 1:
+        return (
+            f"{_name(cheapest, start=True)} is both the cheapest and the most accurate: "
+            f"{percent(cheapest.val_accuracy)} validation accuracy at {_cost(cheapest, axis, unit)} a trial."
+        )
+    return (
+        f"{_name(cheapest, start=True)} is the cheapest on the frontier: {percent(cheapest.val_accuracy)} "
+        f"validation accuracy at {_cost(cheapest, axis, unit)} a trial; {_name(best)} is the most accurate: "
+        f"{percent(best.val_accuracy)} at {_cost(best, axis, unit)}."
+    )
+
+
+def _step(before: Point, after: Point, axis: str) -> str:
+    gain = 100 * (after.val_accuracy - before.val_accuracy)
+    cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
+    path = f"{_name(before, start=True)} to {_name(after)}"
+    if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
+        return f"{path}: the same accuracy at the same cost."
+    size = "less than 0.1" if gain < 0.1 else f"{gain:.1f}"
+    times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
+    return f"{path}: {size} points more{times}, {_noise(before, after)}."
+
+
+def _noise(one: Point, other: Point) -> str:
+    seeds = " and ".join(str(n) for n in sorted({one.n_seeds, other.n_seeds}))
+    overlapping = overlap(one, other)
+    if overlapping is None:
+        return "with too few seeds to know the noise"
+    if overlapping:
+        return f"within the noise of {seeds} seeds (their 95% intervals overlap)"
+    return f"beyond the noise of {seeds} seeds (their 95% intervals lie apart)"
+
+
+def _dominated(points: Sequence[Point]) -> tuple[str, ...]:
+    names = [_name(point) for point in points if not point.on_frontier]
+    if not names:
+        return ()
+    return (f"Dominated, by one that costs no more and is no less accurate on average: {', '.join(names)}.",)
+
+
+def _name(point: Point, start: bool = False) -> str:
+    return f"{'Batch' if start else 'batch'} {point.batch_size} on {ranks(point.world_size)}"
+
+
+def _cost(point: Point, axis: str, unit: Unit) -> str:
+    return unit.show(cost_of(point, axis))
+
+
+def _ratio(ratio: float) -> str:
+    if ratio < 1.1:
+        return f"{ratio:.2f}"
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"

@@ -1,0 +1,90 @@
+"""How figures, tables and sentences write numbers: units, digits, names of points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from study.analysis.records import Point
+
+NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit to show costs in, and how many of it make one of the unit they are recorded in."""
+
+    label: str
+    scale: float
+
+    def show(self, cost: float) -> str:
+        """A recorded cost (hours of devices, or US dollars) in this unit, to three digits."""
+        return f"{number(cost * self.scale)} {self.label}"
+
+
+def cost_unit(costs: Iterable[float], axis: str = "billed_device_h") -> Unit:
+    """One unit that is readable for all of the costs: below 0.1 hours, minutes or seconds."""
+    if axis == "usd":
+        return Unit("USD", 1.0)
+    noun = "GPU" if axis == "billed_gpu_h" else "device"
+    most = max((cost for cost in costs if math.isfinite(cost)), default=0.0)
+    if most >= 0.1:
+        return Unit(f"{noun}-hours", 1.0)
+    if most * 60 >= 1:
+        return Unit(f"{noun}-minutes", 60.0)
+    return Unit(f"{noun}-seconds", 3600.0)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number to so many significant digits, with thousands set apart."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
+def column(values: Iterable[float]) -> list[str]:
+    """Numbers with equal decimals, so many that the smallest shows three digits (four decimals at most)."""
+    values = list(values)
+    sizes = [abs(value) for value in values if math.isfinite(value) and value]
+    decimals = min(4, max(0, 2 - math.floor(math.log10(min(sizes))))) if sizes else 0
+    return [f"{value:,.{decimals}f}" if math.isfinite(value) else NOTHING for value in values]
+
+
+def percent(fraction: float | None, decimals: int = 1) -> str:
+    """An accuracy in percent."""
+    if fraction is None or not math.isfinite(fraction):
+        return NOTHING
+    return f"{100 * fraction:.{decimals}f}%"
+
+
+def half_width(point: Point) -> float | None:
+    """Half of the point's 95% interval, as a fraction; None for one seed."""
+    if point.val_accuracy_ci is None:
+        return None
+    low, high = point.val_accuracy_ci
+    return (high - low) / 2
+
+
+def accuracy(point: Point, decimals: int = 2) -> str:
+    """Validation accuracy with half its 95% interval, in percent."""
+    half = half_width(point)
+    return f"{100 * point.val_accuracy:.{decimals}f}" + ("" if half is None else f" ± {100 * half:.{decimals}f}")
+
+
+def ranks(world_size: int) -> str:
+    """`1 rank`, `2 ranks`."""
+    return f"{world_size} rank{'' if world_size == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `8 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def printable(text: str) -> str:
+    """One line without control codes, whatever an exception or a user wrote."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

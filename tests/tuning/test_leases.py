@@ -1,0 +1,147 @@
+"""The driver's books, on a fake clock and a fake cluster."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from study.tuning import leases as module
+from study.tuning.leases import ClosedLease, Leases
+from study.tuning.trainable import GroupInfo
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass(frozen=True)
+class Id:
+    name: str
+
+    def hex(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Placement:
+    id: Id
+
+
+class FakeCluster:
+    """Places a group 2 s after it was asked for; remembers what was given back."""
+
+    def __init__(self) -> None:
+        self.removed: set[str] = set()
+        self.waiting: set[str] = set()
+
+    def creation_s(self, placement: Placement) -> float | None:
+        return None if placement.id.name in self.waiting else 2.0
+
+    def is_removed(self, placement: Placement) -> bool:
+        return placement.id.name in self.removed
+
+
+def info(group: str, hand_over_s: float = 0.5) -> GroupInfo:
+    return GroupInfo(group, ("node",), "cpu", None, hand_over_s)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def books(clock: Clock, cluster: FakeCluster) -> Leases:
+    module._asked.clear()
+    return Leases(cluster, clock)
+
+
+def ask(clock: Clock, group: str) -> None:
+    module._asked.append((Placement(Id(group)), clock.now_s))
+
+
+def billed(closed: ClosedLease) -> float:
+    return closed.lease.bill(closed.closed_s, closed.reason)[0]
+
+
+def test_a_group_is_billed_without_gap_from_placement_to_removal(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "g")  # at 100: placed at 102
+    clock.now_s = 110
+    _, none_closed = books.start("a", 1, 2, info("g"))
+    assert none_closed == []
+    clock.now_s = 120
+    books.ended("a")
+    clock.now_s = 121
+    _, (first,) = books.start("b", 1, 2, info("g", hand_over_s=0.5))
+    assert (first.lease.trial_id, first.closed_s, first.reason) == ("a", 120.5, "hand_over")
+    clock.now_s = 130
+    books.ended("b")
+    assert books.sweep() == []  # not given back yet
+    clock.now_s = 131
+    cluster.removed.add("g")
+    (second,) = books.sweep()
+    assert (second.lease.trial_id, second.reason) == ("b", "released")
+    assert billed(first) + billed(second) == 131 - 102
+    assert books.open == []
+
+
+def test_the_time_before_the_first_report_is_setup(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
+    ask(clock, "g")
+    clock.now_s = 110
+    books.start("a", 1, 2, info("g"))
+    clock.now_s = 111
+    books.ended("a")
+    clock.now_s = 114
+    cluster.removed.add("g")
+    (closed,) = books.sweep()
+    assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 8, "teardown": 3, "idle": 1}
+
+
+def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "g")
+    clock.now_s = 110
+    lease, _ = books.start("a", 1, 2, info("g"))
+    lease.heard(115, {"train": 4})
+    clock.now_s = 118
+    assert books.lost("a", 1, 2) is lease
+    ask(clock, "h")  # at 118: placed at 120
+    clock.now_s = 119
+    cluster.removed.add("g")
+    (closed,) = books.sweep()
+    assert closed.reason == "lost"
+    assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 8, "train": 4, "lost": 4, "idle": 1}
+    clock.now_s = 125
+    retry, _ = books.start("a", 2, 2, info("h"))
+    assert (retry.attempt, retry.opened_s) == (2, 120)
+
+
+def test_a_group_that_died_in_setup_is_billed_to_the_attempt_it_was_for(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "waiting")
+    cluster.waiting.add("waiting")
+    ask(clock, "g")
+    clock.now_s = 109
+    lease = books.lost("a", 1, 2)
+    assert lease is not None
+    assert (lease.group_id, lease.opened_s) == ("g", 102)
+    cluster.removed.add("g")
+    (closed,) = books.sweep()
+    assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 0, "lost": 7, "idle": 0}
+
+
+def test_a_trial_that_never_had_a_group_costs_nothing(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
+    ask(clock, "waiting")
+    cluster.waiting.add("waiting")
+    assert books.lost("a", 1, 2) is None
