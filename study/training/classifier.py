@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from study.training.lean import LeanModule
 from study.training.tally import Tally, average_statistics
 from study.workloads.batching import Batch, EvalBatches
 
 
-class Classifier(pl.LightningModule):
+class Classifier(LeanModule):
     """Cross-entropy on (inputs, labels) batches."""
 
     def __init__(self, model: nn.Module) -> None:

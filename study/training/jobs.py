@@ -36,6 +36,7 @@ class Job(Protocol):
     """A module, its data, and how to read its figures."""
 
     module: pl.LightningModule
+    batches_on_device: bool
 
     def trainer_arguments(self) -> dict[str, Any]:
         """What Lightning's Trainer must know of the data."""
@@ -61,6 +62,7 @@ class EmbeddedJob:
 
     def __init__(self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits) -> None:
         self.module = Classifier(build_model(config, splits))
+        self.batches_on_device = place.device == "cpu"
         self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed)
         shard = (place.rank, place.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
@@ -94,6 +96,7 @@ class CustomJob:
 
     def __init__(self, config: Custom, spec: TrialSpec) -> None:
         self.config, self.spec = config, spec
+        self.batches_on_device = False
         self.module: pl.LightningModule = build_module(config)
         self.data: pl.LightningDataModule = build_data(config, spec.batch.micro_batch)
         self.loss_sum: Any = 0.0

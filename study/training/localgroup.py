@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +47,11 @@ class LocalGroup:
         self._all("join", "127.0.0.1", port)
 
     def _all(self, method: str, *args: Any) -> list[Any]:
-        futures: list[Future[Any]] = [pool.submit(_call, method, *args) for pool in self._pools]
+        return self.call(_call, method, *args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Run a module's function in every process; what each returned."""
+        futures = [pool.submit(function, *args) for pool in self._pools]
         return [future.result() for future in futures]
 
     def run(self, spec: TrialSpec, reports: int | None = None) -> list[Report]:

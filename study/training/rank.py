@@ -9,14 +9,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
 
 from study.plan.config import Custom, StudyConfig
 from study.plan.trials import TrialSpec
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
 from study.training.optimizers import lightning_optimizers
-from study.training.place import Place, PlacedEnvironment, join_group, open_store
+from study.training.lean import NoProfiler, no_sigterm_broadcast, strategy
+from study.training.place import Place, join_group, open_store
 from study.training.report import Report
 from study.workloads.batching import derived_seed
 from study.workloads.data import Splits
@@ -94,7 +94,8 @@ class TrialFit(pl.Callback):
             accelerator=self.place.device,
             devices=self.place.local_world_size,
             num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=self._strategy(),
+            strategy=strategy(self.place, self.job.batches_on_device),
+            profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_epochs=-1,
             max_steps=spec.total_updates,
@@ -109,19 +110,8 @@ class TrialFit(pl.Callback):
             enable_model_summary=False,
             **self.job.trainer_arguments(),
         )
-        # Lightning broadcasts a flag before every batch, in case one rank got a SIGTERM: a collective a step, a
-        # third of a small model's step time. Our ranks are ended by whoever started them (docs/adr/003).
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        no_sigterm_broadcast(trainer)
         trainer.fit(module, **self.job.fit_arguments())
-
-    def _strategy(self) -> Any:
-        if self.place.world_size == 1:
-            return "auto"
-        return DDPStrategy(
-            cluster_environment=PlacedEnvironment(self.place),
-            broadcast_buffers=False,  # averaged once a validation instead
-            gradient_as_bucket_view=True,
-        )
 
     def _batches_at(self, report: int) -> int:
         return self.spec.report_at[report] * self.spec.batch.accumulation

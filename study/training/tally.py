@@ -8,27 +8,37 @@ from torch import Tensor, nn
 
 
 class Tally:
-    """Loss, correct answers and number of samples, summed on the device in float64.
+    """Loss, correct answers and number of samples of some batches.
 
-    Counts are exact, so an accuracy does not depend on how the samples were spread.
+    Counts are exact, so an accuracy does not depend on how the samples were spread. What a step adds stays on the
+    device and is summed when it is asked for: a sum each step would be several kernels more.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.device = device
+        self._losses: list[Tensor] = []  # mean of each batch
+        self._correct: list[Tensor] = []
+        self._sizes: list[int] = []
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: its mean loss, logits (n, classes) and labels (n,)."""
-        n = len(labels)
-        if n:  # the mean over an empty batch is NaN
-            correct = (logits.argmax(dim=1) == labels).sum()
-            self.sums += torch.stack((mean_loss.detach() * n, correct, correct.new_tensor(n)))
+        if len(labels):  # the mean over an empty batch is NaN
+            self._losses.append(mean_loss.detach())
+            self._correct.append((logits.detach().argmax(dim=1) == labels).sum())
+            self._sizes.append(len(labels))
 
     def reduce(self) -> tuple[float, float]:
         """(mean loss, accuracy) over all ranks, and start again at zero. Every rank must call it."""
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if self._sizes:
+            sizes = torch.tensor(self._sizes, dtype=torch.float64, device=self.device)
+            sums[0] = (torch.stack(self._losses).double() * sizes).sum()
+            sums[1] = torch.stack(self._correct).sum()
+            sums[2] = sizes.sum()
+        self._losses, self._correct, self._sizes = [], [], []
         if dist.is_initialized():
-            dist.all_reduce(self.sums)
-        loss, correct, count = self.sums.tolist()
-        self.sums.zero_()
+            dist.all_reduce(sums)
+        loss, correct, count = sums.tolist()
         return (loss / count, correct / count) if count else (float("nan"), float("nan"))
 
 

@@ -144,7 +144,9 @@ def test_a_trials_own_mistake_fails_it_without_a_retry(local_ray: None, tmp_path
     )  # fmt: skip
     run = run_for_real(config, tmp_path)
     ends = run.of(EndRow)
-    assert [(end.outcome, end.attempts, end.error) for end in ends] == [("failed", 1, "ArithmeticError: the toy broke")] * 2
+    assert [(end.outcome, end.attempts, end.error) for end in ends] == [
+        ("failed", 1, "ArithmeticError: the toy broke")
+    ] * 2
     summary = summarize(run.rows, run.plan)
     assert summary.points == ()
     assert summary.spend.censored_device_h == summary.spend.total_device_h > 0
@@ -154,7 +156,10 @@ def test_several_world_sizes_run_side_by_side(local_ray: None, tmp_path: Path) -
     config = make_config(hardware={"world_size": [1, 2]}, batch_sizes=[32], search={"lr": [0.1]}, budget={"epochs": 1})
     run = run_for_real(config, tmp_path)
     assert {end.outcome for end in run.of(EndRow)} == {"completed"}
-    assert {(row.world_size, row.batch_size, row.micro_batch) for row in run.of(AttemptRow)} == {(1, 32, 32), (2, 32, 16)}
+    assert {(row.world_size, row.batch_size, row.micro_batch) for row in run.of(AttemptRow)} == {
+        (1, 32, 32),
+        (2, 32, 16),
+    }
     assert {(lease.devices) for lease in run.of(LeaseRow)} == {1, 2}
     # The same seeds on one rank and on two: the same training.
     final = {(row.trial_id.split("-s")[1], row.trial_id): row.val_loss for row in run.of(ReportRow)}
@@ -192,7 +197,9 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
 
     with pytest.raises(LedgerError, match="holds a study already"):
         run_study(plan, tmp_path, "local", None, lambda row: None)
-    changed = make_plan(make_config(batch_sizes=[16, 64], search={"lr": [0.1, 0.4]}, confirm={"seeds": 1}, budget={"epochs": 2}))
+    changed = make_plan(
+        make_config(batch_sizes=[16, 64], search={"lr": [0.1, 0.4]}, confirm={"seeds": 1}, budget={"epochs": 2})
+    )
     with pytest.raises(LedgerError, match=r"another config; changed: search.lr"):
         resume_study(changed, tmp_path, "local", None, lambda row: None)
 

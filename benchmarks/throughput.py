@@ -1,0 +1,111 @@
+"""Samples per second of a study trial over those of a hand-written DDP loop, world size 2.
+
+Both train the same network on the same batches with the same optimizer, schedule and DDP options, in the same two
+processes; the loop does nothing else. The two take turns, and each figure is the median over the turns. A study
+trial's figure is the one it reports: training time of an interval after the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from dataclasses import replace
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from study.plan.config import Budget, Digits, Hardware, Search, StudyConfig
+from study.plan.trials import TrialSpec, make_plan
+from study.training import localgroup
+from study.training.localgroup import LocalGroup
+from study.training.optimizers import build_optimizer
+from study.training.schedules import lr_factor
+from study.workloads.batching import TrainBatches, derived_seed
+from study.workloads.registry import build_model, load_splits
+
+WARM_UPDATES = 30
+WORLD_SIZE = 2
+MODELS = {"mlp": Digits(model="mlp", width=64), "convnet": Digits(model="convnet", width=32)}
+
+
+def raw_samples_per_s(spec: TrialSpec) -> float:
+    """The hand-written loop, on one rank of the group's own processes."""
+    rank = localgroup._rank
+    config, splits = rank.config, load_splits(rank.config.workload)
+    torch.manual_seed(derived_seed(*spec.seed))
+    model = DistributedDataParallel(
+        build_model(config.workload, splits), broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+    optimizer = build_optimizer(config.optimizer, model.parameters(), spec.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: lr_factor(config.schedule, update, spec.total_updates)
+    )
+    batches = TrainBatches(splits.train, spec.batch, rank.place.rank, spec.seed)
+    update = 0
+    began = 0.0
+    while update < spec.total_updates:
+        for x, y in batches:
+            if update == WARM_UPDATES:
+                began = time.perf_counter()
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+            schedule.step()
+            update += 1
+            if update == spec.total_updates:
+                break
+        batches.epoch += 1
+    return (spec.total_updates - WARM_UPDATES) * spec.batch.global_batch / (time.perf_counter() - began)
+
+
+def compare(model: str, batch_size: int, turns: int, updates: int) -> tuple[float, float]:
+    """Median samples per second of (study, loop)."""
+    config = StudyConfig(
+        name="throughput",
+        batch_sizes=(batch_size,),
+        search=Search(lr=(0.05,)),
+        budget=Budget(updates=updates),
+        workload=MODELS[model],
+        hardware=Hardware(world_size=WORLD_SIZE),
+    )
+    plan = make_plan(config)
+    spec = replace(plan.confirm_trials(plan.cells[0], 0.05)[0], phase="search", report_at=(WARM_UPDATES, updates))
+    study, loop = [], []
+    with LocalGroup(config, WORLD_SIZE) as group:
+        for _ in range(turns):
+            study.append(group.run(spec)[-1].samples_per_s)
+            loop.append(group.call(raw_samples_per_s, spec)[0])
+    return statistics.median(study), statistics.median(loop)
+
+
+def main() -> None:
+    """Compare every model and batch size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=230, help="of each turn, the first 30 not timed")
+    arguments = parser.parse_args()
+    rows = []
+    for model in MODELS:
+        for batch_size in (32, 128, 256, 512):
+            study, loop = compare(model, batch_size, arguments.turns, arguments.updates)
+            row = {"model": model, "batch": batch_size, "study samples/s": round(study), "loop samples/s": round(loop)}
+            rows.append(row | {"ratio": study / loop})
+    ratios = {model: {row["batch"]: row["ratio"] for row in rows if row["model"] == model} for model in MODELS}
+    from show import show
+
+    show(
+        f"A study trial over a hand-written DDP loop, {WORLD_SIZE} ranks",
+        rows,
+        {"convnet_b128_ratio": ratios["convnet"][128], "mlp_b32_ratio": ratios["mlp"][32], "ratios": ratios},
+        arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What Lightning does at every step and a trial has no use for, left out (docs/adr/003).
+
+A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. All but one of
+these go through its extension points.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+
+from study.training.place import Place, PlacedEnvironment
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+class NoProfiler(Profiler):
+    """Lightning enters a profiler's context some 25 times a step; its default builds a generator each time."""
+
+    def start(self, action_name: str) -> None:
+        """Nothing to start."""
+
+    def stop(self, action_name: str) -> None:
+        """Nothing to stop."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        """The one context that does nothing."""
+        return _NOTHING
+
+
+class _BatchesStay:
+    """Batches that are on the device already need not be walked through for tensors to move."""
+
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """As it is."""
+        return batch
+
+
+class _OnDeviceDDP(_BatchesStay, DDPStrategy):
+    pass
+
+
+class _OnDeviceAlone(_BatchesStay, SingleDeviceStrategy):
+    pass
+
+
+def strategy(place: Place, batches_on_device: bool) -> Strategy | str:
+    """DDP in the group that has been joined; for one rank no DDP at all."""
+    if place.world_size == 1:
+        return _OnDeviceAlone(torch.device(place.device)) if batches_on_device else "auto"
+    kind = _OnDeviceDDP if batches_on_device else DDPStrategy
+    return kind(
+        cluster_environment=PlacedEnvironment(place),
+        broadcast_buffers=False,  # averaged once a validation instead
+        gradient_as_bucket_view=True,
+    )
+
+
+def no_sigterm_broadcast(trainer: pl.Trainer) -> None:
+    """Lightning broadcasts a flag before every batch, in case one rank got a SIGTERM: a collective a step.
+
+    Our ranks are ended by whoever started them. This reaches into Lightning; a test fails if it changes there.
+    """
+    assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+class LeanModule(pl.LightningModule):
+    """Lightning notes the name of the current hook on the module some 45 times a step.
+
+    torch looks through parameters, buffers and submodules at each assignment to a module; a name is none of them.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
