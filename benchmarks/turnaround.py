@@ -145,7 +145,7 @@ def run_peer_side(plan: Plan) -> dict[str, float]:
     """Through one TorchTrainer a trial."""
     from ray import tune
 
-    ray.init("local", num_cpus=PEER_CPUS, include_dashboard=True, log_to_driver=False)
+    ray.init("local", num_cpus=PEER_CPUS, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         space = {
             "loop": tune.grid_search([{"config": plan.config, "spec": spec} for spec in trials(plan)]),

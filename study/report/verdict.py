@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from study.analysis.records import Point, Summary, cost_of
 from study.report.words import Unit, cost_unit, percent, ranks
+
+_LISTED = 4  # dominated points that are named; of more, only the number
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
@@ -26,9 +29,10 @@ def verdict(summary: Summary) -> tuple[str, ...]:
             f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
         )
     frontier = summary.frontier
-    steps = [
-        _step(before, after, axis) for before, after in zip(frontier, frontier[1:], strict=False)
-    ]
+    steps = [f"{_path(before, after)}: {_step(before, after, axis)}." for before, after in pairwise(frontier)]
+    if len(frontier) > 2:
+        whole = _step(frontier[0], frontier[-1], axis)
+        steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
     return (_ends(frontier, axis, unit), *steps, *_dominated(points))
 
 
@@ -36,9 +40,7 @@ def overlap(one: Point, other: Point) -> bool | None:
     """Whether the two 95% intervals of validation accuracy share a value; None if one is not known."""
     if one.val_accuracy_ci is None or other.val_accuracy_ci is None:
         return None
-    return (
-        one.val_accuracy_ci[0] <= other.val_accuracy_ci[1] and other.val_accuracy_ci[0] <= one.val_accuracy_ci[1]
-    )
+    return one.val_accuracy_ci[0] <= other.val_accuracy_ci[1] and other.val_accuracy_ci[0] <= one.val_accuracy_ci[1]
 
 
 def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
@@ -55,15 +57,20 @@ def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
     )
 
 
+def _path(before: Point, after: Point) -> str:
+    if before.world_size == after.world_size:
+        return f"Batch {before.batch_size} to batch {after.batch_size} on {ranks(after.world_size)}"
+    return f"{_name(before, start=True)} to {_name(after)}"
+
+
 def _step(before: Point, after: Point, axis: str) -> str:
     gain = 100 * (after.val_accuracy - before.val_accuracy)
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
-    path = f"{_name(before, start=True)} to {_name(after)}"
     if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
-        return f"{path}: the same accuracy at the same cost."
+        return "the same accuracy at the same cost"
     size = "less than 0.1" if gain < 0.1 else f"{gain:.1f}"
     times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
-    return f"{path}: {size} points more{times}, {_noise(before, after)}."
+    return f"{size} points more{times}, {_noise(before, after)}"
 
 
 def _noise(one: Point, other: Point) -> str:
@@ -80,7 +87,8 @@ def _dominated(points: Sequence[Point]) -> tuple[str, ...]:
     names = [_name(point) for point in points if not point.on_frontier]
     if not names:
         return ()
-    return (f"Dominated, by one that costs no more and is no less accurate on average: {', '.join(names)}.",)
+    listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of {len(points)} points"
+    return (f"Dominated, by one that costs no more and is no less accurate on average: {listed}.",)
 
 
 def _name(point: Point, start: bool = False) -> str:

@@ -52,7 +52,11 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (("{epochs: 3}", "{}"), 6, "budget: give exactly one of epochs and updates"),
         (("name: x", "name: x\nname: y"), 2, "name: given twice"),
         (("name: x", "nmae: x"), 1, "nmae: unknown key"),
-        (("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"), 7, "must be one of digits, teacher, custom; got digts"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"),
+            7,
+            "must be one of digits, teacher, custom; got digts",
+        ),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {model: convnt}"), 7, "(did you mean convnet?)"),
         (("{epochs: 3}", "{epochs: 3}\nhardware: {world_size: 3}"), 2, "16 is not divisible by world size 3"),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {module: a, data: 'b:C'}"), 7, "must be written package.module:Class"),

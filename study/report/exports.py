@@ -1,0 +1,121 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from study.analysis.records import Cost, Point, Summary, TrialRecord
+from study.ledger.files import write_atomic
+from study.ledger.rows import PHASES
+from study.report.markdown import render_markdown
+
+FORMATS = ("html", "csv", "json", "md")
+_COSTS = tuple(Cost.__dataclass_fields__)
+_TRIAL_FIELDS = tuple(name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "phases_s", "curve"))
+_REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
+POINT_COLUMNS = (
+    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "val_accuracy_ci")),
+    "val_accuracy_ci_low",
+    "val_accuracy_ci_high",
+    *_COSTS,
+    *(f"search_{name}" for name in _COSTS),
+)
+TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in PHASES))
+
+
+def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
+    """Write the formats into `folder`, each file whole or not at all; returns their paths.
+
+    Raises ValueError for a format that is not in FORMATS.
+    """
+    wanted = list(formats)
+    unknown = [name for name in wanted if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"unknown format {unknown[0]}; known: {', '.join(FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in FORMATS:
+        if name in wanted:
+            for file, content in _WRITERS[name](summary).items():
+                write_atomic(folder / file, content)
+                written.append(folder / file)
+    return written
+
+
+def summary_record(summary: Summary) -> dict[str, Any]:
+    """The summary as plain values for strict JSON: what is not finite becomes None. Costs in hours and USD."""
+    record: dict[str, Any] = {
+        "protocol_version": summary.protocol_version,
+        "study": asdict(summary.study),
+        "cost_axis": summary.cost_axis,
+        "points": [asdict(point) for point in summary.points],
+        "frontier": [asdict(point) for point in summary.frontier],
+        "spend": asdict(summary.spend),
+        "hypervolume": summary.hypervolume,
+        "planned_trials": summary.planned_trials,
+        "notes": list(summary.notes),
+    }
+    return {key: _plain(value) for key, value in record.items()}
+
+
+def point_row(point: Point) -> dict[str, Any]:
+    """A point as one flat row: costs in hours and USD, accuracies as fractions."""
+    row = asdict(point)
+    low, high = row.pop("val_accuracy_ci") or (None, None)
+    row |= row.pop("cost") | {f"search_{key}": value for key, value in row.pop("search_cost").items()}
+    return row | {"val_accuracy_ci_low": low, "val_accuracy_ci_high": high}
+
+
+def trial_row(trial: TrialRecord) -> dict[str, Any]:
+    """A trial as one flat row, with where its last attempt got to; phases in seconds per device."""
+    last = trial.curve[-1] if trial.curve else None
+    row = {name: getattr(trial, name) for name in _TRIAL_FIELDS} | asdict(trial.cost)
+    row |= {name: getattr(last, name.removeprefix("last_"), None) for name in _REACHED}
+    return row | {f"{phase}_s": seconds for phase, seconds in trial.phases_s.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value that strict JSON can hold; NumPy's floats become Python's."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _json(summary: Summary) -> dict[str, str]:
+    text = json.dumps(summary_record(summary), indent=2, ensure_ascii=False, allow_nan=False)
+    return {"summary.json": text + "\n"}
+
+
+def _csv(summary: Summary) -> dict[str, str]:
+    import pandas as pd  # slow to import, and only needed here
+
+    points = pd.DataFrame([point_row(point) for point in summary.points], columns=list(POINT_COLUMNS))
+    trials = pd.DataFrame([trial_row(trial) for trial in summary.trials], columns=list(TRIAL_COLUMNS))
+    return {"points.csv": points.to_csv(index=False), "trials.csv": trials.to_csv(index=False)}
+
+
+def _html(summary: Summary) -> dict[str, str]:
+    from study.report.page import render_page  # brings Plotly along, which is slow to import
+
+    return {"report.html": render_page(summary)}
+
+
+def _markdown(summary: Summary) -> dict[str, str]:
+    return {"report.md": render_markdown(summary)}
+
+
+_WRITERS: dict[str, Callable[[Summary], dict[str, str]]] = {
+    "html": _html,
+    "csv": _csv,
+    "json": _json,
+    "md": _markdown,
+}

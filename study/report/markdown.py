@@ -1,0 +1,50 @@
+"""The report as Markdown, for an issue or a wiki."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from study.analysis.records import Summary
+from study.report.tables import Table, config_yaml, points_table, provenance, spend_table
+from study.report.verdict import verdict
+from study.report.words import printable
+
+
+def render_markdown(summary: Summary) -> str:
+    """Verdict, frontier, spend, notes and provenance as GitHub's Markdown."""
+    first, *others = verdict(summary)
+    parts = [f"# {escaped(summary.study.name)}", f"**{escaped(first)}**"]
+    if others:
+        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in others))
+    if summary.notes:
+        parts.append("\n".join(f"> {escaped(note)}  " for note in summary.notes))
+    if summary.points:
+        parts += ["## Frontier", _table(points_table(summary, frontier_only=True))]
+    if len(summary.points) > len(summary.frontier):
+        parts += ["## All points", _table(points_table(summary))]
+    parts += ["## What the study cost", _table(spend_table(summary))]
+    facts = "\n".join(f"- {name}: {escaped(value)}" for name, value in provenance(summary))
+    parts += ["## Provenance", facts, _fenced(config_yaml(summary), "yaml")]
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """One line of plain text that Markdown leaves as it is, pipes included."""
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def _table(table: Table) -> str:
+    rule = "| " + " | ".join("---:" for _ in table.heads) + " |"
+    return "\n".join((_line(table.heads), rule, *(_line(row) for row in table.rows)))
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block that no run of backticks inside can close."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

@@ -1,0 +1,119 @@
+"""Tables that page, Markdown and terminal share: frozen records to cells of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+
+from study.analysis.records import Summary, cost_of
+from study.report.words import NOTHING, accuracy, column, cost_unit, duration, half_width, number, percent
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of plain text under their heads; `marked` are the rows to set off."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marked: tuple[bool, ...]
+
+
+def points_table(summary: Summary, frontier_only: bool = False) -> Table:
+    """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read."""
+    points = summary.frontier if frontier_only else summary.points
+    axis = summary.cost_axis
+    costs = [cost_of(point, axis) for point in summary.points]
+    unit = cost_unit(costs, axis)
+    searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point in points)
+    heads = (
+        "batch",
+        "ranks",
+        "micro × accum.",  # noqa: RUF001
+        "learning rate",
+        "seeds",
+        "updates",
+        "val. accuracy %",
+        "best %",
+        "test %",
+        "samples/s",
+        f"{unit.label} a trial",
+        "of its search",
+        "frontier",
+    )
+    shown = column(cost_of(point, axis) * unit.scale for point in points)
+    rows = tuple(
+        (
+            f"{point.batch_size:,}",
+            str(point.world_size),
+            f"{point.micro_batch} × {point.accumulation}",  # noqa: RUF001
+            number(point.lr),
+            f"{point.n_seeds}" + (f" (+{point.n_censored} censored)" if point.n_censored else ""),
+            f"{point.updates:,}",
+            accuracy(point) if half_width(point) is not None else f"{accuracy(point)} (1 seed)",
+            percent(point.best_val_accuracy, 2).rstrip("%"),
+            percent(point.test_accuracy, 2).rstrip("%"),
+            number(point.samples_per_s),
+            cost,
+            search,
+            "yes" if point.on_frontier else "",
+        )
+        for point, cost, search in zip(points, shown, searches, strict=True)
+    )
+    return Table(heads, rows, tuple(point.on_frontier for point in points))
+
+
+def spend_table(summary: Summary) -> Table:
+    """What the study cost, search and confirm adding up to the total."""
+    spend = summary.spend
+    unit = cost_unit([spend.total_device_h])
+    lines = (
+        ("search", spend.search_device_h),
+        ("confirm", spend.confirm_device_h),
+        ("total", spend.total_device_h),
+        ("of it censored trials", spend.censored_device_h),
+    )
+    shown = column(hours * unit.scale for _, hours in lines)
+    rows = [(name, text, _share(hours, spend.total_device_h)) for (name, hours), text in zip(lines, shown, strict=True)]
+    usd = total_usd(summary)
+    if usd is not None:
+        rows.append(("total in USD", number(usd), ""))
+    return Table(("", unit.label, "share"), tuple(rows), tuple(row[0] == "total" for row in rows))
+
+
+def _share(part: float, whole: float) -> str:
+    return percent(part / whole, 0) if whole > 0 else NOTHING
+
+
+def total_usd(summary: Summary) -> float | None:
+    """Price of everything, in US dollars; None without a price."""
+    prices = [trial.cost.usd for trial in summary.trials]
+    return None if not prices or None in prices else sum(price for price in prices if price is not None)
+
+
+def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """What a reader needs to trust or repeat the study, as name and value."""
+    study = summary.study
+    return (
+        ("study", study.study_id),
+        ("config hash", study.config_hash),
+        ("protocol", summary.protocol_version),
+        ("started", study.started),
+        ("a driver ran for", duration(study.wall_s)),
+        ("devices", ", ".join(study.devices) or NOTHING),
+        ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
+        ("versions", ", ".join(f"{key} {value}" for key, value in study.versions.items())),
+    )
+
+
+def config_yaml(summary: Summary) -> str:
+    """The study's config as YAML, keys without a value left out."""
+    return str(yaml.safe_dump(_given(summary.study.config), sort_keys=False, allow_unicode=True, width=100))
+
+
+def _given(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_given(item) for item in value]
+    return value

@@ -1,0 +1,177 @@
+"""Figures show the records: nothing dominated on the staircase, nothing censored filled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from handmade import point, summary, trial
+
+from study.analysis.records import Cost
+from study.ledger.rows import PHASES
+from study.report.figures import (
+    cost_figure,
+    curves_figure,
+    frontier_figure,
+    rates_figure,
+    throughput_figure,
+)
+
+POINTS = [
+    point(16, 3.0, 0.97),
+    point(64, 1.0, 0.96),
+    point(128, 1.5, 0.95),
+    point(256, 0.4, 0.80, 0.5),
+    point(64, 1.2, 0.95, world_size=4),
+]
+
+
+def named(figure: Any, text: str) -> list[Any]:
+    """The traces whose name contains the text."""
+    return [trace for trace in figure.data if text in (trace.name or "")]
+
+
+def test_the_staircase_is_the_frontier_from_cheap_to_dear() -> None:
+    (stairs,) = [trace for trace in frontier_figure(summary(POINTS)).data if trace.name == "frontier"]
+    assert stairs.line.shape == "hv"  # at a cost, the best accuracy that it buys
+    assert list(stairs.x) == [0.4, 1.0, 3.0]
+    assert list(stairs.y) == [0.80, 0.96, 0.97]
+    assert all(np.diff(stairs.x) > 0)
+    assert all(np.diff(stairs.y) > 0)
+
+
+def test_every_point_is_drawn_once_and_dominated_ones_are_fainter() -> None:
+    figure = frontier_figure(summary(POINTS))
+    on, off = named(figure, "on the frontier"), named(figure, "dominated")
+    drawn = sorted((x, y) for trace in (*on, *off) for x, y in zip(trace.x, trace.y, strict=True))
+    assert drawn == sorted((p.cost.billed_device_h, p.val_accuracy) for p in POINTS)
+    assert all(trace.opacity == 1 for trace in on)
+    assert all(trace.opacity < 1 for trace in off)
+    assert all("open" not in trace.marker.symbol for trace in (*on, *off))
+
+
+def test_a_world_size_has_one_colour_and_symbol() -> None:
+    figure = frontier_figure(summary([*POINTS, point(512, 0.1, 0.7, world_size=4)]))
+    looks = {size: {(t.marker.color, t.marker.symbol) for t in named(figure, f"{size} ranks")} for size in (2, 4)}
+    assert len(looks[2]) == len(looks[4]) == 1
+    assert looks[2] != looks[4]
+
+
+def test_error_bars_reach_the_interval_but_no_impossible_accuracy() -> None:
+    figure = frontier_figure(summary(POINTS))
+    bars = {
+        (x, y): (y - down, y + up)
+        for trace in named(figure, "ranks")
+        for x, y, up, down in zip(trace.x, trace.y, trace.error_y.array, trace.error_y.arrayminus, strict=True)
+    }
+    assert bars[(1.0, 0.96)] == pytest.approx((0.95, 0.97))
+    assert bars[(0.4, 0.80)] == pytest.approx((0.30, 1.0))
+
+
+def test_censored_trials_are_hollow_at_their_own_cost_and_last_accuracy() -> None:
+    stopped = trial(16, [0.5, 0.9], "stopped", cost=Cost(0.7, 0.0, None))
+    diverged = trial(64, [0.1, math.nan], "diverged")
+    silent = trial(128, [], "failed")
+    done = trial(256, [0.95])
+    figure = frontier_figure(summary(POINTS, [stopped, diverged, silent, done]))
+    (hollow,) = named(figure, "stopped")
+    assert "open" in hollow.marker.symbol
+    assert (list(hollow.x), list(hollow.y)) == ([0.7], [0.9])
+    assert hollow.marker.size < named(figure, "on the frontier")[0].marker.size
+
+
+def test_costs_on_the_axis_are_in_the_unit_of_its_title() -> None:
+    figure = frontier_figure(summary([point(16, 0.002, 0.9), point(64, 0.001, 0.8)]))
+    assert figure.layout.xaxis.title.text == "device-seconds per trial (billed)"
+    (stairs,) = [trace for trace in figure.data if trace.name == "frontier"]
+    assert list(stairs.x) == pytest.approx([3.6, 7.2])
+    low, high = (10**edge for edge in figure.layout.xaxis.range)
+    assert low < 3.6 < 7.2 < high
+    assert figure.layout.xaxis.type == "log"
+
+
+def test_a_price_of_nothing_needs_a_linear_axis() -> None:
+    figure = frontier_figure(summary([point(16, 1, 0.9, cost=Cost(1, 0, 0.0))], cost_axis="usd"))
+    assert figure.layout.xaxis.type is None
+    assert figure.layout.xaxis.title.text == "USD per trial"
+
+
+def test_hover_tells_everything() -> None:
+    figure = frontier_figure(summary([point(16, 1.0, 0.9, lr=0.0125, n_censored=2, updates=4321)]))
+    (text,) = named(figure, "on the frontier")[0].hovertext
+    for part in (
+        "Batch 16",
+        "2 × 8 × 1",  # noqa: RUF001
+        "0.0125",
+        "4,321",
+        "3 seeds, 2 censored",
+        "90.00 ± 1.00",
+        "89.80%",
+        "1 device-hours",
+    ):
+        assert part in text
+
+
+def test_a_name_is_letters_not_markup() -> None:
+    title = frontier_figure(summary(POINTS, name="<b>a</b> & b")).layout.title.text
+    assert "&lt;b&gt;a&lt;/b&gt; &amp; b" in title
+
+
+def test_no_points_leave_an_empty_figure() -> None:
+    assert len(frontier_figure(summary()).data) == 0
+    assert len(throughput_figure(summary()).data) == 0
+    assert rates_figure(summary()) is None
+
+
+def test_bars_add_up_to_the_device_hours_of_all_phases() -> None:
+    phases = dict.fromkeys(PHASES, 0.0) | {"setup": 60.0, "train": 1800.0, "lost": 360.0}
+    trials = [
+        trial(16, [0.9], phases_s=phases),
+        trial(16, [0.9], phases_s=phases, seed_index=1),
+        trial(16, [0.9], phases_s=phases, phase="confirm"),
+        trial(16, [0.9], phases_s=phases, phase="confirm", world_size=4),
+    ]
+    figure = cost_figure(summary(trials=trials))
+    assert {trace.name for trace in figure.data} == {"setup", "train", "lost"}
+    total = {bar: sum(trace.x[i] for trace in figure.data) for i, bar in enumerate(figure.data[0].y)}
+    assert total == pytest.approx(
+        {
+            "B=16, 2 ranks, search": 2 * 2 * 2220 / 3600,
+            "B=16, 2 ranks, confirm": 2 * 2220 / 3600,
+            "B=16, 4 ranks, confirm": 4 * 2220 / 3600,
+        }
+    )
+
+
+def test_throughput_has_a_line_for_each_world_size_and_a_tick_for_each_batch() -> None:
+    figure = throughput_figure(summary(POINTS))
+    assert [trace.name for trace in figure.data] == ["2 ranks", "4 ranks"]
+    assert list(figure.data[0].x) == [16, 64, 128, 256]
+    assert list(figure.layout.xaxis.tickvals) == [16, 64, 128, 256]
+
+
+def test_search_curves_are_fainter_than_confirm_curves_of_the_same_colour() -> None:
+    figure = curves_figure(summary(trials=[trial(16, [0.5, 0.9]), trial(16, [0.6, 0.8], phase="confirm")]))
+    search, confirm = (trace for trace in figure.data if trace.x[0] is not None)
+    assert search.line.color == confirm.line.color
+    assert search.opacity < confirm.opacity
+    assert list(confirm.y) == [0.6, 0.8]
+    assert list(confirm.x) == [1.0, 2.0]
+
+
+def test_rates_are_hollow_exactly_where_censored() -> None:
+    trials = [
+        trial(16, [0.5], "stopped", lr=0.3, seed_index=1),
+        trial(16, [0.5, 0.9], lr=0.1, seed_index=2),
+        trial(16, [0.1], "diverged", lr=1.0, seed_index=3),
+        trial(16, [0.95], phase="confirm", lr=0.1),
+        trial(16, [0.2], None, lr=3.0, seed_index=4),
+    ]
+    figure = rates_figure(summary(trials=trials))
+    assert figure is not None
+    (trace,) = [trace for trace in figure.data if trace.x[0] is not None]
+    assert list(trace.x) == [0.1, 0.3, 1.0]
+    assert list(trace.y) == [0.9, 0.5, 0.1]
+    assert ["open" in symbol for symbol in trace.marker.symbol] == [False, True, True]
