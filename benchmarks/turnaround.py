@@ -55,7 +55,7 @@ def trials(plan: Plan) -> list[TrialSpec]:
 
 
 def run_study_side(plan: Plan) -> dict[str, float]:
-    """Through warm groups; the hand-over is the time from a trial's last decision to the next one's ranks being ready."""
+    """Through warm groups; a hand-over is from a trial's last decision to the next one's ranks being ready."""
     from study.ledger.rows import AttemptRow, DecisionRow
     from study.ledger.store import read
     from study.tuning.runner import run_study
@@ -170,7 +170,7 @@ def main() -> None:
     """Run each side in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--seeds", type=int, default=1, help="trials of each of the six batch sizes")
+    parser.add_argument("--seeds", type=int, default=2, help="trials of each of the six batch sizes")
     parser.add_argument("--side", choices=["study", "peer"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:

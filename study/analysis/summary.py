@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from dataclasses import replace
+from statistics import fmean, stdev
 
 import numpy as np
 from scipy import stats
 
-from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord, cost_of
 from study.analysis.trials import trial_records
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyRow
 from study.pareto.fronts import hypervolume, on_front
@@ -31,7 +33,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
         trials=trials,
         spend=_spend(trials),
         hypervolume=_hypervolume(points, axis),
-        planned_trials=len(plan.search) + plan.n_confirm,
+        planned_trials=_planned(trials, plan),
         notes=_notes(trials, points, plan),
     )
 
@@ -40,7 +42,7 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     """Student's t interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    mean, spread = fmean(values), float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    mean, spread = fmean(values), stdev(values) / math.sqrt(len(values))
     half = float(stats.t.ppf(0.5 + level / 2, df=len(values) - 1)) * spread
     return mean - half, mean + half
 
@@ -60,33 +62,34 @@ def _points(trials: Iterable[TrialRecord], axis: str) -> tuple[Point, ...]:
         if done:
             censored = sum(trial.censored for trial in confirm[key])
             drafts.append(_point(done, censored, search[key]))
-    costs = [(getattr(point["cost"], axis), point["val_accuracy"]) for point in drafts]
-    front = on_front(np.array(costs, dtype=float))
-    return tuple(Point(**draft, on_frontier=bool(member)) for draft, member in zip(drafts, front, strict=True))
+    front = on_front(np.array([(cost_of(point, axis), point.val_accuracy) for point in drafts]))
+    return tuple(replace(draft, on_frontier=bool(member)) for draft, member in zip(drafts, front, strict=True))
 
 
-def _point(done: list[TrialRecord], n_censored: int, search: list[Cost]) -> dict[str, object]:
+def _point(done: list[TrialRecord], n_censored: int, search: list[Cost]) -> Point:
+    """A configuration over its seeds; whether it is on the frontier depends on the others."""
     first = done[0]
     finals = [trial.final_val_accuracy for trial in done if trial.final_val_accuracy is not None]
     tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
-    return {
-        "batch_size": first.batch_size,
-        "lr": first.lr,
-        "world_size": first.world_size,
-        "micro_batch": first.micro_batch,
-        "accumulation": first.accumulation,
-        "norm_batch": first.norm_batch,
-        "n_seeds": len(done),
-        "n_censored": n_censored,
-        "updates": first.curve[-1].updates,
-        "cost": _combine([trial.cost for trial in done], len(done)),
-        "search_cost": _combine(search, 1),
-        "val_accuracy": fmean(finals),
-        "val_accuracy_ci": confidence_interval(finals),
-        "best_val_accuracy": fmean(trial.best_val_accuracy or 0.0 for trial in done),
-        "test_accuracy": fmean(tests) if tests else None,
-        "samples_per_s": fmean(trial.samples_per_s or 0.0 for trial in done),
-    }
+    return Point(
+        batch_size=first.batch_size,
+        lr=first.lr,
+        world_size=first.world_size,
+        micro_batch=first.micro_batch,
+        accumulation=first.accumulation,
+        norm_batch=first.norm_batch,
+        n_seeds=len(done),
+        n_censored=n_censored,
+        updates=first.curve[-1].updates,
+        cost=_combine([trial.cost for trial in done], len(done)),
+        search_cost=_combine(search, 1),
+        val_accuracy=fmean(finals),
+        val_accuracy_ci=confidence_interval(finals),
+        best_val_accuracy=fmean(trial.best_val_accuracy or 0.0 for trial in done),
+        test_accuracy=fmean(tests) if tests else None,
+        samples_per_s=fmean(trial.samples_per_s or 0.0 for trial in done),
+        on_frontier=False,
+    )
 
 
 def _combine(costs: Sequence[Cost], shares: int) -> Cost:
@@ -103,7 +106,7 @@ def _hypervolume(points: Sequence[Point], axis: str) -> float | None:
     """Against the dearest point's cost and an accuracy of 0, so that it lies between 0 and that cost."""
     if not points:
         return None
-    places = np.array([(getattr(point.cost, axis), point.val_accuracy) for point in points])
+    places = np.array([(cost_of(point, axis), point.val_accuracy) for point in points])
     return hypervolume(places, (float(places[:, 0].max()), 0.0))
 
 
@@ -137,10 +140,21 @@ def _facts(rows: Sequence[AnyRow], leases: Sequence[LeaseRow], name: str) -> Stu
     )
 
 
+def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
+    """Trials in the end: a cell whose every search trial diverged or failed has none to confirm."""
+    over = [trial for trial in trials if trial.phase == "search" and trial.outcome is not None]
+    hopeless = 0
+    for cell in plan.cells:
+        outcomes = [t.outcome for t in over if (t.batch_size, t.world_size) == (cell.batch_size, cell.world_size)]
+        if plan.search and len(outcomes) == len(plan.rates()) and not {"completed", "stopped"} & set(outcomes):
+            hopeless += plan.config.confirm.seeds
+    return len(plan.search) + plan.n_confirm - hopeless
+
+
 def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -> tuple[str, ...]:
     notes = []
     over = sum(trial.outcome is not None for trial in trials)
-    planned = len(plan.search) + plan.n_confirm
+    planned = _planned(trials, plan)
     if over < planned:
         notes.append(f"Not finished: {over} of {planned} planned trials are over.")
     seeds = min((point.n_seeds for point in points), default=0)

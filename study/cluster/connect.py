@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -28,7 +29,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = ray.is_initialized()
     if not joined:
-        options = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
+        options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from study.ledger.rows import AnyRow, AttemptRow, LeaseRow, ReportRow
+
 Reason = Literal["hand_over", "released", "lost"]
 _TAIL: dict[Reason, str] = {"hand_over": "idle", "released": "teardown", "lost": "lost"}
+
+
+def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
+    """The leases of attempts that no bill was written for, since the driver died.
+
+    They are known up to the last row that speaks of them; what came after it died with the driver.
+    """
+    open_leases: dict[tuple[str, int], OpenLease] = {}
+    for row in rows:
+        if isinstance(row, AttemptRow):
+            open_leases[row.trial_id, row.attempt] = OpenLease(
+                lease_id=row.lease_id,
+                group_id=row.group_id,
+                trial_id=row.trial_id,
+                attempt=row.attempt,
+                device=row.device,
+                devices=row.world_size,
+                nodes=row.nodes,
+                opened_s=row.at_s - row.setup_s,
+                heard_s=row.at_s,
+                setup_s=row.setup_s,
+            )
+        elif isinstance(row, ReportRow):
+            open_leases[row.trial_id, row.attempt].heard(row.at_s, row.phases_s)
+        elif isinstance(row, LeaseRow):
+            del open_leases[row.trial_id, row.attempt]
+    return list(open_leases.values())
 
 
 @dataclass

@@ -38,12 +38,16 @@ class StudyRow(Row):
 
 
 class AttemptRow(Row):
-    """One try at a trial begins on one lease."""
+    """One try at a trial begins on one lease: its group is ready to train."""
 
     kind: Literal["attempt"] = "attempt"
     trial_id: str
     attempt: int  # from 1
     lease_id: str
+    group_id: str
+    device: str  # "cpu", or the GPU's name
+    nodes: tuple[str, ...]
+    setup_s: float  # since the lease began
     phase: Literal["search", "confirm"]
     batch_size: int  # achieved: world size x micro batch x accumulation
     world_size: int
@@ -95,7 +99,7 @@ class LeaseRow(Row):
     group_id: str
     trial_id: str
     attempt: int
-    device: str  # "cpu", or the GPU's name
+    device: str
     devices: int
     nodes: tuple[str, ...]
     reason: Literal["hand_over", "released", "lost"]

@@ -131,13 +131,11 @@ def _location(error: ErrorDetails, data: Any) -> Path_:
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, list) and isinstance(part, int) and part < len(here)
-        ):
+        try:
             here = here[part]
-        elif part in _TAGS:
-            continue
-        else:
+        except (KeyError, IndexError, TypeError):
+            if part in _TAGS:
+                continue
             here = None
         at.append(part)
     return tuple(at)
@@ -156,7 +154,8 @@ def _message(error: ErrorDetails, at: Path_) -> str:
     if kind in ("literal_error", "union_tag_invalid"):
         allowed = str(context.get("expected") or context.get("expected_tags", "")).replace("'", "")
         word = str(context.get("tag") or error["input"])
-        return f"must be one of {allowed.replace(' or ', ', ')}; got {word}{did_you_mean(word, re.split(r', | or ', allowed))}"
+        known = re.split(r", | or ", allowed)
+        return f"must be one of {', '.join(known)}; got {word}{did_you_mean(word, known)}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":

@@ -63,6 +63,7 @@ def _refuse_aliases_and_depth(text: str, source: str) -> None:
     """On the stream of events, before anything is built from it."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        assert event.start_mark is not None, "only events made by hand have no place"
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             raise PlanError(f"{source}:{line}: aliases (*{event.anchor}) are not allowed")
@@ -99,10 +100,11 @@ def _build(node: yaml.Node, at: Path_, loader: _Resolver, lines: dict[Path_, int
             key = key_node.value
             if key in built:
                 raise PlanError(f"{source}:{line}: {'.'.join(map(str, (*at, key)))}: given twice")
-            lines[(*at, key)] = line
-            built[key] = _build(value_node, (*at, key), loader, lines, source)
+            within = (*at, key)
+            lines[within] = line
+            built[key] = _build(value_node, within, loader, lines, source)
         return built
     try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     except ValueError as error:
         raise PlanError(f"{source}:{node.start_mark.line + 1}: {error}") from None

@@ -35,8 +35,11 @@ class Measured:
 class Job(Protocol):
     """A module, its data, and how to read its figures."""
 
-    module: pl.LightningModule
     batches_on_device: bool
+
+    @property
+    def module(self) -> pl.LightningModule:
+        """What is trained."""
 
     def trainer_arguments(self) -> dict[str, Any]:
         """What Lightning's Trainer must know of the data."""
@@ -113,7 +116,7 @@ class CustomJob:
 
     def start_epoch(self, epoch: int) -> None:
         """Lightning tells its samplers. The first time, the data must be as large as the plan was told."""
-        loader = self.module.trainer.train_dataloader
+        loader: Any = self.module.trainer.train_dataloader
         if epoch == 0 and (found := len(loader.dataset)) != self.config.train_samples:
             raise PlanError(
                 f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"

@@ -1,16 +1,18 @@
 """What Lightning does at every step and a trial has no use for, left out (docs/adr/003).
 
-A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. All but one of
-these go through its extension points.
+A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. Two of these
+reach into it, `no_sigterm_broadcast` and `remember_entry_points`; the others go through its extension points.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import registry
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
@@ -68,6 +70,15 @@ def no_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """
     assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def remember_entry_points() -> None:
+    """Lightning asks every installed package for callbacks at each new Trainer: a third of a hand-over, spent on files.
+
+    What is installed does not change while a rank lives.
+    """
+    if not hasattr(registry.entry_points, "cache_info"):
+        registry.entry_points = cache(registry.entry_points)  # type: ignore[assignment]
 
 
 class LeanModule(pl.LightningModule):

@@ -37,7 +37,7 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: f
 
 def lightning_optimizers(
     config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], lr: float, total_updates: int
-) -> dict[str, Any]:
+) -> Any:
     """What a LightningModule's `configure_optimizers` returns: the rate moves after each update."""
     optimizer = build_optimizer(config, parameters, lr)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: lr_factor(schedule, u, total_updates))

@@ -14,8 +14,8 @@ from study.plan.config import Custom, StudyConfig
 from study.plan.trials import TrialSpec
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
+from study.training.lean import NoProfiler, no_sigterm_broadcast, remember_entry_points, strategy
 from study.training.optimizers import lightning_optimizers
-from study.training.lean import NoProfiler, no_sigterm_broadcast, strategy
 from study.training.place import Place, join_group, open_store
 from study.training.report import Report
 from study.workloads.batching import derived_seed
@@ -29,6 +29,7 @@ class Rank:
 
     def __init__(self, place: Place, config: StudyConfig) -> None:
         _quieten()
+        remember_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
         self.place, self.config = place, config
         self._splits: Splits | None = None

@@ -23,7 +23,7 @@ from study.tuning.trainable import GroupInfo
 _asked: list[tuple[Any, float]] = []
 
 
-class GroupRequest(tune.PlacementGroupFactory):  # type: ignore[misc]
+class GroupRequest(tune.PlacementGroupFactory):
     """The placement group of a trial: an empty driver bundle, and one bundle a rank. Notes when Tune asks for it."""
 
     def __init__(self, hardware: Hardware, world_size: int) -> None:
@@ -135,6 +135,11 @@ class Leases:
         if (group := self._of(trial_id)) is not None and group.lease is not None:
             group.ended = "released"
             group.lease.heard_s = self._now()
+
+    def cut_short(self) -> None:
+        """Tune has ended with trials still running: what they did since their last report is lost."""
+        for group in self._groups.values():
+            group.ended = group.ended or "lost"
 
     def lease_of(self, trial_id: str) -> OpenLease | None:
         """The open lease of a trial."""

@@ -11,6 +11,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from study.ledger.accounts import OpenLease, unbilled
 from study.ledger.rows import (
     PHASES,
     AnyRow,
@@ -32,7 +33,7 @@ Observer = Callable[[AnyRow], None]
 SWEEP_EVERY_S = 0.2
 
 
-class Recorder(tune.Callback):  # type: ignore[misc]
+class Recorder(tune.Callback):
     """A Tune callback. Its clock goes on from the last row, so that a resumed study has one time axis."""
 
     def __init__(self, ledger: Ledger, progress: Progress, observe: Observer) -> None:
@@ -78,6 +79,18 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         """The first row, and the first of each resume."""
         self.write(StudyRow(**self.stamp(), **fields))
 
+    def settle(self) -> None:
+        """Bill what a driver that died left open, up to the last it wrote."""
+        last_s = self._ledger.rows[-1].at_s if self._ledger.rows else 0.0
+        self.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in unbilled(self._ledger.rows)))
+
+    def release(self, timeout_s: float) -> None:
+        """After Tune has ended: wait until the cluster has every group back, and bill it."""
+        self.leases.cut_short()
+        deadline = time.monotonic() + timeout_s
+        while self.leases.open and time.monotonic() < deadline:
+            self.sweep()
+
     # Tune's events, in the order in which they come.
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -86,7 +99,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         described = ray.get(trial.temporary_state.ray_actor.describe.remote())
         attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
         lease, closed = self.leases.start(spec.trial_id, attempt, spec.batch.world_size, described)
-        self.write(*map(self._bill, closed), self._attempt(spec, attempt, lease.lease_id, described.norm_batch))
+        self.write(*map(self._bill, closed), self._attempt(spec, lease, described.norm_batch))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -162,16 +175,20 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             attempt += 1
         lease = self.leases.lost(spec.trial_id, attempt, spec.batch.world_size)
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
-            self.write(self._attempt(spec, attempt, lease.lease_id, None))
+            self.write(self._attempt(spec, lease, None))
         self._last.pop(spec.trial_id, None)
         self._best.pop(spec.trial_id, None)
 
-    def _attempt(self, spec: TrialSpec, attempt: int, lease_id: str, norm_batch: int | None) -> AttemptRow:
+    def _attempt(self, spec: TrialSpec, lease: OpenLease, norm_batch: int | None) -> AttemptRow:
         return AttemptRow(
             **self.stamp(),
             trial_id=spec.trial_id,
-            attempt=attempt,
-            lease_id=lease_id,
+            attempt=lease.attempt,
+            lease_id=lease.lease_id,
+            group_id=lease.group_id,
+            device=lease.device,
+            nodes=lease.nodes,
+            setup_s=lease.setup_s,
             phase=spec.phase,
             batch_size=spec.batch.global_batch,
             world_size=spec.batch.world_size,

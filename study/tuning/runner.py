@@ -9,7 +9,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 import uuid
 from dataclasses import dataclass
 from functools import partial
@@ -66,18 +65,23 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         progress = Progress(plan, ledger.rows)
         for row in ledger.rows:
             observe(row)
-        if ledger.rows and not progress.search_left() and not progress.confirm_left():
+        recorder = Recorder(ledger, progress, observe)
+        recorder.settle()
+        if ledger.rows and _is_finished(progress):
             return Outcome(True, ledger.quarantined)
         with connected(address, cpus) as nodes:
             check_capacity(nodes, plan.config.hardware)
             if not ledger.rows:
                 write_atomic(folder / CONFIG, to_yaml(plan.config))
-            recorder = Recorder(ledger, progress, observe)
             recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
             # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
             with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
                 _tune(plan, Path(scratch), progress, recorder, ledger.rows)
-        return Outcome(not progress.search_left() and not progress.confirm_left(), ledger.quarantined)
+        return Outcome(_is_finished(progress), ledger.quarantined)
+
+
+def _is_finished(progress: Progress) -> bool:
+    return not progress.search_left() and not progress.confirm_left()
 
 
 def _tune(plan: Plan, scratch: Path, progress: Progress, recorder: Recorder, rows: list[AnyRow]) -> None:
@@ -111,9 +115,7 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, recorder: Recorder, row
     finally:
         if recorder.failure is not None:
             raise recorder.failure
-    deadline = time.monotonic() + RELEASE_TIMEOUT_S
-    while recorder.leases.open and time.monotonic() < deadline:
-        recorder.sweep()
+    recorder.release(RELEASE_TIMEOUT_S)
 
 
 def _name(trial: Trial) -> str:

@@ -43,7 +43,7 @@ class _Recalled:
     trial_id: str
 
 
-class SearchOnly(FIFOScheduler):  # type: ignore[misc]
+class SearchOnly(FIFOScheduler):
     """Lets an inner scheduler judge the search trials; confirm trials always train to the end."""
 
     def __init__(self, inner: TrialScheduler) -> None:

@@ -11,7 +11,7 @@ from study.tuning.progress import Progress
 from study.tuning.schedulers import METRIC, MODE
 
 
-class PlannedTrials(Searcher):  # type: ignore[misc]
+class PlannedTrials(Searcher):
     """One Tune run for both phases, so that the warm groups live through them."""
 
     def __init__(self, progress: Progress) -> None:

@@ -26,7 +26,7 @@ class GroupInfo:
     hand_over_s: float  # from the call that gave us this trial to the ranks being ready
 
 
-class TrialRun(tune.Trainable):  # type: ignore[misc]
+class TrialRun(tune.Trainable):
     """One report a step. A trial's own mistake ends it; a process that dies is Tune's to retry."""
 
     def setup(self, config: dict[str, Any], study: StudyConfig) -> None:

@@ -41,7 +41,7 @@ def digits(config: Digits) -> Splits:
     order = torch.from_numpy(np.random.default_rng(config.data_seed).permutation(len(y)))
     n_train = len(y) - config.val_samples - config.test_samples
     train, val, test = order.split([n_train, config.val_samples, config.test_samples])
-    return Splits(*(Part(x[part], y[part]) for part in (train, val, test)), classes=10)
+    return Splits(Part(x[train], y[train]), Part(x[val], y[val]), Part(x[test], y[test]), classes=10)
 
 
 def teacher(config: Teacher) -> Splits:

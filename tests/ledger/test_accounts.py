@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.ledger.accounts import OpenLease, Reason
+from study.ledger.accounts import OpenLease, Reason, unbilled
+from study.ledger.rows import AttemptRow, LeaseRow
 
+STAMP = {"written": "2026-01-01T00:00:00.000+00:00"}
 seconds = st.floats(0, 1e5)
 
 
@@ -33,6 +35,30 @@ def test_phases_add_up_to_the_bill(
     where = {"hand_over": "idle", "released": "teardown", "lost": "lost"}[reason]
     assert phases[where] >= tail - 1e-6
     assert phases["setup"] == pytest.approx(setup, abs=1e-6)
+
+
+def attempt(number: int, at_s: float) -> AttemptRow:
+    return AttemptRow(
+        **STAMP, at_s=at_s, trial_id="t", attempt=number, lease_id=f"t#{number}", group_id="g", device="cpu",
+        nodes=("n",), setup_s=2.0, phase="search", batch_size=16, world_size=2, micro_batch=8, accumulation=1,
+        norm_batch=None, base_lr=0.1, lr=0.1, seed_index=0, updates_per_epoch=1, total_updates=1,
+    )  # fmt: skip
+
+
+def bill(number: int, at_s: float) -> LeaseRow:
+    return LeaseRow(
+        **STAMP, at_s=at_s, lease_id=f"t#{number}", group_id="g", trial_id="t", attempt=number, device="cpu",
+        devices=2, nodes=("n",), reason="lost", billed_s=1.0, phases_s={},
+    )  # fmt: skip
+
+
+def test_what_a_dead_driver_left_open_is_billed_up_to_its_last_row() -> None:
+    # The bill of a lost attempt may come after the retry has begun.
+    rows = [attempt(1, 10.0), attempt(2, 30.0), bill(1, 31.0)]
+    (left,) = unbilled(rows)
+    assert (left.attempt, left.devices) == (2, 2)
+    assert left.bill(40.0, "lost") == (12.0, {"setup": 2.0, "lost": 10.0, "idle": 0.0})
+    assert unbilled([*rows, bill(2, 41.0)]) == []
 
 
 def test_an_attempt_that_died_in_setup_is_billed_as_lost() -> None:

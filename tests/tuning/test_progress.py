@@ -19,7 +19,8 @@ def plan(config: Callable[..., StudyConfig]) -> Plan:
 
 def attempt(spec: TrialSpec, number: int = 1) -> AttemptRow:
     return AttemptRow(
-        **STAMP, trial_id=spec.trial_id, attempt=number, lease_id="l", phase=spec.phase,
+        **STAMP, trial_id=spec.trial_id, attempt=number, lease_id="l", group_id="g", device="cpu", nodes=("n",),
+        setup_s=0.5, phase=spec.phase,
         batch_size=spec.batch.global_batch, world_size=spec.batch.world_size, micro_batch=spec.batch.micro_batch,
         accumulation=spec.batch.accumulation, norm_batch=None, base_lr=spec.base_lr, lr=spec.lr,
         seed_index=spec.seed_index, updates_per_epoch=spec.updates_per_epoch, total_updates=spec.total_updates,

@@ -209,4 +209,7 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
     ends = [row.trial_id for row in after if isinstance(row, EndRow)]
     assert len(ends) == len(set(ends)) == len(plan.search) + plan.n_confirm
     assert [row.at_s for row in after] == sorted(row.at_s for row in after)
+    # The attempts that the death cut off are billed, once, by the resume.
+    attempts = sorted(row.lease_id for row in after if isinstance(row, AttemptRow))
+    assert attempts == sorted(row.lease_id for row in after if isinstance(row, LeaseRow))
     assert ray.is_initialized()

@@ -1,0 +1,194 @@
+"""The command as a user meets it: in a process of its own, in an empty folder."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.ledger.rows import EndRow, LeaseRow
+from study.ledger.store import read
+from study.plan.load import shipped_configs
+from tests.conftest import TINY
+
+STUDY = [sys.executable, "-m", "study"]
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A study file that takes seconds, in an empty folder."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"hardware": {"world_size": 2}}))
+    return tmp_path
+
+
+def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(README.parent), "COLUMNS": "100"}
+    return subprocess.run([*STUDY, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "nothing"], "study: nothing: no such file, nor a shipped config"),
+        (["check", "quikstart"], "(did you mean quickstart?)"),
+        (["check", "tiny", "--set", "serach.lr=[1]"], "--set: serach: unknown key"),
+        (["check", "tiny", "--no-measure", "--cpus", "1"], "tiny.yaml:9: hardware.world_size: 2 ranks of 1 CPU"),
+        (["run", "tiny", "--out", "s", "--set", "batch_sizes=[7]"], "--set: batch_sizes: 7 is not divisible"),
+        (["run", "tiny", "--out", "s", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
+        (["status", "."], "study: .: no study here"),
+        (["resume", "."], "study: .: no study here"),
+        (["report", ".", "--format", "html"], "study: .: no study here"),
+        (["init", "tiny.yaml"], "tiny.yaml: exists already"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tiny: Path, arguments: list[str], says: str) -> None:
+    done = study(tiny, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tiny / "s" / "ledger.jsonl").exists()
+
+
+def test_a_first_study_from_init_to_report(tmp_path: Path) -> None:
+    assert study(tmp_path, "init", "mine.yaml").returncode == 0
+    changes = [
+        "batch_sizes=[32, 128]",
+        "budget.epochs=2",
+        "search.samples=2",
+        "confirm.seeds=2",
+        "price.usd_per_device_hour=0.5",
+    ]
+    options = [word for change in changes for word in ("--set", change)]
+    checked = study(tmp_path, "check", "mine", *options)
+    assert checked.returncode == 0, checked.stderr
+    for word in ("search-b32-w1-r0", "confirm-b128-w1-s2", "At most", "USD"):
+        assert word in checked.stdout
+
+    ran = study(tmp_path, "run", "mine", "--out", "runs/mine", *options)
+    assert ran.returncode == 0, ran.stderr
+    assert "\x1b" not in ran.stdout  # plain lines where nobody watches
+    assert "confirm-b128-w1-s2 completed" in ran.stdout
+    folder = tmp_path / "runs" / "mine"
+    for name in ("config.yaml", "ledger.jsonl", "report/summary.json", "report/report.html", "report/report.md"):
+        assert (folder / name).stat().st_size > 0, name
+    summary = json.loads((folder / "report" / "summary.json").read_text())
+    assert {point["batch_size"] for point in summary["points"]} == {32, 128}
+    assert all(
+        point["cost"]["usd"] == pytest.approx(0.5 * point["cost"]["billed_device_h"]) for point in summary["points"]
+    )
+    assert [point for point in summary["points"] if point["on_frontier"]]
+
+    assert "8 of 8" in study(tmp_path, "status", "runs/mine").stdout
+    (folder / "report" / "summary.json").unlink()
+    assert study(tmp_path, "report", "runs/mine", "--format", "json").returncode == 0
+    assert json.loads((folder / "report" / "summary.json").read_text()) == summary
+    again = study(tmp_path, "run", "mine", "--out", "runs/mine", *options)
+    assert (again.returncode, "holds a study already" in again.stderr) == (2, True)
+    resumed = study(tmp_path, "resume", "runs/mine")
+    assert resumed.returncode == 0
+    assert list(read(folder).rows) == list(read(folder).rows)
+    mixed = study(tmp_path, "report", "runs/mine", "--format", "jsn")
+    assert (mixed.returncode, "did you mean json?" in mixed.stderr) == (2, True)
+
+
+@pytest.fixture
+def driver(tiny: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a longer study that can be interrupted; ends what is left of it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        arguments = ["run", "tiny", "--out", "s", "--set", "budget.epochs=40"]
+        environment = os.environ | {"PYTHONPATH": str(README.parent)}
+        process = subprocess.Popen(
+            [*STUDY, *arguments], cwd=tiny, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def wait_for_an_end(process: subprocess.Popen[str]) -> list[str]:
+    """Reads what the driver prints up to the first trial that is over."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(r"completed|stopped", line):
+            return lines
+    raise AssertionError("the driver ended early:\n" + "".join(lines))
+
+
+def all_ended_once(folder: Path) -> None:
+    rows = read(folder).rows
+    ends = [row.trial_id for row in rows if isinstance(row, EndRow)]
+    assert len(ends) == len(set(ends)) == 4 + 4
+
+
+def test_ctrl_c_stops_cleanly_writes_the_report_and_resumes(
+    tiny: Path, driver: Callable[[], subprocess.Popen[str]]
+) -> None:
+    process = driver()
+    wait_for_an_end(process)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "study resume s" in rest
+    assert "Traceback" not in rest
+    before = json.loads((tiny / "s" / "report" / "summary.json").read_text())
+    assert any("Not finished" in note for note in before["notes"])
+    # Every lease is closed and billed, those of the trials that were cut short too.
+    rows = read(tiny / "s").rows
+    attempts = [row.lease_id for row in rows if row.kind == "attempt"]
+    assert sorted(attempts) == sorted(row.lease_id for row in rows if isinstance(row, LeaseRow))
+    done = study(tiny, "resume", "s")
+    assert done.returncode == 0, done.stderr
+    all_ended_once(tiny / "s")
+
+
+@pytest.mark.slow
+def test_a_killed_driver_resumes_from_its_ledger(tiny: Path, driver: Callable[[], subprocess.Popen[str]]) -> None:
+    process = driver()
+    wait_for_an_end(process)
+    process.kill()
+    process.wait()
+    before = read(tiny / "s").rows
+    done = study(tiny, "resume", "s")
+    assert done.returncode == 0, done.stderr
+    assert read(tiny / "s").rows[: len(before)] == before
+    all_ended_once(tiny / "s")
+
+
+def commands_in_readme() -> list[list[str]]:
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    lines = [line.split("#")[0].split() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and Path(line[0]).name == "study"]
+
+
+def test_readme_commands_exist_with_their_options() -> None:
+    from typer.main import get_command
+
+    from study.cli import app
+
+    group = get_command(app)
+    assert len(commands_in_readme()) >= 6
+    for _, name, *arguments in commands_in_readme():
+        command = group.commands[name]  # type: ignore[attr-defined]
+        known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        assert {word for word in arguments if word.startswith("--")} <= known, name
+        for word in arguments:
+            if word.startswith("tune_configs/"):
+                assert Path(word).stem in shipped_configs()

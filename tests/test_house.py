@@ -1,0 +1,64 @@
+"""Who may import whom, and how large a room may grow."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import study
+
+ROOT = Path(study.__file__).parent
+MAY_IMPORT = {
+    "tuning": {"training", "workloads", "ledger", "pareto", "cluster", "plan"},
+    "report": {"analysis", "ledger", "pareto", "plan"},
+    "training": {"workloads", "plan"},
+    "analysis": {"ledger", "pareto", "plan"},
+    "workloads": {"plan"},
+    "cluster": {"ledger", "plan"},
+    "pareto": set(),
+    "ledger": set(),
+    "plan": set(),
+}
+PURE = {"analysis", "pareto", "ledger", "plan"}
+HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Every module a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module or "")
+    return found
+
+
+def test_every_room_is_known() -> None:
+    assert {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_point_down(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    if room not in MAY_IMPORT:
+        return  # cli.py and its like may import all
+    for module in imported(path):
+        parts = module.split(".")
+        if parts[0] == "study" and len(parts) > 1:
+            assert parts[1] in MAY_IMPORT[room] | {room}, f"{room} must not import {module}"
+        if room in PURE:
+            assert parts[0] not in HEAVY, f"{room} must not import {module}"
+
+
+def test_figures_are_drawn_from_records_alone() -> None:
+    for path in (ROOT / "report").rglob("*.py"):
+        if "plotly" in {module.split(".")[0] for module in imported(path)}:
+            assert not {module for module in imported(path) if module.startswith("study.ledger")}, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_room_is_swollen(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
