@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from study import __version__
 from study.analysis.summary import summarize
-from study.cluster.connect import this_machine
+from study.cluster.connect import connected, this_machine
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, read
 from study.plan.capacity import check_capacity
@@ -22,6 +23,9 @@ from study.plan.load import find_config, load_study
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan, make_plan
 from study.workloads.custom import import_class
+
+if TYPE_CHECKING:
+    from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -88,11 +92,10 @@ def check(
     measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
-    from study.cluster.connect import connected
+    plan = _plan(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
     from study.report.planview import print_plan
     from study.training.pilot import measure_paces
 
-    plan = _plan(find_config(config), set_, address, cpus)
     if address != "local":
         with connected(address, cpus) as nodes:
             check_capacity(nodes, plan.config.hardware)
@@ -123,10 +126,9 @@ def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusO
     _drive(resume_study, _recorded(folder, address, cpus), folder, address, cpus)
 
 
-def _drive(drive: object, plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
+def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
     from study.report.terminal import ProgressView
 
-    assert callable(drive)
     with ProgressView(plan, out) as view:
         outcome = drive(plan, folder, address, cpus, view)
     if outcome.quarantined:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.ledger.rows import ReportRow
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -14,6 +12,22 @@ class Cost:
     billed_device_h: float
     billed_gpu_h: float
     usd: float | None  # None without a price
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A trial at one of its reports."""
+
+    updates: int
+    samples: int
+    epochs: float
+    lr: float
+    train_loss: float
+    train_accuracy: float | None
+    val_loss: float
+    val_accuracy: float
+    samples_per_s: float  # of the interval that ends here, training time only
+    device_seconds: float  # cumulative: ranks x (training + validation)
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class TrialRecord:
     best_val_accuracy: float | None
     test_accuracy: float | None
     samples_per_s: float | None
-    curve: tuple[ReportRow, ...]  # of the last attempt
+    curve: tuple[CurvePoint, ...]  # of the last attempt
 
     @property
     def censored(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord, cost_of
 from study.analysis.trials import trial_records
@@ -43,7 +43,7 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     if len(values) < 2:
         return None
     mean, spread = fmean(values), stdev(values) / math.sqrt(len(values))
-    half = float(stats.t.ppf(0.5 + level / 2, df=len(values) - 1)) * spread
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * spread
     return mean - half, mean + half
 
 

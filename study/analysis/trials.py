@@ -4,35 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import fields
 
-from study.analysis.records import Cost, TrialRecord
+from study.analysis.records import Cost, CurvePoint, TrialRecord
 from study.ledger.rows import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 
 
 def trial_records(rows: Iterable[AnyRow], usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
     """Every trial that was ever started, in the order in which they were."""
     attempts: dict[str, AttemptRow] = {}
-    reports: dict[str, list[ReportRow]] = defaultdict(list)
+    curves: dict[str, list[CurvePoint]] = defaultdict(list)
     leases: dict[str, list[LeaseRow]] = defaultdict(list)
     ends: dict[str, EndRow] = {}
     for row in rows:
         if isinstance(row, AttemptRow):
             attempts[row.trial_id] = row
-            reports[row.trial_id] = []  # the last attempt's curve is the trial's
+            curves[row.trial_id] = []  # the last attempt's curve is the trial's
         elif isinstance(row, ReportRow):
-            reports[row.trial_id].append(row)
+            curves[row.trial_id].append(_curve_point(row))
         elif isinstance(row, LeaseRow):
             leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
             ends[row.trial_id] = row
     return tuple(
-        _record(attempt, reports[trial_id], leases[trial_id], ends.get(trial_id), usd_per_device_hour)
+        _record(attempt, curves[trial_id], leases[trial_id], ends.get(trial_id), usd_per_device_hour)
         for trial_id, attempt in attempts.items()
     )
 
 
 def _record(
-    attempt: AttemptRow, curve: list[ReportRow], leases: list[LeaseRow], end: EndRow | None, usd: float | None
+    attempt: AttemptRow, curve: list[CurvePoint], leases: list[LeaseRow], end: EndRow | None, usd: float | None
 ) -> TrialRecord:
     return TrialRecord(
         trial_id=attempt.trial_id,
@@ -57,6 +58,10 @@ def _record(
     )
 
 
+def _curve_point(row: ReportRow) -> CurvePoint:
+    return CurvePoint(**{field.name: getattr(row, field.name) for field in fields(CurvePoint)})
+
+
 def bill(leases: Iterable[LeaseRow], usd_per_device_hour: float | None) -> Cost:
     """The sum of some leases."""
     leases = list(leases)
@@ -65,7 +70,7 @@ def bill(leases: Iterable[LeaseRow], usd_per_device_hour: float | None) -> Cost:
     return Cost(device_h, sum(lease.billed_gpu_h for lease in leases), usd)
 
 
-def throughput(curve: list[ReportRow]) -> float | None:
+def throughput(curve: list[CurvePoint]) -> float | None:
     """Samples per second of training, over all intervals after the first where there are several.
 
     The first holds what happens once: DDP rebuilds its buckets, allocators and kernel caches fill.

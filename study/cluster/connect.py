@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import ray
 
 from study.plan.capacity import Node
 from study.plan.errors import PlanError
+
+CONNECT_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -29,6 +32,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = ray.is_initialized()
     if not joined:
+        _refuse_silence(address)
         options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
@@ -43,6 +47,17 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _refuse_silence(address: str) -> None:
+    """Ray itself waits for minutes where nobody listens."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise PlanError(f"--address {address}: nobody answers there: {error}") from None
 
 
 def this_machine(cpus: int | None) -> tuple[Node, ...]:

@@ -85,12 +85,16 @@ def read(folder: Path) -> Contents:
 
 
 class Ledger:
-    """The one writer. Holds a lock on the study's folder for as long as it is open."""
+    """The one writer. Holds a lock on the study's folder for as long as it is open.
+
+    A ledger comes into being with its first row.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEDGER
         self.rows: list[AnyRow] = []
+        self._file: BinaryIO | None
         self.quarantined: str | None = None
         self._lock = FileLock(folder / f".{LEDGER}.lock")
         try:
@@ -98,17 +102,13 @@ class Ledger:
         except Timeout:
             raise LedgerError(f"{folder}: another process is running this study") from None
         try:
-            self._file = self._open(folder)
+            self._file = self._open() if self.path.exists() else None
         except BaseException:
             self._lock.release()
             raise
 
-    def _open(self, folder: Path) -> BinaryIO:
-        if not self.path.exists():
-            file = self.path.open("ab", buffering=0)
-            sync_folder(folder)
-            return file
-        contents = read(folder)
+    def _open(self) -> BinaryIO:
+        contents = read(self.path.parent)
         self.rows = list(contents.rows)
         if contents.damage:
             self.quarantined = self._quarantine(contents)
@@ -138,6 +138,9 @@ class Ledger:
 
     def _append(self, rows: Sequence[AnyRow]) -> None:
         data = b"".join(encode(row) for row in rows)
+        if self._file is None:
+            self._file = self.path.open("ab", buffering=0)
+            sync_folder(self.path.parent)
         before = os.fstat(self._file.fileno()).st_size
         try:
             written = self._file.write(data)
@@ -150,7 +153,8 @@ class Ledger:
 
     def close(self) -> None:
         """Release the file and the lock."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._lock.release()
 
     def __enter__(self) -> Ledger:

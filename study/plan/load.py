@@ -102,7 +102,7 @@ def _override(data: dict[str, Any], text: str) -> Path_:
 
 def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], path: Path) -> str:
     for key in overridden:
-        if at[: len(key)] == key:
+        if at[: len(key)] == key or (at not in lines and key[: len(at)] == at):
             return "--set"
     while at not in lines and at:
         at = at[:-1]

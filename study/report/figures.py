@@ -7,8 +7,7 @@ from itertools import groupby
 
 import plotly.graph_objects as go
 
-from study.analysis.records import Summary, TrialRecord
-from study.ledger.rows import ReportRow
+from study.analysis.records import CurvePoint, Summary, TrialRecord
 from study.report.frontier import frontier_figure
 from study.report.style import (
     GREY,
@@ -141,7 +140,7 @@ def _about(trial: TrialRecord) -> str:
     return f"{escaped(trial.trial_id)}, learning rate {number(trial.lr)}"
 
 
-def _at(row: ReportRow) -> str:
+def _at(row: CurvePoint) -> str:
     return f"{percent(row.val_accuracy, 2)} after {number(row.epochs)} epochs"
 
 

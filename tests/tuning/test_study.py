@@ -172,7 +172,7 @@ def test_ranks_that_can_never_be_placed_are_refused_before_the_start(local_ray: 
     plan = make_plan(make_config(hardware={"world_size": 8}))
     with pytest.raises(PlanError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
         run_study(plan, tmp_path / "s", "local", None, lambda row: None)
-    assert not (tmp_path / "s" / "ledger.jsonl").read_bytes()
+    assert not (tmp_path / "s" / "ledger.jsonl").exists()
 
 
 class Interrupted(Exception):
