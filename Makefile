@@ -21,6 +21,7 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/pip
+	@echo "Setting up .venv; the first time takes some minutes."
 	@.venv/bin/pip install -qq --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
 

@@ -25,7 +25,7 @@ _SHOWN_RUNNING = 8
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Points by world size and batch, the verdict, and what the study cost; fits 100 columns."""
+    """Points by world size and batch, the verdict, and what the study cost; fits 80 columns."""
     if summary.points:
         console.print(_points(summary))
     for sentence in (*verdict(summary), *(f"Note: {note}" for note in summary.notes), _spend(summary)):
@@ -36,19 +36,20 @@ def _points(summary: Summary) -> Table:
     points = sorted(summary.points, key=lambda point: (point.world_size, point.batch_size))
     costs = [cost_of(point, summary.cost_axis) for point in points]
     unit = cost_unit(costs, summary.cost_axis)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("batch", justify="right")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    per_trial = unit.label.replace("-", "-\n")
     for name in (
+        "batch",
         "ranks",
-        "learning\nrate",
+        "rate",
         "seeds",
         "validation\naccuracy %",
         "test\n%",
-        f"{unit.label}\na trial",
-        "samples/s",
+        f"{per_trial}\na trial",
+        "samples\na second",
     ):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("on the\nfrontier")
+    table.add_column("on the\nfront", no_wrap=True)
     for point, cost in zip(points, column(cost * unit.scale for cost in costs), strict=True):
         half = half_width(point)
         table.add_row(

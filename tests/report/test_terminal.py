@@ -33,8 +33,8 @@ def plan(config: Callable[..., StudyConfig]) -> Plan:
     return make_plan(config())
 
 
-def shown(points: Sequence[Point], trials: Sequence[TrialRecord] = (), **changes: object) -> str:
-    console = Console(record=True, width=100, file=io.StringIO())
+def shown(points: Sequence[Point], trials: Sequence[TrialRecord] = (), width: int = 80, **changes: object) -> str:
+    console = Console(record=True, width=width, file=io.StringIO())
     print_summary(summary(points, trials, **changes), console)
     return console.export_text()
 
@@ -70,9 +70,15 @@ def test_every_point_is_listed_by_world_size_then_batch() -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_usual_values_fit_eighty_columns_uncut() -> None:
+    text = shown([point(1024, 0.01, 0.9, world_size=16, lr=0.0869, samples_per_s=112_194.0), point(64, 0.001, 0.8)])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
 def test_the_widest_values_still_fit() -> None:
     wide = point(1048576, 1e5, 0.12345, 0.9, world_size=1024, lr=0.000123456, samples_per_s=123456789.0)
-    lines = shown([wide, point(64, 1e4, 0.1)]).splitlines()
+    lines = shown([wide, point(64, 1e4, 0.1)], width=100).splitlines()
     assert max(map(len, lines)) <= 100
     row = next(line for line in lines if "1048576" in line)
     for part in ("1024", "0.000123", "12.35", "90.00", "100,000", "123,456,789", "yes"):
