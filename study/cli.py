@@ -43,7 +43,7 @@ out = Console()
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
-AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto, host:port or ray://host:port: join")]
+AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
 FormatOption = Annotated[str, typer.Option("--format", help="any of html, csv, json, md, with commas between")]
 ALL_FORMATS = "html,csv,json,md"

@@ -42,6 +42,10 @@ def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["check", "tiny", "--no-measure", "--cpus", "1"], "tiny.yaml:9: hardware.world_size: 2 ranks of 1 CPU"),
         (["run", "tiny", "--out", "s", "--set", "batch_sizes=[7]"], "--set: batch_sizes: 7 is not divisible"),
         (["run", "tiny", "--out", "s", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
+        (
+            ["run", "tiny", "--out", "s", "--address", "ray://127.0.0.1:1"],
+            "Ray Tune's driver cannot run in a Ray client",
+        ),
         (["status", "."], "study: .: no study here"),
         (["resume", "."], "study: .: no study here"),
         (["report", ".", "--format", "html"], "study: .: no study here"),

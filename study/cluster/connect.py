@@ -22,7 +22,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     """Yields the nodes of the cluster.
 
     `address`: "local" starts a Ray that ends with us, of `cpus` logical CPUs (None: as many as there are cores);
-    "auto" joins the cluster of this machine; host:port joins another as driver; ray://host:port is a client.
+    "auto" joins the cluster of this machine; host:port joins another as driver.
     Raises PlanError where there is no such cluster.
     """
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
@@ -32,6 +32,11 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = ray.is_initialized()
     if not joined:
+        if address.startswith("ray://"):
+            raise PlanError(
+                f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
+                f"start the study on a machine of the cluster, with --address auto or host:port"
+            )
         _refuse_silence(address)
         options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
         try:
@@ -51,7 +56,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
 
 def _refuse_silence(address: str) -> None:
     """Ray itself waits for minutes where nobody listens."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
