@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -157,6 +158,7 @@ def run_peer_side(plan: Plan) -> dict[str, float]:
             tune_config=tune.TuneConfig(max_concurrent_trials=1, trial_dirname_creator=lambda trial: trial.trial_id),
             run_config=tune.RunConfig(storage_path=folder, verbose=0),
         )
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the CSV loggers that are off
         began = time.perf_counter()
         results = tuner.fit()
         wall_s = time.perf_counter() - began
