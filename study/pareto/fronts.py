@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import moocore
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +36,43 @@ def hypervolume(points: NDArray[np.float64], reference: tuple[float, float]) -> 
     if not len(points):
         return 0.0
     return float(moocore.hypervolume(points, ref=list(reference), maximise=[False, True]))
+
+
+def on_coarse_front(points: NDArray[np.float64], cost_tolerance: float) -> NDArray[np.bool_]:
+    """Which of the points (n, 2) make up a front in which costs as close as `cost_tolerance` count as equal.
+
+    From the best quality down, a point is left out if one that was taken is at most (1 + tolerance) times as dear:
+    multiplicative epsilon-dominance (Laumanns et al. 2002) in the cost. With a tolerance of 0 it is `on_front`, but for
+    which of equal points are taken. Without one, two configurations that cost the same would both be on the front half
+    of the time, by the noise of the clock alone. Raises ValueError for a non-finite coordinate.
+    """
+    points = _finite(points)
+    taken = np.zeros(len(points), dtype=bool)
+    cheapest = math.inf
+    for i in np.lexsort((points[:, 0], -points[:, 1])):  # best quality first, of equal ones the cheapest
+        cost = points[i, 0]
+        if cost * (1 + cost_tolerance) < cheapest or not taken.any():
+            taken[i] = True
+            cheapest = cost
+    return taken
+
+
+def front_ranks(points: NDArray[np.float64]) -> NDArray[np.int32]:
+    """The front of each of the points (n, 2): 0 on the front, 1 on the front of the rest, and so on.
+
+    Raises ValueError for a non-finite coordinate.
+    """
+    return np.asarray(moocore.pareto_rank(_finite(points), maximise=[False, True]), dtype=np.int32)
+
+
+def spread(front: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each point of one front (n, 2) stands from its neighbours, both objectives scaled to [0, 1].
+
+    The crowding distance of Deb et al. 2002 (NSGA-II); the two ends are infinitely far.
+    """
+    order = np.lexsort((front[:, 1], front[:, 0]))
+    extent = np.ptp(front, axis=0)
+    scaled = front[order] / np.where(extent > 0, extent, 1)
+    distance = np.full(len(front), np.inf)
+    distance[order[1:-1]] = np.abs(scaled[2:] - scaled[:-2]).sum(axis=1)
+    return distance
