@@ -179,9 +179,8 @@ class FrontierAsha:
     def choose(self) -> str | None:
         """First what each cell costs, then whoever may go on, then newcomers in the order given."""
         for cell in () if self.brackets else self._unknown():
-            scouts = [trial for trial in self._members[cell] if trial not in self._over]
-            if not any(trial in self._running for trial in scouts):
-                return scouts[0]
+            if not any(self.cells[trial] == cell for trial in self._running):
+                return next(trial for trial in self._members[cell] if trial not in self._over)
         for trial in self._free:
             return trial
         for bracket in self.brackets.values():
