@@ -49,21 +49,15 @@ def raw_samples_per_s(spec: TrialSpec) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(config.schedule, update, spec.total_updates)
     )
-    batches = TrainBatches(splits.train, spec.batch, rank.place.rank, spec.seed)
-    update = 0
+    batches = TrainBatches(splits.train, spec.batch, rank.place.rank, spec.seed, spec.total_updates)
     began = 0.0
-    while update < spec.total_updates:
-        for x, y in batches:
-            if update == WARM_UPDATES:
-                began = time.perf_counter()
-            optimizer.zero_grad()
-            cross_entropy(model(x), y).backward()
-            optimizer.step()
-            schedule.step()
-            update += 1
-            if update == spec.total_updates:
-                break
-        batches.epoch += 1
+    for update, (x, y) in enumerate(batches):
+        if update == WARM_UPDATES:
+            began = time.perf_counter()
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+        schedule.step()
     return (spec.total_updates - WARM_UPDATES) * spec.batch.global_batch / (time.perf_counter() - began)
 
 

@@ -96,15 +96,12 @@ def peer_worker(loop: dict[str, object]) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(derived_seed(*spec.seed))
     place = Place(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
-    job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload))
+    job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload), None)
     job.module.configure_optimizers = lambda: lightning_optimizers(
         config.optimizer, config.schedule, job.module.parameters(), spec.lr, spec.total_updates
     )
 
     class Report(pl.Callback):
-        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            job.start_epoch(trainer.current_epoch)
-
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             measured = job.measured(trainer)
             train.report({"val_accuracy": measured.val_accuracy, "train_loss": measured.train_loss})
@@ -116,7 +113,8 @@ def peer_worker(loop: dict[str, object]) -> None:
             strategy=RayDDPStrategy(),
             plugins=[RayLightningEnvironment()],
             callbacks=[Report()],
-            max_epochs=config.budget.epochs,
+            max_epochs=1,  # the batches are those of the whole trial
+            val_check_interval=spec.updates_per_epoch,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             logger=False,

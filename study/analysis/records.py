@@ -46,13 +46,15 @@ class TrialRecord:
     outcome: str | None  # None while it runs
     error: str | None
     attempts: int
+    total_updates: int  # of a whole trial
+    audited_from: int | None  # updates after which it would have been stopped, had it not been trained on as a check
     cost: Cost
     phases_s: dict[str, float]  # of all attempts, seconds per device
     final_val_accuracy: float | None  # of a completed trial
     best_val_accuracy: float | None
     test_accuracy: float | None
     samples_per_s: float | None
-    curve: tuple[CurvePoint, ...]  # of the last attempt
+    curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
 
     @property
     def censored(self) -> bool:
@@ -95,6 +97,30 @@ class Spend:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Stopped search trials that were trained to the end all the same."""
+
+    trials: int  # that came to their end
+    missed: int  # of these, trials that stopping would have kept off the frontier of the search
+    missed_ci: tuple[float, float]  # 95% interval of the share missed (Clopper and Pearson 1934)
+    device_s: float  # ranks x (training + validation) past the stop
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """What early stopping did to the search, in ranks x seconds of training and validation."""
+
+    trained_device_s: float  # audits apart
+    grid_device_s: float  # of the full grid, each cell at the pace of its own trials
+    audit: Audit | None  # None while no audited trial is over
+
+    @property
+    def grid_fraction(self) -> float:
+        """The search's cost as a share of the full grid's."""
+        return self.trained_device_s / self.grid_device_s
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """What the study was, and on what."""
 
@@ -116,9 +142,11 @@ class Summary:
     protocol_version: str
     study: StudyFacts
     cost_axis: str
+    cost_tolerance: float  # costs that differ by less count as equal on the frontier
     points: tuple[Point, ...]  # by world size, then batch size
     trials: tuple[TrialRecord, ...]
     spend: Spend
+    stopping: Stopping | None  # None without a search
     hypervolume: float | None
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures

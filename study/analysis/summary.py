@@ -12,9 +12,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord, cost_of
+from study.analysis.stopping import stopping
 from study.analysis.trials import trial_records
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyRow
-from study.pareto.fronts import hypervolume, on_front
+from study.pareto.fronts import hypervolume, on_coarse_front
 from study.plan.trials import Plan
 
 
@@ -23,15 +24,18 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     price = plan.config.price.usd_per_device_hour
     trials = trial_records(rows, price)
     axis = plan.config.report.cost
-    points = _points(trials, axis)
+    tolerance = plan.config.report.cost_tolerance
+    points = _points(trials, axis, tolerance)
     leases = [row for row in rows if isinstance(row, LeaseRow)]
     return Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(rows, leases, plan.config.name),
         cost_axis=axis,
+        cost_tolerance=tolerance,
         points=points,
         trials=trials,
         spend=_spend(trials),
+        stopping=stopping(trials),
         hypervolume=_hypervolume(points, axis),
         planned_trials=_planned(trials, plan),
         notes=_notes(trials, points, plan),
@@ -47,7 +51,7 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     return mean - half, mean + half
 
 
-def _points(trials: Iterable[TrialRecord], axis: str) -> tuple[Point, ...]:
+def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float) -> tuple[Point, ...]:
     confirm: dict[tuple[int, int], list[TrialRecord]] = defaultdict(list)
     search: dict[tuple[int, int], list[Cost]] = defaultdict(list)
     for trial in trials:
@@ -62,7 +66,8 @@ def _points(trials: Iterable[TrialRecord], axis: str) -> tuple[Point, ...]:
         if done:
             censored = sum(trial.censored for trial in confirm[key])
             drafts.append(_point(done, censored, search[key]))
-    front = on_front(np.array([(cost_of(point, axis), point.val_accuracy) for point in drafts]))
+    places = np.array([(cost_of(point, axis), point.val_accuracy) for point in drafts])
+    front = on_coarse_front(places, cost_tolerance)
     return tuple(replace(draft, on_frontier=bool(member)) for draft, member in zip(drafts, front, strict=True))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 
 
 def trial_records(rows: Iterable[AnyRow], usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
@@ -16,24 +16,40 @@ def trial_records(rows: Iterable[AnyRow], usd_per_device_hour: float | None) -> 
     curves: dict[str, list[CurvePoint]] = defaultdict(list)
     leases: dict[str, list[LeaseRow]] = defaultdict(list)
     ends: dict[str, EndRow] = {}
+    stopped_at: dict[str, int] = {}
     for row in rows:
         if isinstance(row, AttemptRow):
             attempts[row.trial_id] = row
-            curves[row.trial_id] = []  # the last attempt's curve is the trial's
+            # What an attempt does not go on from was lost with the one before it.
+            curves[row.trial_id] = [point for point in curves[row.trial_id] if point.updates <= row.from_updates]
         elif isinstance(row, ReportRow):
             curves[row.trial_id].append(_curve_point(row))
         elif isinstance(row, LeaseRow):
             leases[row.trial_id].append(row)
+        elif isinstance(row, DecisionRow) and row.decision == "audit":
+            stopped_at[row.trial_id] = row.updates
         elif isinstance(row, EndRow):
             ends[row.trial_id] = row
     return tuple(
-        _record(attempt, curves[trial_id], leases[trial_id], ends.get(trial_id), usd_per_device_hour)
+        _record(
+            attempt,
+            curves[trial_id],
+            leases[trial_id],
+            ends.get(trial_id),
+            stopped_at.get(trial_id),
+            usd_per_device_hour,
+        )
         for trial_id, attempt in attempts.items()
     )
 
 
 def _record(
-    attempt: AttemptRow, curve: list[CurvePoint], leases: list[LeaseRow], end: EndRow | None, usd: float | None
+    attempt: AttemptRow,
+    curve: list[CurvePoint],
+    leases: list[LeaseRow],
+    end: EndRow | None,
+    stopped_at: int | None,
+    usd: float | None,
 ) -> TrialRecord:
     return TrialRecord(
         trial_id=attempt.trial_id,
@@ -48,6 +64,8 @@ def _record(
         outcome=end.outcome if end else None,
         error=end.error if end else None,
         attempts=attempt.attempt,
+        total_updates=attempt.total_updates,
+        audited_from=stopped_at,
         cost=bill(leases, usd),
         phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
         final_val_accuracy=end.final_val_accuracy if end else None,

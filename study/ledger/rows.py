@@ -6,12 +6,14 @@ first row, carried on over resumes. Wall-clock time stands only in `written`, fo
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL_VERSION = "1.0"
+PROTOCOL_VERSION = "1.1"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
+Decision = Literal["continue", "pause", "stop", "audit"]  # audit: stopped, but trained on to check the stopping
 Outcome = Literal["completed", "stopped", "diverged", "failed"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed"})
 
@@ -59,6 +61,7 @@ class AttemptRow(Row):
     seed_index: int  # 0 in the search, 1, 2, ... in confirm: the study's own seed stands in its config
     updates_per_epoch: int
     total_updates: int
+    from_updates: int = 0  # where the attempt goes on from a checkpoint; 0 for the trial's beginning
 
 
 class ReportRow(Row):
@@ -77,8 +80,13 @@ class ReportRow(Row):
     val_accuracy: float
     test_accuracy: float | None  # at the end of a confirm trial only
     samples_per_s: float  # of this interval, training time only
-    device_seconds: float  # ranks x (training + validation), cumulative: what rungs may count
+    device_seconds: float  # ranks x (training + validation), cumulative over what this attempt goes on from, too
     phases_s: dict[str, float]  # cumulative
+
+    @property
+    def diverged(self) -> bool:
+        """A loss that is no number cannot become one again."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
 
 
 class DecisionRow(Row):
@@ -88,7 +96,7 @@ class DecisionRow(Row):
     trial_id: str
     attempt: int
     updates: int
-    decision: Literal["continue", "stop"]
+    decision: Decision
 
 
 class LeaseRow(Row):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
 from study.pareto.fronts import front_ranks, spread
-from study.pareto.rungs import SLACK, Bracket, Profile
+from study.pareto.rungs import SLACK, Bracket, Profile, Rung
 
+Cell = TypeVar("Cell", bound=Hashable)
 Verdict = Literal["continue", "pause", "stop"]
 
 GENTLE = Profile(((1 / 9, 2 / 3), (1 / 3, 4 / 9), (2 / 3, 5 / 18)))
@@ -39,6 +40,9 @@ class Policy(Protocol):
     def dropped(self) -> list[str]:
         """Paused trials that will never go on, each told once."""
 
+    def pauses(self, trial: str) -> frozenset[float]:
+        """Where a trial may be told to pause, as shares of its length."""
+
 
 class Grid:
     """Trains all it is given to the end."""
@@ -65,6 +69,10 @@ class Grid:
     def dropped(self) -> list[str]:
         """Nothing is paused."""
         return []
+
+    def pauses(self, trial: str) -> frozenset[float]:
+        """Nowhere."""
+        return frozenset()
 
 
 def levels(grace: float, eta: float, end: float) -> tuple[float, ...]:
@@ -142,6 +150,11 @@ class MoAsha(Grid):
         return "continue"
 
 
+def dear_cells(costs: Mapping[Cell, float]) -> frozenset[Cell]:
+    """The cells that have more than their share of a grid's cost, given what all trials of each cost."""
+    return frozenset(cell for cell, cost in costs.items() if cost * len(costs) > sum(costs.values()))
+
+
 class FrontierAsha:
     """A bracket for each cell (a batch size on a number of ranks), so that none is ranked against a cheaper one.
 
@@ -169,6 +182,7 @@ class FrontierAsha:
             self._members[cell].append(trial)
         self.cost_of_trial: dict[Hashable, float] = {}  # of a whole one, by cell
         self.brackets: dict[Hashable, Bracket] = {}  # none until every cell's cost is known
+        self.strict: frozenset[Hashable] = frozenset()
         self._new = dict.fromkeys(self.cells)
         self._running: dict[str, None] = {}
         self._paused: dict[str, tuple[float, float]] = {}  # before there are brackets: (at, score)
@@ -227,10 +241,11 @@ class FrontierAsha:
         self._told.update(over)
         return [trial for cell in over for trial in self.brackets[cell].waiting()]
 
-    def strict(self, cell: Hashable) -> bool:
-        """Whether a cell has more than its share of the grid's cost, of the cells whose cost is known."""
-        costs = {c: cost * len(self._members[c]) for c, cost in self.cost_of_trial.items()}
-        return costs[cell] > sum(costs.values()) / len(costs)
+    def pauses(self, trial: str) -> frozenset[float]:
+        """See Policy: at the rungs of either profile."""
+        cell = self.cells[trial]
+        rungs = (rung.at for profile in self.profiles for rung in self._rungs(cell, profile))
+        return frozenset((self._early_at[cell], *rungs))
 
     def _unknown(self) -> list[Hashable]:
         """Cells whose cost is still to be learnt."""
@@ -243,10 +258,10 @@ class FrontierAsha:
     def _make_brackets(self) -> None:
         if self.brackets or self._unknown():
             return
+        self.strict = dear_cells({c: cost * len(self._members[c]) for c, cost in self.cost_of_trial.items()})
         for cell, trials in self._members.items():
-            profile = self.profiles[cell in self.cost_of_trial and self.strict(cell)]
-            rungs = profile.rungs(len(trials), self.min_completions, self.reports[cell])
-            self.brackets[cell] = Bracket(trials, rungs, self.synchronous)
+            profile = self.profiles[cell in self.strict]
+            self.brackets[cell] = Bracket(trials, self._rungs(cell, profile), self.synchronous)
         for trial, cell in self.cells.items():
             bracket = self.brackets[cell]
             if trial in self._over:
@@ -255,3 +270,6 @@ class FrontierAsha:
                 bracket.begin(trial)
                 if trial in self._paused and not bracket.report(trial, *self._paused[trial]):
                     self._free[trial] = None
+
+    def _rungs(self, cell: Hashable, profile: Profile) -> tuple[Rung, ...]:
+        return profile.rungs(len(self._members[cell]), self.min_completions, self.reports[cell])

@@ -91,8 +91,8 @@ class LogUniform(Section):
 
 LrGrid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 LrSpace = Annotated[
-    Annotated[LrGrid, Tag("grid")] | Annotated[LogUniform, Tag("range")],
-    Discriminator(lambda value: "range" if isinstance(value, dict | LogUniform) else "grid"),
+    Annotated[LrGrid, Tag("list")] | Annotated[LogUniform, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | LogUniform) else "list"),
 ]
 WorldSizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 WorldSize = Annotated[
@@ -106,6 +106,7 @@ class Search(Section):
 
     lr: LrSpace = Field(description="a list of rates, or {low, high} to sample log-uniformly")
     samples: PositiveInt | None = Field(None, description="rates drawn from {low, high}; 4 when left out")
+    seeds: PositiveInt = Field(1, description="seeds that each rate is tried on")
     lr_rule: Literal["none", "linear", "sqrt"] = Field(
         "none", description="how a rate scales with the batch: none, linear B/B0, sqrt sqrt(B/B0)"
     )
@@ -156,10 +157,26 @@ class Budget(Section):
         return self
 
 
-class Scheduler(Section):
-    """When a search trial is stopped early."""
+class FrontierAsha(Section):
+    """Halving within each batch size, so that the frontier keeps them all; stopped trials are paused, not killed."""
 
-    kind: Literal["asha", "none"] = Field("asha", description="asha is Ray's own; none trains all to the end")
+    kind: Literal["frontier_asha"] = Field("frontier_asha", description="a bracket for each batch size and world size")
+    profile: Literal["balanced", "quick"] = Field(
+        "balanced", description="how strict the brackets are: about a third or a fifth of the full grid's cost"
+    )
+    min_completions: PositiveInt = Field(2, description="trials of each bracket that train to the end, at least")
+    synchronous: bool = Field(
+        True, description="a rung waits for all on their way to it; false promotes at once (ASHA as published)"
+    )
+    audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
+
+
+class RungAsha(Section):
+    """Asynchronous halving of all batch sizes together; a stopped trial is gone."""
+
+    kind: Literal["asha", "mo_asha"] = Field(
+        description="asha is Ray's own, on accuracy; mo_asha ranks by cost and accuracy at once"
+    )
     unit: Literal["epochs", "samples", "updates", "device_seconds"] = Field(
         "epochs", description="what the rungs are counted in"
     )
@@ -168,12 +185,33 @@ class Scheduler(Section):
     max_device_seconds: PositiveFloat | None = Field(
         None, description="with unit device_seconds: where the last rung may lie"
     )
+    audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
 
     @model_validator(mode="after")
-    def _bounded(self) -> Scheduler:
+    def _bounded(self) -> RungAsha:
         if (self.unit == "device_seconds") != (self.max_device_seconds is not None):
             raise ValueError("max_device_seconds goes with unit device_seconds, and only with it")
         return self
+
+
+class FullGrid(Section):
+    """Every search trial trains to the end: what `study replay` needs."""
+
+    kind: Literal["grid"] = Field(description="nothing is stopped early")
+
+
+def _scheduler_tag(value: Any) -> str:
+    kind = value.get("kind", "frontier_asha") if isinstance(value, dict) else getattr(value, "kind", None)
+    return str(kind)
+
+
+Scheduler = Annotated[
+    Annotated[FrontierAsha, Tag("frontier_asha")]
+    | Annotated[RungAsha, Tag("asha")]
+    | Annotated[RungAsha, Tag("mo_asha")]
+    | Annotated[FullGrid, Tag("grid")],
+    Discriminator(_scheduler_tag),
+]
 
 
 class Confirm(Section):
@@ -222,6 +260,9 @@ class Report(Section):
     """How the result is shown."""
 
     cost: Metric = Field("billed_device_h", description="the frontier's cost axis")
+    cost_tolerance: Fraction = Field(
+        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
+    )
 
 
 class StudyConfig(Section):
@@ -237,7 +278,7 @@ class StudyConfig(Section):
     optimizer: Optimizer = Field(default_factory=Optimizer, description="optimizer")
     schedule: Schedule = Field(default_factory=Schedule, description="learning-rate schedule")
     budget: Budget = Field(description="length of a trial")
-    scheduler: Scheduler = Field(default_factory=Scheduler, description="early stopping of search trials")
+    scheduler: Scheduler = Field(default_factory=FrontierAsha, description="early stopping of search trials")
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
     hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
     price: Price = Field(default_factory=Price, description="cost of a device")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
-from study.plan.config import Custom, Digits, LogUniform, StudyConfig, Teacher
+from study.plan.config import Custom, Digits, FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, Teacher
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.yamlfile import Path_
 
@@ -25,7 +25,11 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "teacher": Teacher,
     "custom": Custom,
     "range": LogUniform,
-    "grid": None,
+    "frontier_asha": FrontierAsha,
+    "asha": RungAsha,
+    "mo_asha": RungAsha,
+    "grid": FullGrid,
+    "list": None,
     "one": None,
     "several": None,
 }

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from study.plan.batches import BatchPlan, split_batch
-from study.plan.config import Digits, StudyConfig
+from study.plan.config import Digits, RungAsha, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.rates import base_rates, scaled_rate
 
 Phase = Literal["search", "confirm"]
 DIGITS_SAMPLES = 1797
-SEARCH_SEED_INDEX = 0  # confirm seeds are 1, 2, ...: fresh by construction
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class TrialSpec:
     report_at: tuple[int, ...]  # updates after which it validates and reports; the last is total_updates
 
     @property
+    def report_shares(self) -> tuple[float, ...]:
+        """Where it reports, as shares of its length."""
+        return tuple(updates / self.total_updates for updates in self.report_at)
+
+    @property
     def cell(self) -> Cell:
         """The cell this trial is evidence for."""
         return Cell(self.batch.global_batch, self.batch.world_size)
@@ -61,9 +66,10 @@ class Plan:
 
     def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
         """The confirm trials of a cell at the rate that the search chose."""
+        first = self.config.search.seeds  # seeds that no search trial has seen
         return tuple(
-            _trial(self.config, self.train_samples, "confirm", cell, base_lr, index, f"s{index}")
-            for index in range(1, self.config.confirm.seeds + 1)
+            _trial(self.config, self.train_samples, "confirm", cell, base_lr, first + i, f"s{i + 1}")
+            for i in range(self.config.confirm.seeds)
         )
 
     def rates(self) -> tuple[float, ...]:
@@ -90,13 +96,16 @@ def make_plan(config: StudyConfig) -> Plan:
     samples = train_samples(config)
     cells = tuple(Cell(b, w) for w in config.hardware.world_sizes for b in config.batch_sizes)
     rates = base_rates(config.search, config.seed)
-    _check_scheduler(config)
+    seeds = range(config.search.seeds)
     search = tuple(
-        _trial(config, samples, "search", cell, rate, SEARCH_SEED_INDEX, f"r{i}")
+        _trial(config, samples, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
         for cell in cells
         for i, rate in enumerate(rates)
+        for seed in seeds
     )
-    return Plan(config, samples, cells, search if len(rates) > 1 else ())
+    search = search if len(rates) > 1 else ()
+    _check_scheduler(config, search)
+    return Plan(config, samples, cells, search)
 
 
 def _trial(
@@ -121,34 +130,27 @@ def _trial(
     )
 
 
-def rung_levels(config: StudyConfig, trial: TrialSpec) -> tuple[float, ...]:
-    """Where this trial can be stopped, in the scheduler's unit, ascending; the end is not a rung."""
-    if config.scheduler.kind == "none":
-        return ()
-    end = budget_in_unit(config, trial)
-    levels = []
-    level = config.scheduler.grace
-    while level < end:
-        levels.append(level)
-        level *= config.scheduler.eta
-    return tuple(levels)
+def in_unit(scheduler: RungAsha, spec: TrialSpec, updates: int, device_seconds: float) -> float:
+    """How far a trial has come after so many updates, in the unit of the scheduler's rungs."""
+    units: dict[str, float] = {
+        "epochs": updates / spec.updates_per_epoch,
+        "updates": updates,
+        "samples": updates * spec.batch.global_batch,
+        "device_seconds": device_seconds,
+    }
+    return units[scheduler.unit]
 
 
-def budget_in_unit(config: StudyConfig, trial: TrialSpec) -> float:
-    """The whole length of a trial, in the scheduler's unit."""
-    unit = config.scheduler.unit
-    if unit == "device_seconds":
-        return config.scheduler.max_device_seconds or math.inf
-    if unit == "updates":
-        return trial.total_updates
-    if unit == "samples":
-        return trial.total_updates * trial.batch.global_batch
-    return trial.total_updates / trial.updates_per_epoch
+def whole_in_unit(scheduler: RungAsha, spec: TrialSpec) -> float:
+    """The whole length of a trial, in the unit of the scheduler's rungs."""
+    return in_unit(scheduler, spec, spec.total_updates, scheduler.max_device_seconds or math.inf)
 
 
-def _check_scheduler(config: StudyConfig) -> None:
-    scheduler, budget = config.scheduler, config.budget
-    end = {"epochs": budget.epochs, "updates": budget.updates, "device_seconds": scheduler.max_device_seconds}
-    last = end.get(scheduler.unit)
-    if scheduler.kind != "none" and last is not None and scheduler.grace > last:
-        raise PlanError(f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {last:g}", "scheduler.grace")
+def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
+    scheduler = config.scheduler
+    if isinstance(scheduler, RungAsha) and search:
+        longest = max(whole_in_unit(scheduler, spec) for spec in search)
+        if scheduler.grace > longest:
+            raise PlanError(
+                f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {longest:g}", "scheduler.grace"
+            )

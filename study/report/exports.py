@@ -56,6 +56,9 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "points": [asdict(point) for point in summary.points],
         "frontier": [asdict(point) for point in summary.frontier],
         "spend": asdict(summary.spend),
+        "stopping": asdict(summary.stopping) | {"grid_fraction": summary.stopping.grid_fraction}
+        if summary.stopping
+        else None,
         "hypervolume": summary.hypervolume,
         "planned_trials": summary.planned_trials,
         "notes": list(summary.notes),

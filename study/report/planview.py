@@ -8,8 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from study.plan.estimate import Pace, most_device_h
-from study.plan.trials import Cell, Plan, TrialSpec, rung_levels
+from study.analysis.forecast import Forecast, forecast
+from study.plan.estimate import Pace, most_device_h, trial_device_h
+from study.plan.trials import Cell, Plan, TrialSpec
 
 
 def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None:
@@ -19,12 +20,18 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None
         markup=False,
     )
     console.print(_cells(plan, paces))
+    planned = _forecast(plan, paces)
+    if planned is not None:
+        console.print(_brackets(planned))
     console.print(_trials(plan))
     console.print(_cost(plan, paces), markup=False, soft_wrap=True)
+    if planned is not None:
+        console.print(
+            f"The search is expected to take {planned.cost_fraction:.0%} of the full grid's cost.", markup=False
+        )
 
 
 def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
-    unit = plan.config.scheduler.unit.replace("_", " ")
     table = Table(box=SIMPLE_HEAD, title="Batch sizes", title_justify="left")
     for name in (
         "batch",
@@ -34,13 +41,11 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
         "updates\nan epoch",
         "updates\nin all",
         "dropped\nan epoch",
-        f"rungs in\n{unit}",
         "ms an\nupdate",
     ):
         table.add_column(name, justify="right")
     for cell in plan.cells:
         spec = plan.confirm_trials(cell, plan.rates()[0])[0]
-        levels = rung_levels(plan.config, spec) if plan.search else ()
         pace = paces.get(cell)
         table.add_row(
             str(cell.batch_size),
@@ -50,21 +55,36 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
             str(spec.updates_per_epoch),
             str(spec.total_updates),
             str(plan.train_samples - spec.updates_per_epoch * cell.batch_size),
-            ", ".join(f"{level:g}" for level in levels) or "none",
             f"{1000 * pace.update_s:.2f}" if pace else "?",
+        )
+    return table
+
+
+def _brackets(planned: Forecast) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="Early stopping of the search", title_justify="left")
+    for name in ("batch", "ranks", "trials", "share of the\ngrid's cost", "bracket", "trials that go on, and where"):
+        table.add_column(name, justify="left" if name[0] in "bt" and name not in ("batch", "trials") else "right")
+    for bracket in planned.brackets:
+        table.add_row(
+            str(bracket.cell.batch_size),
+            str(bracket.cell.world_size),
+            str(bracket.trials),
+            f"{bracket.cost_share:.1%}",
+            {None: "", False: "gentle", True: "strict"}[bracket.strict],
+            ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end",
         )
     return table
 
 
 def _trials(plan: Plan) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Trials", title_justify="left")
-    for name in ("trial", "batch", "ranks", "learning rate", "seed", "updates", "reports"):
+    for name in ("trial", "batch", "ranks", "rate", "seed", "updates", "reports"):
         table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=name == "trial")
     for spec in plan.search:
         _add(table, spec, f"{spec.lr:.4g}")
     for cell in plan.cells:
         for spec in plan.confirm_trials(cell, plan.rates()[0]):
-            _add(table, spec, "search's choice" if plan.search else f"{spec.lr:.4g}")
+            _add(table, spec, "chosen" if plan.search else f"{spec.lr:.4g}")
     return table
 
 
@@ -79,6 +99,13 @@ def _add(table: Table, spec: TrialSpec, rate: str) -> None:
         str(spec.total_updates),
         str(len(spec.report_at)),
     )
+
+
+def _forecast(plan: Plan, paces: Mapping[Cell, Pace]) -> Forecast | None:
+    """None where there is no search, or a pace is not known."""
+    if not plan.search or any(cell not in paces for cell in plan.cells):
+        return None
+    return forecast(plan, {spec.cell: trial_device_h(spec, paces[spec.cell]) for spec in plan.search})
 
 
 def _cost(plan: Plan, paces: Mapping[Cell, Pace]) -> str:

@@ -35,7 +35,7 @@ class Tracker:
         self.ends: dict[str, EndRow] = {}
         self._planned = Counter[Kind]((spec.phase, spec.cell) for spec in plan.search)
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
-        self._worked_s: dict[Kind, list[float]] = defaultdict(list)  # per device, without setup
+        self._worked_s: dict[str, float] = defaultdict(float)  # by trial, per device, without setup
         self._worked_device_s = 0.0
         self._first_s: float | None = None
         self._now_s = 0.0
@@ -49,7 +49,8 @@ class Tracker:
             self.running.clear()  # a driver that died left its trials without an end
         elif isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = self.running[row.trial_id] = row
-            self.reports.pop(row.trial_id, None)
+            if not row.from_updates:
+                self.reports.pop(row.trial_id, None)
             if self._first_s is None:
                 self._first_s = row.at_s
         elif isinstance(row, ReportRow):
@@ -67,9 +68,8 @@ class Tracker:
             del self.running[lease.trial_id]
         worked_s = lease.billed_s - lease.phases_s.get("setup", 0.0)
         self._worked_device_s += lease.devices * worked_s
-        attempt = self.attempts.get(lease.trial_id)
-        if attempt is not None and lease.reason != "lost":
-            self._worked_s[_kind(attempt)].append(worked_s)
+        if lease.reason != "lost":
+            self._worked_s[lease.trial_id] += worked_s
 
     @property
     def planned(self) -> int:
@@ -119,10 +119,15 @@ class Tracker:
         return left
 
     def _expected_s(self, kind: Kind) -> float:
-        """Seconds of work per device: the mean of the same kind, else of the same cell, else of all."""
-        same_cell = [s for (_, cell), worked in self._worked_s.items() if cell == kind[1] for s in worked]
-        everything = [s for worked in self._worked_s.values() for s in worked]
-        known = self._worked_s.get(kind) or same_cell or everything
+        """Seconds of work per device: the mean of the same kind, else of the same cell, else of all that are over."""
+        over = [
+            (_kind(self.attempts[trial_id]), worked_s)
+            for trial_id, worked_s in self._worked_s.items()
+            if trial_id in self.ends and trial_id in self.attempts
+        ]
+        same_kind = [worked_s for of, worked_s in over if of == kind]
+        same_cell = [worked_s for (_, cell), worked_s in over if cell == kind[1]]
+        known = same_kind or same_cell or [worked_s for _, worked_s in over]
         return fmean(known) if known else 0.0
 
     def _phase(self, trial_id: str) -> str:

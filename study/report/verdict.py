@@ -13,6 +13,10 @@ _LISTED = 4  # dominated points that are named; of more, only the number
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
+    return (*_frontier(summary), *_stopping(summary))
+
+
+def _frontier(summary: Summary) -> tuple[str, ...]:
     points = summary.points
     if not points:
         over = sum(trial.outcome is not None for trial in summary.trials)
@@ -33,7 +37,7 @@ def verdict(summary: Summary) -> tuple[str, ...]:
     if len(frontier) > 2:
         whole = _step(frontier[0], frontier[-1], axis)
         steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
-    return (_ends(frontier, axis, unit), *steps, *_dominated(points))
+    return (_ends(frontier, axis, unit), *steps, *_dominated(points, summary.cost_tolerance))
 
 
 def overlap(one: Point, other: Point) -> bool | None:
@@ -83,12 +87,33 @@ def _noise(one: Point, other: Point) -> str:
     return f"beyond the noise of {seeds} seeds (their 95% intervals lie apart)"
 
 
-def _dominated(points: Sequence[Point]) -> tuple[str, ...]:
+def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...]:
     names = [_name(point) for point in points if not point.on_frontier]
     if not names:
         return ()
     listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of {len(points)} points"
-    return (f"Dominated, by one that costs no more and is no less accurate on average: {listed}.",)
+    within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
+    return (f"Dominated, by one that costs no more{within} and is no less accurate on average: {listed}.",)
+
+
+def _stopping(summary: Summary) -> tuple[str, ...]:
+    """What early stopping saved, and what the audit says of it."""
+    stopping = summary.stopping
+    if stopping is None:
+        return ()
+    unit = cost_unit([stopping.grid_device_s / 3600])
+    trained, grid = unit.show(stopping.trained_device_s / 3600), unit.show(stopping.grid_device_s / 3600)
+    saved = f"The search trained {percent(stopping.grid_fraction, 0)} of the full grid: {trained} of about {grid}."
+    audit = stopping.audit
+    if audit is None:
+        return (saved,)
+    low, high = audit.missed_ci
+    checked = (
+        f"Audit: of {audit.trials} stopped trials trained to the end, {audit.missed} would have been on the search's "
+        f"frontier (95% interval of the share: {percent(low, 0)} to {percent(high, 0)}); "
+        f"it took {unit.show(audit.device_s / 3600)}."
+    )
+    return saved, checked
 
 
 def _name(point: Point, start: bool = False) -> str:

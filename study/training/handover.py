@@ -9,9 +9,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class _Ended:
@@ -22,8 +23,8 @@ class HandOver(Generic[T]):
     """Two threads taking turns. `give` is for the working side, the rest for the deciding side."""
 
     def __init__(self, work: Callable[[HandOver[T]], None]) -> None:
-        self._out: queue.Queue[T | BaseException | _Ended] = queue.Queue(1)
-        self._go: queue.Queue[bool] = queue.Queue(1)
+        self._out: queue.Queue[Any] = queue.Queue(1)
+        self._go: queue.Queue[bool | Callable[[], Any]] = queue.Queue(1)
         self._thread = threading.Thread(target=self._run, args=(work,), name="fit", daemon=True)
         self._over = False
 
@@ -37,7 +38,9 @@ class HandOver(Generic[T]):
     def give(self, item: T) -> bool:
         """Hand over `item` and wait. True to go on, False to stop."""
         self._out.put(item)
-        return self._go.get()
+        while not isinstance(told := self._go.get(), bool):
+            self._out.put(told())
+        return told
 
     def start(self) -> T:
         """Start working; returns what is given first."""
@@ -48,6 +51,15 @@ class HandOver(Generic[T]):
         """Let the work go on; returns what is given next. Raises what the work raised."""
         self._go.put(True)
         return self._take()
+
+    def ask(self, question: Callable[[], U]) -> U:
+        """The answer of the working side, which stays where it is. Raises what the question raised."""
+        self._go.put(question)
+        answer = self._out.get()
+        if isinstance(answer, BaseException):
+            self._over = True
+            raise answer
+        return cast(U, answer)
 
     def stop(self) -> None:
         """Let the work end and wait for it. Raises what the work raised."""
@@ -62,7 +74,7 @@ class HandOver(Generic[T]):
         self._thread.join()
 
     def _take(self) -> T:
-        item = self._out.get()
+        item: T | BaseException | _Ended = self._out.get()
         if isinstance(item, _Ended):
             self._over = True
             raise RuntimeError("the work ended without a final report")

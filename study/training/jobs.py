@@ -14,6 +14,8 @@ from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
 from study.training.classifier import Classifier
 from study.training.place import Place
+from study.training.replayable import Replayable
+from study.training.snapshot import Resumed, State
 from study.workloads.batching import EvalBatches, TrainBatches
 from study.workloads.custom import build_data, build_module
 from study.workloads.data import Splits
@@ -36,6 +38,12 @@ class Job(Protocol):
     """A module, its data, and how to read its figures."""
 
     batches_on_device: bool
+
+    def wrap_loader(self, loader: Any) -> Any:
+        """Called by Lightning with each loader before it is used, the training one first."""
+
+    def data_state(self) -> State:
+        """What the data needs to go on from here."""
 
     @property
     def module(self) -> pl.LightningModule:
@@ -63,12 +71,23 @@ class Job(Protocol):
 class EmbeddedJob:
     """A Classifier on tensors in memory."""
 
-    def __init__(self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits) -> None:
+    def __init__(
+        self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
+    ) -> None:
         self.module = Classifier(build_model(config, splits))
         self.batches_on_device = place.device == "cpu"
-        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed)
+        done = resumed.updates if resumed else 0
+        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed, spec.total_updates, done)
         shard = (place.rank, place.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
+
+    def wrap_loader(self, loader: Any) -> Any:
+        """As it is."""
+        return loader
+
+    def data_state(self) -> State:
+        """The number of updates says it all."""
+        return {}
 
     def trainer_arguments(self) -> dict[str, Any]:
         """The batches are sharded already."""
@@ -79,8 +98,7 @@ class EmbeddedJob:
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def start_epoch(self, epoch: int) -> None:
-        """The permutation follows Lightning's own count."""
-        self.batches.epoch = epoch
+        """To Lightning the whole trial is one epoch: the batches know their own."""
 
     def trained_on(self, outputs: Any) -> None:
         """The module keeps its own tally."""
@@ -97,18 +115,37 @@ class EmbeddedJob:
 class CustomJob:
     """A user's LightningModule and LightningDataModule; validation figures are those the module logs."""
 
-    def __init__(self, config: Custom, spec: TrialSpec) -> None:
+    def __init__(self, config: Custom, spec: TrialSpec, resumed: Resumed | None) -> None:
         self.config, self.spec = config, spec
+        self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
+        self.resumed = resumed
+        self.loader: Replayable | None = None
         self.batches_on_device = False
         self.module: pl.LightningModule = build_module(config)
         self.data: pl.LightningDataModule = build_data(config, spec.batch.micro_batch)
         self.loss_sum: Any = 0.0
         self.batches = 0
 
+    def wrap_loader(self, loader: Any) -> Any:
+        """The training loader, so that it can go on in the middle of an epoch; the others as they are."""
+        if self.loader is not None:
+            return loader
+        self.loader = Replayable(loader, self.batches_an_epoch)
+        if self.resumed is not None:
+            done = self.resumed.updates * self.spec.batch.accumulation
+            # At the end of an epoch, Lightning first wants to see that nothing is left of it.
+            skip = (done - 1) % self.batches_an_epoch + 1
+            self.loader.go_on(skip, self.resumed.rank["data"], self.resumed.rank["generators"])
+        return self.loader
+
+    def data_state(self) -> State:
+        """How the epoch began."""
+        assert self.loader is not None
+        return self.loader.began
+
     def trainer_arguments(self) -> dict[str, Any]:
         """Lightning shards the loaders; a last batch that is not whole is left out."""
-        batches = self.spec.updates_per_epoch * self.spec.batch.accumulation
-        return {"use_distributed_sampler": True, "limit_train_batches": batches}
+        return {"use_distributed_sampler": True, "limit_train_batches": self.batches_an_epoch}
 
     def fit_arguments(self) -> dict[str, Any]:
         """The data module."""
@@ -117,7 +154,7 @@ class CustomJob:
     def start_epoch(self, epoch: int) -> None:
         """Lightning tells its samplers. The first time, the data must be as large as the plan was told."""
         loader: Any = self.module.trainer.train_dataloader
-        if epoch == 0 and (found := len(loader.dataset)) != self.config.train_samples:
+        if self.resumed is None and epoch == 0 and (found := len(loader.dataset)) != self.config.train_samples:
             raise PlanError(
                 f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
             )

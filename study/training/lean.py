@@ -11,12 +11,8 @@ from functools import cache
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities import registry
 from pytorch_lightning.profilers import Profiler
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-
-from study.training.place import Place, PlacedEnvironment
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -33,34 +29,6 @@ class NoProfiler(Profiler):
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
         """The one context that does nothing."""
         return _NOTHING
-
-
-class _BatchesStay:
-    """Batches that are on the device already need not be walked through for tensors to move."""
-
-    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-        """As it is."""
-        return batch
-
-
-class _OnDeviceDDP(_BatchesStay, DDPStrategy):
-    pass
-
-
-class _OnDeviceAlone(_BatchesStay, SingleDeviceStrategy):
-    pass
-
-
-def strategy(place: Place, batches_on_device: bool) -> Strategy | str:
-    """DDP in the group that has been joined; for one rank no DDP at all."""
-    if place.world_size == 1:
-        return _OnDeviceAlone(torch.device(place.device)) if batches_on_device else "auto"
-    kind = _OnDeviceDDP if batches_on_device else DDPStrategy
-    return kind(
-        cluster_environment=PlacedEnvironment(place),
-        broadcast_buffers=False,  # averaged once a validation instead
-        gradient_as_bucket_view=True,
-    )
 
 
 def no_sigterm_broadcast(trainer: pl.Trainer) -> None:

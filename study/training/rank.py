@@ -14,10 +14,12 @@ from study.plan.config import Custom, StudyConfig
 from study.plan.trials import TrialSpec
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
-from study.training.lean import NoProfiler, no_sigterm_broadcast, remember_entry_points, strategy
+from study.training.lean import NoProfiler, no_sigterm_broadcast, remember_entry_points
 from study.training.optimizers import lightning_optimizers
 from study.training.place import Place, join_group, open_store
 from study.training.report import Report
+from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.strategies import strategy
 from study.workloads.batching import derived_seed
 from study.workloads.data import Splits
 from study.workloads.models import has_batch_norm
@@ -46,21 +48,25 @@ class Rank:
         if self.place.world_size > 1:
             join_group(self.place, host, port, self._store)
 
-    def begin(self, spec: TrialSpec) -> int | None:
-        """Make a trial ready to train; returns the samples behind one batch-norm statistic, if there is any."""
+    def begin(self, spec: TrialSpec, snapshot: bytes | None = None) -> int | None:
+        """Make a trial ready to train, from its beginning or from a snapshot of its group; returns the samples
+        behind one batch-norm statistic, if there is any.
+        """
         torch.manual_seed(derived_seed(*spec.seed))
-        job = self._job(spec)
-        self._fit = HandOver(TrialFit(self.place, self.config, spec, job).run)
+        resumed = Resumed.read(snapshot, self.place.rank) if snapshot is not None else None
+        job = self._job(spec, resumed)
+        self._trial = TrialFit(self.place, self.config, spec, job, resumed)
+        self._fit = HandOver(self._trial.run)
         self._fit.start()
         return spec.batch.micro_batch if has_batch_norm(job.module) else None
 
-    def _job(self, spec: TrialSpec) -> Job:
+    def _job(self, spec: TrialSpec, resumed: Resumed | None) -> Job:
         workload = self.config.workload
         if isinstance(workload, Custom):
-            return CustomJob(workload, spec)
+            return CustomJob(workload, spec, resumed)
         if self._splits is None:
             self._splits = load_splits(workload)
-        return EmbeddedJob(workload, spec, self.place, self._splits)
+        return EmbeddedJob(workload, spec, self.place, self._splits, resumed)
 
     def advance(self) -> Report:
         """Train up to the next report."""
@@ -68,6 +74,11 @@ class Rank:
         report = self._fit.go_on()
         assert report is not None, "only `begin` is answered without a report"
         return report
+
+    def snapshot(self) -> State:
+        """This rank's part of a snapshot, at a report. Every rank must be asked; `join_parts` makes one of them."""
+        assert self._fit is not None, "begin first"
+        return self._fit.ask(self._trial.snapshot)
 
     def halt(self) -> None:
         """End the trial where it is; the rank is free for the next."""
@@ -79,9 +90,11 @@ class Rank:
 class TrialFit(pl.Callback):
     """One call of Lightning's `fit`, which hands over a Report at every validation."""
 
-    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, job: Job) -> None:
+    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, job: Job, resumed: Resumed | None) -> None:
         self.place, self.config, self.spec, self.job = place, config, spec, job
-        self.reported = 0  # reports handed over
+        self.resumed = resumed
+        # Reports handed over, in attempts before this one too.
+        self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = 0.0
 
     def run(self, hand_over: HandOver[Report | None]) -> None:
@@ -91,18 +104,20 @@ class TrialFit(pl.Callback):
         module.configure_optimizers = lambda: lightning_optimizers(  # type: ignore[method-assign]
             self.config.optimizer, self.config.schedule, module.parameters(), spec.lr, spec.total_updates
         )
-        trainer = pl.Trainer(
+        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.trainer = trainer = pl.Trainer(
+            plugins=[self.checkpoints],
             accelerator=self.place.device,
             devices=self.place.local_world_size,
             num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=strategy(self.place, self.job.batches_on_device),
+            strategy=strategy(self.place, self.job),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_epochs=-1,
             max_steps=spec.total_updates,
             accumulate_grad_batches=spec.batch.accumulation,
             check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
-            val_check_interval=self._batches_at(0),
+            val_check_interval=self._batches_at(self.reported),
             num_sanity_val_steps=0,
             callbacks=[self],
             logger=False,
@@ -112,7 +127,20 @@ class TrialFit(pl.Callback):
             **self.job.trainer_arguments(),
         )
         no_sigterm_broadcast(trainer)
-        trainer.fit(module, **self.job.fit_arguments())
+        trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+
+    def snapshot(self) -> State:
+        """What this rank adds to a snapshot. Every rank must call it, at the same report."""
+        self.trainer.save_checkpoint("at hand")
+        return {
+            "updates": self.spec.report_at[self.reported - 1],
+            "checkpoint": self.checkpoints.checkpoint,  # None but on rank 0
+            "rank": {
+                "generators": generators(),
+                "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
+                "data": self.job.data_state(),
+            },
+        }
 
     def _batches_at(self, report: int) -> int:
         return self.spec.report_at[report] * self.spec.batch.accumulation
@@ -124,6 +152,14 @@ class TrialFit(pl.Callback):
         return time.perf_counter()
 
     # Lightning's hooks, in the order in which they come.
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What differs between ranks is no part of Lightning's checkpoint."""
+        if self.resumed is not None:
+            set_generators(self.resumed.rank["generators"])
+            buffers = dict(pl_module.named_buffers())
+            for name, value in self.resumed.rank["buffers"].items():
+                buffers[name].copy_(value)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ready: wait for the first `advance`."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from study.plan.trials import TrialSpec
     from study.training.place import Place
     from study.training.report import Report
+    from study.training.snapshot import State
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,23 @@ class RankActor:
         """See Rank."""
         self.rank.join(host, port)
 
-    def begin(self, spec: TrialSpec) -> int | None:
+    def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
         """See Rank."""
-        return self.rank.begin(spec)
+        return self.rank.begin(spec, snapshot)
 
     def advance(self) -> Report:
         """See Rank."""
         return self.rank.advance()
+
+    def snapshot(self) -> State:
+        """See Rank."""
+        return self.rank.snapshot()
+
+    def join_parts(self, *parts: State) -> bytes:
+        """The group's snapshot from what its ranks gave: here, where torch is imported."""
+        from study.training.snapshot import join_parts
+
+        return join_parts(parts)
 
     def halt(self) -> None:
         """See Rank."""
@@ -108,6 +119,12 @@ class WarmGroup:
     def all(self, method: str, *args: Any) -> list[Any]:
         """Call every rank; raises at once if one of them fails."""
         return ray.get([getattr(actor, method).remote(*args) for actor in self.actors])
+
+    def snapshot(self) -> bytes:
+        """What the trial needs to go on from its last report."""
+        parts = [actor.snapshot.remote() for actor in self.actors]
+        whole: bytes = ray.get(self.actors[0].join_parts.remote(*parts))
+        return whole
 
     def kill(self) -> None:
         """End the processes."""

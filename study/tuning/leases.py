@@ -136,6 +136,12 @@ class Leases:
             group.ended = "released"
             group.lease.heard_s = self._now()
 
+    def let_go(self, world_size: int) -> None:
+        """Idle groups are about to be given back: until now they waited."""
+        for group in self._groups.values():
+            if group.ended == "released" and group.lease is not None and group.lease.devices == world_size:
+                group.lease.heard_s = self._now()
+
     def cut_short(self) -> None:
         """Tune has ended with trials still running: what they did since their last report is lost."""
         for group in self._groups.values():

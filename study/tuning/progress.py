@@ -1,69 +1,226 @@
-"""What a ledger says is done, and so what is left: a study's state is its rows."""
+"""What a ledger says is done, and so what runs next: a study's state is its rows."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
 
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, ReportRow
-from study.plan.trials import Cell, Plan, TrialSpec
+import numpy as np
+
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.pareto.policies import Policy, Verdict
+from study.plan.config import FullGrid, RungAsha
+from study.plan.trials import Cell, Plan, TrialSpec, in_unit
+from study.tuning.policies import make_policy
+
+AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a group is to do next."""
+
+    spec: TrialSpec
+    from_updates: int  # where the trial goes on; 0 for its beginning
+    pause_at: frozenset[int]  # updates after which it may be told to pause
 
 
 class Progress:
-    """Follows the rows of one study."""
+    """Follows the rows of one study. Live and after a resume, policies learn from rows and from nothing else.
+
+    World sizes come one after the other, since each needs groups of its own, and a policy judges one of them.
+    """
 
     def __init__(self, plan: Plan, rows: Iterable[AnyRow] = ()) -> None:
         self.plan = plan
         self.ends: dict[str, EndRow] = {}
         self.attempts: dict[str, int] = {}
-        self._last: dict[str, ReportRow] = {}
+        self.curves: dict[str, list[ReportRow]] = defaultdict(list)
+        self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
+        self.paused: set[str] = set()
+        self.snapshots: dict[str, int] = {}  # updates after which it paused last
+        self.audited: dict[str, ReportRow] = {}  # where it would have been stopped
+        order = list(plan.search)
+        # No batch size meets the policy first.
+        random.Random(plan.config.seed).shuffle(order)
+        self._index = {spec.trial_id: index for index, spec in enumerate(plan.search)}
+        self._members = {cell: [spec for spec in plan.search if spec.cell == cell] for cell in plan.cells}
+        self._rates: dict[Cell, float | None] = {}
+        self._policies = {
+            world_size: make_policy(plan, [spec for spec in order if spec.batch.world_size == world_size])
+            for world_size in plan.config.hardware.world_sizes
+        }
+        self._out: set[str] = set()  # with a group, or about to be
         for row in rows:
             self.follow(row)
+        # The driver died under them.
+        self._again = [spec for spec in order if spec.trial_id in self._out]
+        self._out.clear()
 
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
-        if isinstance(row, EndRow):
-            self.ends[row.trial_id] = row
-        elif isinstance(row, AttemptRow):
+        if isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = row.attempt
-            self._last.pop(row.trial_id, None)  # a new attempt starts over
+            curve = self.curves[row.trial_id]
+            curve[:] = [report for report in curve if report.updates <= row.from_updates]
+            self.paused.discard(row.trial_id)
+            self._out.add(row.trial_id)
+            if policy := self._policy(row.trial_id):
+                policy.begin(row.trial_id)
         elif isinstance(row, ReportRow):
-            self._last[row.trial_id] = row
+            self.curves[row.trial_id].append(row)
+            if not row.diverged and (policy := self._policy(row.trial_id)):  # it sets no bar for others
+                self.verdicts[row.trial_id] = self._judge(policy, row)
+        elif isinstance(row, DecisionRow):
+            if row.decision == "pause":
+                self.paused.add(row.trial_id)
+                self.snapshots[row.trial_id] = row.updates
+                self._out.discard(row.trial_id)
+            elif row.decision == "audit":
+                self.audited[row.trial_id] = self.curves[row.trial_id][-1]
+        elif isinstance(row, EndRow):
+            self.ends[row.trial_id] = row
+            self.paused.discard(row.trial_id)
+            self._out.discard(row.trial_id)
+            if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
+                policy.leave(row.trial_id, row.outcome == "completed")
 
-    def search_left(self) -> list[TrialSpec]:
-        """Search trials without an end, in the order to run them.
+    def verdict(self, trial_id: str) -> Verdict:
+        """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
+        return self.verdicts[trial_id] if self._policy(trial_id) else "continue"
 
-        Shuffled by the study's seed, so that no batch size meets the scheduler first; one world size after the
-        other, since each needs groups of its own.
-        """
-        order = list(self.plan.search)
-        random.Random(self.plan.config.seed).shuffle(order)
-        order.sort(key=lambda spec: spec.batch.world_size)
-        return [spec for spec in order if spec.trial_id not in self.ends]
+    def is_to_be_audited(self, trial_id: str) -> bool:
+        """Whether a search trial is among those that train to the end even if they are stopped; settled by its seed."""
+        scheduler = self.plan.config.scheduler
+        if isinstance(scheduler, FullGrid):
+            return False
+        draw = np.random.default_rng([self.plan.config.seed, AUDIT, self._index[trial_id]]).random()
+        return bool(draw < scheduler.audit)
 
-    def confirm_left(self) -> list[TrialSpec]:
-        """Confirm trials without an end, once the search is over."""
-        return [spec for spec in self.confirm() if spec.trial_id not in self.ends]
+    def dropped(self) -> list[str]:
+        """Paused trials that will not go on, as far as nothing is written of it yet."""
+        dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
+        return [trial_id for trial_id in dropped if trial_id not in self.ends and trial_id not in self.audited]
 
-    def confirm(self) -> list[TrialSpec]:
-        """The confirm trials that the search's outcome means. A cell whose every trial diverged or failed has none."""
-        chosen = ((cell, self.chosen_rate(cell)) for cell in self.plan.cells)
-        return [spec for cell, rate in chosen if rate is not None for spec in self.plan.confirm_trials(cell, rate)]
+    def hand_out(self) -> Assignment | None:
+        """What to run next; None while there is nothing, or nothing until something that runs is over."""
+        for world_size in self._policies:
+            if self._finished(world_size):
+                continue
+            spec = self._next(world_size)
+            if spec is None:
+                return None
+            self._out.add(spec.trial_id)
+            shares: Collection[float] = ()
+            if policy := self._policy(spec.trial_id):
+                policy.begin(spec.trial_id)
+                shares = policy.pauses(spec.trial_id)
+            pauses = (u for u, share in zip(spec.report_at, spec.report_shares, strict=True) if share in shares)
+            return Assignment(spec, self.snapshots.get(spec.trial_id, 0), frozenset(pauses))
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Every trial that the config means is over."""
+        return all(self._finished(world_size) for world_size in self._policies)
+
+    def wants_groups(self, world_size: int) -> bool:
+        """Whether anything may yet be handed out to a group of this size."""
+        if any(not self._searched(cell) for cell in self._cells(world_size)):
+            return True
+        return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
-        """The base rate that did best in a cell: among the trials that got furthest, the highest validation
-        accuracy where they ended, then the lowest validation loss.
+        """The base rate that did best in a cell: of those that got furthest, the one with the highest mean validation
+        accuracy over seeds where they ended, then the lowest loss. None if every trial diverged or failed.
         """
         if not self.plan.search:
             return self.plan.rates()[0]
-        candidates = [
-            (report.updates, report.val_accuracy, -report.val_loss, spec.base_lr)
-            for spec in self.plan.search
-            if spec.cell == cell
-            and (end := self.ends.get(spec.trial_id)) is not None
-            and end.outcome in ("completed", "stopped")
-            and (report := self._last.get(spec.trial_id)) is not None
-            and math.isfinite(report.val_accuracy)
-        ]
-        return max(candidates)[3] if candidates else None
+        reached: dict[float, list[ReportRow]] = defaultdict(list)
+        for spec in self._members[cell]:
+            last = self._evidence(spec.trial_id)
+            if last is not None:
+                reached[spec.base_lr].append(last)
+        furthest = max((row.updates for rows in reached.values() for row in rows), default=0)
+        candidates = []
+        for rate, rows in reached.items():
+            ends = [row for row in rows if row.updates == furthest]
+            if ends:
+                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.val_loss for row in ends)
+                candidates.append((accuracy, -loss, rate))
+        return max(candidates)[2] if candidates else None
+
+    def _judge(self, policy: Policy, row: ReportRow) -> Verdict:
+        scheduler = self.plan.config.scheduler
+        spec = self.plan.search[self._index[row.trial_id]]
+        at = row.updates / spec.total_updates
+        if isinstance(scheduler, RungAsha):
+            at = in_unit(scheduler, spec, row.updates, row.device_seconds)
+        return policy.report(row.trial_id, at, row.val_accuracy, row.device_seconds)
+
+    def _policy(self, trial_id: str) -> Policy | None:
+        """Who judges a trial: nobody, if it is of the confirm phase or audited."""
+        index = self._index.get(trial_id)
+        if index is None or trial_id in self.audited:
+            return None
+        return self._policies[self.plan.search[index].batch.world_size]
+
+    def _evidence(self, trial_id: str) -> ReportRow | None:
+        """The report that a search trial is to be judged by, once it is over."""
+        if trial_id in self.audited:
+            return self.audited[trial_id]
+        end = self.ends.get(trial_id)
+        if end is None or end.outcome not in ("completed", "stopped") or not self.curves[trial_id]:
+            return None
+        last = self.curves[trial_id][-1]
+        return last if math.isfinite(last.val_accuracy) and math.isfinite(last.val_loss) else None
+
+    def _next(self, world_size: int) -> TrialSpec | None:
+        for spec in self._again:
+            if spec.batch.world_size == world_size:
+                self._again.remove(spec)
+                return spec
+        chosen = self._policies[world_size].choose()
+        if chosen is not None:
+            return self.plan.search[self._index[chosen]]
+        return next((spec for spec in self._late(world_size) if self._waits(spec)), None)
+
+    def _late(self, world_size: int) -> Iterator[TrialSpec]:
+        """Trials that the search's outcome means so far: confirm trials, then the rest of those that are audited.
+
+        A batch size is confirmed as soon as its own search is over, so that groups need not wait for the others.
+        """
+        for cell in self._cells(world_size):
+            rate = self._rate(cell)
+            if rate is not None:
+                yield from self.plan.confirm_trials(cell, rate)
+        for trial_id in self.audited:
+            spec = self.plan.search[self._index[trial_id]]
+            if spec.batch.world_size == world_size:
+                yield spec
+
+    def _waits(self, spec: TrialSpec) -> bool:
+        return spec.trial_id not in self.ends and spec.trial_id not in self._out
+
+    def _finished(self, world_size: int) -> bool:
+        if not all(self._searched(cell) for cell in self._cells(world_size)):
+            return False
+        return all(spec.trial_id in self.ends for spec in self._late(world_size))
+
+    def _cells(self, world_size: int) -> list[Cell]:
+        return [cell for cell in self.plan.cells if cell.world_size == world_size]
+
+    def _searched(self, cell: Cell) -> bool:
+        return all(spec.trial_id in self.ends or spec.trial_id in self.audited for spec in self._members[cell])
+
+    def _rate(self, cell: Cell) -> float | None:
+        """The chosen rate, once the cell's search is over."""
+        if cell not in self._rates:
+            if not self._searched(cell):
+                return None
+            self._rates[cell] = self.chosen_rate(cell)
+        return self._rates[cell]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,6 +16,7 @@ from study.ledger.rows import (
     PHASES,
     AnyRow,
     AttemptRow,
+    Decision,
     DecisionRow,
     EndRow,
     LeaseRow,
@@ -28,6 +29,7 @@ from study.plan.trials import TrialSpec
 from study.training.report import Report
 from study.tuning.leases import ClosedLease, Leases, RayCluster
 from study.tuning.progress import Progress
+from study.tuning.shelf import Shelf
 
 Observer = Callable[[AnyRow], None]
 SWEEP_EVERY_S = 0.2
@@ -36,12 +38,10 @@ SWEEP_EVERY_S = 0.2
 class Recorder(tune.Callback):
     """A Tune callback. Its clock goes on from the last row, so that a resumed study has one time axis."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, observe: Observer) -> None:
-        self._ledger, self._progress, self._observe = ledger, progress, observe
+    def __init__(self, ledger: Ledger, progress: Progress, shelf: Shelf, observe: Observer) -> None:
+        self._ledger, self._progress, self._shelf, self._observe = ledger, progress, shelf, observe
         self._zero = time.monotonic() - (ledger.rows[-1].at_s if ledger.rows else 0.0)
         self.leases = Leases(RayCluster())
-        self._best: dict[str, float] = {}
-        self._last: dict[str, Report] = {}
         self._swept = 0.0
         self.failure: Exception | None = None
 
@@ -91,30 +91,16 @@ class Recorder(tune.Callback):
         while self.leases.open and time.monotonic() < deadline:
             self.sweep()
 
-    # Tune's events, in the order in which they come.
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The trial's group is ready to train, fresh or handed over."""
-        spec: TrialSpec = trial.config["spec"]
-        described = ray.get(trial.temporary_state.ray_actor.describe.remote())
-        attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
-        lease, closed = self.leases.start(spec.trial_id, attempt, spec.batch.world_size, described)
-        self.write(*map(self._bill, closed), self._attempt(spec, lease, described.norm_batch))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        """A report, and what the scheduler has just made of it."""
-        report: Report | None = result.pop("report")
-        if report is None:
-            return
+    def hear(self, trial: Trial, result: Mapping[str, Any]) -> Decision:
+        """Write down a report, what the policy makes of it, and before that the snapshot of a trial that pauses."""
+        report: Report = result["report"]
         spec: TrialSpec = trial.config["spec"]
         lease = self.leases.lease_of(spec.trial_id)
         assert lease is not None
         lease.heard(time.monotonic(), report.phases_s)
-        self._last[spec.trial_id] = report
-        self._best[spec.trial_id] = max(self._best.get(spec.trial_id, 0.0), report.val_accuracy)
         at: dict[str, Any] = {"trial_id": spec.trial_id, "attempt": lease.attempt, "updates": report.updates}
+        before = [row for row in self._progress.curves[spec.trial_id] if row.updates == trial.config["from_updates"]]
+        worked_s = report.phases_s["train"] + report.phases_s["validate"]
         self.write(
             ReportRow(
                 **self.stamp(),
@@ -128,26 +114,53 @@ class Recorder(tune.Callback):
                 val_accuracy=report.val_accuracy,
                 test_accuracy=report.test_accuracy,
                 samples_per_s=report.samples_per_s,
-                device_seconds=result["device_seconds"],
+                device_seconds=spec.batch.world_size * worked_s + sum(row.device_seconds for row in before),
                 phases_s=report.phases_s,
-            ),
-            DecisionRow(**self.stamp(), **at, decision="stop" if result.get("done") else "continue"),
+            )
         )
+        decision: Decision = "stop" if result["over"] else self._progress.verdict(spec.trial_id)
+        if decision == "pause":
+            self._shelf.put(spec.trial_id, report.updates, result["snapshot"])
+        elif decision == "stop" and not result["over"] and self._progress.is_to_be_audited(spec.trial_id):
+            decision = "audit"
+        self.write(DecisionRow(**self.stamp(), **at, decision=decision))
+        return decision
+
+    # Tune's events, in the order in which they come.
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The trial's group is ready to train, fresh or handed over."""
+        spec: TrialSpec = trial.config["spec"]
+        described = ray.get(trial.temporary_state.ray_actor.describe.remote())
+        attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
+        lease, closed = self.leases.start(spec.trial_id, attempt, spec.batch.world_size, described)
+        self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A report. Tune has not shown the scheduler one after which the trial is over by itself."""
+        if result["over"] and result["report"] is not None:
+            self.hear(trial, result)
+        result.pop("report")
+        result.pop("snapshot", None)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The trial is over: at its end, stopped, diverged, or by a mistake of its own."""
+        """The attempt is over: the trial pauses, was stopped, came to its end, diverged, or made a mistake."""
         spec: TrialSpec = trial.config["spec"]
         self.leases.ended(spec.trial_id)
-        report = self._last.get(spec.trial_id)
-        error = trial.last_result.get("error")
-        outcome: Outcome = "stopped"
-        if error is not None or report is None:
-            outcome = "failed"
-        elif report.diverged:
-            outcome = "diverged"
-        elif report.final:
-            outcome = "completed"
-        self.write(self._end(spec, outcome, error))
+        if spec.trial_id not in self._progress.paused:
+            error = trial.last_result.get("error")
+            curve = self._progress.curves[spec.trial_id]
+            outcome: Outcome = "stopped"
+            if error is not None or not curve:
+                outcome = "failed"
+            elif curve[-1].diverged:
+                outcome = "diverged"
+            elif curve[-1].updates == spec.total_updates:
+                outcome = "completed"
+            self._end(spec.trial_id, outcome, error)
+        self._drop()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An attempt died and will be tried again."""
@@ -156,7 +169,8 @@ class Recorder(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
         self._lose(trial)
-        self.write(self._end(trial.config["spec"], "failed", "a process of the trial died"))
+        self._end(trial.config["spec"].trial_id, "failed", "a process of the trial died")
+        self._drop()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Every turn of Tune's loop."""
@@ -175,11 +189,20 @@ class Recorder(tune.Callback):
             attempt += 1
         lease = self.leases.lost(spec.trial_id, attempt, spec.batch.world_size)
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
-            self.write(self._attempt(spec, lease, None))
-        self._last.pop(spec.trial_id, None)
-        self._best.pop(spec.trial_id, None)
+            self.write(self._attempt(trial, lease, None))
 
-    def _attempt(self, spec: TrialSpec, lease: OpenLease, norm_batch: int | None) -> AttemptRow:
+    def _drop(self) -> None:
+        """Paused trials of which it is now known that they do not go on."""
+        for trial_id in self._progress.dropped():
+            if self._progress.is_to_be_audited(trial_id):
+                last = self._progress.curves[trial_id][-1]
+                at: dict[str, Any] = {"trial_id": trial_id, "attempt": last.attempt, "updates": last.updates}
+                self.write(DecisionRow(**self.stamp(), **at, decision="audit"))
+            else:
+                self._end(trial_id, "stopped", None)
+
+    def _attempt(self, trial: Trial, lease: OpenLease, norm_batch: int | None) -> AttemptRow:
+        spec: TrialSpec = trial.config["spec"]
         return AttemptRow(
             **self.stamp(),
             trial_id=spec.trial_id,
@@ -200,20 +223,25 @@ class Recorder(tune.Callback):
             seed_index=spec.seed_index,
             updates_per_epoch=spec.updates_per_epoch,
             total_updates=spec.total_updates,
+            from_updates=trial.config["from_updates"],
         )
 
-    def _end(self, spec: TrialSpec, outcome: Outcome, error: str | None) -> EndRow:
-        report = self._last.get(spec.trial_id)
-        return EndRow(
-            **self.stamp(),
-            trial_id=spec.trial_id,
-            attempts=self._progress.attempts.get(spec.trial_id, 0),
-            outcome=outcome,
-            final_val_accuracy=report.val_accuracy if report and outcome == "completed" else None,
-            best_val_accuracy=self._best.get(spec.trial_id),
-            test_accuracy=report.test_accuracy if report else None,
-            error=error,
+    def _end(self, trial_id: str, outcome: Outcome, error: str | None) -> None:
+        curve = self._progress.curves[trial_id]
+        completed = outcome == "completed"
+        self.write(
+            EndRow(
+                **self.stamp(),
+                trial_id=trial_id,
+                attempts=self._progress.attempts.get(trial_id, 0),
+                outcome=outcome,
+                final_val_accuracy=curve[-1].val_accuracy if completed else None,
+                best_val_accuracy=max((row.val_accuracy for row in curve), default=None),
+                test_accuracy=curve[-1].test_accuracy if completed else None,
+                error=error,
+            )
         )
+        self._shelf.remove(trial_id)
 
     def _bill(self, closed: ClosedLease) -> LeaseRow:
         lease = closed.lease

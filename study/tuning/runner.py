@@ -22,7 +22,7 @@ from ray.tune.experiment import Trial
 from study import __version__
 from study.cluster.connect import connected
 from study.ledger.files import write_atomic
-from study.ledger.rows import AnyRow, StudyRow
+from study.ledger.rows import StudyRow
 from study.ledger.store import LEDGER, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import Hardware, StudyConfig
@@ -31,8 +31,8 @@ from study.plan.trials import Plan
 from study.tuning.leases import GroupRequest
 from study.tuning.progress import Progress
 from study.tuning.recorder import Observer, Recorder
-from study.tuning.schedulers import SearchOnly, make_scheduler
-from study.tuning.searcher import PlannedTrials
+from study.tuning.searcher import Attempts, Verdicts
+from study.tuning.shelf import CHECKPOINTS, Shelf
 from study.tuning.trainable import TrialRun
 
 CONFIG = "config.yaml"
@@ -65,9 +65,10 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         progress = Progress(plan, ledger.rows)
         for row in ledger.rows:
             observe(row)
-        recorder = Recorder(ledger, progress, observe)
+        shelf = Shelf(folder / CHECKPOINTS)
+        recorder = Recorder(ledger, progress, shelf, observe)
         recorder.settle()
-        if ledger.rows and _is_finished(progress):
+        if ledger.rows and progress.finished:
             return Outcome(True, ledger.quarantined)
         with connected(address, cpus) as nodes:
             check_capacity(nodes, plan.config.hardware)
@@ -76,26 +77,19 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
             # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
             with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
-                _tune(plan, Path(scratch), progress, recorder, ledger.rows)
-        return Outcome(_is_finished(progress), ledger.quarantined)
+                _tune(plan, Path(scratch), progress, shelf, recorder)
+        return Outcome(progress.finished, ledger.quarantined)
 
 
-def _is_finished(progress: Progress) -> bool:
-    return not progress.search_left() and not progress.confirm_left()
-
-
-def _tune(plan: Plan, scratch: Path, progress: Progress, recorder: Recorder, rows: list[AnyRow]) -> None:
+def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder: Recorder) -> None:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-    scheduler = make_scheduler(plan)
-    if isinstance(scheduler, SearchOnly):
-        scheduler.recall(rows)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config.hardware)),
         tune_config=tune.TuneConfig(
-            search_alg=PlannedTrials(progress),
-            scheduler=scheduler,
+            search_alg=Attempts(progress, shelf),
+            scheduler=Verdicts(recorder, progress),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_name,

@@ -1,36 +1,43 @@
-"""Hands Tune the plan's trials: the search, then what its outcome means for the confirm phase."""
+"""Tune's two ways of asking, both answered from the rows: what runs next, and what becomes of a report."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from study.plan.trials import TrialSpec
+from study.tuning.leases import GroupRequest
+from study.tuning.policies import METRIC, MODE
 from study.tuning.progress import Progress
-from study.tuning.schedulers import METRIC, MODE
+from study.tuning.recorder import Recorder
+from study.tuning.shelf import Shelf
+
+MANY = 1_000_000  # groups: as many as there are
 
 
-class PlannedTrials(Searcher):
-    """One Tune run for both phases, so that the warm groups live through them."""
+class Attempts(Searcher):
+    """To Tune, every attempt is a trial: one that pauses ends, and goes on later as another (docs/adr/006)."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, shelf: Shelf) -> None:
         super().__init__(metric=METRIC, mode=MODE)
-        self.progress = progress
-        self._search = progress.search_left()
-        self._confirm: list[TrialSpec] | None = None
+        self.progress, self.shelf = progress, shelf
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial, None while the search is still out, FINISHED after the last."""
-        if self._search:
-            return {"spec": self._search.pop(0)}
-        if self._confirm is None:
-            if self.progress.search_left():
-                return None
-            self._confirm = self.progress.confirm_left()
-        if self._confirm:
-            return {"spec": self._confirm.pop(0)}
-        return str(Searcher.FINISHED)
+        """The next attempt, None while there is none, FINISHED after the last."""
+        if self.progress.finished:
+            return str(Searcher.FINISHED)
+        assignment = self.progress.hand_out()
+        if assignment is None:
+            return None
+        snapshot = self.shelf.find(assignment.spec.trial_id, assignment.from_updates)
+        return {
+            "spec": assignment.spec,
+            "pause_at": assignment.pause_at,
+            "snapshot": snapshot,
+            "from_updates": assignment.from_updates if snapshot else 0,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The ledger knows."""
@@ -40,3 +47,41 @@ class PlannedTrials(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See save."""
+
+
+class Verdicts(FIFOScheduler):
+    """Has each report written down, and passes on what the study's policy says to it."""
+
+    def __init__(self, recorder: Recorder, progress: Progress) -> None:
+        super().__init__()
+        self.recorder, self.progress = recorder, progress
+        self._kept: set[int] = set()  # world sizes whose idle groups are kept
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """A trial that pauses has given its snapshot: to Tune it is over."""
+        on = self.recorder.hear(trial, result) in ("continue", "audit")
+        return str(TrialScheduler.CONTINUE if on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called at every turn of Tune's loop."""
+        self._keep_groups(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+    def _keep_groups(self, controller: Any) -> None:
+        """Keep every idle group while there may yet be work for it, and none longer.
+
+        Left alone, Tune keeps one idle actor and rebuilds the others. This reaches into it; a test counts groups.
+        """
+        cache = controller._actor_cache
+        cache._may_keep_one = False
+        hardware = self.progress.plan.config.hardware
+        for world_size in hardware.world_sizes:
+            request = GroupRequest(hardware, world_size)
+            wanted, kept = self.progress.wants_groups(world_size), world_size in self._kept
+            if wanted and not kept:
+                cache.increase_max(request, MANY)
+                self._kept.add(world_size)
+            elif kept and not wanted:
+                cache.decrease_max(request, MANY)
+                self._kept.remove(world_size)
+                self.recorder.leases.let_go(world_size)

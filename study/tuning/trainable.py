@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
 from study.tuning.actor import WarmGroup
+from study.tuning.shelf import Shelved
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,25 @@ class TrialRun(tune.Trainable):
 
     def setup(self, config: dict[str, Any], study: StudyConfig) -> None:
         """Build the group, then begin its first trial."""
-        self.study = study
         spec: TrialSpec = config["spec"]
         self.group = WarmGroup(study, spec.batch.world_size)
-        self._begin(spec)
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
-        self._begin(new_config["spec"])
+        self._begin(new_config)
         return True
 
-    def _begin(self, spec: TrialSpec) -> None:
+    def _begin(self, config: dict[str, Any]) -> None:
         began = time.perf_counter()
         self.failure: str | None = None
+        self.pause_at: frozenset[int] = config["pause_at"]
+        self.checkpoint_s = 0.0
+        shelved: Shelved | None = config["snapshot"]
         norm_batch = None
         try:
             self.group.all("halt")
-            norm_batch = self.group.all("begin", spec)[0]
+            norm_batch = self.group.all("begin", config["spec"], shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self.failure = _one_line(error)
         self.info = GroupInfo(
@@ -63,23 +66,31 @@ class TrialRun(tune.Trainable):
         if self.failure is None:
             try:
                 report = self.group.all("advance")[0]
-                return {"report": report, "done": report.final or report.diverged, "error": None} | _scalars(
-                    report, self.group
-                )
+                over = report.final or report.diverged
+                snapshot = self._snapshot() if report.updates in self.pause_at and not over else None
+                report = replace(report, phases_s=report.phases_s | {"checkpoint": self.checkpoint_s})
+                return {
+                    "report": report,
+                    "snapshot": snapshot,
+                    "over": over,
+                    "done": over,
+                    "error": None,
+                    "val_accuracy": report.val_accuracy,
+                }
             except RayTaskError as error:
                 self.failure = _one_line(error)
-        return {"report": None, "done": True, "error": self.failure, "val_accuracy": float("nan")}
+        return {"report": None, "over": True, "done": True, "error": self.failure, "val_accuracy": float("nan")}
+
+    def _snapshot(self) -> bytes:
+        began = time.perf_counter()
+        snapshot = self.group.snapshot()
+        self.checkpoint_s += time.perf_counter() - began
+        return snapshot
 
     def cleanup(self) -> None:
         """End the ranks, which the placement group's removal would do too, but later."""
         if hasattr(self, "group"):
             self.group.kill()
-
-
-def _scalars(report: Any, group: WarmGroup) -> dict[str, Any]:
-    """What schedulers look at."""
-    plain = {key: value for key, value in asdict(report).items() if isinstance(value, int | float)}
-    return plain | {"device_seconds": len(group.actors) * sum(report.phases_s.values())}
 
 
 def _one_line(error: RayTaskError) -> str:

@@ -20,20 +20,29 @@ def derived_seed(*entropy: int) -> int:
 
 
 class TrainBatches:
-    """A rank's micro batches of one epoch; whoever trains sets `epoch` before each.
+    """A rank's micro batches of a whole trial, or of what is left of it after `done_updates`.
 
-    An epoch has its own permutation, drawn from (seed, epoch) and so the same on every rank. A global batch is
+    Every epoch has its own permutation, drawn from (seed, epoch) and so the same on every rank. A global batch is
     a run of it, cut into accumulation x world size micro batches: whatever the split, an update sees the same
     samples. The samples that do not fill a last batch are dropped, other ones each time.
     """
 
-    def __init__(self, part: Part, batch: BatchPlan, rank: int, seed: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        batch: BatchPlan,
+        rank: int,
+        seed: tuple[int, ...],
+        total_updates: int,
+        done_updates: int = 0,
+    ) -> None:
         self.part, self.batch, self.rank, self.seed = part, batch, rank, seed
         self.updates_per_epoch = len(part) // batch.global_batch
-        self.epoch = 0
+        self.total_updates, self.done_updates = total_updates, done_updates
 
     def __len__(self) -> int:
-        return self.updates_per_epoch * self.batch.accumulation
+        """Micro batches of the whole trial: Lightning counts on from where a trial was."""
+        return self.total_updates * self.batch.accumulation
 
     def indices(self, epoch: int) -> Tensor:
         """Sample numbers of this rank, (updates x accumulation, micro batch)."""
@@ -48,10 +57,16 @@ class TrainBatches:
         return order.view(shape)[:, self.rank]
 
     def __iter__(self) -> Iterator[Batch]:
-        indices = self.indices(self.epoch)
-        # One gather an epoch costs less than one a batch; views are then free.
-        x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
-        yield from zip(x.split(self.batch.micro_batch), y.split(self.batch.micro_batch), strict=True)
+        update = self.done_updates
+        while update < self.total_updates:
+            epoch, passed = divmod(update, self.updates_per_epoch)
+            ahead = min(self.updates_per_epoch - passed, self.total_updates - update)
+            first = passed * self.batch.accumulation
+            indices = self.indices(epoch)[first : first + ahead * self.batch.accumulation]
+            # One gather an epoch costs less than one a batch; views are then free.
+            x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
+            yield from zip(x.split(self.batch.micro_batch), y.split(self.batch.micro_batch), strict=True)
+            update += ahead
 
 
 class EvalBatches:

@@ -1,0 +1,72 @@
+"""What early stopping is to do in a study that has not begun: brackets, and the cost as a share of the full grid's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from study.pareto.policies import PROFILES, dear_cells, levels
+from study.pareto.rungs import Rung
+from study.plan.config import FrontierAsha, FullGrid, RungAsha
+from study.plan.trials import Cell, Plan, TrialSpec, whole_in_unit
+
+
+@dataclass(frozen=True)
+class PlannedBracket:
+    """The search trials of one cell."""
+
+    cell: Cell
+    trials: int
+    cost_share: float  # of the full grid
+    strict: bool | None  # None where the scheduler knows no strictness
+    rungs: tuple[Rung, ...]
+    whole_trials: float  # what training them takes, in whole trials
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Brackets by world size and batch size."""
+
+    brackets: tuple[PlannedBracket, ...]
+    cost_fraction: float  # of the full grid's cost; under ASHA, if one in eta goes on at each rung
+
+
+def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
+    """From what a whole trial of each cell is expected to cost, in any unit."""
+    members = {cell: [spec for spec in plan.search if spec.cell == cell] for cell in plan.cells}
+    costs = {cell: trial_cost[cell] * len(specs) for cell, specs in members.items()}
+    total = sum(costs.values())
+    brackets = []
+    for cell, specs in members.items():
+        scheduler, strict = plan.config.scheduler, None
+        if isinstance(scheduler, FrontierAsha):
+            # A policy judges the cells of one world size.
+            strict = cell in dear_cells({c: cost for c, cost in costs.items() if c.world_size == cell.world_size})
+            profile = PROFILES[scheduler.profile][strict]
+            rungs = profile.rungs(len(specs), scheduler.min_completions, specs[0].report_shares)
+        elif isinstance(scheduler, RungAsha):
+            rungs = _asha_rungs(scheduler, specs)
+        else:
+            assert isinstance(scheduler, FullGrid)
+            rungs = ()
+        share = costs[cell] / total
+        brackets.append(PlannedBracket(cell, len(specs), share, strict, rungs, _whole_trials(len(specs), rungs)))
+    fraction = sum(b.cost_share * b.whole_trials / b.trials for b in brackets)
+    return Forecast(tuple(brackets), fraction)
+
+
+def _asha_rungs(scheduler: RungAsha, specs: Sequence[TrialSpec]) -> tuple[Rung, ...]:
+    end = whole_in_unit(scheduler, specs[0])
+    places = [level / end for level in levels(scheduler.grace, scheduler.eta, end)]
+    kept = (math.ceil(len(specs) / scheduler.eta ** (i + 1)) for i in range(len(places)))
+    return tuple(Rung(at, keep) for at, keep in zip(places, kept, strict=True) if at < 1)
+
+
+def _whole_trials(trials: int, rungs: Sequence[Rung]) -> float:
+    """Lengths of all trials of a bracket together, a whole one being 1."""
+    length, at, running = 0.0, 0.0, trials
+    for rung in rungs:
+        length += running * (rung.at - at)
+        at, running = rung.at, rung.keep
+    return length + running * (1 - at)

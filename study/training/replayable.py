@@ -1,0 +1,47 @@
+"""A user's data loader that can go on in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from study.training.snapshot import State, generators, set_generators
+
+
+class Replayable:
+    """The first `limit` batches of each epoch of a loader; it notes how the generators stood when the epoch began.
+
+    A loader shuffles and augments by global generators, so an epoch that begins from the same state deals the same
+    batches again: those that had been trained on are drawn and thrown away.
+    """
+
+    def __init__(self, loader: Any, limit: int) -> None:
+        self.loader, self.limit = loader, limit
+        self.began: State = {}
+        self._skip = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Lightning asks for the dataset and the sampler."""
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def go_on(self, skip: int, began: State, now: State) -> None:
+        """Begin the next epoch from the state `began`, behind its first `skip` batches, with generators as `now`."""
+        self._skip, self.began, self._now = skip, began, now
+
+    def __iter__(self) -> Iterator[Any]:
+        skip, self._skip = self._skip, 0
+        if not skip:
+            self.began = generators()
+            yield from islice(self.loader, self.limit)
+            return
+        set_generators(self.began)
+        left = islice(self.loader, skip, self.limit) if skip < self.limit else iter(())
+        first = next(left, None)  # draws what is skipped
+        set_generators(self._now)
+        if first is not None:
+            yield first
+            yield from left

@@ -1,0 +1,87 @@
+"""All that a trial needs to go on from a report as if it had never paused, in one string of bytes."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+
+State = dict[str, Any]
+
+
+class InMemory(CheckpointIO):
+    """Lightning's extension point for where checkpoints lie: here, at hand."""
+
+    def __init__(self, checkpoint: State | None = None) -> None:
+        self.checkpoint = checkpoint
+
+    def save_checkpoint(self, checkpoint: State, path: Any, storage_options: Any = None) -> None:
+        """Keep it."""
+        self.checkpoint = checkpoint
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
+        """The one that is kept."""
+        assert self.checkpoint is not None
+        return self.checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Forget it."""
+        self.checkpoint = None
+
+
+def generators() -> State:
+    """Where every global random number generator stands, as plain values."""
+    numpy_state = np.random.get_state(legacy=False)
+    numpy_state["state"]["key"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "numpy": numpy_state,
+        "python": random.getstate(),
+    }
+
+
+def set_generators(state: Mapping[str, Any]) -> None:
+    """Undo every draw since `generators`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+    inner = state["numpy"]["state"]
+    np.random.set_state(state["numpy"] | {"state": inner | {"key": inner["key"].numpy().astype(np.uint32)}})
+    random.setstate(state["python"])
+
+
+def join_parts(parts: Sequence[State]) -> bytes:
+    """The snapshot of a group, from what each of its ranks gave, in their order."""
+    buffer = io.BytesIO()
+    first = parts[0]
+    torch.save(
+        {
+            "updates": first["updates"],
+            "checkpoint": first["checkpoint"],
+            "ranks": [part["rank"] for part in parts],
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A snapshot as one rank sees it."""
+
+    updates: int
+    checkpoint: State  # Lightning's
+    rank: State
+
+    @classmethod
+    def read(cls, snapshot: bytes, rank: int) -> Resumed:
+        """Reads tensors and plain values only, and runs nothing that the bytes name."""
+        state = torch.load(io.BytesIO(snapshot), map_location="cpu", weights_only=True)
+        return cls(state["updates"], state["checkpoint"], state["ranks"][rank])

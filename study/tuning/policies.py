@@ -1,0 +1,55 @@
+"""The search policy that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from study.pareto.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, Verdict
+from study.plan.config import FullGrid, RungAsha
+from study.plan.trials import Plan, TrialSpec, whole_in_unit
+
+METRIC, MODE = "val_accuracy", "max"
+
+
+def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
+    """A policy over search trials, in the order in which they are to run."""
+    scheduler = plan.config.scheduler
+    trials = [spec.trial_id for spec in specs]
+    if isinstance(scheduler, FullGrid) or not specs:
+        return Grid(trials)
+    if isinstance(scheduler, RungAsha):
+        end = max(whole_in_unit(scheduler, spec) for spec in specs)
+        kind = RaysOwnAsha if scheduler.kind == "asha" else MoAsha
+        return kind(trials, scheduler.grace, scheduler.eta, end)
+    return FrontierAsha(
+        cells={spec.trial_id: spec.cell for spec in specs},
+        reports={spec.cell: spec.report_shares for spec in specs},
+        profiles=PROFILES[scheduler.profile],
+        min_completions=scheduler.min_completions,
+        synchronous=scheduler.synchronous,
+    )
+
+
+@dataclass(frozen=True)
+class _Name:
+    """As much of a Tune trial as Ray's scheduler looks at."""
+
+    trial_id: str
+
+
+class RaysOwnAsha(Grid):
+    """Ray's ASHAScheduler itself, behind the one interface. A trial's own end is not its business."""
+
+    def __init__(self, trials: Sequence[str], grace: float, eta: float, end: float) -> None:
+        super().__init__(trials)
+        self._asha = ASHAScheduler("at", METRIC, MODE, max_t=end, grace_period=grace, reduction_factor=eta)
+        for trial in trials:
+            self._asha.on_trial_add(None, _Name(trial))
+
+    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+        """See Policy."""
+        told = self._asha.on_trial_result(None, _Name(trial), {"at": at, METRIC: score})
+        return "stop" if told == TrialScheduler.STOP else "continue"
