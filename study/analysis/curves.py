@@ -37,18 +37,14 @@ def curves_of(summary: Summary) -> tuple[Curve, ...]:
     if others or len(search) < 2:
         what = f"{others[0].trial_id} is {others[0].outcome or 'not over'}" if others else "it has no search"
         raise PlanError(f"{summary.study.name}: not a full grid, {what}; run the study with scheduler.kind=grid")
-    ends: dict[Cell, int] = {}
-    for trial in search:
-        cell = Cell(trial.batch_size, trial.world_size)
-        ends[cell] = max(ends.get(cell, 0), trial.curve[-1].updates)
     curves = tuple(
         Curve(
             trial_id=trial.trial_id,
-            cell=(cell := Cell(trial.batch_size, trial.world_size)),
+            cell=Cell(trial.batch_size, trial.world_size),
             lr=trial.lr,
             seed=trial.seed_index,
             epochs=tuple(point.epochs for point in trial.curve),
-            shares=tuple(point.updates / ends[cell] for point in trial.curve),
+            shares=tuple(point.updates / trial.total_updates for point in trial.curve),
             cost_s=tuple(point.device_seconds for point in trial.curve),
             val_accuracy=tuple(point.val_accuracy for point in trial.curve),
             test_accuracy=trial.test_accuracy,

@@ -108,9 +108,7 @@ def replay(
         drawn = {every[i] for i in chance.permutation(len(every))[:n]}
         trials = [curves[i] for i in chance.permutation(len(curves)) if curves[i].seed in drawn]
         for contender, told in zip(chosen, scores, strict=True):
-            policy = contender.make(trials, np.random.default_rng([draw, 1]))
-            courses = {trial.trial_id: _course(trial, contender) for trial in trials}
-            told.append(judge.score(trials, simulate(policy, courses, slots), slots))
+            told.append(judge.score(trials, _play(contender, trials, draw, slots), slots))
     return Replay(
         source=source,
         shuffles=shuffles,
@@ -124,9 +122,20 @@ def replay(
     )
 
 
-def _course(curve: Curve, contender: Contender) -> Course:
-    at = getattr(curve, contender.unit)
-    return Course(at, curve.val_accuracy, curve.cost_s, curve.cell.world_size, curve.completed)
+def _play(contender: Contender, trials: Sequence[Curve], draw: int, slots: int) -> Simulation:
+    """World sizes one after the other, each with a policy of its own, as in a real study."""
+    chance = np.random.default_rng([draw, 1])
+    played = []
+    for world_size in sorted({trial.cell.world_size for trial in trials}):
+        some = [trial for trial in trials if trial.cell.world_size == world_size]
+        courses = {
+            trial.trial_id: Course(
+                getattr(trial, contender.unit), trial.val_accuracy, trial.cost_s, world_size, trial.completed
+            )
+            for trial in some
+        }
+        played.append(simulate(contender.make(some, chance), courses, slots))
+    return sum(played[1:], start=played[0])
 
 
 class _Judge:

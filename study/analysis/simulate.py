@@ -54,6 +54,15 @@ class Simulation:
         """Device-seconds of all trials."""
         return sum(ran.cost_s for ran in self.trials.values())
 
+    def __add__(self, later: Simulation) -> Simulation:
+        """One search after the other."""
+        return Simulation(
+            {**self.trials, **later.trials},
+            (*self.decisions, *(step._replace(at_s=step.at_s + self.makespan_s) for step in later.decisions)),
+            self.makespan_s + later.makespan_s,
+            self.idle_slot_s + later.idle_slot_s,
+        )
+
 
 def simulate(policy: Policy, courses: Mapping[str, Course], slots: int) -> Simulation:
     """Play a policy until nothing runs and it chooses nobody.

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from study.analysis.curves import curves_of
 from study.analysis.curvetable import read_curves
+from study.analysis.records import Summary, TrialRecord
 from study.plan.errors import PlanError
 from study.plan.trials import Cell
 from tests.analysis.grids import EPOCHS, table
@@ -148,10 +149,19 @@ def test_a_parquet_of_nested_values_is_one_line(tmp_path: Path) -> None:
         read_curves(written(tmp_path, data, "curves.parquet"))
 
 
+def made(batch_size: int, **changes: Any) -> TrialRecord:
+    """A trial of three reports, ten updates apart."""
+    return trial(batch_size, [0.5, 0.6, 0.7], **({"total_updates": 30, "audited_from": None} | changes))
+
+
+def study_of(*trials: TrialRecord) -> Summary:
+    return summary(trials=trials, cost_tolerance=0.05, stopping=None)
+
+
 def grid_of_trials() -> list[Any]:
     """Two batch sizes, two rates, two seeds; one of them diverges."""
     trials = [
-        trial(batch_size, [0.5, 0.6, 0.7], lr=lr, seed_index=seed, trial_id=f"{batch_size}-{lr}-{seed}")
+        made(batch_size, lr=lr, seed_index=seed, trial_id=f"{batch_size}-{lr}-{seed}")
         for batch_size in (16, 64)
         for lr in (0.1, 0.2)
         for seed in (0, 1)
@@ -162,7 +172,7 @@ def grid_of_trials() -> list[Any]:
 
 def test_the_search_of_a_study_that_was_a_grid() -> None:
     trials = grid_of_trials()
-    curves = curves_of(summary(trials=[*trials, trial(16, [0.9], phase="confirm", seed_index=3)]))
+    curves = curves_of(study_of(*trials, made(16, phase="confirm", seed_index=3)))
     assert [curve.trial_id for curve in curves] == [trial.trial_id for trial in trials]
     assert curves[0].cost_s == tuple(point.device_seconds for point in trials[0].curve)
     assert curves[0].shares == pytest.approx((1 / 3, 2 / 3, 1))
@@ -174,6 +184,6 @@ def test_a_study_that_was_no_grid_is_refused(outcome: str | None) -> None:
     trials = grid_of_trials()
     trials[2] = replace(trials[2], outcome=outcome)
     with pytest.raises(PlanError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not over'}"):
-        curves_of(summary(trials=trials))
+        curves_of(study_of(*trials))
     with pytest.raises(PlanError, match="it has no search"):
-        curves_of(summary(trials=[trial(16, [0.9], phase="confirm")]))
+        curves_of(study_of(made(16, phase="confirm")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -207,21 +208,19 @@ def test_rays_rule_is_rays(steps: list[tuple[int, int, float]], shape: tuple[flo
     """Random streams: trials report at any lengths, with ties, NaN and infinities; the end is not the rule's."""
     from ray.tune.schedulers import ASHAScheduler
 
-    from study.tuning.schedulers import _Recalled
-
     grace, eta, end = shape
     ray = ASHAScheduler("epochs", "score", "max", max_t=end, grace_period=grace, reduction_factor=eta)
     names = [str(i) for i in range(10)]
     ours = RayAsha(names, grace, eta, end)
     for name in names:
-        ray.on_trial_add(None, _Recalled(name))  # type: ignore[arg-type]
+        ray.on_trial_add(None, SimpleNamespace(trial_id=name))
     at = dict.fromkeys(names, 0.0)
     for which, forward, value in steps:
         name = names[which]
         at[name] += forward
         if at[name] >= end:
             continue
-        told = ray.on_trial_result(None, _Recalled(name), {"epochs": at[name], "score": value})  # type: ignore[arg-type]
+        told = ray.on_trial_result(None, SimpleNamespace(trial_id=name), {"epochs": at[name], "score": value})
         assert ours.report(name, at[name], value, 0.0) == told.lower()
 
 
