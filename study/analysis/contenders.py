@@ -91,7 +91,9 @@ def contenders(names: str) -> tuple[Contender, ...]:
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in CONTENDERS:
-            raise PlanError(f"{name}: must be of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}")
+            raise PlanError(
+                f"{name}: must be of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}", "--scheduler"
+            )
     if not wanted:
-        raise PlanError(f"names no scheduler; known: {', '.join(CONTENDERS)}")
+        raise PlanError(f"names none; known: {', '.join(CONTENDERS)}", "--scheduler")
     return tuple(CONTENDERS[name] for name in wanted)

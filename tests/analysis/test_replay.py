@@ -181,7 +181,10 @@ def test_baselines_take_what_their_names_say() -> None:
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [("frontier_asha, ahsa", "ahsa: must be of frontier_asha, .*did you mean asha"), (" , ", "names no scheduler")],
+    [
+        ("frontier_asha, ahsa", "ahsa: must be of frontier_asha, .*did you mean asha"),
+        (" , ", "--scheduler: names none"),
+    ],
 )
 def test_unknown_schedulers_are_refused(names: str, says: str) -> None:
     with pytest.raises(PlanError, match=says):
