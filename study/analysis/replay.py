@@ -108,7 +108,7 @@ def replay(
         drawn = {every[i] for i in chance.permutation(len(every))[:n]}
         trials = [curves[i] for i in chance.permutation(len(curves)) if curves[i].seed in drawn]
         for contender, told in zip(chosen, scores, strict=True):
-            told.append(judge.score(trials, _play(contender, trials, draw, slots), slots))
+            told.append(judge.score(trials, play(contender, trials, np.random.default_rng([draw, 1]), slots), slots))
     return Replay(
         source=source,
         shuffles=shuffles,
@@ -122,9 +122,8 @@ def replay(
     )
 
 
-def _play(contender: Contender, trials: Sequence[Curve], draw: int, slots: int) -> Simulation:
-    """World sizes one after the other, each with a policy of its own, as in a real study."""
-    chance = np.random.default_rng([draw, 1])
+def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Generator, slots: int) -> Simulation:
+    """One study: world sizes one after the other, each with a policy of its own."""
     played = []
     for world_size in sorted({trial.cell.world_size for trial in trials}):
         some = [trial for trial in trials if trial.cell.world_size == world_size]

@@ -58,7 +58,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         _name(result),
         _points(result.cost_fraction),
-        f"{_points(result.log_hv)} ±{100 * result.log_hv.sd:4.1f}",
+        f"{_points(result.log_hv)} ±{100 * result.log_hv.sd:.1f}",
         f"{100 * result.log_hv_ge_99:.0f}",
         f"{sizes:.0f}" if sizes == round(sizes) else f"{sizes:.1f}",
         str(result.min_completions),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -65,13 +66,14 @@ def test_json_has_the_promised_keys(replayed: Replay) -> None:
 
 def test_the_table_reads_in_percent(replayed: Replay) -> None:
     table = replay_table(replayed)
-    assert table.rows[1] == ("frontier_asha quick", "25.0", "99.5 ± 2.0", "93", "5.3", "2", "71", "12", "1.3", "4.1")
+    assert table.rows[1] == ("frontier_asha quick", "25.0", "99.5 ±2.0", "93", "5.3", "2", "71", "12", "1.3", "4.1")
     assert table.marked[:4] == (True, True, True, False)
 
 
 def test_the_terminal_shows_it_whole_in_80_columns(replayed: Replay) -> None:
     file = StringIO()
-    print_replay(replayed, Console(file=file, width=80))
+    widest = result("frontier_asha", "balanced", cost=1.0, log_hv=1.0)
+    print_replay(replace(replayed, results=(*replayed.results, widest)), Console(file=file, width=80))
     lines = file.getvalue().splitlines()
     assert "…" not in file.getvalue()
     assert "\x1b" not in file.getvalue()
