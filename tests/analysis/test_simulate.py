@@ -22,7 +22,7 @@ def course(pace: float, *scores: float, ranks: int = 1, completes: bool = True) 
 
 def test_halving_by_hand() -> None:
     courses = {"a": course(1, 0.1, 0.9), "b": course(2, 0.3, 0.4), "c": course(1, 0.2, 0.5), "d": course(1, 0.4, 0.6)}
-    policy = FrontierAsha(dict.fromkeys(courses, "cell"), {"cell": (0.5, 1.0)}, (HALF, HALF), 1, synchronous=True)
+    policy = FrontierAsha(dict.fromkeys(courses, "cell"), {"cell": (0.5, 1.0)}, (HALF, HALF, HALF), 1, synchronous=True)
     played = simulate(policy, courses, slots=2)
     # The first trial scouts what the cell costs; the others start beside it.
     assert played.decisions == (
@@ -89,8 +89,8 @@ def policies(courses: dict[str, Course]) -> list[Policy]:
         Grid(courses),
         RayAsha(courses, 0.2, 2, 1),
         MoAsha(courses, 0.2, 2, 1),
-        FrontierAsha(cells, reports, (HALF, HALF), 1, synchronous=True),
-        FrontierAsha(cells, reports, (HALF, HALF), 1, synchronous=False),
+        FrontierAsha(cells, reports, (HALF, HALF, HALF), 1, synchronous=True),
+        FrontierAsha(cells, reports, (HALF, HALF, HALF), 1, synchronous=False),
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.pareto.policies import PROFILES, FrontierAsha, Grid, MoAsha, RayAsha, levels
+from study.pareto.policies import PROFILES, FrontierAsha, Grid, MoAsha, RayAsha, grades, levels
 from tests.pareto.play import REPORTS, play
 from tests.pareto.test_rungs import SEEDS, SLOTS, halved, score
 
@@ -159,10 +159,16 @@ def test_synchronous_frontier_is_halving_in_each_cell_whatever_the_order_of_arri
     members = {cell: {t: c for t, c in curves.items() if cell_of(t) == cell} for cell in CELL_COST}
     grid_cost = {cell: 9 * CELL_COST[cell] * len(members[cell]) for cell in CELL_COST}
     for cell, race in members.items():
-        gentle, strict = PROFILES[profile]
-        chosen = strict if grid_cost[cell] > sum(grid_cost.values()) / 3 else gentle
+        share = grid_cost[cell] / (sum(grid_cost.values()) / 3)
+        chosen = PROFILES[profile][(share > 0.5) + (share > 1)]
         expected = halved(race, chosen.rungs(len(race), least, REPORTS))
         assert {trial for trial in played.completed if cell_of(trial) == cell} == set(expected)
+
+
+def test_grades_are_shares_of_the_cost() -> None:
+    assert grades({"a": 1.0, "b": 2.0, "c": 3.5, "d": 9.5}) == {"a": 0, "b": 0, "c": 1, "d": 2}
+    assert grades(dict.fromkeys("abc", 0.1)) == dict.fromkeys("abc", 1)  # 0.1 + 0.1 + 0.1 is above 0.3
+    assert grades({}) == {}
 
 
 @frontier_policies

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from study.pareto.policies import GENTLE, HARSH, STRICT
+from study.pareto.policies import GENTLE, HARSH, SPARING, STRICT
 from study.pareto.rungs import Profile, Rung
 from tests.pareto.play import REPORTS, Alone, play
 
 SLOTS = st.integers(1, 8)
 SEEDS = st.integers(0, 2**32)
-profiles = st.sampled_from([GENTLE, STRICT, HARSH])
+profiles = st.sampled_from([GENTLE, SPARING, STRICT, HARSH])
 # Few values, so that ties are common, and some that are no numbers.
 score = st.one_of(st.integers(-3, 3).map(float), st.sampled_from([math.nan, math.inf, -math.inf]))
 
