@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from study.analysis.contenders import CONTENDERS, contenders
 from study.analysis.curves import Curve
-from study.analysis.replay import Replay, Result, replay
+from study.analysis.replay import Replay, Result, play, replay
 from study.pareto.policies import GENTLE, STRICT
 from study.plan.errors import PlanError
 from study.plan.trials import Cell
@@ -169,6 +170,26 @@ def test_draws_are_the_same_for_whoever_else_plays(name: str) -> None:
     alone = played(grid(), name)
     assert alone == played(grid(), name)
     assert alone.results[0] in together.results
+
+
+def test_world_sizes_are_searched_one_after_the_other_each_by_a_policy_of_its_own() -> None:
+    """Had one policy judged both, the dear world size would have made all cells of the cheap one cheap."""
+    alone = grid()
+    wide = [
+        replace(
+            trial,
+            trial_id=f"wide-{trial.trial_id}",
+            cell=Cell(trial.cell.batch_size, 2),
+            cost_s=tuple(30 * cost for cost in trial.cost_s),
+        )
+        for trial in alone
+    ]
+    both = only([*alone, *wide], "frontier_asha", seeds=3)
+    assert both.cost_fraction.mean == pytest.approx(only(alone, "frontier_asha", seeds=3).cost_fraction.mean)
+    steps = play(contenders("grid")[0], [*wide, *alone], np.random.default_rng(0), 2).decisions
+    ranks = {trial.trial_id: trial.cell.world_size for trial in (*alone, *wide)}
+    assert [ranks[step.trial] for step in steps] == sorted(ranks[step.trial] for step in steps)
+    assert [step.at_s for step in steps] == sorted(step.at_s for step in steps)
 
 
 def test_baselines_take_what_their_names_say() -> None:
