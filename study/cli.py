@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,10 @@ import typer
 from rich.console import Console
 
 from study import __version__
+from study.analysis.contenders import CONTENDERS, contenders
+from study.analysis.curves import curves_of
+from study.analysis.curvetable import read_curves
+from study.analysis.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
 from study.ledger.files import write_atomic
@@ -170,6 +175,33 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     (folder / REPORT).mkdir(exist_ok=True)
     written = write_report(summary, folder / REPORT, wanted)
     out.print("Report: " + ", ".join(str(path) for path in written), markup=False, soft_wrap=True)
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        Path, typer.Argument(help="a study run with scheduler.kind=grid, or a .csv or .parquet of curves")
+    ],
+    scheduler: Annotated[str, typer.Option(help="any of these, with commas between")] = ",".join(CONTENDERS),
+    shuffles: Annotated[int, typer.Option(min=1, help="random draws of seeds and order to replay")] = 200,
+    slots: Annotated[int, typer.Option(min=1, help="trials at a time")] = 2,
+    seeds: Annotated[int | None, typer.Option(min=1, help="seeds of a draw; a third of them when left out")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")] = False,
+) -> None:
+    """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
+    from study.report.replay import print_replay, replay_json, write_replay
+
+    chosen = contenders(scheduler)
+    is_study = source.is_dir()
+    curves = curves_of(summarize(read(source).rows, _recorded(source))) if is_study else read_curves(source)
+    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
+    print_replay(replayed, out)
+    if is_study:
+        (source / REPORT).mkdir(exist_ok=True)
+        written = write_replay(replayed, source / REPORT)
+        out.print("Report: " + ", ".join(str(path) for path in written), markup=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(replay_json(replayed)))
 
 
 @app.callback(invoke_without_command=True)

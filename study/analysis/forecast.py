@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.pareto.policies import PROFILES, dear_cells, levels
+from study.pareto.policies import PROFILES, grades, levels
 from study.pareto.rungs import Rung
 from study.plan.config import FrontierAsha, FullGrid, RungAsha
 from study.plan.trials import Cell, Plan, TrialSpec, whole_in_unit
@@ -19,7 +19,7 @@ class PlannedBracket:
     cell: Cell
     trials: int
     cost_share: float  # of the full grid
-    strict: bool | None  # None where the scheduler knows no strictness
+    grade: int | None  # of its cost, 0 to 2; None where the scheduler knows no grades
     rungs: tuple[Rung, ...]
     whole_trials: float  # what training them takes, in whole trials
 
@@ -39,11 +39,11 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
     total = sum(costs.values())
     brackets = []
     for cell, specs in members.items():
-        scheduler, strict = plan.config.scheduler, None
+        scheduler, grade = plan.config.scheduler, None
         if isinstance(scheduler, FrontierAsha):
             # A policy judges the cells of one world size.
-            strict = cell in dear_cells({c: cost for c, cost in costs.items() if c.world_size == cell.world_size})
-            profile = PROFILES[scheduler.profile][strict]
+            grade = grades({c: cost for c, cost in costs.items() if c.world_size == cell.world_size})[cell]
+            profile = PROFILES[scheduler.profile][grade]
             rungs = profile.rungs(len(specs), scheduler.min_completions, specs[0].report_shares)
         elif isinstance(scheduler, RungAsha):
             rungs = _asha_rungs(scheduler, specs)
@@ -51,7 +51,7 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
             assert isinstance(scheduler, FullGrid)
             rungs = ()
         share = costs[cell] / total
-        brackets.append(PlannedBracket(cell, len(specs), share, strict, rungs, _whole_trials(len(specs), rungs)))
+        brackets.append(PlannedBracket(cell, len(specs), share, grade, rungs, _whole_trials(len(specs), rungs)))
     fraction = sum(b.cost_share * b.whole_trials / b.trials for b in brackets)
     return Forecast(tuple(brackets), fraction)
 

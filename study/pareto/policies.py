@@ -16,10 +16,12 @@ Cell = TypeVar("Cell", bound=Hashable)
 Verdict = Literal["continue", "pause", "stop"]
 
 GENTLE = Profile(((1 / 9, 2 / 3), (1 / 3, 4 / 9), (2 / 3, 5 / 18)))
+SPARING = Profile(((1 / 27, 2 / 3), (1 / 9, 1 / 2), (1 / 3, 1 / 3), (2 / 3, 2 / 9)))
 STRICT = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 6)))
-HARSH = Profile(((1 / 27, 1 / 3), (1 / 9, 1 / 6), (1 / 3, 1 / 9)))
-# Name: (for cells with at most their share of the grid's cost, for the others).
-PROFILES: Mapping[str, tuple[Profile, Profile]] = {"balanced": (GENTLE, STRICT), "quick": (STRICT, HARSH)}
+STRICTER = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 9)))
+HARSH = Profile(((1 / 27, 1 / 3), (1 / 9, 1 / 9)))
+Grades = tuple[Profile, Profile, Profile]  # for cells of grade 0, 1 and 2
+PROFILES: Mapping[str, Grades] = {"balanced": (GENTLE, GENTLE, STRICT), "quick": (SPARING, STRICTER, HARSH)}
 
 
 class Policy(Protocol):
@@ -150,24 +152,29 @@ class MoAsha(Grid):
         return "continue"
 
 
-def dear_cells(costs: Mapping[Cell, float]) -> frozenset[Cell]:
-    """The cells that have more than their share of a grid's cost, given what all trials of each cost."""
-    return frozenset(cell for cell, cost in costs.items() if cost * len(costs) > sum(costs.values()))
+def grades(costs: Mapping[Cell, float]) -> dict[Cell, int]:
+    """How dear each cell is, given what all of its trials cost: 0 up to half of an equal share of the grid's cost, 1 up
+    to that share, else 2.
+
+    Every cell is worth about the same on a frontier over the logarithm of cost, so that care is best spent where it is
+    cheap.
+    """
+    share = sum(costs.values()) / len(costs) if costs else 0.0
+    return {cell: bisect_left((share / 2, share), cost * (1 - SLACK)) for cell, cost in costs.items()}
 
 
 class FrontierAsha:
     """A bracket for each cell (a batch size on a number of ranks), so that none is ranked against a cheaper one.
 
-    What a trial costs decides only how strict its bracket is: cells with more than their share of the whole grid's
-    cost get the strict profile. The cost is learnt from the first report of each cell's first trial; until all
-    are in, trials pause at the first rung that any profile has.
+    What a trial costs decides only how strict its bracket is, by the cell's grade. The cost is learnt from the first
+    report of each cell's first trial; until all are in, trials pause at the first rung that any profile has.
     """
 
     def __init__(
         self,
         cells: Mapping[str, Hashable],
         reports: Mapping[Hashable, Sequence[float]],
-        profiles: tuple[Profile, Profile],
+        profiles: Grades,
         min_completions: int,
         synchronous: bool,
     ) -> None:
@@ -182,7 +189,6 @@ class FrontierAsha:
             self._members[cell].append(trial)
         self.cost_of_trial: dict[Hashable, float] = {}  # of a whole one, by cell
         self.brackets: dict[Hashable, Bracket] = {}  # none until every cell's cost is known
-        self.strict: frozenset[Hashable] = frozenset()
         self._new = dict.fromkeys(self.cells)
         self._running: dict[str, None] = {}
         self._paused: dict[str, tuple[float, float]] = {}  # before there are brackets: (at, score)
@@ -193,9 +199,8 @@ class FrontierAsha:
     def choose(self) -> str | None:
         """First what each cell costs, then whoever may go on, then newcomers in the order given."""
         for cell in () if self.brackets else self._unknown():
-            scouts = [trial for trial in self._members[cell] if trial not in self._over]
-            if not any(trial in self._running for trial in scouts):
-                return scouts[0]
+            if not any(self.cells[trial] == cell for trial in self._running):
+                return next(trial for trial in self._members[cell] if trial not in self._over)
         for trial in self._free:
             return trial
         for bracket in self.brackets.values():
@@ -243,7 +248,7 @@ class FrontierAsha:
         return [trial for cell in over for trial in self.brackets[cell].waiting()]
 
     def pauses(self, trial: str) -> frozenset[float]:
-        """See Policy: at the rungs of either profile."""
+        """See Policy: at the rungs of every profile."""
         cell = self.cells[trial]
         rungs = (rung.at for profile in self.profiles for rung in self._rungs(cell, profile))
         return frozenset((self._early_at[cell], *rungs))
@@ -259,9 +264,9 @@ class FrontierAsha:
     def _make_brackets(self) -> None:
         if self.brackets or self._unknown():
             return
-        self.strict = dear_cells({c: cost * len(self._members[c]) for c, cost in self.cost_of_trial.items()})
+        grade = grades({c: cost * len(self._members[c]) for c, cost in self.cost_of_trial.items()})
         for cell, trials in self._members.items():
-            profile = self.profiles[cell in self.strict]
+            profile = self.profiles[grade.get(cell, 0)]  # of a cell whose trials all failed, no cost is known
             self.brackets[cell] = Bracket(trials, self._rungs(cell, profile), self.synchronous)
         for trial, cell in self.cells.items():
             bracket = self.brackets[cell]

@@ -49,17 +49,23 @@ class _Floor:
 
     ranked: list[tuple[float, int]] = field(default_factory=list)
     paused: list[tuple[float, int]] = field(default_factory=list)  # a heap; those that went on are skipped lazily
-    passed: int = 0  # went on past it and have not failed since
+    waiting: int = 0  # of those paused, who have not gone on
+    passed: int = 0  # went on past it, less those that failed and are to be replaced from here
     entrants: int = 0  # are or were on the way here, less those that failed on it
+
+    @property
+    def supply(self) -> int:
+        """Trials past this rung, at it, or on the way to it."""
+        return self.passed + self.waiting + self.entrants - len(self.ranked)
 
 
 class Bracket:
     """Trials that are ranked against one another and nobody else.
 
     Synchronous: a rung decides once everyone on the way to it has come; the best `keep` go on, and if one of them
-    fails later the next best takes its place. Asynchronous (ASHA, Li et al. 2018, arXiv:1810.05934): whoever is
-    among the best of those who have come so far, by the rung's share, goes on at once; when nothing else is left
-    to do, as in the synchronous case, so that the same number comes through.
+    fails later the next best takes its place, from a lower rung if nobody is left here. Asynchronous (ASHA, Li et
+    al. 2018, arXiv:1810.05934): whoever is among the best of those who have come so far, by the rung's share, goes on
+    at once; when nothing else is left to do, as in the synchronous case, so that the same number comes through.
 
     A score that is not finite ranks last. State is plain data, and follows from the calls of `begin`, `report` and
     `leave` alone.
@@ -98,6 +104,7 @@ class Bracket:
             level = self._level[place]
             self._waits[place] = False
             self._level[place] = level + 1
+            self._floors[level].waiting -= 1
             self._floors[level].passed += 1
             if level + 1 < len(self.rungs):
                 self._floors[level + 1].entrants += 1
@@ -116,6 +123,7 @@ class Bracket:
         floor = self._floors[level]
         insort(floor.ranked, entry)
         heapq.heappush(floor.paused, entry)
+        floor.waiting += 1
         self._waits[place] = True
         self._running.discard(place)
         return True
@@ -126,11 +134,17 @@ class Bracket:
         level = self._level[place]
         self._begun[place] = True
         self._running.discard(place)
-        if not completed:
-            if level < len(self.rungs):
-                self._floors[level].entrants -= 1
-            if level > 0:
-                self._floors[level - 1].passed -= 1
+        if completed:
+            return
+        if self._waits[place]:
+            self._waits[place] = False
+            self._floors[level].waiting -= 1
+        elif level < len(self.rungs):
+            self._floors[level].entrants -= 1
+        for rung, floor in reversed(list(zip(self.rungs[:level], self._floors, strict=False))):
+            floor.passed -= 1
+            if floor.supply >= rung.keep:  # the next best here takes its place; else one from below must come
+                break
 
     @property
     def finished(self) -> bool:

@@ -70,7 +70,7 @@ def _brackets(planned: Forecast) -> Table:
             str(bracket.cell.world_size),
             str(bracket.trials),
             f"{bracket.cost_share:.1%}",
-            {None: "", False: "gentle", True: "strict"}[bracket.strict],
+            "" if bracket.grade is None else ("cheap", "middling", "dear")[bracket.grade],
             ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end",
         )
     return table

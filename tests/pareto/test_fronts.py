@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.pareto.fronts import hypervolume, on_front
+from study.pareto.fronts import front_ranks, hypervolume, on_coarse_front, on_front
 
 # A coarse grid makes ties common.
 points = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=25).map(
@@ -47,3 +47,37 @@ def test_points_that_are_no_numbers_are_refused(bad: float) -> None:
         on_front(np.array([[1.0, bad]]))
     with pytest.raises(ValueError, match="finite"):
         hypervolume(np.array([[bad, 1.0]]), (1.0, 0.0))
+
+
+positive = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 12)), max_size=25).map(
+    lambda p: np.array(p, dtype=float).reshape(-1, 2)
+)
+
+
+@given(points)
+def test_without_tolerance_the_coarse_front_is_the_front_less_duplicates(p: np.ndarray) -> None:
+    coarse, front = p[on_coarse_front(p, 0.0)], p[on_front(p)]
+    assert sorted(map(tuple, coarse)) == sorted({tuple(point) for point in front})
+
+
+@given(positive, st.sampled_from([0.05, 0.5, 2.0]))
+def test_the_coarse_front_covers_all_and_nothing_twice(p: np.ndarray, tolerance: float) -> None:
+    taken = on_coarse_front(p, tolerance)
+    kept = p[taken]
+
+    def covers(a: np.ndarray, b: np.ndarray) -> bool:
+        """No worse, and at most (1 + tolerance) times as dear."""
+        return bool(a[1] >= b[1] and a[0] <= (1 + tolerance) * b[0])
+
+    assert all(any(covers(a, b) for a in kept) for b in p[~taken])
+    assert not any(covers(a, b) for i, a in enumerate(kept) for j, b in enumerate(kept) if i != j)
+
+
+@given(points)
+def test_fronts_are_peeled_one_by_one(p: np.ndarray) -> None:
+    ranks = front_ranks(p)
+    left, level = p, 0
+    while len(left):
+        front = on_front(left)
+        assert sorted(map(tuple, left[front])) == sorted(map(tuple, p[ranks == level]))
+        left, level = left[~front], level + 1

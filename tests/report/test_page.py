@@ -73,11 +73,11 @@ def test_what_a_user_wrote_is_text_everywhere(attacked: str) -> None:
 
 def test_a_name_inside_a_figure_cannot_close_its_script() -> None:
     from study.report.figures import frontier_figure
-    from study.report.page import _section
+    from study.report.html import section
 
     figure = frontier_figure(full())
     figure.data[0].name = "</script>" + ATTACK
-    page = Page(str(_section("", "", "x", figure).figure))
+    page = Page(str(section("", "", "x", figure).figure))
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert "alert(1)" in page.scripts[0]
 

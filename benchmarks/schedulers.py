@@ -1,0 +1,141 @@
+"""What early stopping costs and keeps: every scheduler replayed on full grids that the product itself has run.
+
+Two grids of 7 batch sizes x 6 rates x 9 seeds, 27 epochs each: scikit-learn's digits, on which the profiles were
+tuned, and a synthetic teacher, on which they were not. A draw is a study of 3 of the seeds in random order on 2 slots.
+Then the simulator's speed: 100,000 trials over 1,000 slots, on curves made by formula.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from show import show
+
+from study.analysis.contenders import CONTENDERS
+from study.analysis.curves import Curve, curves_of
+from study.analysis.replay import Replay, play, replay
+from study.analysis.summary import summarize
+from study.ledger.store import read
+from study.plan.load import load_study
+from study.plan.trials import Cell, make_plan
+from study.report.replay import replay_json
+
+WORKLOADS = {"digits": {"kind": "digits"}, "teacher": {"kind": "teacher", "train_samples": 2048}}
+BATCH_SIZES = [16, 32, 64, 128, 256, 512, 1024]
+EPOCHS = 27
+SLOTS = 2
+MANY_TRIALS, MANY_SLOTS = 100_000, 1_000
+
+
+def make_grid(name: str, folder: Path) -> None:
+    """Run a study that stops nothing."""
+    config = {
+        "name": name,
+        "workload": WORKLOADS[name],
+        "batch_sizes": BATCH_SIZES,
+        "search": {"lr": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0], "seeds": 9},
+        "budget": {"epochs": EPOCHS},
+        "scheduler": {"kind": "grid"},
+        "confirm": {"seeds": 1},
+    }
+    file = folder.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "study", "run", str(file), "--out", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def read_grid(folder: Path) -> tuple[Curve, ...]:
+    """The curves of a grid that was run."""
+    plan = make_plan(load_study(folder / "config.yaml").config)
+    return curves_of(summarize(read(folder).rows, plan))
+
+
+def many_curves() -> list[Curve]:
+    """Learning curves by formula: rates differ in how good they get, seeds and reports in luck."""
+    chance = np.random.default_rng(0)
+    epochs = np.arange(1, EPOCHS + 1)
+    curves = []
+    for i in range(MANY_TRIALS):
+        cell = Cell(BATCH_SIZES[i % len(BATCH_SIZES)], 1)
+        accuracy = chance.uniform() * (1 - np.exp(-epochs / 5)) + chance.normal(0, 0.02, EPOCHS)
+        cost_s = epochs * (16 / cell.batch_size + 0.1) * chance.uniform(0.97, 1.03)
+        curves.append(
+            Curve(
+                trial_id=f"t{i}",
+                cell=cell,
+                lr=0.1,
+                seed=i,
+                epochs=tuple(epochs.tolist()),
+                shares=tuple((epochs / EPOCHS).tolist()),
+                cost_s=tuple(cost_s.tolist()),
+                val_accuracy=tuple(accuracy.tolist()),
+                test_accuracy=None,
+                completed=True,
+            )
+        )
+    return curves
+
+
+def seconds_for_many(names: list[str]) -> dict[str, float]:
+    """How long each scheduler's replay of the many trials takes."""
+    curves, seconds = many_curves(), {}
+    for name in names:
+        began = time.perf_counter()
+        play(CONTENDERS[name], curves, np.random.default_rng(0), MANY_SLOTS)
+        seconds[name] = time.perf_counter() - began
+    return seconds
+
+
+def rows(replayed: Replay) -> list[dict[str, object]]:
+    """The figures that the targets speak of, and some beside them."""
+    return [
+        {
+            "scheduler": f"{result.scheduler} {result.profile}",
+            "cost": result.cost_fraction.mean,
+            "log-HV": result.log_hv.mean,
+            "sd": result.log_hv.sd,
+            ">= 0.99 in": result.log_hv_ge_99,
+            "batch sizes": result.batch_sizes_completed.mean,
+            "fewest done": result.min_completions,
+            "false": result.front_false.mean,
+            "idle": result.idle_share.mean,
+        }
+        for result in replayed.results
+    ]
+
+
+def main() -> None:
+    """Make what grids are missing, replay, and time."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--curves", type=Path, help="folder of grids: used if they are there, else made there")
+    parser.add_argument("--shuffles", type=int, default=200, help="draws to replay")
+    arguments = parser.parse_args()
+    result: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        home: Path = arguments.curves or Path(scratch)
+        home.mkdir(parents=True, exist_ok=True)
+        for name in WORKLOADS:
+            if not (home / name).exists():
+                make_grid(name, home / name)
+            began = time.perf_counter()
+            replayed = replay(name, read_grid(home / name), CONTENDERS.values(), arguments.shuffles, SLOTS)
+            title = f"{name}: {arguments.shuffles} draws in {time.perf_counter() - began:.0f} s"
+            show(title, rows(replayed), {}, as_json=False)
+            result["schedulers" if name == "digits" else f"{name}_schedulers"] = replay_json(replayed)["schedulers"]
+    seconds = seconds_for_many(["frontier_asha", "frontier_asha:async", "asha"])
+    result["many_trials_s"] = seconds
+    title = f"{MANY_TRIALS:,} trials over {MANY_SLOTS:,} slots"
+    show(title, [{"scheduler": name, "seconds": taken} for name, taken in seconds.items()], result, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

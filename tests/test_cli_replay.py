@@ -1,0 +1,64 @@
+"""`study replay` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.analysis.grids import table
+from tests.conftest import TINY
+from tests.test_cli import study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    table().to_csv(tmp_path / "curves.csv", index=False)
+    table().rename(columns={"val_accuracy": "acc"}).to_csv(tmp_path / "wrong.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing.csv"], "study: nothing.csv: no such file"),
+        (["curves.csv", "--scheduler", "frontier_ahsa"], "(did you mean frontier_asha?)"),
+        (["curves.csv", "--scheduler", ""], "--scheduler: names none"),
+        (["curves.csv", "--seeds", "4"], "--seeds: curves.csv has 3 seeds"),
+        (["wrong.csv"], "wrong.csv: val_accuracy: column is missing"),
+        (["."], "study: .: no study here"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], says: str) -> None:
+    done = study(folder, "replay", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_table_is_replayed_to_a_table_and_an_object(folder: Path) -> None:
+    done = study(folder, "replay", "curves.csv", "--scheduler", "grid,frontier_asha:quick", "--shuffles", "7", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["shuffles"], told["seeds"], told["held_back"], told["batch_sizes"]) == (7, 1, 2, 3)
+    grid, quick = told["schedulers"]
+    assert (grid["scheduler"], grid["cost_fraction"], grid["log_hv_mean"]) == ("grid", 1.0, 1.0)
+    assert (quick["scheduler"], quick["profile"]) == ("frontier_asha", "quick")
+    assert quick["cost_fraction"] < 1
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "wrong.csv"]
+
+
+def test_a_study_run_as_a_grid_is_replayed_into_its_report(tmp_path: Path) -> None:
+    changes = {"scheduler": {"kind": "grid"}, "search": {"lr": [0.05, 0.2], "seeds": 2}, "confirm": {"seeds": 1}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | changes))
+    ran = study(tmp_path, "run", "tiny", "--out", "s")
+    assert ran.returncode == 0, ran.stderr
+    done = study(tmp_path, "replay", "s", "--shuffles", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["trials"], told["seeds"], told["held_back"]) == (2 * 2, 1, 1)
+    assert json.loads((tmp_path / "s" / "report" / "replay.json").read_text()) == told
+    assert (tmp_path / "s" / "report" / "replay.html").stat().st_size > 1_000_000
