@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, stdtrit
 
+from study.analysis.arrays import Flags, Floats
 from study.analysis.lawcheck import misfits
-from study.analysis.pooling import Flags, Floats
 
 _BEYOND = math.log(1000)  # how far outside the batch sizes run B_crit is looked for
 _GRID = 400
@@ -164,7 +164,8 @@ def _zoom(x: Floats, y: Floats, censored: Flags, slack: float) -> tuple[_Profile
 
 def _ratio(profile: _Profile, n: int) -> Floats:
     """How many times the smallest residual sum of squares each candidate has, or what is equally unlikely."""
-    return np.exp(2 * (profile.log_likelihood.max() - profile.log_likelihood) / n)
+    behind = 2 * (profile.log_likelihood.max() - profile.log_likelihood) / n
+    return np.exp(np.minimum(behind, 50))  # a bound far on the wrong side overflows
 
 
 def _intervals(profile: _Profile, limit: float, n: int) -> list[tuple[float, float]]:

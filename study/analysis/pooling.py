@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from study.analysis.arrays import Floats
 
 _POOL_FROM = 4  # a line and a spread around it need more than three configurations
 _SPREADS = np.concatenate(
