@@ -7,14 +7,14 @@ from dataclasses import asdict
 
 from study.analysis.recommend import Expected, Interval, Limits, Miss, Recommendation, Trade
 from study.analysis.records import Point, Summary
-from study.report.words import NOTHING, Unit, cost_unit, number, percent
+from study.report.words import Unit, cost_unit, number, percent
 
 _LIMITS = {
     "max_usd": ("usd", "costs {} USD", "at most {} USD"),
     "max_device_hours": ("device_h", "takes {} device-hours", "at most {} device-hours"),
     "min_accuracy": ("quality", "reaches {}", "at least {}"),
     "deadline_h": ("wall_h", "takes {} hours", "at most {} hours"),
-    "gpus": ("gpus", "needs {} ranks", "at most {} ranks"),
+    "gpus": ("gpus", "needs {} GPUs or ranks", "at most {}"),
     "max_latency_ms": ("latency_ms", "answers in {} ms", "at most {} ms"),
 }
 
@@ -71,7 +71,8 @@ def _asked(limits: Limits) -> str:
 
 def _miss(miss: Miss) -> str:
     _, says, allows = _LIMITS[miss.limit]
-    return f"{says.format(_value(miss.limit, miss.value))} where {allows.format(_value(miss.limit, miss.allowed))} is asked"
+    has, allowed = _value(miss.limit, miss.value), _value(miss.limit, miss.allowed)
+    return f"{says.format(has)} where {allows.format(allowed)} is asked for"
 
 
 def _value(limit: str, value: float | None) -> str:
@@ -107,9 +108,10 @@ def _signed(ci: Interval | None, scale: float) -> str:
 
 
 def _frugal(found: Recommendation, unit: Unit) -> str:
-    margin = f"by {100 * found.margin:g} points or more"
+    best, margin = found.best.label, f"{100 * found.margin:g} point{'' if found.margin == 0.01 else 's'} of accuracy"
     if found.cheapest_not_worse is None:
         return "With one seed somewhere, nothing can be shown to be as good as the best."
-    if found.cheapest_not_worse.label == found.best.label:
-        return f"No cheaper configuration is shown not to be worse than the best, {found.best.label}, {margin}."
-    return f"The cheapest shown not to be worse than the best ({found.best.label}) {margin}: {_place(found.cheapest_not_worse, unit)}."
+    if found.cheapest_not_worse.label == best:
+        return f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}."
+    frugal = _place(found.cheapest_not_worse, unit)
+    return f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}."
