@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -28,6 +29,7 @@ class CurvePoint:
     val_accuracy: float
     samples_per_s: float  # of the interval that ends here, training time only
     device_seconds: float  # cumulative: ranks x (training + validation)
+    probes: Mapping[str, float]  # further measurements, by name
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class TrialRecord:
 
     trial_id: str
     phase: str  # "search" or "confirm"
+    variant: str  # "" where the study has none
     batch_size: int
     world_size: int
     micro_batch: int
@@ -66,6 +69,7 @@ class TrialRecord:
 class Point:
     """A batch size on a number of ranks, at its chosen rate, over the confirm seeds that completed."""
 
+    variant: str  # "" where the study has none
     batch_size: int
     lr: float
     world_size: int

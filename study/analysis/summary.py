@@ -16,7 +16,9 @@ from study.analysis.stopping import stopping
 from study.analysis.trials import trial_records
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyRow
 from study.pareto.fronts import hypervolume, on_coarse_front
-from study.plan.trials import Plan
+from study.plan.trials import Cell, Plan
+
+Key = tuple[int, str, int]  # world size, variant, batch size: the order of points
 
 
 def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
@@ -52,10 +54,10 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
 
 
 def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float) -> tuple[Point, ...]:
-    confirm: dict[tuple[int, int], list[TrialRecord]] = defaultdict(list)
-    search: dict[tuple[int, int], list[Cost]] = defaultdict(list)
+    confirm: dict[Key, list[TrialRecord]] = defaultdict(list)
+    search: dict[Key, list[Cost]] = defaultdict(list)
     for trial in trials:
-        key = (trial.world_size, trial.batch_size)
+        key = _key(trial)
         if trial.phase == "confirm":
             confirm[key].append(trial)
         else:
@@ -71,12 +73,17 @@ def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float) -> 
     return tuple(replace(draft, on_frontier=bool(member)) for draft, member in zip(drafts, front, strict=True))
 
 
+def _key(of: TrialRecord | Point) -> Key:
+    return of.world_size, of.variant, of.batch_size
+
+
 def _point(done: list[TrialRecord], n_censored: int, search: list[Cost]) -> Point:
     """A configuration over its seeds; whether it is on the frontier depends on the others."""
     first = done[0]
     finals = [trial.final_val_accuracy for trial in done if trial.final_val_accuracy is not None]
     tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
     return Point(
+        variant=first.variant,
         batch_size=first.batch_size,
         lr=first.lr,
         world_size=first.world_size,
@@ -150,8 +157,9 @@ def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
     over = [trial for trial in trials if trial.phase == "search" and trial.outcome is not None]
     hopeless = 0
     for cell in plan.cells:
-        outcomes = [t.outcome for t in over if (t.batch_size, t.world_size) == (cell.batch_size, cell.world_size)]
-        if plan.search and len(outcomes) == len(plan.rates()) and not {"completed", "stopped"} & set(outcomes):
+        searched = sum(spec.cell == cell for spec in plan.search)
+        outcomes = [t.outcome for t in over if Cell(t.batch_size, t.world_size, t.variant) == cell]
+        if searched and len(outcomes) == searched and not {"completed", "stopped"} & set(outcomes):
             hopeless += plan.config.confirm.seeds
     return len(plan.search) + plan.n_confirm - hopeless
 
@@ -169,10 +177,8 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
-    missing = {(cell.batch_size, cell.world_size) for cell in plan.cells} - {
-        (p.batch_size, p.world_size) for p in points
-    }
+    missing = {(cell.world_size, cell.variant, cell.batch_size) for cell in plan.cells} - {_key(p) for p in points}
     if over >= planned and missing:
-        listed = ", ".join(f"batch {b} on {w} rank(s)" for b, w in sorted(missing))
+        listed = ", ".join(f"{v} batch {b} on {w} rank(s)".strip() for w, v, b in sorted(missing))
         notes.append(f"No completed confirm trial for {listed}.")
     return tuple(notes)

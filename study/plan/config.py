@@ -5,6 +5,7 @@ The field descriptions are the reference: `study init` writes them into a commen
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -13,6 +14,7 @@ Metric = Literal["billed_device_h", "billed_gpu_h", "usd"]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._]{0,39}$")]
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
@@ -142,10 +144,23 @@ class Schedule(Section):
 
 
 class Budget(Section):
-    """How long each trial trains: the same epochs, or the same updates, at every batch size."""
+    """How long each trial trains: the same epochs, or the same updates, at every batch size, or until it is good."""
 
     epochs: PositiveInt | None = Field(None, description="passes over the training set")
     updates: PositiveInt | None = Field(None, description="optimizer steps")
+    regime_batch: PositiveInt | None = Field(
+        None, description="regime adaptation: epochs x B / this, so that every batch has the updates of this one"
+    )
+    device_seconds: PositiveFloat | None = Field(
+        None,
+        description="a trial also ends at the first report past so many ranks x seconds of train and validate",
+    )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="a trial also ends at the first report with this validation accuracy"
+    )
+    target_train_loss: PositiveFloat | None = Field(
+        None, description="a trial also ends at the first report with this training loss or less"
+    )
     report_every_updates: PositiveInt | None = Field(
         None, description="updates between validations; one epoch when left out"
     )
@@ -154,7 +169,28 @@ class Budget(Section):
     def _one_unit(self) -> Budget:
         if (self.epochs is None) == (self.updates is None):
             raise ValueError("give exactly one of epochs and updates")
+        if self.regime_batch is not None and self.epochs is None:
+            raise ValueError("regime_batch goes with epochs: updates are the same for every batch size anyway")
         return self
+
+
+class Growth(Section):
+    """A batch that grows where a step schedule would divide the rate; past the largest, the rate is divided."""
+
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(
+        description="shares of the epochs at which the batch is multiplied, or the rate divided"
+    )
+    factor: int = Field(2, ge=2, description="by how much")
+    largest_batch: PositiveInt = Field(description="the batch does not grow past it; the first batch: only decay")
+
+
+class Probes(Section):
+    """What else to measure in confirm trials; its time is booked to the phase probe, not to samples per second."""
+
+    noise_scale: bool = Field(False, description="gradient noise scale, at every report")
+    sharpness: bool = Field(False, description="Keskar's sharpness of the minimum, at the end")
+    curvature: bool = Field(False, description="largest eigenvalue of the training loss's Hessian, at the end")
+    serving: bool = Field(False, description="predictions a second and their latency by request batch, at the end")
 
 
 class FrontierAsha(Section):
@@ -278,6 +314,14 @@ class StudyConfig(Section):
     optimizer: Optimizer = Field(default_factory=Optimizer, description="optimizer")
     schedule: Schedule = Field(default_factory=Schedule, description="learning-rate schedule")
     budget: Budget = Field(description="length of a trial")
+    growth: Growth | None = Field(None, description="batches that grow during a trial")
+    ghost_batch: PositiveInt | None = Field(
+        None, description="batch norm over ghost batches of this size; over the micro batch when left out"
+    )
+    probes: Probes = Field(default_factory=Probes, description="further measurements")
+    variants: dict[VariantName, dict[str, Any]] = Field(
+        default_factory=dict, description="name: keys that it changes; each is searched and confirmed like a study"
+    )
     scheduler: Scheduler = Field(default_factory=FrontierAsha, description="early stopping of search trials")
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
     hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
@@ -293,4 +337,36 @@ class StudyConfig(Section):
             raise ValueError("report.cost is usd, but price.usd_per_device_hour is not given")
         if self.report.cost == "billed_gpu_h" and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
+        if self.growth is not None:
+            if self.budget.epochs is None or self.budget.regime_batch is not None:
+                raise ValueError("growth needs budget.epochs, without regime_batch")
+            if self.schedule.kind != "constant":
+                raise ValueError("growth sets the course of the rate: schedule.kind must be constant")
+        for name, changes in self.variants.items():
+            for key in changes:
+                if key not in VARIABLE:
+                    raise ValueError(f"variants.{name}.{key} cannot vary; allowed: {', '.join(VARIABLE)}")
         return self
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The variants; one without a name where none are given."""
+        return tuple(self.variants) or ("",)
+
+    def variant(self, name: str) -> StudyConfig:
+        """The study that one variant means. Raises pydantic's ValidationError."""
+        if not name:
+            return self
+        plain = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
+        return StudyConfig.model_validate_json(json.dumps(merged(plain, self.variants[name])))
+
+
+# The rest says how the study is run and shown, once for all variants.
+VARIABLE = ("batch_sizes", "search", "optimizer", "schedule", "budget", "growth", "ghost_batch", "workload")
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """`changes` over `base`, key by key where both are mappings."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
+    return changes
