@@ -12,10 +12,11 @@ from rich.console import Console
 from study.cluster.connect import this_machine
 from study.ledger.store import LedgerError
 from study.plan.capacity import check_capacity
-from study.plan.config import Custom, Price
+from study.plan.config import Custom
 from study.plan.errors import PlanError
 from study.plan.load import load_study
 from study.plan.prices import priced
+from study.plan.reporting import Price
 from study.plan.trials import Plan, make_plan
 from study.workloads.custom import import_class
 

@@ -67,6 +67,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "frontiers": {axis: asdict(frontier) for axis, frontier in summary.frontiers.items()},
         "critical_batch": asdict(summary.critical.fit) if summary.critical else None,
         "critical": asdict(summary.critical) if summary.critical else None,
+        "other_criticals": [asdict(critical) for critical in summary.other_criticals],
         "critical_missing": summary.critical_missing,
         "noise_scale": summary.noise_scale,
         "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,

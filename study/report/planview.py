@@ -45,7 +45,7 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
     ):
         table.add_column(name, justify="right")
     for cell in plan.cells:
-        spec = plan.confirm_trials(cell, plan.rates()[0])[0]
+        spec = plan.confirm_trials(cell, plan.rates(cell)[0])[0]
         pace = paces.get(cell)
         table.add_row(
             str(cell.batch_size),
@@ -83,7 +83,7 @@ def _trials(plan: Plan) -> Table:
     for spec in plan.search:
         _add(table, spec, f"{spec.lr:.4g}")
     for cell in plan.cells:
-        for spec in plan.confirm_trials(cell, plan.rates()[0]):
+        for spec in plan.confirm_trials(cell, plan.rates(cell)[0]):
             _add(table, spec, "chosen" if plan.search else f"{spec.lr:.4g}")
     return table
 

@@ -77,7 +77,7 @@ class EmbeddedJob:
         self.module = Classifier(build_model(config, splits))
         self.batches_on_device = place.device == "cpu"
         done = resumed.updates if resumed else 0
-        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed, spec.total_updates, done)
+        self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
         shard = (place.rank, place.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
@@ -132,7 +132,7 @@ class CustomJob:
             return loader
         self.loader = Replayable(loader, self.batches_an_epoch)
         if self.resumed is not None:
-            done = self.resumed.updates * self.spec.batch.accumulation
+            done = self.spec.micro_batches_at(self.resumed.updates)
             # At the end of an epoch, Lightning first wants to see that nothing is left of it.
             skip = (done - 1) % self.batches_an_epoch + 1
             self.loader.go_on(skip, self.resumed.rank["data"], self.resumed.rank["generators"])

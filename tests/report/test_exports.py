@@ -20,6 +20,7 @@ from study.report.exports import FORMATS, write_report
 POINT_KEYS = {
     "cost_ci",
     "p_on_front",
+    "variant",
     "batch_size",
     "lr",
     "world_size",
@@ -42,6 +43,7 @@ SUMMARY_KEYS = {
     "critical",
     "critical_batch",
     "critical_missing",
+    "other_criticals",
     "frontiers",
     "hypervolume_ci",
     "noise_scale",
