@@ -85,3 +85,20 @@ def asha_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
         hardware={"world_size": 2},
     )
     return run_for_real(config, tmp_path_factory.mktemp("asha"))
+
+
+FRONTIER: dict[str, Any] = {
+    "batch_sizes": [16, 64, 256],
+    "search": {"lr": [0.2, 0.1, 0.02, 0.005, 0.002, 0.001]},
+    "budget": {"epochs": 9},
+    "confirm": {"seeds": 1},
+    "hardware": {"world_size": 2},
+    "scheduler": {"kind": "frontier_asha"},
+}
+
+
+@pytest.fixture(scope="session")
+def frontier_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search that halves within each batch size, some stopped trials audited, on two ranks."""
+    config = make_config(**FRONTIER | {"scheduler": {"kind": "frontier_asha", "audit": 0.3}})
+    return run_for_real(config, tmp_path_factory.mktemp("frontier"))

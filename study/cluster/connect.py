@@ -28,6 +28,8 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # How many trials wait for their groups is bounded by what we hand out.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joined = ray.is_initialized()
@@ -44,14 +46,17 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise PlanError(f"--address {address}: {str(error).splitlines()[0]}") from None
     try:
-        yield tuple(
-            Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
-            for node in ray.nodes()
-            if node["Alive"]
-        )
+        yield alive_nodes()
     finally:
         if not joined:
             ray.shutdown()
+
+
+def alive_nodes() -> tuple[Node, ...]:
+    """The nodes that the cluster has now, as if empty."""
+    return tuple(
+        Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]
+    )
 
 
 def _refuse_silence(address: str) -> None:

@@ -128,15 +128,15 @@ class Ledger:
             os.fsync(file.fileno())
         return f"{contents.damage}; kept in {side.name}"
 
-    def append(self, *rows: AnyRow) -> None:
-        """Write rows and return when they are on disk.
+    def append(self, *rows: AnyRow, durable: bool = True) -> None:
+        """Write rows and return when they are on disk; if not `durable`, they will be with the next that are.
 
         Raises LedgerError if the disk refuses; what was written of them is cut off again.
         """
-        self._append(rows)
+        self._append(rows, durable)
         self.rows.extend(rows)
 
-    def _append(self, rows: Sequence[AnyRow]) -> None:
+    def _append(self, rows: Sequence[AnyRow], durable: bool) -> None:
         data = b"".join(encode(row) for row in rows)
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)
@@ -146,7 +146,8 @@ class Ledger:
             written = self._file.write(data)
             if written != len(data):
                 raise OSError(28, "No space left on device")
-            os.fsync(self._file.fileno())
+            if durable:
+                os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(before)
             raise LedgerError(f"{self.path}: {error.strerror}") from error

@@ -106,12 +106,13 @@ class Progress:
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
         return [trial_id for trial_id in dropped if trial_id not in self.ends and trial_id not in self.audited]
 
-    def hand_out(self) -> Assignment | None:
-        """What to run next; None while there is nothing, or nothing until something that runs is over."""
+    def hand_out(self, ranks: int) -> Assignment | None:
+        """What to run next on a cluster that holds so many ranks; None while there is nothing for it to do."""
         for world_size in self._policies:
             if self._finished(world_size):
                 continue
-            spec = self._next(world_size)
+            full = len(self._out) >= max(ranks // world_size, 1)
+            spec = None if full else self._next(world_size)
             if spec is None:
                 return None
             self._out.add(spec.trial_id)

@@ -57,7 +57,7 @@ class Recorder(tune.Callback):
         """What every row starts with."""
         return {"at_s": self.now(), "written": datetime.now(timezone.utc).isoformat(timespec="milliseconds")}
 
-    def write(self, *rows: AnyRow) -> None:
+    def write(self, *rows: AnyRow, durable: bool = True) -> None:
         """Append, then let everyone know.
 
         Tune takes an exception for the trial's fault here and there, so the first is kept: nothing is written after
@@ -67,7 +67,7 @@ class Recorder(tune.Callback):
             raise self.failure
         try:
             if rows:
-                self._ledger.append(*rows)
+                self._ledger.append(*rows, durable=durable)
             for row in rows:
                 self._progress.follow(row)
                 self._observe(row)
@@ -116,7 +116,8 @@ class Recorder(tune.Callback):
                 samples_per_s=report.samples_per_s,
                 device_seconds=spec.batch.world_size * worked_s + sum(row.device_seconds for row in before),
                 phases_s=report.phases_s,
-            )
+            ),
+            durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
         decision: Decision = "stop" if result["over"] else self._progress.verdict(spec.trial_id)
         if decision == "pause":

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.cluster.connect import alive_nodes
+from study.plan.capacity import ranks_that_fit
 from study.tuning.leases import GroupRequest
 from study.tuning.policies import METRIC, MODE
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
 from study.tuning.shelf import Shelf
 
+ASK_EVERY_S = 1.0
 MANY = 1_000_000  # groups: as many as there are
 
 
@@ -23,12 +28,13 @@ class Attempts(Searcher):
     def __init__(self, progress: Progress, shelf: Shelf) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self.progress, self.shelf = progress, shelf
+        self._fit, self._asked_s = 0, -math.inf
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next attempt, None while there is none, FINISHED after the last."""
         if self.progress.finished:
             return str(Searcher.FINISHED)
-        assignment = self.progress.hand_out()
+        assignment = self.progress.hand_out(self._ranks_that_fit())
         if assignment is None:
             return None
         snapshot = self.shelf.find(assignment.spec.trial_id, assignment.from_updates)
@@ -38,6 +44,13 @@ class Attempts(Searcher):
             "snapshot": snapshot,
             "from_updates": assignment.from_updates if snapshot else 0,
         }
+
+    def _ranks_that_fit(self) -> int:
+        """How many ranks the cluster holds, as of a second ago: nodes come and go."""
+        if time.monotonic() - self._asked_s > ASK_EVERY_S:
+            self._fit = ranks_that_fit(alive_nodes(), self.progress.plan.config.hardware)
+            self._asked_s = time.monotonic()
+        return self._fit
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The ledger knows."""
@@ -63,9 +76,11 @@ class Verdicts(FIFOScheduler):
         return str(TrialScheduler.CONTINUE if on else TrialScheduler.STOP)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Called at every turn of Tune's loop."""
+        """Called at every turn of Tune's loop. None: pending trials start in their order, each in an idle group or
+        one of its own. A trial that is named here takes an idle group, and the one that was starting for it is lost.
+        """
         self._keep_groups(tune_controller)
-        return super().choose_trial_to_run(tune_controller)
+        return None
 
     def _keep_groups(self, controller: Any) -> None:
         """Keep every idle group while there may yet be work for it, and none longer.

@@ -8,7 +8,7 @@ from study.plan.capacity import Node, check_capacity, ranks_that_fit
 from study.plan.config import Hardware, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.estimate import Pace, most_device_h
-from study.plan.trials import Cell, make_plan, rung_levels
+from study.plan.trials import Cell, in_unit, make_plan, whole_in_unit
 
 Make = Callable[..., StudyConfig]
 
@@ -51,9 +51,30 @@ def test_budget_in_updates_is_the_same_for_all(config: Make) -> None:
     assert {spec.total_updates for spec in plan.search} == {100}
 
 
-def test_rungs_are_eta_apart_and_below_the_end(config: Make) -> None:
-    made = config(budget={"epochs": 27}, scheduler={"kind": "asha", "grace": 1, "eta": 3})
-    assert rung_levels(made, make_plan(made).search[0]) == (1, 3, 9)
+@pytest.mark.parametrize(
+    ("unit", "half", "whole"), [("epochs", 1.5, 3), ("updates", 72, 144), ("samples", 72 * 16, 144 * 16)]
+)
+def test_lengths_in_the_unit_of_the_rungs(config: Make, unit: str, half: float, whole: float) -> None:
+    made = config(scheduler={"kind": "asha", "unit": unit})
+    spec = make_plan(made).search[0]
+    assert (spec.batch.global_batch, spec.total_updates) == (16, 144)
+    assert in_unit(made.scheduler, spec, 72, device_seconds=5.0) == half
+    assert whole_in_unit(made.scheduler, spec) == whole
+
+
+def test_rungs_in_device_seconds_follow_the_clock(config: Make) -> None:
+    made = config(scheduler={"kind": "asha", "unit": "device_seconds", "max_device_seconds": 60})
+    spec = make_plan(made).search[0]
+    assert in_unit(made.scheduler, spec, 72, device_seconds=5.0) == 5.0
+    assert whole_in_unit(made.scheduler, spec) == 60
+
+
+def test_confirm_seeds_are_ones_the_search_has_not_seen(config: Make) -> None:
+    plan = make_plan(config(search={"lr": [0.05, 0.2], "seeds": 3}))
+    assert len(plan.search) == 2 * 2 * 3
+    assert {spec.seed for spec in plan.search} == {(0, 0), (0, 1), (0, 2)}
+    assert {spec.seed for spec in plan.confirm_trials(plan.cells[0], 0.05)} == {(0, 3), (0, 4)}
+    assert len({spec.trial_id for spec in plan.search}) == 12
 
 
 def test_grace_past_the_end_is_refused(config: Make) -> None:

@@ -37,6 +37,7 @@ POINT_KEYS = {
     "on_frontier",
 }
 SUMMARY_KEYS = {
+    "stopping",
     "protocol_version",
     "study",
     "cost_axis",

@@ -97,25 +97,28 @@ def test_the_summary_charges_every_device_second_once(asha_run: Run) -> None:
     assert summary.notes == ("Only 2 seed(s) behind some points: differences may be noise.",)
 
 
-def test_groups_are_handed_on_and_not_rebuilt(asha_run: Run) -> None:
-    # Four CPUs hold two groups of two ranks.
-    assert len({row.group_id for row in asha_run.of(LeaseRow)}) <= 3
+def test_groups_are_handed_on_and_not_rebuilt(asha_run: Run, frontier_run: Run) -> None:
+    # Four CPUs hold two groups of two ranks: one set-up a slot.
+    assert len({row.group_id for row in asha_run.of(LeaseRow)}) == 2
+    assert len({row.group_id for row in frontier_run.of(LeaseRow)}) == 2
 
 
-def rank_pids() -> list[int]:
-    """Processes of rank actors on this machine."""
+def rank_pids() -> set[int]:
+    """Processes of rank actors on this test session's own Ray."""
     import psutil
 
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if "RankActor" in " ".join(p.info["cmdline"] or ())]
+    ours = psutil.Process().children(recursive=True)
+    return {process.pid for process in ours if "RankActor" in " ".join(process.cmdline())}
 
 
 def test_a_killed_rank_is_another_attempt_and_billed(local_ray: None, tmp_path: Path) -> None:
     killed: list[str] = []
+    others = rank_pids()  # of studies before, on their way out
 
     def kill_once(row: AnyRow) -> None:
         if isinstance(row, ReportRow) and not killed:
             killed.append(row.trial_id)
-            os.kill(rank_pids()[-1], signal.SIGKILL)
+            os.kill((rank_pids() - others).pop(), signal.SIGKILL)
 
     config = make_config(batch_sizes=[16], search={"lr": [0.1]}, confirm={"seeds": 1}, hardware={"world_size": 2})
     run = run_for_real(config, tmp_path, kill_once)
@@ -180,7 +183,13 @@ class Interrupted(Exception):
 
 
 def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None, tmp_path: Path) -> None:
-    config = make_config(batch_sizes=[16, 64], search={"lr": [0.1, 0.3]}, confirm={"seeds": 1}, budget={"epochs": 2})
+    config = make_config(
+        batch_sizes=[16, 64],
+        search={"lr": [0.1, 0.3]},
+        confirm={"seeds": 1},
+        budget={"epochs": 2},
+        hardware={"world_size": 2},
+    )
     plan = make_plan(config)
     ended: list[str] = []
 
@@ -198,7 +207,13 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
     with pytest.raises(LedgerError, match="holds a study already"):
         run_study(plan, tmp_path, "local", None, lambda row: None)
     changed = make_plan(
-        make_config(batch_sizes=[16, 64], search={"lr": [0.1, 0.4]}, confirm={"seeds": 1}, budget={"epochs": 2})
+        make_config(
+            batch_sizes=[16, 64],
+            search={"lr": [0.1, 0.4]},
+            confirm={"seeds": 1},
+            budget={"epochs": 2},
+            hardware={"world_size": 2},
+        )
     )
     with pytest.raises(LedgerError, match=r"another config; changed: search.lr"):
         resume_study(changed, tmp_path, "local", None, lambda row: None)

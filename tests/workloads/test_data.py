@@ -47,33 +47,38 @@ def part(n: int) -> Part:
     accumulation=st.sampled_from([1, 2, 4]),
     micro=st.integers(1, 4),
     extra=st.integers(0, 20),
-    epoch=st.integers(0, 3),
+    total=st.integers(1, 10),
+    done=st.integers(0, 10),
 )
 def test_an_update_sees_the_same_samples_however_it_is_split(
-    world: int, accumulation: int, micro: int, extra: int, epoch: int
+    world: int, accumulation: int, micro: int, extra: int, total: int, done: int
 ) -> None:
     batch = world * accumulation * micro
     data = part(3 * batch + extra)
-    whole = TrainBatches(data, BatchPlan(batch, 1, batch, 1), 0, seed=(1, 2))
-    ranks = [TrainBatches(data, BatchPlan(batch, world, micro, accumulation), r, seed=(1, 2)) for r in range(world)]
-    for loader in (whole, *ranks):
-        loader.epoch = epoch
+    whole = list(TrainBatches(data, BatchPlan(batch, 1, batch, 1), 0, (1, 2), total))
+    ranks = [TrainBatches(data, BatchPlan(batch, world, micro, accumulation), r, (1, 2), total) for r in range(world)]
     split = [list(loader) for loader in ranks]
+    assert len(whole) == total
     for update, (_, expected) in enumerate(whole):
         micro_batches = slice(update * accumulation, (update + 1) * accumulation)
         seen = torch.cat([y for loader in split for _, y in loader[micro_batches]])
         assert sorted(seen.tolist()) == sorted(expected.tolist())
     # Within an epoch no sample comes twice, and no more than a batch is dropped.
-    everything = torch.cat([y for loader in split for _, y in loader])
-    assert len(set(everything.tolist())) == len(everything) == len(data) // batch * batch
-    assert all(len(loader) == len(list(loader)) for loader in ranks)
+    an_epoch = len(data) // batch
+    for first in range(0, total, an_epoch):
+        seen = torch.cat([y for _, y in whole[first : first + an_epoch]])
+        assert len(set(seen.tolist())) == len(seen)
+    assert all(len(loader) == len(batches) for loader, batches in zip(ranks, split, strict=True))
+    # What is left of a trial is what it would have seen.
+    left = list(TrainBatches(data, BatchPlan(batch, 1, batch, 1), 0, (1, 2), total, min(done, total)))
+    assert [y.tolist() for _, y in left] == [y.tolist() for _, y in whole[min(done, total) :]]
 
 
 def test_epochs_and_seeds_have_permutations_of_their_own() -> None:
     data = part(64)
 
     def order(seed: tuple[int, int], epoch: int) -> list[int]:
-        return TrainBatches(data, BatchPlan(64, 1, 64, 1), 0, seed).indices(epoch).flatten().tolist()
+        return TrainBatches(data, BatchPlan(64, 1, 64, 1), 0, seed, 9).indices(epoch).flatten().tolist()
 
     orders = [order((0, 0), 0), order((0, 0), 1), order((0, 1), 0), order((1, 0), 0)]
     assert len({tuple(o) for o in orders}) == 4

@@ -1,0 +1,196 @@
+"""Which configuration to choose under limits of money, time, hardware and accuracy, and what the next one trades."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from study.analysis.hypotheses import LEVEL, holm, welch
+from study.analysis.samples import Sample, mean_interval
+from study.pareto.fronts import on_front
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration and what is known of it, as means over seeds; None is not known, and meets no limit on it."""
+
+    sample: Sample
+    usd: float | None = None
+    device_h: float | None = None
+    wall_h: float | None = None
+    gpus: int | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the user can live with; None is no limit."""
+
+    max_usd: float | None = None
+    max_device_hours: float | None = None
+    min_accuracy: float | None = None  # in the unit of quality
+    deadline_h: float | None = None
+    gpus: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """One limit that a configuration does not meet."""
+
+    limit: str  # the field of Limits
+    allowed: float
+    value: float | None  # None if not known
+
+    @property
+    def by(self) -> float:
+        """How far off, as a share of what is allowed; infinite if not known."""
+        if self.value is None:
+            return math.inf
+        return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A configuration with what it is expected to cost and reach: means and 95% intervals, None for one seed."""
+
+    label: str
+    cost: float
+    cost_ci: Interval | None
+    quality: float
+    quality_ci: Interval | None
+    misses: tuple[Miss, ...]  # empty if it meets every limit
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What the other configuration has over the chosen one: differences and their 95% intervals (Welch)."""
+
+    other: Expected
+    cost: float  # positive is dearer
+    cost_ci: Interval | None
+    quality: float  # positive is better
+    quality_ci: Interval | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer. `choice` is None if no configuration meets the limits; `nearest_miss` is then the closest."""
+
+    choice: Expected | None
+    aim: str  # "cheapest" where an accuracy was asked for, else "best"
+    runner_up: Trade | None
+    nearest_miss: Expected | None
+    best: Expected  # of all configurations, whatever the limits
+    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
+    margin: float  # that "not worse" allows, in the unit of quality
+
+
+def recommend(candidates: Sequence[Candidate], limits: Limits, margin: float) -> Recommendation:
+    """The cheapest configuration that meets the limits if they ask for an accuracy, else the best one that does.
+
+    Limits are held against means. The runner-up is the next best by the same aim among those that meet the limits and,
+    if there are any, are not dominated. Raises ValueError without candidates.
+    """
+    if not candidates:
+        raise ValueError("nothing to choose from")
+    cheapest = limits.min_accuracy is not None
+    ranked = sorted(candidates, key=lambda c: _rank(c.sample, cheapest))
+    fit = [candidate for candidate in ranked if not misses(candidate, limits)]
+    best = min(candidates, key=lambda c: _rank(c.sample, cheapest=False))
+    frugal = cheapest_not_worse([c.sample for c in candidates], margin)
+    return Recommendation(
+        choice=_expected(fit[0], limits) if fit else None,
+        aim="cheapest" if cheapest else "best",
+        runner_up=_runner_up(fit, limits),
+        nearest_miss=None if fit else _expected(min(ranked, key=lambda c: _distance(c, limits)), limits),
+        best=_expected(best, limits),
+        cheapest_not_worse=None if frugal is None else _expected(candidates[frugal], limits),
+        margin=margin,
+    )
+
+
+def misses(candidate: Candidate, limits: Limits) -> tuple[Miss, ...]:
+    """The limits that a configuration does not meet."""
+    upper = {
+        "max_usd": (limits.max_usd, candidate.usd),
+        "max_device_hours": (limits.max_device_hours, candidate.device_h),
+        "deadline_h": (limits.deadline_h, candidate.wall_h),
+        "gpus": (limits.gpus, candidate.gpus),
+        "max_latency_ms": (limits.max_latency_ms, candidate.latency_ms),
+    }
+    found = [
+        Miss(name, allowed, value)
+        for name, (allowed, value) in upper.items()
+        if allowed is not None and (value is None or value > allowed)
+    ]
+    quality = candidate.sample.mean_quality
+    if limits.min_accuracy is not None and quality < limits.min_accuracy:
+        found.append(Miss("min_accuracy", limits.min_accuracy, quality))
+    return tuple(found)
+
+
+def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
+    """Index of the cheapest configuration shown to be less than `margin` worse than the best; None with a single seed.
+
+    One-sided Welch t of each against the one with the best mean, at 2.5%, Holm-corrected. Without enough seeds to show
+    it, the best itself is the answer: not to be shown worse is no evidence of being as good.
+    """
+    if not samples or min(s.n_seeds for s in samples) < 2:
+        return None
+    best = min(range(len(samples)), key=lambda i: _rank(samples[i], cheapest=False))
+    others = [i for i, s in enumerate(samples) if s.mean_cost < samples[best].mean_cost]
+    p_values = []
+    for i in others:
+        lag = welch(samples[best].quality, samples[i].quality)
+        if lag.standard_error > 0:
+            p_values.append(lag.p_below(margin))
+        else:
+            p_values.append(0.0 if lag.effect == 0 else 1.0)  # without a spread only the very same is as good
+    shown = [i for i, p in zip(others, holm(p_values), strict=True) if p <= LEVEL]
+    return min([*shown, best], key=lambda i: samples[i].mean_cost)
+
+
+def _rank(sample: Sample, cheapest: bool) -> tuple[float, float]:
+    """Sorts the configuration to choose to the front."""
+    by_cost, by_quality = sample.mean_cost, -sample.mean_quality
+    return (by_cost, by_quality) if cheapest else (by_quality, by_cost)
+
+
+def _distance(candidate: Candidate, limits: Limits) -> tuple[float, float]:
+    """The worst miss first, then all together."""
+    by = [miss.by for miss in misses(candidate, limits)]
+    return max(by), sum(by)
+
+
+def _runner_up(fit: Sequence[Candidate], limits: Limits) -> Trade | None:
+    if len(fit) < 2:
+        return None
+    front = on_front(np.array([(c.sample.mean_cost, c.sample.mean_quality) for c in fit]))
+    trading = [candidate for candidate, on in zip(fit[1:], front[1:], strict=True) if on]
+    other, chosen = (trading or fit[1:])[0], fit[0].sample
+    known = min(other.sample.n_seeds, chosen.n_seeds) >= 2
+    return Trade(
+        other=_expected(other, limits),
+        cost=other.sample.mean_cost - chosen.mean_cost,
+        cost_ci=welch(other.sample.cost, chosen.cost).ci if known else None,
+        quality=other.sample.mean_quality - chosen.mean_quality,
+        quality_ci=welch(other.sample.quality, chosen.quality).ci if known else None,
+    )
+
+
+def _expected(candidate: Candidate, limits: Limits) -> Expected:
+    sample = candidate.sample
+    return Expected(
+        label=sample.label,
+        cost=sample.mean_cost,
+        cost_ci=mean_interval(sample.cost),
+        quality=sample.mean_quality,
+        quality_ci=mean_interval(sample.quality),
+        misses=misses(candidate, limits),
+    )

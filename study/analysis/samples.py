@@ -1,0 +1,51 @@
+"""What was measured of one configuration: its cost and quality, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One configuration over its seeds; a lower cost and a higher quality are better.
+
+    Raises ValueError if the two axes have different numbers of seeds, none, or one that is not finite.
+    """
+
+    label: str
+    cost: tuple[float, ...]  # a value a seed, in the study's unit of cost
+    quality: tuple[float, ...]  # of the same seeds
+
+    def __post_init__(self) -> None:
+        if not self.cost or len(self.cost) != len(self.quality):
+            raise ValueError(f"{self.label}: {len(self.cost)} costs and {len(self.quality)} qualities")
+        if not np.isfinite([*self.cost, *self.quality]).all():
+            raise ValueError(f"{self.label}: costs and qualities must be finite; censor the others first")
+
+    @property
+    def n_seeds(self) -> int:
+        """How many seeds were run to the end."""
+        return len(self.cost)
+
+    @property
+    def mean_cost(self) -> float:
+        """In the study's unit of cost."""
+        return fmean(self.cost)
+
+    @property
+    def mean_quality(self) -> float:
+        """In the unit of quality, most often an accuracy between 0 and 1."""
+        return fmean(self.quality)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95, at_least: int = 2) -> tuple[float, float] | None:
+    """Student's t interval of the mean; None for fewer than `at_least` values."""
+    if len(values) < max(at_least, 2):
+        return None
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return fmean(values) - half, fmean(values) + half

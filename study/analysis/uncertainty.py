@@ -1,0 +1,106 @@
+"""A frontier with its uncertainty: who is on it, with what probability, and how much area it dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from study.analysis.arrays import Flags, Floats
+from study.analysis.pooling import draw_means
+from study.analysis.samples import Sample, mean_interval
+from study.pareto.fronts import hypervolume, on_front
+
+MIN_SEEDS = 3  # below, a spread is a guess and none is shown
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A configuration's place, and how sure it is. Intervals are 95%."""
+
+    label: str
+    n_seeds: int
+    cost: float  # mean over seeds
+    cost_ci: tuple[float, float] | None  # Student's t; None under 3 seeds
+    quality: float
+    quality_ci: tuple[float, float] | None
+    on_front: bool  # of the means
+    p_on_front: float | None  # None if any configuration has under 3 seeds
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All points, in the order given. What rests on draws is None if any configuration has under 3 seeds."""
+
+    points: tuple[FrontPoint, ...]
+    reference: tuple[float, float]  # of the hypervolume: a cost and a quality
+    hypervolume: float  # of the means
+    hypervolume_ci: tuple[float, float] | None
+    p_dominates: tuple[tuple[float, ...], ...] | None  # [i][j]: i is no dearer and no worse than j, and better in one
+
+
+def frontier(samples: Sequence[Sample], reference: tuple[float, float], n_draws: int = 2000, seed: int = 0) -> Frontier:
+    """The front of the means, and over `n_draws` plausible sets of true means (see `pooling`).
+
+    `reference` is the cost and quality that the hypervolume is measured from. The draws depend on `seed` alone.
+    Each draw's front is rebuilt, so a probability of being on the front allows for every other point's noise too.
+    """
+    means = np.array([(s.mean_cost, s.mean_quality) for s in samples]).reshape(-1, 2)
+    known = bool(samples) and min(s.n_seeds for s in samples) >= MIN_SEEDS
+    member, dominates, area = None, None, None
+    if known:
+        cost, quality = _draw(samples, means[:, 0], n_draws, np.random.default_rng(seed))
+        member, dominates = dominance(cost, quality)
+        area = np.quantile(hypervolumes(cost, quality, reference), [0.025, 0.975])
+    points = [
+        FrontPoint(
+            label=sample.label,
+            n_seeds=sample.n_seeds,
+            cost=sample.mean_cost,
+            cost_ci=mean_interval(sample.cost, at_least=MIN_SEEDS),
+            quality=sample.mean_quality,
+            quality_ci=mean_interval(sample.quality, at_least=MIN_SEEDS),
+            on_front=bool(on),
+            p_on_front=None if member is None else float(member[i]),
+        )
+        for i, (sample, on) in enumerate(zip(samples, on_front(means), strict=True))
+    ]
+    return Frontier(
+        points=tuple(points),
+        reference=reference,
+        hypervolume=hypervolume(means, reference),
+        hypervolume_ci=None if area is None else (float(area[0]), float(area[1])),
+        p_dominates=None if dominates is None else tuple(tuple(map(float, row)) for row in dominates),
+    )
+
+
+def dominance(cost: Floats, quality: Floats) -> tuple[Floats, Floats]:
+    """How often each of k points is on the front (k,), and how often i dominates j (k, k), over draws (n_draws, k)."""
+    dominated: Flags = np.zeros(cost.shape, dtype=bool)
+    often = np.empty((cost.shape[1], cost.shape[1]))
+    for i in range(cost.shape[1]):
+        c, q = cost[:, [i]], quality[:, [i]]
+        beats = (c <= cost) & (q >= quality) & ((c < cost) | (q > quality))
+        dominated |= beats
+        often[i] = beats.mean(axis=0)
+    return 1 - dominated.mean(axis=0), often
+
+
+def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) -> Floats:
+    """The hypervolume (n_draws,) of each row of points (n_draws, k), as `pareto.hypervolume` has it for one."""
+    order = np.argsort(cost, axis=1)
+    edge = np.minimum(np.take_along_axis(cost, order, axis=1), reference[0])
+    width = np.diff(edge, axis=1, append=reference[0])
+    height = np.maximum.accumulate(np.take_along_axis(quality, order, axis=1), axis=1) - reference[1]
+    return (width * np.maximum(height, 0)).sum(axis=1)
+
+
+def _draw(
+    samples: Sequence[Sample], mean_cost: Floats, n_draws: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Draws of cost and quality, each (n_draws, k). Quality may follow the order of costs, as on a true trade-off."""
+    rank = np.searchsorted(np.sort(mean_cost), mean_cost).astype(float)
+    cost = draw_means([s.cost for s in samples], None, n_draws, rng)
+    trend = rank if len(np.unique(rank)) > 1 else None
+    return cost, draw_means([s.quality for s in samples], trend, n_draws, rng)

@@ -1,0 +1,136 @@
+"""What is chosen under limits, and what is said when nothing meets them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from study.analysis.recommend import Candidate, Limits, Miss, cheapest_not_worse, misses, recommend
+from study.analysis.samples import Sample
+
+
+def candidate(label: str, cost: float, quality: float, spread: float = 0.002, **known: float) -> Candidate:
+    """Three seeds around a cost and a quality."""
+    around = (-1.0, 0.0, 1.0)
+    sample = Sample(label, tuple(cost * (1 + 0.01 * d) for d in around), tuple(quality + spread * d for d in around))
+    return Candidate(sample, **{"usd": cost, "device_h": cost / 2, **known})  # type: ignore[arg-type]
+
+
+MENU = [
+    candidate("b16", 16.0, 0.950, wall_h=4.0, gpus=1, latency_ms=5.0),
+    candidate("b64", 8.0, 0.949, wall_h=2.0, gpus=2, latency_ms=9.0),
+    candidate("b256", 4.0, 0.940, wall_h=1.0, gpus=4, latency_ms=20.0),
+    candidate("b1024", 5.0, 0.900, wall_h=0.5, gpus=8, latency_ms=60.0),  # dominated
+]
+
+
+@pytest.mark.parametrize(
+    ("limits", "choice", "runner_up"),
+    [
+        (Limits(), "b16", "b64"),
+        (Limits(max_usd=10), "b64", "b256"),
+        (Limits(max_device_hours=2.2), "b256", None),
+        (Limits(min_accuracy=0.93), "b256", "b64"),
+        (Limits(min_accuracy=0.93, max_latency_ms=10), "b64", "b16"),
+        (Limits(deadline_h=1), "b256", "b1024"),
+        (Limits(gpus=1), "b16", None),
+    ],
+)
+def test_the_choice_and_the_next_one(limits: Limits, choice: str, runner_up: str | None) -> None:
+    answer = recommend(MENU, limits, margin=0.005)
+    assert answer.choice is not None
+    assert answer.choice.label == choice
+    assert answer.choice.misses == ()
+    assert (answer.runner_up.other.label if answer.runner_up else None) == runner_up
+    assert answer.aim == ("best" if limits.min_accuracy is None else "cheapest")
+    assert answer.nearest_miss is None
+    assert answer.best.label == "b16"
+
+
+def test_what_the_runner_up_trades() -> None:
+    answer = recommend(MENU, Limits(min_accuracy=0.93), margin=0.005)
+    assert answer.choice is not None
+    assert answer.runner_up is not None
+    assert answer.choice.cost_ci == pytest.approx(stats.t.interval(0.95, 2, 4.0, 0.04 / math.sqrt(3)))
+    assert answer.runner_up.cost == pytest.approx(4.0)
+    assert answer.runner_up.quality == pytest.approx(0.009)
+    both = stats.ttest_ind((0.947, 0.949, 0.951), (0.938, 0.940, 0.942), equal_var=False).confidence_interval()
+    assert answer.runner_up.quality_ci == pytest.approx((both.low, both.high))
+
+
+def test_none_qualifies_names_the_nearest_miss() -> None:
+    answer = recommend(MENU, Limits(max_usd=3.9), margin=0.005)
+    assert (answer.choice, answer.runner_up) == (None, None)
+    assert answer.nearest_miss is not None
+    assert answer.nearest_miss.label == "b256"
+    (miss,) = answer.nearest_miss.misses
+    assert miss == Miss("max_usd", 3.9, pytest.approx(4.0))
+    assert miss.by == pytest.approx(0.1 / 3.9)
+    both = recommend(MENU, Limits(max_usd=7.9, min_accuracy=0.949), margin=0.005)
+    assert both.nearest_miss is not None
+    assert both.nearest_miss.label == "b256"  # 0.9% short of the accuracy; b64 is 1.3% over the money
+
+
+def test_what_is_not_known_meets_no_limit() -> None:
+    blank = Candidate(MENU[0].sample)
+    limits = Limits(max_usd=1e9, max_device_hours=1e9, deadline_h=1e9, gpus=99, max_latency_ms=1e9, min_accuracy=0)
+    assert {m.limit for m in misses(blank, limits)} == {
+        "max_usd", "max_device_hours", "deadline_h", "gpus", "max_latency_ms",
+    }  # fmt: skip
+    answer = recommend([blank, MENU[3]], Limits(max_latency_ms=1), margin=0.005)
+    assert answer.nearest_miss is not None
+    assert answer.nearest_miss.label == "b1024"
+
+
+def test_the_cheapest_that_is_shown_to_be_no_worse() -> None:
+    # b64 is 0.001 behind with a standard error of 0.00163: only a margin that clears this shows it.
+    assert recommend(MENU, Limits(), margin=0.02).cheapest_not_worse.label == "b256"  # type: ignore[union-attr]
+    assert recommend(MENU, Limits(), margin=0.010).cheapest_not_worse.label == "b64"  # type: ignore[union-attr]
+    assert recommend(MENU, Limits(), margin=0.001).cheapest_not_worse.label == "b16"  # type: ignore[union-attr]
+    lone = Candidate(Sample("one seed", (1.0,), (0.95,)))
+    assert recommend([*MENU, lone], Limits(), margin=0.02).cheapest_not_worse is None
+
+
+def test_without_a_spread_only_the_same_is_as_good() -> None:
+    best, same, worse = (Sample(n, (c,) * 3, (q,) * 3) for n, c, q in (("a", 9, 0.9), ("b", 5, 0.9), ("c", 1, 0.899)))
+    assert cheapest_not_worse([best, same, worse], margin=0.01) == 1
+    assert cheapest_not_worse([best, worse], margin=0.01) == 0
+
+
+def test_one_that_is_worse_by_the_margin_is_seldom_called_as_good() -> None:
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(1000):
+        best = Sample("best", (2.0,) * 4, tuple(0.9 + 0.01 * rng.standard_normal(4)))
+        cheap = [Sample(str(i), (1.0,) * 4, tuple(0.88 + 0.01 * rng.standard_normal(4))) for i in range(3)]
+        wrong += cheapest_not_worse([best, *cheap], margin=0.02) != 0
+    assert wrong / 1000 < 0.05
+
+
+menus = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=8).map(
+    lambda places: [candidate(str(i), float(c), q / 20, spread=0.0) for i, (c, q) in enumerate(places)]
+)
+
+
+@given(menus, st.integers(0, 21), st.one_of(st.none(), st.integers(0, 21).map(lambda q: q / 20)))
+def test_nothing_that_qualifies_beats_the_choice(menu: list[Candidate], usd: int, accuracy: float | None) -> None:
+    answer = recommend(menu, Limits(max_usd=usd + 1e-9, min_accuracy=accuracy), margin=0.01)
+    fit = [c for c in menu if c.sample.mean_cost <= usd + 1e-9 and c.sample.mean_quality >= (accuracy or 0)]
+    assert (answer.choice is None) == (not fit)
+    assert (answer.nearest_miss is None) == bool(fit)
+    for other in fit:
+        assert answer.choice is not None
+        dearer = other.sample.mean_cost - answer.choice.cost
+        better = other.sample.mean_quality - answer.choice.quality
+        assert not (dearer <= 0 and better >= 0 and (dearer < 0 or better > 0))  # the choice is on their front
+        assert better <= 0 if accuracy is None else dearer >= 0
+
+
+def test_nothing_to_choose_from() -> None:
+    with pytest.raises(ValueError, match="nothing to choose from"):
+        recommend([], Limits(), margin=0.01)

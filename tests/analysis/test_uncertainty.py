@@ -1,0 +1,205 @@
+"""Fronts over draws: against brute force, against moocore, and calibrated on studies whose truth is known."""
+
+from __future__ import annotations
+
+import time
+
+import moocore
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import t as student_t
+
+from study.analysis.pooling import draw_means, moderate
+from study.analysis.samples import Sample, mean_interval
+from study.analysis.uncertainty import dominance, frontier, hypervolumes
+from study.pareto.fronts import hypervolume, on_front
+
+# A coarse grid makes ties common. Axes: draw, point, (cost, quality).
+clouds = st.integers(1, 8).flatmap(lambda k: arrays(np.int64, (3, k, 2), elements=st.integers(0, 6)))
+
+
+@given(clouds)
+def test_dominance_is_what_brute_force_says(cloud: np.ndarray) -> None:
+    cost, quality = cloud[..., 0].astype(float), cloud[..., 1].astype(float)
+    member, dominates = dominance(cost, quality)
+    fronts = [on_front(draw) for draw in cloud.astype(float)]
+    assert member == pytest.approx(np.mean(fronts, axis=0))
+    for i in range(cost.shape[1]):
+        for j in range(cost.shape[1]):
+            times = sum(
+                bool(draw[i, 0] <= draw[j, 0] and draw[i, 1] >= draw[j, 1] and (draw[i] != draw[j]).any())
+                for draw in cloud
+            )
+            assert dominates[i, j] == pytest.approx(times / len(cloud))
+
+
+@given(clouds)
+def test_hypervolume_is_moocores_and_a_count_of_cells(cloud: np.ndarray) -> None:
+    reference = (5.0, 1.0)  # some points do not beat it
+    areas = hypervolumes(cloud[..., 0].astype(float), cloud[..., 1].astype(float), reference)
+    for draw, area in zip(cloud, areas, strict=True):
+        cells = sum(bool(((draw[:, 0] <= c) & (draw[:, 1] >= q + 1)).any()) for c in range(0, 5) for q in range(1, 6))
+        assert area == pytest.approx(cells)
+        theirs = moocore.hypervolume(draw.astype(float), ref=list(reference), maximise=[False, True])
+        assert area == pytest.approx(float(theirs))
+        assert area == pytest.approx(hypervolume(draw.astype(float), reference))
+
+
+def test_hypervolume_of_random_clouds_is_moocores() -> None:
+    rng = np.random.default_rng(0)
+    cost, quality = rng.random((50, 40)), rng.random((50, 40))
+    expected = [
+        moocore.hypervolume(np.stack([c, q], 1), ref=[0.9, 0.1], maximise=[False, True])
+        for c, q in zip(cost, quality, strict=True)
+    ]
+    assert hypervolumes(cost, quality, (0.9, 0.1)) == pytest.approx(np.array(expected))
+
+
+def study(rng: np.random.Generator, design: str, seeds: int) -> tuple[list[Sample], np.ndarray]:
+    """Eight configurations with true places, and what `seeds` noisy seeds show of them."""
+    k = 8
+    if design == "scattered":
+        cost, quality, level = rng.random(k), rng.random(k), rng.choice([0.01, 0.03, 0.1])
+        noise = np.array([level, level])
+    elif design == "trade-off":
+        cost = np.sort(rng.random(k))
+        quality, level = np.sqrt(cost) + 0.15 * rng.standard_normal(k), rng.choice([0.01, 0.03, 0.1])
+        noise = np.array([level, level])
+    else:  # batch sizes over a threefold cost, whose accuracies differ by as much as seeds do, or less, or more
+        x = np.linspace(0, 1, k)
+        cost = 3.0**x
+        quality = 0.95 + 0.01 * rng.choice([0.3, 1, 3]) * rng.standard_normal(k)
+        quality += 0.03 * rng.choice([0.3, 1, 3]) * x if design == "batches, trend" else 0
+        noise = np.array([0.06, 0.01])
+    uneven = noise * np.exp(0.3 * rng.standard_normal((k, 2)))  # every configuration has its own
+    seen = np.stack([cost, quality], 1)[:, None] + uneven[:, None] * rng.standard_normal((k, seeds, 2))
+    samples = [Sample(str(i), tuple(s[:, 0]), tuple(s[:, 1])) for i, s in enumerate(seen)]
+    return samples, np.stack([cost, quality], 1)
+
+
+def reliability_error(p: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance between what was promised and what came true, over ten bins weighed by their size."""
+    bins = np.minimum((p * 10).astype(int), 9)
+    return sum(abs(float((p - true)[bins == b].sum())) for b in range(10)) / len(p)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("design", ["scattered", "trade-off", "batches, no trend", "batches, trend"])
+def test_membership_comes_true_as_often_as_promised(design: str, seeds: int) -> None:
+    rng = np.random.default_rng(7)
+    promised, true, covered = [], [], []
+    for _ in range(300):
+        samples, places = study(rng, design, seeds)
+        reference = (float(places[:, 0].max() * 1.2), float(places[:, 1].min() - 0.05))
+        found = frontier(samples, reference, n_draws=300)
+        promised += [p.p_on_front for p in found.points]
+        true += on_front(places).tolist()
+        assert found.hypervolume_ci is not None
+        covered.append(found.hypervolume_ci[0] <= hypervolume(places, reference) <= found.hypervolume_ci[1])
+    error = reliability_error(np.array(promised, dtype=float), np.array(true, dtype=float))
+    print(f"{design}, {seeds} seeds: reliability error {error:.3f}, hypervolume covered {np.mean(covered):.3f}")
+    assert error <= 0.05
+    assert np.mean(covered) >= 0.85
+
+
+def test_intervals_of_points_are_students() -> None:
+    found = frontier([Sample("a", (1.0, 2.0, 4.0), (0.5, 0.5, 0.8))] * 2, (5.0, 0.0))
+    low, high = student_t.interval(0.95, 2, loc=7 / 3, scale=np.std([1, 2, 4], ddof=1) / np.sqrt(3))
+    assert found.points[0].cost_ci == pytest.approx((low, high))
+    assert mean_interval((1.0,)) is None
+
+
+def test_under_three_seeds_points_are_shown_and_nothing_is_promised() -> None:
+    sure, unsure = Sample("a", (1.0, 2.0, 3.0), (0.5, 0.6, 0.7)), Sample("b", (2.0, 2.1), (0.9, 0.8))
+    found = frontier([sure, unsure], (4.0, 0.0))
+    assert found.points[0].cost_ci is not None
+    assert (found.points[1].cost_ci, found.points[1].quality_ci) == (None, None)
+    assert [p.p_on_front for p in found.points] == [None, None]
+    assert (found.hypervolume_ci, found.p_dominates) == (None, None)
+    assert [p.on_front for p in found.points] == [True, True]
+    assert found.hypervolume == pytest.approx(2 * 0.6 + (4 - 2.05) * (0.85 - 0.6))
+
+
+def test_no_configurations_make_an_empty_frontier() -> None:
+    found = frontier([], (1.0, 0.0))
+    assert (found.points, found.hypervolume, found.p_dominates) == ((), 0.0, None)
+
+
+def test_what_is_known_exactly_is_certain() -> None:
+    """Costs that no seed changes, such as samples: equal ones must tie in every draw."""
+    same = [Sample(n, (5.0,) * 3, q) for n, q in (("a", (0.1, 0.11, 0.12)), ("b", (0.8, 0.81, 0.82)))]
+    found = frontier(same, (6.0, 0.0))
+    assert [p.p_on_front for p in found.points] == pytest.approx([0, 1], abs=0.02)
+    twins = frontier([Sample(n, (5.0,) * 3, (0.5,) * 3) for n in "abcde"], (6.0, 0.0))
+    assert [p.p_on_front for p in twins.points] == [1.0] * 5
+    assert twins.hypervolume_ci == pytest.approx((0.5, 0.5))
+
+
+def test_the_seed_makes_the_draws() -> None:
+    samples, _ = study(np.random.default_rng(0), "scattered", 4)
+    assert frontier(samples, (1.0, 0.0), 200, seed=1) == frontier(samples, (1.0, 0.0), 200, seed=1)
+    assert frontier(samples, (1.0, 0.0), 200, seed=1) != frontier(samples, (1.0, 0.0), 200, seed=2)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.01, 100), st.floats(-50, 50), st.integers(0, 1000))
+def test_units_do_not_matter(scale: float, shift: float, seed: int) -> None:
+    samples, _ = study(np.random.default_rng(seed), "trade-off", 4)
+    other = [
+        Sample(s.label, tuple(scale * c for c in s.cost), tuple(shift + scale * q for q in s.quality)) for s in samples
+    ]
+    mine, theirs = frontier(samples, (2.0, 0.0), 200), frontier(other, (2.0 * scale, shift), 200)
+    assert [p.p_on_front for p in theirs.points] == pytest.approx([p.p_on_front for p in mine.points], abs=0.02)
+    assert theirs.hypervolume == pytest.approx(mine.hypervolume * scale**2, rel=1e-6)
+
+
+def test_few_configurations_are_each_their_own_students_t() -> None:
+    values = [(0.0, 1.0, 5.0), (2.0, 2.5, 9.0)]
+    draws = draw_means(values, None, 40_000, np.random.default_rng(0))
+    variance, degrees = moderate(np.array([np.var(v, ddof=1) for v in values]), np.array([2.0, 2.0]))
+    for i, value in enumerate(values):
+        expected = student_t.ppf([0.1, 0.5, 0.9], degrees[i], np.mean(value), np.sqrt(variance[i] / 3))
+        assert np.quantile(draws[:, i], [0.1, 0.5, 0.9]) == pytest.approx(expected, abs=0.1)
+
+
+def test_far_apart_configurations_are_left_where_they_are() -> None:
+    values = [(100.0 * i**2, 100.0 * i**2 + 1, 100.0 * i**2 - 1) for i in range(6)]
+    draws = draw_means(values, np.arange(6.0), 4000, np.random.default_rng(0))
+    assert draws.mean(axis=0) == pytest.approx([100.0 * i**2 for i in range(6)], abs=0.2)
+
+
+def test_variances_that_differ_by_chance_alone_become_one() -> None:
+    rng = np.random.default_rng(0)
+    alike = rng.chisquare(2, 200) / 2
+    variance, degrees = moderate(alike, np.full(200, 2.0))
+    assert variance.std() < 0.2 * alike.std()
+    assert variance.mean() == pytest.approx(1, abs=0.2)
+    assert degrees.min() > 10
+    unlike = np.exp(rng.standard_normal(200)) * rng.chisquare(30, 200) / 30
+    variance, degrees = moderate(unlike, np.full(200, 30.0))
+    assert np.corrcoef(np.log(variance), np.log(unlike))[0, 1] > 0.99
+    assert degrees.max() < 35
+
+
+@pytest.mark.parametrize("bad", [((1.0,), (1.0, 2.0)), ((), ()), ((np.nan,), (1.0,)), ((1.0,), (np.inf,))])
+def test_samples_that_cannot_be_are_refused(bad: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    with pytest.raises(ValueError, match="x: "):
+        Sample("x", *bad)
+
+
+@pytest.mark.parametrize("shape", ["cloud", "all on the front", "ties"])
+def test_a_front_of_100_000_points_is_quick(shape: str) -> None:
+    rng = np.random.default_rng(0)
+    points = {
+        "cloud": rng.random((100_000, 2)),
+        "all on the front": np.stack([np.arange(1e5), np.arange(1e5)], axis=1),
+        "ties": rng.integers(0, 50, (100_000, 2)).astype(float),
+    }[shape]
+    start = time.perf_counter()
+    on_front(points)
+    hypervolume(points, (float(points[:, 0].max()), 0.0))
+    assert time.perf_counter() - start < 1

@@ -1,0 +1,160 @@
+"""Studies on a real Ray whose search trials pause and go on."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from study.analysis.summary import summarize
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.ledger.store import read
+from study.pareto.policies import PROFILES, dear_cells
+from study.plan.trials import Cell, make_plan
+from study.tuning.runner import resume_study, run_study
+from tests.conftest import FRONTIER, Run, make_config, run_for_real
+
+
+def outcomes(run: Run) -> dict[Cell, list[str]]:
+    """How the search trials of each cell ended, audited ones apart."""
+    audited = {row.trial_id for row in run.of(DecisionRow) if row.decision == "audit"}
+    ends = {row.trial_id: row.outcome for row in run.of(EndRow)}
+    by_cell = defaultdict(list)
+    for spec in run.plan.search:
+        by_cell[spec.cell].append("audited" if spec.trial_id in audited else ends[spec.trial_id])
+    return by_cell
+
+
+def test_every_batch_size_keeps_as_many_as_its_bracket_says(frontier_run: Run) -> None:
+    # The first report of each cell's first trial decides how strict its bracket is.
+    cost: dict[Cell, float] = {}
+    for row in frontier_run.of(ReportRow):
+        spec = next((spec for spec in frontier_run.plan.search if spec.trial_id == row.trial_id), None)
+        if spec is not None:
+            cost.setdefault(spec.cell, row.device_seconds * spec.total_updates / row.updates)
+    dear = dear_cells({cell: 6 * seconds for cell, seconds in cost.items()})
+    for cell, ended in outcomes(frontier_run).items():
+        last_rung = PROFILES["balanced"][cell in dear].rungs(6, 2, [i / 9 for i in range(1, 10)])[-1]
+        assert ended.count("completed") == last_rung.keep >= 2
+        assert ended.count("completed") + ended.count("stopped") + ended.count("audited") == 6
+
+
+def test_only_the_best_of_those_compared_go_on(frontier_run: Run) -> None:
+    """Halving again, from the reports alone."""
+    ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
+    audited = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "audit"}
+    scores = {(row.trial_id, row.epochs): row.val_accuracy for row in frontier_run.of(ReportRow)}
+    for cell in frontier_run.plan.cells:
+        members = [spec.trial_id for spec in frontier_run.plan.search if spec.cell == cell]
+        winners = [name for name in members if ends[name] == "completed" and name not in audited]
+        pauses = defaultdict(set)
+        for row in frontier_run.of(DecisionRow):
+            if row.decision == "pause" and row.trial_id in members:
+                pauses[row.updates].add(row.trial_id)
+        last = max(pauses)
+        epochs = last / next(spec.updates_per_epoch for spec in frontier_run.plan.search if spec.cell == cell)
+        beaten = pauses[last] - set(winners)
+        assert min(scores[name, epochs] for name in winners) >= max(
+            (scores[name, epochs] for name in beaten), default=0.0
+        )
+
+
+def test_a_trial_that_paused_gave_the_curve_of_one_that_did_not(frontier_run: Run, tmp_path: Path) -> None:
+    paused = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "pause"}
+    ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
+    grid = run_for_real(make_config(**FRONTIER | {"scheduler": {"kind": "grid"}}), tmp_path)
+    assert not any(row.decision == "pause" for row in grid.of(DecisionRow))
+
+    def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
+        found = defaultdict(list)
+        for row in run.of(ReportRow):
+            found[row.trial_id].append((row.updates, row.train_loss, row.val_loss))
+        return found
+
+    halved, whole = curves(frontier_run), curves(grid)
+    resumed = [name for name in paused if ends[name] == "completed"]
+    assert len(resumed) >= 6
+    for name in halved.keys() & {spec.trial_id for spec in grid.plan.search}:
+        assert halved[name] == whole[name][: len(halved[name])]
+    assert all(len(halved[name]) == 9 for name in resumed)
+
+
+def test_each_pause_is_an_attempt_that_ended_and_is_billed(frontier_run: Run) -> None:
+    attempts = defaultdict(list)
+    for row in frontier_run.of(AttemptRow):
+        attempts[row.trial_id].append(row)
+    pauses = defaultdict(list)
+    for row in frontier_run.of(DecisionRow):
+        if row.decision == "pause":
+            pauses[row.trial_id].append(row.updates)
+    for name, tries in attempts.items():
+        assert [row.from_updates for row in tries] == [0, *pauses[name]][: len(tries)]
+    assert sorted(row.lease_id for row in frontier_run.of(LeaseRow)) == sorted(
+        row.lease_id for rows in attempts.values() for row in rows
+    )
+    snapshots = [lease.phases_s["checkpoint"] for lease in frontier_run.of(LeaseRow) if lease.trial_id in pauses]
+    assert max(snapshots) > 0
+    for lease in frontier_run.of(LeaseRow):
+        assert sum(lease.phases_s.values()) == pytest.approx(lease.billed_s, rel=0.01)
+
+
+def test_no_snapshot_outlives_its_trial(frontier_run: Run) -> None:
+    assert list((frontier_run.folder / "checkpoints").iterdir()) == []
+
+
+def test_audited_trials_end_and_are_told_of(frontier_run: Run) -> None:
+    audited = [row for row in frontier_run.of(DecisionRow) if row.decision == "audit"]
+    ends = {row.trial_id: row for row in frontier_run.of(EndRow)}
+    assert audited
+    assert {ends[row.trial_id].outcome for row in audited} == {"completed"}
+    summary = summarize(frontier_run.rows, frontier_run.plan)
+    assert summary.stopping is not None
+    audit = summary.stopping.audit
+    assert audit is not None
+    assert audit.trials == len(audited)
+    assert 0 <= audit.missed_ci[0] <= audit.missed / audit.trials <= audit.missed_ci[1] <= 1
+    assert 0.2 < summary.stopping.grid_fraction < 0.8
+
+
+class Interrupted(Exception):
+    """Stands for a driver that died."""
+
+
+def test_a_study_resumed_among_paused_trials_decides_as_if_nothing_had_happened(
+    local_ray: None, frontier_run: Run, tmp_path: Path
+) -> None:
+    config = make_config(**FRONTIER | {"scheduler": {"kind": "frontier_asha", "audit": 0.3}})
+    plan = make_plan(config)
+    pauses = 0
+
+    def die(row: AnyRow) -> None:
+        nonlocal pauses
+        pauses += isinstance(row, DecisionRow) and row.decision == "pause"
+        if pauses == 12:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_study(plan, tmp_path, "local", None, die)
+    before = read(tmp_path).rows
+    held = list((tmp_path / "checkpoints").iterdir())
+    assert held
+    assert resume_study(plan, tmp_path, "local", None, lambda row: None).finished
+    run = Run(plan, tmp_path, list(read(tmp_path).rows))
+    assert run.rows[: len(before)] == list(before)
+    assert any(row.from_updates for row in run.of(AttemptRow))
+    # Rungs are in shares of a trial; only how strict a bracket is hangs on the clock.
+    if {c: o.count("completed") for c, o in outcomes(run).items()} == {
+        c: o.count("completed") for c, o in outcomes(frontier_run).items()
+    }:
+        assert outcomes(run) == outcomes(frontier_run)
+    assert sorted(row.lease_id for row in run.of(AttemptRow)) == sorted(row.lease_id for row in run.of(LeaseRow))
+    ends = [row.trial_id for row in run.of(EndRow)]
+    assert len(ends) == len(set(ends)) == len(plan.search) + plan.n_confirm
+
+
+@pytest.mark.parametrize("kind", ["mo_asha", "grid"])
+def test_the_other_policies_run(local_ray: None, tmp_path: Path, kind: str) -> None:
+    run = run_for_real(make_config(scheduler={"kind": kind}, hardware={"world_size": 2}), tmp_path)
+    ended = {row.trial_id: row.outcome for row in run.of(EndRow)}
+    assert len(ended) == len(run.plan.search) + run.plan.n_confirm
+    if kind == "grid":
+        assert set(ended.values()) == {"completed"}
