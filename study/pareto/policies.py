@@ -20,7 +20,7 @@ SPARING = Profile(((1 / 27, 2 / 3), (1 / 9, 1 / 2), (1 / 3, 1 / 3), (2 / 3, 2 / 
 STRICT = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 6)))
 STRICTER = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 9)))
 HARSH = Profile(((1 / 27, 1 / 3), (1 / 9, 1 / 9)))
-SCOUTS = 2  # trials of a cell that tell what it costs
+SCOUTS = 3  # trials of a cell that tell what it costs
 Grades = tuple[Profile, Profile, Profile]  # for cells of grade 0, 1 and 2
 PROFILES: Mapping[str, Grades] = {"balanced": (GENTLE, GENTLE, STRICT), "quick": (SPARING, STRICTER, HARSH)}
 
@@ -167,7 +167,7 @@ def grades(costs: Mapping[Cell, float]) -> dict[Cell, int]:
 class FrontierAsha:
     """A bracket for each cell (a batch size on a number of ranks), so that none is ranked against a cheaper one.
 
-    What a trial costs decides only how strict its bracket is, by the grade of its cell. The cost is learnt from two
+    What a trial costs decides only how strict its bracket is, by the grade of its cell. The cost is learnt from three
     trials of each cell; until these have reported, trials pause at the first rung that any profile has.
     """
 
@@ -268,7 +268,7 @@ class FrontierAsha:
     def _make_brackets(self) -> None:
         if self.brackets or self._unknown():
             return
-        # The cheaper of two: the first trial of a group pays for its warm-up, which can be longer than a report.
+        # The cheapest: the first trial of a group pays for its warm-up, and other programs slow a trial down, never up.
         grade = grades({c: min(costs.values()) * len(self._members[c]) for c, costs in self._costs.items() if costs})
         for cell, trials in self._members.items():
             profile = self.profiles[grade.get(cell, 0)]  # of a cell whose trials all failed, no cost is known

@@ -175,7 +175,7 @@ def test_one_slow_first_report_does_not_make_a_cell_dear() -> None:
     """A group's first trial pays for its warm-up: here as much as sixty reports."""
     curves = {f"{cell}-{i}": [float(i)] * 9 for cell in CELL_COST for i in range(9)}
     policy = frontier(curves, "quick")
-    for trial in ("cheap-0", "cheap-1", "middle-0", "middle-1", "dear-0", "dear-1"):
+    for trial in (f"{cell}-{i}" for cell in CELL_COST for i in range(3)):
         assert policy.choose() == trial
         policy.begin(trial)
         policy.report(trial, REPORTS[0], 0.0, 60.0 if trial == "cheap-0" else 1.0)

@@ -151,7 +151,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
     accuracies = {0.05: 0.2, 0.1: 0.9, 0.2: 0.5}
     rows: list[AnyRow] = []
     scouts = []
-    for _ in range(2):  # two trials tell what the cell costs
+    for _ in range(3):  # three trials tell what the cell costs
         assignment = Progress(halving, rows).hand_out(1000)
         assert assignment is not None
         spec = assignment.spec
@@ -196,8 +196,8 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
 def test_an_audited_trial_trains_on_but_does_not_count_for_the_choice(halving: Plan) -> None:
     cell = halving.cells[0]
     low, middle, high = halving.search
-    audit = DecisionRow(**STAMP, trial_id=high.trial_id, attempt=1, updates=48, decision="audit")
-    rows = [*told(low, 0.9), *told(middle, 0.8), attempt(high), report(high, 0.3, 48), pause(high, 48), audit]
+    audit = DecisionRow(**STAMP, trial_id=high.trial_id, attempt=1, updates=144, decision="audit")  # at 1/9
+    rows = [*told(low, 0.9), *told(middle, 0.8), attempt(high), report(high, 0.3, 144), pause(high, 144), audit]
     progress = Progress(halving, rows)
     handed = run_dry(progress)
     assert [spec.phase for spec in handed] == ["confirm"] * halving.config.confirm.seeds + ["search"]
