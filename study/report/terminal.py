@@ -33,7 +33,7 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def _points(summary: Summary) -> Table:
-    points = sorted(summary.points, key=lambda point: (point.world_size, point.variant, point.batch_size))
+    points = summary.points
     costs = [cost_of(point, summary.cost_axis) for point in points]
     unit = cost_unit(costs, summary.cost_axis)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
