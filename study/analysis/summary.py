@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from study.analysis.choices import choose
-from study.analysis.points import frontiers_of, key_of, points_of
+from study.analysis.points import cell_of, frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.stepmodel import StepTime, fit_step_model
@@ -24,7 +24,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     report = plan.config.report
     trials = trial_records(rows, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts = points_of(trials, axis)
+    drafts = points_of(trials, axis, plan.config.variant_names)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
@@ -120,7 +120,7 @@ def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
     lost: Counter[Cell] = Counter()
     for trial in trials:
         if trial.phase == "search" and trial.outcome in ("diverged", "failed"):
-            lost[Cell(trial.batch_size, trial.world_size, trial.variant)] += 1
+            lost[cell_of(trial)] += 1
     hopeless = sum(lost[cell] == n for cell, n in searched.items())
     return len(plan.search) + plan.n_confirm - hopeless * plan.config.confirm.seeds
 
@@ -138,8 +138,9 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
-    missing = {(cell.world_size, cell.variant, cell.batch_size) for cell in plan.cells} - {key_of(p) for p in points}
+    shown = {cell_of(point) for point in points}
+    missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:
-        listed = ", ".join(f"{v} batch {b} on {w} rank(s)".strip() for w, v, b in sorted(missing))
+        listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
         notes.append(f"No completed confirm trial for {listed}.")
     return tuple(notes)
