@@ -9,7 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd"]
+Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
+Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
+Cost = Annotated[
+    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -259,10 +264,29 @@ class Price(Section):
 class Report(Section):
     """How the result is shown."""
 
-    cost: Metric = Field("billed_device_h", description="the frontier's cost axis")
+    cost: Cost = Field(
+        "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
+    )
     cost_tolerance: Fraction = Field(
         0.05, description="costs this close count as equal on the frontier: the clock's own noise"
     )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
+    )
+    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
+
+    @model_validator(mode="after")
+    def _different(self) -> Report:
+        if len(set(self.costs)) < 2:
+            raise ValueError("cost lists the same cost twice")
+        return self
+
+    @property
+    def costs(self) -> tuple[Metric, Metric | None]:
+        """The frontier's cost axis, and the second one if there is one."""
+        if isinstance(self.cost, str):
+            return self.cost, None
+        return self.cost[0], self.cost[1] if len(self.cost) > 1 else None
 
 
 class StudyConfig(Section):
@@ -289,8 +313,10 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         if len(set(self.batch_sizes)) != len(self.batch_sizes):
             raise ValueError("batch_sizes lists a size twice")
-        if self.report.cost == "usd" and self.price.usd_per_device_hour is None:
+        if "usd" in self.report.costs and self.price.usd_per_device_hour is None:
             raise ValueError("report.cost is usd, but price.usd_per_device_hour is not given")
-        if self.report.cost == "billed_gpu_h" and self.hardware.gpus_per_rank == 0:
+        if "billed_gpu_h" in self.report.costs and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
+        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
+            raise ValueError("report.cost is energy_j, which a GPU's meter tells, but hardware.gpus_per_rank is 0")
         return self

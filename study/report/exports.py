@@ -19,10 +19,12 @@ _COSTS = tuple(Cost.__dataclass_fields__)
 _TRIAL_FIELDS = tuple(name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "phases_s", "curve"))
 _REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
 POINT_COLUMNS = (
-    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "val_accuracy_ci")),
+    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "cost_ci", "val_accuracy_ci")),
+    "cost_ci_low",
+    "cost_ci_high",
     "val_accuracy_ci_low",
     "val_accuracy_ci_high",
-    *_COSTS,
+    *(name for name in _COSTS if name != "updates"),  # a point's own
     *(f"search_{name}" for name in _COSTS),
 )
 TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in PHASES))
@@ -53,6 +55,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "protocol_version": summary.protocol_version,
         "study": asdict(summary.study),
         "cost_axis": summary.cost_axis,
+        "second_cost_axis": summary.second_cost_axis,
         "points": [asdict(point) for point in summary.points],
         "frontier": [asdict(point) for point in summary.frontier],
         "spend": asdict(summary.spend),
@@ -60,6 +63,14 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         if summary.stopping
         else None,
         "hypervolume": summary.hypervolume,
+        "hypervolume_ci": summary.hypervolume_ci,
+        "frontiers": {axis: asdict(frontier) for axis, frontier in summary.frontiers.items()},
+        "critical_batch": asdict(summary.critical.fit) if summary.critical else None,
+        "critical": asdict(summary.critical) if summary.critical else None,
+        "critical_missing": summary.critical_missing,
+        "noise_scale": summary.noise_scale,
+        "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,
+        "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
         "notes": list(summary.notes),
     }
@@ -69,9 +80,10 @@ def summary_record(summary: Summary) -> dict[str, Any]:
 def point_row(point: Point) -> dict[str, Any]:
     """A point as one flat row: costs in hours and USD, accuracies as fractions."""
     row = asdict(point)
-    low, high = row.pop("val_accuracy_ci") or (None, None)
-    row |= row.pop("cost") | {f"search_{key}": value for key, value in row.pop("search_cost").items()}
-    return row | {"val_accuracy_ci_low": low, "val_accuracy_ci_high": high}
+    for interval in ("cost_ci", "val_accuracy_ci"):
+        row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
+    search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}
+    return row.pop("cost") | search | row
 
 
 def trial_row(trial: TrialRecord) -> dict[str, Any]:
