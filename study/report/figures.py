@@ -1,4 +1,4 @@
-"""The figures of a report, one function each: frozen records in, a Plotly figure out."""
+"""Figures over batch sizes: where the time went, and what a batch size does to accuracy, pace and updates."""
 
 from __future__ import annotations
 
@@ -7,22 +7,9 @@ from itertools import groupby
 
 import plotly.graph_objects as go
 
-from study.analysis.records import CurvePoint, Summary, TrialRecord
-from study.report.frontier import frontier_figure
-from study.report.style import (
-    GREY,
-    PHASE_COLOURS,
-    batch_colours,
-    escaped,
-    log_axis,
-    styled,
-    ticks_axis,
-    world_dashes,
-    world_styles,
-)
-from study.report.words import cost_unit, number, percent, ranks
-
-__all__ = ["cost_figure", "curves_figure", "frontier_figure", "rates_figure", "throughput_figure"]
+from study.analysis.records import Point, Summary, TrialRecord
+from study.report.style import PHASE_COLOURS, styled, ticks_axis, world_styles
+from study.report.words import accuracy, cost_unit, number, ranks
 
 
 def cost_figure(summary: Summary) -> go.Figure:
@@ -48,119 +35,55 @@ def cost_figure(summary: Summary) -> go.Figure:
     return figure
 
 
-def throughput_figure(summary: Summary) -> go.Figure:
-    """Samples per second of training against batch size, a line for each world size."""
-    figure = styled("Throughput")
+def batch_figure(summary: Summary) -> go.Figure:
+    """Three panels over global batch size: validation accuracy, samples a second, updates; a line a world size."""
+    figure = styled("What the batch size does", height=760, panels=3)
     styles = world_styles(point.world_size for point in summary.points)
     for world_size, group in groupby(summary.points, key=lambda point: point.world_size):
         points = list(group)
         colour, symbol = styles[world_size]
-        figure.add_scatter(
-            x=[point.batch_size for point in points],
-            y=[point.samples_per_s for point in points],
-            mode="lines+markers",
-            line={"color": colour, "width": 1.5},
-            marker={"symbol": symbol, "size": 9, "color": colour},
-            name=ranks(world_size),
-            showlegend=True,
-            hovertext=[f"batch {point.batch_size}: {number(point.samples_per_s)} samples/s" for point in points],
-            hoverinfo="text",
-        )
-    figure.update_xaxes(title_text="global batch size", **ticks_axis(point.batch_size for point in summary.points))
-    figure.update_yaxes(title_text="samples/s, all ranks together", rangemode="tozero", tickformat="~s")
-    return figure
-
-
-def curves_figure(summary: Summary) -> go.Figure:
-    """Validation accuracy over epochs: confirm trials in full colour, search trials faint."""
-    figure = styled("Learning curves")
-    trials = [trial for trial in summary.trials if trial.curve]
-    colours = batch_colours(trial.batch_size for trial in trials)
-    dashes = world_dashes(trial.world_size for trial in trials)
-    for trial in sorted(trials, key=lambda trial: trial.phase == "confirm"):
-        confirm = trial.phase == "confirm"
-        colour = colours[trial.batch_size]
-        figure.add_scatter(
-            x=[row.epochs for row in trial.curve],
-            y=[row.val_accuracy for row in trial.curve],
-            mode="lines" if len(trial.curve) > 1 else "markers",
-            line={"color": colour, "width": 2 if confirm else 1, "dash": dashes[trial.world_size]},
-            marker={"color": colour, "size": 5},
-            opacity=0.9 if confirm else 0.45,
-            legendgroup=f"B={trial.batch_size}",
-            showlegend=False,
-            hovertext=[f"{_about(trial)}<br>{_at(row)}" for row in trial.curve],
-            hoverinfo="text",
-        )
-    _explain(figure, trials, markers=False)
-    figure.update_xaxes(title_text="epochs", rangemode="tozero")
-    figure.update_yaxes(title_text="validation accuracy", tickformat=".0%")
-    return figure
-
-
-def rates_figure(summary: Summary) -> go.Figure | None:
-    """Validation accuracy of search trials where they ended, against learning rate; None without a search.
-
-    Hollow where the trial was stopped, diverged or failed: it may have gone further.
-    """
-    trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
-    if not trials:
-        return None
-    figure = styled("Search: which learning rate")
-    colours = batch_colours(trial.batch_size for trial in trials)
-    styles = world_styles(trial.world_size for trial in trials)
-    dashes = world_dashes(trial.world_size for trial in trials)
-    trials.sort(key=lambda trial: (trial.world_size, trial.batch_size, trial.lr))
-    for (world_size, batch_size), group in groupby(trials, key=lambda t: (t.world_size, t.batch_size)):
-        members = list(group)
-        symbol = styles[world_size][1]
-        figure.add_scatter(
-            x=[trial.lr for trial in members],
-            y=[trial.curve[-1].val_accuracy for trial in members],
-            mode="lines+markers",
-            line={"color": colours[batch_size], "width": 1, "dash": dashes[world_size]},
-            marker={
-                "symbol": [f"{symbol}-open" if trial.censored else symbol for trial in members],
-                "size": 9,
-                "color": colours[batch_size],
-            },
-            legendgroup=f"B={batch_size}",
-            showlegend=False,
-            hovertext=[f"{_about(trial)}: {trial.outcome}<br>{_at(trial.curve[-1])}" for trial in members],
-            hoverinfo="text",
-        )
-    _explain(figure, trials, markers=True)
-    rates = [trial.lr for trial in trials]
-    figure.update_xaxes(title_text="learning rate", **(ticks_axis(rates) if len(set(rates)) < 8 else log_axis(rates)))
-    figure.update_yaxes(title_text="validation accuracy at the end", tickformat=".0%")
-    return figure
-
-
-def _about(trial: TrialRecord) -> str:
-    return f"{escaped(trial.trial_id)}, learning rate {number(trial.lr)}"
-
-
-def _at(row: CurvePoint) -> str:
-    return f"{percent(row.val_accuracy, 2)} after {number(row.epochs)} epochs"
-
-
-def _explain(figure: go.Figure, trials: Sequence[TrialRecord], markers: bool) -> None:
-    """A legend of colours (batch sizes), then of dashes (world sizes) if there are several."""
-    for batch_size, colour in batch_colours(trial.batch_size for trial in trials).items():
-        name = f"B={batch_size}"
-        line = {"color": colour, "width": 2}
-        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name, legendgroup=name)
-    styles = world_styles(trial.world_size for trial in trials)
-    for world_size, dash in world_dashes(trial.world_size for trial in trials).items():
-        if len(styles) > 1:
+        for row, (values, hover) in enumerate(_panels(points), start=1):
             figure.add_scatter(
-                x=[None],
-                y=[None],
-                mode="lines+markers" if markers else "lines",
-                line={"color": GREY, "width": 1.5, "dash": dash},
-                marker={"symbol": styles[world_size][1], "color": GREY, "size": 8},
+                x=[point.batch_size for point in points],
+                y=values,
+                error_y=_accuracy_bars(points) if row == 1 else None,
+                mode="lines+markers",
+                line={"color": colour, "width": 1.5},
+                marker={"symbol": symbol, "size": 9, "color": colour},
                 name=ranks(world_size),
+                legendgroup=ranks(world_size),
+                showlegend=row == 1,
+                hovertext=[f"batch {point.batch_size}: {text}" for point, text in zip(points, hover, strict=True)],
+                hoverinfo="text",
+                row=row,
+                col=1,
             )
+    figure.update_xaxes(**ticks_axis(point.batch_size for point in summary.points))
+    figure.update_xaxes(title_text="global batch size", row=3, col=1)
+    figure.update_yaxes(title_text="validation accuracy", tickformat=".1%", row=1, col=1)
+    figure.update_yaxes(title_text="samples/s, all ranks", rangemode="tozero", tickformat="~s", row=2, col=1)
+    figure.update_yaxes(title_text="updates of a trial", rangemode="tozero", tickformat="~s", row=3, col=1)
+    return figure
+
+
+def _panels(points: Sequence[Point]) -> list[tuple[list[float], list[str]]]:
+    """Values and what hovering tells of them, panel by panel."""
+    return [
+        ([point.val_accuracy for point in points], [f"{accuracy(point)}%" for point in points]),
+        ([point.samples_per_s for point in points], [f"{number(point.samples_per_s)} samples/s" for point in points]),
+        ([float(point.updates) for point in points], [f"{point.updates:,} updates" for point in points]),
+    ]
+
+
+def _accuracy_bars(points: Sequence[Point]) -> dict[str, object]:
+    intervals = [point.val_accuracy_ci or (point.val_accuracy, point.val_accuracy) for point in points]
+    return {
+        "type": "data",
+        "array": [min(high, 1.0) - point.val_accuracy for point, (_, high) in zip(points, intervals, strict=True)],
+        "arrayminus": [point.val_accuracy - max(low, 0.0) for point, (low, _) in zip(points, intervals, strict=True)],
+        "thickness": 1.2,
+        "width": 4,
+    }
 
 
 def _phase_hours(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:

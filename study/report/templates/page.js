@@ -34,17 +34,15 @@
   const plots = () => [...document.querySelectorAll(".plot")];
 
   function linear(figure) {
-    Object.assign(figure.layout.xaxis, { type: "linear", tickvals: null, ticktext: null, range: null, autorange: true });
-    if (figure.layout.meta?.dearest) { // room on the right for the labels of points
-      Object.assign(figure.layout.xaxis, { range: [0, figure.layout.meta.dearest * 1.15], autorange: false });
-    }
+    const range = figure.layout.meta.linear_range;
+    Object.assign(figure.layout.xaxis, { type: "linear", tickvals: null, ticktext: null, range });
   }
 
   function draw(plot) {
     const drawings = [...plot.parentElement.querySelectorAll("script[type='application/json']")];
     const drawing = drawings.find((one) => one.dataset.axis === chosen("axis")) ?? drawings[0];
     const figure = JSON.parse(drawing.textContent);
-    if (plot.dataset.scales && chosen("scale") === "linear") linear(figure);
+    if (figure.layout.meta?.linear_range && chosen("scale") === "linear") linear(figure);
     return Plotly.react(plot, figure.data, figure.layout, config);
   }
 
