@@ -31,7 +31,8 @@ def advice(recommendation: Recommendation, axis: str) -> tuple[str, ...]:
         )
     elif frugal is not None:
         sentences.append(
-            f"No cheaper one is shown to be within {percent(recommendation.margin)} of {frugal.label}: more seeds may."
+            f"No cheaper one is shown to lose less than {percent(recommendation.margin)} to it; more seeds might show "
+            "one."
         )
     if recommendation.runner_up is not None:
         sentences.append(_trade(recommendation.runner_up, unit))
@@ -44,18 +45,26 @@ def _expected(expected: Expected, unit: Unit) -> str:
 
 
 def _trade(trade: Trade, unit: Unit) -> str:
-    dearer, better = trade.cost > 0, trade.quality > 0
     return (
-        f"The runner-up is {trade.other.label}: {unit.show(abs(trade.cost))} {'more' if dearer else 'less'} a trial for "
-        f"{abs(100 * trade.quality):.1f} points {'more' if better else 'less'} accuracy{_between(trade.quality_ci, 100)}."
+        f"The runner-up is {trade.other.label}: {signed(trade.cost * unit.scale)} {unit.label} a trial and "
+        f"{signed(100 * trade.quality)} points of accuracy{_between(trade.quality_ci, 100)}."
     )
 
 
 def _between(interval: Interval | None, scale: float) -> str:
     if interval is None:
         return ""
-    low, high = (number(bound * scale) if math.isfinite(bound) else "no bound" for bound in interval)
+    low, high = (minus(number(bound * scale)) if math.isfinite(bound) else "no bound" for bound in interval)
     return f" (95% interval {low} to {high})"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return ("+" if value > 0 else "") + minus(number(value, 2))
+
+
+def minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def critical_sentences(summary: Summary) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure:
         for world_size, group in groupby(chosen, key=lambda place: place.point.world_size):
             labelled = on_front or len(places) <= _LABELLED
             _draw_points(figure, list(group), axis, unit, *styles[world_size], labelled=labelled)
-    scaled = [cost * unit.scale for cost in costs + [trial_cost(trial, axis) for trial in inside]]
+    scaled = [cost * unit.scale for cost in _extent(places) + [trial_cost(trial, axis) for trial in inside]]
     figure.update_xaxes(title_text=axis_title(axis, unit), **log_axis(scaled))
     if scaled:  # labels stand on the right of points
         figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})
@@ -99,11 +99,21 @@ def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     return max(0.0, bottom), min(top, 1.0 + 0.06 * (high - low + 0.05))
 
 
+def _extent(places: Sequence[_Place]) -> list[float]:
+    """Costs that the axis must show: all means, and intervals as far as they do not squeeze these."""
+    costs = []
+    for place in places:
+        mean = place.front.cost
+        low, high = place.front.cost_ci or (mean, mean)
+        costs += [max(low, mean / 2), mean, min(high, 2 * mean)]
+    return costs
+
+
 def _draw_censored(figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: str, unit: Unit) -> None:
     part = f" ({len(drawn):,} of {all_of_them:,} drawn)" if len(drawn) < all_of_them else ""
     figure.add_scatter(
-        x=[trial_cost(trial, axis) * unit.scale for trial in drawn] or [None],  # an empty one has no legend
-        y=[trial.curve[-1].val_accuracy for trial in drawn] or [None],
+        x=[trial_cost(trial, axis) * unit.scale for trial in drawn],
+        y=[trial.curve[-1].val_accuracy for trial in drawn],
         mode="markers",
         name=f"stopped, diverged or failed{part}",
         legendrank=1003,
@@ -130,6 +140,7 @@ def _draw_points(
 ) -> None:
     on_front, world_size = places[0].front.on_front, places[0].point.world_size
     points = [place.point for place in places]
+    dearest = max(place.front.cost for place in places)  # on its right there may be no room
     # An accuracy lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
     accuracies = [_clipped(point.val_accuracy, point.val_accuracy_ci, 0.0, 1.0) for point in points]
     costs = [_clipped(place.front.cost, place.front.cost_ci, 0.0, math.inf) for place in places]
@@ -140,7 +151,7 @@ def _draw_points(
         error_y=_bars(accuracies, 1.0),
         mode="markers+text" if labelled else "markers",
         text=[_label(place) for place in places],
-        textposition="top right",
+        textposition=["top left" if place.front.cost == dearest else "top right" for place in places],
         opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 11, "color": colour},
         name=f"{ranks(world_size)}, {'on the frontier' if on_front else 'dominated'}",
@@ -152,7 +163,7 @@ def _draw_points(
 
 def _label(place: _Place) -> str:
     p = place.front.p_on_front
-    return f"B={place.point.batch_size}" + ("" if p is None else f" · {percent(p, 0)}")
+    return f"B={place.point.batch_size}" + ("" if p is None else f"<br>{percent(p, 0)}")
 
 
 def _clipped(mean: float, interval: tuple[float, float] | None, least: float, most: float) -> tuple[float, float]:

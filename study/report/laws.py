@@ -30,7 +30,7 @@ def critical_figure(critical: Critical, noise_scale: float | None) -> go.Figure:
         _draw_runs(figure, gave_up, "gave up: at least so many", "triangle-up-open")
     batches = [run.batch_size for run in critical.runs]
     fit = critical.fit
-    reach = list(batches)
+    reach: list[float] = list(batches)
     if fit.b_crit is not None and fit.s_min is not None:
         along = np.geomspace(min(batches), max(batches), _ALONG)
         figure.add_scatter(
@@ -43,7 +43,10 @@ def critical_figure(critical: Critical, noise_scale: float | None) -> go.Figure:
         )
         reach += [min(max(fit.b_crit, min(batches) / 4), 4 * max(batches))]
         if min(reach) <= fit.b_crit <= max(reach):
-            _draw_place(figure, fit.b_crit, "critical batch size", VERMILION)
+            _draw_place(figure, fit.b_crit, "critical batch size, 95% interval", VERMILION)
+            if fit.b_crit_ci is not None:
+                low, high = (min(max(bound, min(reach)), max(reach)) for bound in fit.b_crit_ci)
+                figure.add_vrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0)
     if noise_scale is not None:
         reach.append(noise_scale)
         _draw_place(figure, noise_scale, "noise scale, measured", GREEN)
@@ -58,7 +61,7 @@ def _draw_runs(figure: go.Figure, runs: Sequence[StepsToTarget], name: str, symb
         x=[run.batch_size for run in runs],
         y=[run.steps for run in runs],
         mode="markers",
-        marker={"symbol": symbol, "size": 9, "color": BLUE, "line": {"width": 1.5}},
+        marker={"symbol": symbol, "size": 9, "color": BLUE, "line": {"width": 1.5, "color": BLUE}},
         name=name,
         hovertext=[f"batch {number(run.batch_size)}: {number(run.steps)} updates, {name}" for run in runs],
         hoverinfo="text",
@@ -85,8 +88,8 @@ def model_figure(summary: Summary, model: StepModel) -> go.Figure:
         colour, symbol = SERIES[i % len(SERIES)]
         mine = [step for step in run if step.world_size == world_size]
         figure.add_scatter(
-            x=[step.micro_batch for step in mine] or [None],
-            y=[step.world_size * step.micro_batch / step.step_s for step in mine] or [None],
+            x=[step.micro_batch for step in mine],
+            y=[step.world_size * step.micro_batch / step.step_s for step in mine],
             mode="markers",
             marker={"symbol": symbol, "size": 7, "color": colour},
             name=f"{ranks(world_size)}, measured",

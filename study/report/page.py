@@ -64,9 +64,9 @@ def _frontier(summary: Summary) -> Section | None:
         return None
     return section(
         "Cost against accuracy",
-        "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the probability that "
-        "it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials that were stopped "
-        "or failed, at their last validation.",
+        "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the probability "
+        "that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials that were "
+        "stopped or failed, at their last validation.",
         "frontier",
         {axis: frontier_figure(summary, axis) for axis in summary.frontiers},
     )
@@ -110,7 +110,8 @@ def _trials(summary: Summary) -> list[Section | None]:
         rates
         and section(
             "Search: which learning rate",
-            "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they may have gone further.",
+            "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
+            "further. The colours tell the better half apart; the darkest stands for the median and all below.",
             "rates",
             {"": rates},
         ),

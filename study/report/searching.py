@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 from study.analysis.records import Summary, TrialRecord
 from study.report.style import (
+    BLUE,
+    FAINT,
     GREY,
     SEQUENTIAL,
     batch_colours,
@@ -24,6 +27,7 @@ from study.report.words import number, percent, ranks
 
 MOST_CURVES = 120  # learning curves that are drawn, of however many
 _MOST_REPORTS = 60  # of a curve
+_EDGE = 3  # pixels, of hollow marks
 
 
 def rates_figure(summary: Summary) -> go.Figure | None:
@@ -37,15 +41,15 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     panels = _by(trials, "world_size")
     batches, rates = sorted({t.batch_size for t in trials}), sorted({t.lr for t in trials})
     figure = styled("Search: which learning rate", height=60 + 380 * len(panels), panels=len(panels))
-    for row, (world_size, members) in enumerate(sorted(panels.items()), start=1):
+    for row, ((world_size,), members) in enumerate(sorted(panels.items()), start=1):
         figure.add_scatter(
             x=[batches.index(trial.batch_size) for trial in members],
             y=[trial.lr for trial in members],
             mode="markers",
             marker={
                 "symbol": ["square-open" if trial.censored else "square" for trial in members],
-                "size": 22 if len(rates) <= 25 else 10,
-                "line": {"width": 4 if len(rates) <= 25 else 2},
+                "size": 22 if len(rates) <= 40 else 10,
+                "line": {"width": [_EDGE if trial.censored else 0 for trial in members]},
                 "color": [trial.curve[-1].val_accuracy for trial in members],
                 "coloraxis": "coloraxis",
             },
@@ -62,10 +66,11 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(tickvals=list(range(len(batches))), ticktext=[f"{batch:,}" for batch in batches])
     figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
-    seen = [t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy)]
+    seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
     bar = {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
-    # The worst rates fail altogether: the scale is for the half that matters.
-    scale = {"colorscale": SEQUENTIAL, "cmin": sorted(seen)[len(seen) // 4] if seen else 0.0, "colorbar": bar}
+    scale = {"colorscale": SEQUENTIAL, "colorbar": bar}
+    if seen:  # rates that fail altogether would take all colours from those that matter
+        scale |= {"cmin": seen[len(seen) // 2], "cmax": seen[-1]}
     figure.update_layout(coloraxis=scale)
     return figure
 
@@ -112,41 +117,57 @@ def thinned(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
 
 
 def stopping_figure(summary: Summary) -> go.Figure | None:
-    """How many search trials of each batch size still trained, over the share of a whole trial; None without a search.
+    """Updates that were trained and cut, as shares of each batch size's full grid; None without a search.
 
     A trial that was trained on as a check counts up to where it would have been stopped.
     """
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
         return None
-    figure = styled("What early stopping cut", height=420)
-    colours = batch_colours(trial.batch_size for trial in trials)
-    dashes = world_dashes(trial.world_size for trial in trials)
-    for (world_size, batch_size), group in sorted(_by(trials, "world_size", "batch_size").items()):
-        ends = sorted((t.audited_from or t.curve[-1].updates) / t.total_updates for t in group)
-        cut = [end for end in ends if end < 1]
-        figure.add_scatter(
-            x=[0.0, *cut, 1.0],
-            y=[*range(len(group), len(group) - len(cut) - 1, -1), len(group) - len(cut)],
-            mode="lines",
-            line={"shape": "hv", "color": colours[batch_size], "width": 2, "dash": dashes[world_size]},
-            legendgroup=f"B={batch_size}",
-            showlegend=False,
-            text=f"batch {batch_size} on {ranks(world_size)}",
-            hovertemplate="%{text}<br>%{y} trials went on past %{x:.0%}<extra></extra>",
+    cells = sorted(_by(trials, "world_size", "batch_size").values(), key=lambda group: _cell(group[0]))
+    several = len({trial.world_size for trial in trials}) > 1
+    names = [f"B={group[0].batch_size}" + (f", {ranks(group[0].world_size)}" if several else "") for group in cells]
+    trained = [sum(map(_share, group)) / len(group) for group in cells]
+    hover = [f"{_outcomes(group)}<br>{percent(share, 0)} trained" for group, share in zip(cells, trained, strict=True)]
+    figure = styled("What early stopping cut", height=160 + 28 * len(cells))
+    for name, shares, colour in (
+        ("trained", trained, BLUE),
+        ("cut", [1 - share for share in trained], FAINT),
+    ):
+        figure.add_bar(
+            orientation="h",
+            y=names,
+            x=shares,
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            hovertext=hover,
+            hoverinfo="text",
         )
-    _explain(figure, colours, dashes)
-    figure.update_xaxes(title_text="share of a whole trial", tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(title_text="search trials that trained so far", rangemode="tozero")
+    figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
+    figure.update_xaxes(title_text="updates of the full grid", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
 
-def _by(trials: Iterable[TrialRecord], *names: str) -> Mapping[Hashable, list[TrialRecord]]:
-    """The trials by the values of one field, or of several."""
-    groups: dict[Hashable, list[TrialRecord]] = defaultdict(list)
+def _cell(trial: TrialRecord) -> tuple[int, int]:
+    return trial.world_size, trial.batch_size
+
+
+def _share(trial: TrialRecord) -> float:
+    """Of a whole trial's updates."""
+    return (trial.audited_from or trial.curve[-1].updates) / trial.total_updates
+
+
+def _outcomes(trials: Sequence[TrialRecord]) -> str:
+    """`2 completed, 3 stopped`."""
+    return ", ".join(f"{n} {outcome}" for outcome, n in Counter(str(trial.outcome) for trial in trials).items())
+
+
+def _by(trials: Iterable[TrialRecord], *names: str) -> dict[tuple[Any, ...], list[TrialRecord]]:
+    """The trials by the values of some fields."""
+    groups: dict[tuple[Any, ...], list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        values = tuple(getattr(trial, name) for name in names)
-        groups[values if len(values) > 1 else values[0]].append(trial)
+        groups[tuple(getattr(trial, name) for name in names)].append(trial)
     return groups
 
 

@@ -15,7 +15,7 @@ from study.report.words import number
 
 # Okabe and Ito (2008), less black and yellow: each must stand out on white and on black.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-GREY = "#8A8F98"
+GREY, FAINT = "#8A8F98", "#C4C8CF"
 SERIES = ((BLUE, "circle"), (VERMILION, "square"), (GREEN, "diamond"), (PURPLE, "triangle-up"), (ORANGE, "cross"))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # Viridis without its ends: they vanish on black and on white.

@@ -152,7 +152,5 @@ def claim_lines(claim: Verdict) -> tuple[str, ...]:
         return (claim.reason,)
     low, high = (number(bound) for bound in difference.ci)
     seeds = " and ".join(map(str, difference.n))
-    effect = (
-        f"Effect {number(difference.effect)} (95% interval {low} to {high}), {difference.test} test, {seeds} seeds."
-    )
-    return claim.reason, effect
+    effect = f"Effect {number(difference.effect)}, 95% interval {low} to {high}"
+    return claim.reason, f"{effect}; {difference.test} test on {seeds} seeds."

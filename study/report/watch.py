@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -160,10 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
     def _stream(self) -> None:
-        try:
+        with suppress(OSError):  # the browser went away
             self._page.stream(self.wfile.write)
-        except OSError:
-            pass  # the browser went away
 
     def _own_name(self) -> bool:
         """Whether the page was asked for by this machine's own name, which no foreign site can take on."""
