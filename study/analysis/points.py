@@ -14,35 +14,48 @@ from study.analysis.uncertainty import MIN_SEEDS, Frontier, frontier
 Key = tuple[int, int]  # world size and batch size
 
 
-def points_of(trials: Iterable[TrialRecord], axis: str) -> tuple[tuple[Point, ...], list[list[TrialRecord]]]:
-    """A point for each configuration with a completed confirm trial, and these trials; by world size, then batch.
+def points_of(trials: Iterable[TrialRecord], axis: str) -> tuple[Point, ...]:
+    """A point for each configuration with a completed confirm trial; by world size, then batch.
 
     Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
     """
     confirm: dict[Key, list[TrialRecord]] = defaultdict(list)
     search: dict[Key, list[Cost]] = defaultdict(list)
     for trial in trials:
-        key = (trial.world_size, trial.batch_size)
         if trial.phase == "confirm":
-            confirm[key].append(trial)
+            confirm[_key(trial)].append(trial)
         else:
-            search[key].append(trial.cost)
-    points, behind = [], []
-    for key in sorted(confirm):
-        done = [trial for trial in confirm[key] if trial.outcome == "completed"]
-        if done:
-            points.append(_point(done, sum(trial.censored for trial in confirm[key]), search[key], axis))
-            behind.append(done)
-    return tuple(points), behind
+            search[_key(trial)].append(trial.cost)
+    return tuple(
+        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis)
+        for key in sorted(confirm)
+        if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
+    )
+
+
+def samples_of(points: Sequence[Point], trials: Iterable[TrialRecord], axis: str) -> tuple[Sample, ...] | None:
+    """Cost and final validation accuracy of the trials behind each point; None if one has no cost on that axis."""
+    behind: dict[Key, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome == "completed":
+            behind[_key(trial)].append(trial)
+    samples = []
+    for point in points:
+        done = behind[_key(point)]
+        costs = [getattr(trial.cost, axis) for trial in done]
+        if None in costs:
+            return None
+        samples.append(Sample(point.label, tuple(map(float, costs)), tuple(map(_final, done))))
+    return tuple(samples)
 
 
 def frontiers_of(
-    points: Sequence[Point], behind: Sequence[Sequence[TrialRecord]], axis: str, cost_tolerance: float
+    points: Sequence[Point], trials: Sequence[TrialRecord], axis: str, cost_tolerance: float
 ) -> dict[str, Frontier]:
     """The frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
     found = {}
     for name in (axis, *(other for other in COST_AXES if other != axis)):
-        samples = samples_of(points, behind, name)
+        samples = samples_of(points, trials, name)
         dearest = max((sample.mean_cost for sample in samples or ()), default=0.0)
         if samples and (dearest > 0 or name == axis):
             # The hypervolume then lies between 0 and the dearest point's cost.
@@ -50,15 +63,8 @@ def frontiers_of(
     return found
 
 
-def samples_of(points: Sequence[Point], behind: Sequence[Sequence[TrialRecord]], axis: str) -> list[Sample] | None:
-    """Cost and final validation accuracy of each point's trials; None if a trial has no cost on that axis."""
-    costs = [[getattr(trial.cost, axis) for trial in done] for done in behind]
-    if any(cost is None for of_point in costs for cost in of_point):
-        return None
-    return [
-        Sample(point.label, tuple(map(float, cost)), tuple(map(_final, done)))
-        for point, cost, done in zip(points, costs, behind, strict=True)
-    ]
+def _key(of: TrialRecord | Point) -> Key:
+    return of.world_size, of.batch_size
 
 
 def _point(done: Sequence[TrialRecord], n_censored: int, search: Sequence[Cost], axis: str) -> Point:

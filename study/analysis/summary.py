@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from study.analysis.choices import choose
-from study.analysis.points import frontiers_of, points_of, samples_of
+from study.analysis.points import frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.stepmodel import StepTime, fit_step_model
@@ -23,8 +23,8 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     report = plan.config.report
     trials = trial_records(rows, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts, behind = points_of(trials, axis)
-    frontiers = frontiers_of(drafts, behind, axis, report.cost_tolerance)
+    drafts = points_of(trials, axis)
+    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
     points = _placed(drafts, frontiers.get(axis))
     critical, missing = critical_of(trials, report.target_val_accuracy)
     steps = _step_times(trials)
@@ -47,7 +47,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
         noise_scale=None,
         step_times=steps,
         throughput_model=fit_step_model(steps),
-        recommendation=choose(points, samples_of(points, behind, axis) or (), Limits(), report.margin),
+        recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=_planned(trials, plan),
         notes=(*unmetered, *_notes(trials, points, plan)),
     )
@@ -73,11 +73,11 @@ def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...
 
 
 def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
-    """Seconds of a training step of each trial that reported."""
+    """Seconds of a training step of each trial that reported twice: the first interval holds what happens once."""
     return tuple(
         StepTime(trial.world_size, trial.micro_batch, trial.accumulation, trial.batch_size / trial.samples_per_s)
         for trial in trials
-        if trial.samples_per_s
+        if trial.samples_per_s and len(trial.curve) > 1
     )
 
 

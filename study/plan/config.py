@@ -15,6 +15,7 @@ Cost = Annotated[
     Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
+Purchase = Literal["on_demand", "spot", "reserved"]
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -255,10 +256,22 @@ class Hardware(Section):
 
 
 class Price(Section):
-    """What a leased device costs."""
+    """What a leased device costs: the figure itself, or what to look up in a price list."""
 
-    usd_per_device_hour: float | None = Field(None, ge=0, description="US dollars; left out, no dollars are shown")
+    usd_per_device_hour: float | None = Field(
+        None, ge=0, description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown"
+    )
     source: str | None = Field(None, description="where the price is from, and its date")
+    gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")
+    purchase: Purchase = Field("on_demand", description="how it is rented: on_demand, spot or reserved")
+    provider: str | None = Field(None, description="whose price, where several ask for the GPU")
+    file: str | None = Field(None, description="a price list of your own that wins, beside the study file")
+
+    @model_validator(mode="after")
+    def _named(self) -> Price:
+        if self.gpu_type is None and (self.provider or self.file):
+            raise ValueError("provider and file go with gpu_type, which says what to look up")
+        return self
 
 
 class Report(Section):
@@ -313,8 +326,8 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         if len(set(self.batch_sizes)) != len(self.batch_sizes):
             raise ValueError("batch_sizes lists a size twice")
-        if "usd" in self.report.costs and self.price.usd_per_device_hour is None:
-            raise ValueError("report.cost is usd, but price.usd_per_device_hour is not given")
+        if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
         if "billed_gpu_h" in self.report.costs and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
         if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
