@@ -26,17 +26,19 @@ class _Place:
     front: FrontPoint
 
 
-def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure:
+def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | None:
     """Every point with its 95% intervals, the frontier as a staircase, censored trials hollow.
 
     x is a cost axis of `summary.frontiers`, the summary's own when left out, in a readable unit; y the final validation
     accuracy as a fraction.
     """
+    if not summary.points:
+        return None
     axis = axis or summary.cost_axis
-    places = _places(summary, axis)
+    fronts = summary.frontiers[axis].points
+    places = [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
     censored = [trial for trial in summary.trials if _drawable(trial, axis)]
-    costs = [place.front.cost for place in places]
-    unit = cost_unit(costs or [trial_cost(trial, axis) for trial in censored], axis)
+    unit = cost_unit([place.front.cost for place in places], axis)
     figure = styled(f"Cost against accuracy: {escaped(summary.study.name)}", height=500)
     bottom, top = _accuracy_range(summary.points)
     inside = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
@@ -53,8 +55,7 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure:
             _draw_points(figure, list(group), axis, unit, *styles[world_size], labelled=labelled)
     scaled = [cost * unit.scale for cost in _extent(places) + [trial_cost(trial, axis) for trial in inside]]
     figure.update_xaxes(title_text=axis_title(axis, unit), **log_axis(scaled))
-    if scaled:  # labels stand on the right of points
-        figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})
+    figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels stand on the right of points
     figure.update_yaxes(title_text="final validation accuracy", tickformat=".0%", range=[bottom, top])
     if top - bottom < 0.05:
         figure.update_yaxes(tickformat=".1%")
@@ -75,11 +76,6 @@ def trial_cost(trial: TrialRecord, axis: str) -> float:
     return float(value)
 
 
-def _places(summary: Summary, axis: str) -> list[_Place]:
-    fronts = summary.frontiers[axis].points if summary.points else ()
-    return [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
-
-
 def _drawable(trial: TrialRecord, axis: str) -> bool:
     """Whether a censored trial has a place: it must have reported an accuracy, and cost something."""
     if not trial.censored or not trial.curve or not math.isfinite(trial.curve[-1].val_accuracy):
@@ -89,8 +85,6 @@ def _drawable(trial: TrialRecord, axis: str) -> bool:
 
 def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     """Room for the points and for intervals of their size: a wide interval must not flatten the frontier."""
-    if not points:
-        return 0.0, 1.02
     low, high = min(point.val_accuracy for point in points), max(point.val_accuracy for point in points)
     room = max(0.35 * (high - low), 0.01)
     reach = [bound for point in points for bound in point.val_accuracy_ci or ()]
@@ -140,7 +134,6 @@ def _draw_points(
 ) -> None:
     on_front, world_size = places[0].front.on_front, places[0].point.world_size
     points = [place.point for place in places]
-    dearest = max(place.front.cost for place in places)  # on its right there may be no room
     # An accuracy lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
     accuracies = [_clipped(point.val_accuracy, point.val_accuracy_ci, 0.0, 1.0) for point in points]
     costs = [_clipped(place.front.cost, place.front.cost_ci, 0.0, math.inf) for place in places]
@@ -151,7 +144,7 @@ def _draw_points(
         error_y=_bars(accuracies, 1.0),
         mode="markers+text" if labelled else "markers",
         text=[_label(place) for place in places],
-        textposition=["top left" if place.front.cost == dearest else "top right" for place in places],
+        textposition="top right",
         opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 11, "color": colour},
         name=f"{ranks(world_size)}, {'on the frontier' if on_front else 'dominated'}",

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from study.analysis.critical import StepsToTarget
-from study.analysis.records import Critical, Summary
+from study.analysis.records import Summary
 from study.analysis.stepmodel import StepModel
 from study.report.style import BLUE, GREEN, GREY, SERIES, VERMILION, log_axis, styled
 from study.report.words import number, ranks
@@ -16,11 +16,14 @@ from study.report.words import number, ranks
 _ALONG = 60  # points of a drawn curve
 
 
-def critical_figure(critical: Critical, noise_scale: float | None) -> go.Figure:
+def critical_figure(summary: Summary) -> go.Figure | None:
     """Updates to the target against batch size, both logarithmic: runs, the fitted law, the critical batch size.
 
     Runs that never reached the target are hollow and point up: they would have taken longer.
     """
+    critical, noise_scale = summary.critical, summary.noise_scale
+    if critical is None:
+        return None
     figure = styled("Updates to the target")
     met = [run for run in critical.runs if run.reached]
     gave_up = [run for run in critical.runs if not run.reached]
@@ -75,11 +78,14 @@ def _draw_place(figure: go.Figure, batch: float, name: str, colour: str) -> None
     )
 
 
-def model_figure(summary: Summary, model: StepModel) -> go.Figure:
+def model_figure(summary: Summary) -> go.Figure | None:
     """Samples a second against samples a rank: measured runs, the fitted step time, and dotted what it extrapolates.
 
     Curves are for one forward pass a step: the world sizes that were run, half as few and twice as many.
     """
+    model = summary.throughput_model
+    if model is None:
+        return None
     figure = styled("Throughput: measured, fitted, extrapolated")
     run = [step for step in summary.step_times if step.accumulation == 1]
     least, most = model.micro_batches

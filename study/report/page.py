@@ -6,20 +6,33 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from study.analysis.hypotheses import Verdict
+from study.analysis.claims.records import ClaimVerdict
+from study.analysis.recommend import Limits
 from study.analysis.records import Summary
-from study.report.advice import advice, critical_sentences, model_sentence
-from study.report.figures import batch_figure, cost_figure
+from study.report.claimtext import claim_lines, findings_table
+from study.report.figures import FIGURES
 from study.report.frontier import frontier_figure
 from study.report.html import Section, rendered, section
-from study.report.laws import critical_figure, model_figure
-from study.report.searching import MOST_CURVES, curves_figure, rates_figure, stopping_figure
-from study.report.tables import claim_lines, config_yaml, points_table, provenance, spend_table
+from study.report.lawtext import critical_sentences, model_sentence
+from study.report.recommendation import recommendation_lines
+from study.report.searching import MOST_CURVES
+from study.report.tables import config_yaml, points_table, provenance, spend_table
 from study.report.verdict import stopping_sentences, verdict
 from study.report.words import AXIS_NAMES
 
+_HEADINGS = {
+    "frontier": "Cost against accuracy",
+    "cost": "Where the device time went",
+    "batches": "What the batch size does",
+    "rates": "Search: which learning rate",
+    "curves": "Learning curves",
+    "stopping": "What early stopping cut",
+    "critical": "Noise scale and critical batch size",
+    "model": "Throughput on other numbers of ranks",
+}
 
-def render_page(summary: Summary, claims: Sequence[Verdict] = ()) -> str:
+
+def render_page(summary: Summary, claims: Sequence[ClaimVerdict] = ()) -> str:
     """The report as one self-contained HTML document."""
     return rendered("page.html.j2", **_parts(summary, claims))
 
@@ -36,113 +49,63 @@ def render_live(name: str, body: str) -> str:
     return rendered("live.html.j2", name=name, body=Markup(body), live=True)
 
 
-def _parts(summary: Summary, claims: Sequence[Verdict]) -> dict[str, object]:
+def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object]:
     first, *others = verdict(summary)
-    recommendation = summary.recommendation
+    found = summary.recommendation
     return {
         "summary": summary,
         "headline": first,
         "sentences": others,
-        "advice": advice(recommendation, summary.cost_axis) if recommendation else (),
-        "frontier": _frontier(summary),
+        "advice": recommendation_lines(summary, found, Limits()) if found else (),
         "axes": {axis: AXIS_NAMES[axis] for axis in summary.frontiers},
         "points": {axis: points_table(summary, axis) for axis in summary.frontiers},
         "spend": spend_table(summary),
-        "cost": _cost(summary),
-        "sections": [part for part in (*_batches(summary), *_trials(summary)) if part],
-        "critical": _critical(summary),
-        "critical_sentences": critical_sentences(summary),
-        "model": _model(summary),
-        "claims": [(claim, claim_lines(claim)) for claim in claims],
+        "sections": _sections(summary),
+        "critical": critical_sentences(summary),
+        "claims": [(claim, claim_lines(claim), findings_table(claim)) for claim in claims],
         "provenance": provenance(summary),
         "config": config_yaml(summary),
     }
 
 
-def _frontier(summary: Summary) -> Section | None:
-    if not summary.points:
-        return None
-    return section(
-        "Cost against accuracy",
-        "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the probability "
-        "that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials that were "
-        "stopped or failed, at their last validation.",
-        "frontier",
-        {axis: frontier_figure(summary, axis) for axis in summary.frontiers},
-    )
+def _sections(summary: Summary) -> dict[str, Section]:
+    """The figures that the study has something to show of, by name."""
+    sections = {}
+    for name, draw in FIGURES.items():
+        if name == "frontier":  # which can be seen over each cost that there is
+            drawn = {axis: frontier_figure(summary, axis) for axis in summary.frontiers}
+        else:
+            drawn = {"": draw(summary)}
+        figures = {axis: figure for axis, figure in drawn.items() if figure is not None}
+        if figures:
+            sections[name] = section(_HEADINGS[name], _caption(name, summary), name, figures)
+    return sections
 
 
-def _cost(summary: Summary) -> Section | None:
-    if not any(trial.cost.billed_device_h for trial in summary.trials):
-        return None
-    return section(
-        "Where the device time went",
-        "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
-        "cost",
-        {"": cost_figure(summary)},
-    )
+def _caption(name: str, summary: Summary) -> str:
+    if name == "curves":
+        return f"Validation accuracy after each report; confirm trials strong, search trials faint.{_thinned(summary)}"
+    if name == "stopping":
+        return " ".join(stopping_sentences(summary))
+    if name == "model" and summary.throughput_model is not None:
+        return model_sentence(summary.throughput_model)
+    return {
+        "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
+        "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: "
+        "trials that were stopped or failed, at their last validation.",
+        "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
+        "batches": "Means of the confirm seeds. Samples a second are of training only: validation and waiting are not "
+        "in it.",
+        "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have "
+        "gone further. The colours tell the better half apart; the darkest stands for the median and all below.",
+    }.get(name, "")
 
 
-def _batches(summary: Summary) -> list[Section]:
-    if not summary.points:
-        return []
-    return [
-        section(
-            "What the batch size does",
-            "Means of the confirm seeds. Samples a second are of training only: validation and waiting are not in it.",
-            "batches",
-            {"": batch_figure(summary)},
-        )
-    ]
-
-
-def _trials(summary: Summary) -> list[Section | None]:
-    """Figures of single trials; None for one that has nothing to show."""
-    rates, stopped = rates_figure(summary), stopping_figure(summary)
-    with_curve = sum(bool(trial.curve) for trial in summary.trials)
-    part = (
-        f" Of {with_curve:,} trials about {MOST_CURVES} are drawn, evenly between the best and the worst of each batch "
+def _thinned(summary: Summary) -> str:
+    curves = sum(bool(trial.curve) for trial in summary.trials)
+    if curves <= MOST_CURVES:
+        return ""
+    return (
+        f" Of {curves:,} trials about {MOST_CURVES} are drawn, evenly between the best and the worst of each batch "
         "size and phase."
-        if with_curve > MOST_CURVES
-        else ""
-    )
-    return [
-        rates
-        and section(
-            "Search: which learning rate",
-            "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
-            "further. The colours tell the better half apart; the darkest stands for the median and all below.",
-            "rates",
-            {"": rates},
-        ),
-        section(
-            "Learning curves",
-            f"Validation accuracy after each report; confirm trials strong, search trials faint.{part}",
-            "curves",
-            {"": curves_figure(summary)},
-        )
-        if with_curve
-        else None,
-        stopped
-        and section(
-            "What early stopping cut",
-            " ".join(stopping_sentences(summary)),
-            "stopping",
-            {"": stopped},
-        ),
-    ]
-
-
-def _critical(summary: Summary) -> Section | None:
-    if summary.critical is None:
-        return None
-    return section("Critical batch size", "", "critical", {"": critical_figure(summary.critical, summary.noise_scale)})
-
-
-def _model(summary: Summary) -> Section | None:
-    model = summary.throughput_model
-    if model is None:
-        return None
-    return section(
-        "Throughput on other numbers of ranks", model_sentence(model), "model", {"": model_figure(summary, model)}
     )

@@ -31,7 +31,7 @@ _EDGE = 3  # pixels, of hollow marks
 
 
 def rates_figure(summary: Summary) -> go.Figure | None:
-    """Validation accuracy of search trials where they ended, by batch size and learning rate; None without a search.
+    """Validation accuracy of search trials where they ended, by batch size and learning rate.
 
     Hollow where the trial was stopped, diverged or failed: it may have gone further. A panel for each world size.
     """
@@ -75,13 +75,15 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     return figure
 
 
-def curves_figure(summary: Summary) -> go.Figure:
+def curves_figure(summary: Summary) -> go.Figure | None:
     """Validation accuracy over epochs: confirm trials in full colour, search trials faint.
 
     Of more than MOST_CURVES trials, those drawn lie evenly between the best and the worst of each batch size and phase.
     """
-    figure = styled("Learning curves")
     trials = [trial for trial in summary.trials if trial.curve]
+    if not trials:
+        return None
+    figure = styled("Learning curves")
     colours = batch_colours(trial.batch_size for trial in trials)
     dashes = world_dashes(trial.world_size for trial in trials)
     for trial in sorted(thinned(trials), key=lambda trial: trial.phase == "confirm"):
@@ -117,7 +119,7 @@ def thinned(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
 
 
 def stopping_figure(summary: Summary) -> go.Figure | None:
-    """Updates that were trained and cut, as shares of each batch size's full grid; None without a search.
+    """Updates that were trained and cut, as shares of each batch size's full grid.
 
     A trial that was trained on as a check counts up to where it would have been stopped.
     """

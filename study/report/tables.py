@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import yaml
 
-from study.analysis.hypotheses import Verdict
 from study.analysis.records import Summary
 from study.analysis.uncertainty import FrontPoint
 from study.report.words import NOTHING, Unit, accuracy, column, cost_unit, duration, half_width, number, percent
@@ -143,14 +142,3 @@ def _given(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_given(item) for item in value]
     return value
-
-
-def claim_lines(claim: Verdict) -> tuple[str, ...]:
-    """Why a claim was judged as it was: the reason, then effect, interval and test."""
-    difference = claim.difference
-    if difference is None:
-        return (claim.reason,)
-    low, high = (number(bound) for bound in difference.ci)
-    seeds = " and ".join(map(str, difference.n))
-    effect = f"Effect {number(difference.effect)}, 95% interval {low} to {high}"
-    return claim.reason, f"{effect}; {difference.test} test on {seeds} seeds."
