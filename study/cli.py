@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ from study.plan.trials import Plan
 from study.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 
 if TYPE_CHECKING:
+    from study.report.watch import LivePage
     from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
@@ -45,7 +47,10 @@ ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or witho
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
-FormatOption = Annotated[str, typer.Option("--format", help="any of html, csv, json, md, with commas between")]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="port of the live page; 0 takes a free one")]
 ALL_FORMATS = "html,csv,json,md"
 
 
@@ -90,11 +95,15 @@ def run(
     set_: SetOption = None,
     address: AddressOption = "local",
     cpus: CpusOption = None,
+    live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
+    port: PortOption = 0,
 ) -> None:
     """Run a study and write its report."""
+    plan = planned(find_config(config), set_, address, cpus)
     from study.tuning.runner import run_study
 
-    _drive(run_study, planned(find_config(config), set_, address, cpus), folder, address, cpus)
+    with _live(folder, plan, port) if live else nullcontext():
+        _drive(run_study, plan, folder, address, cpus)
 
 
 @app.command()
@@ -129,6 +138,25 @@ def status(folder: FolderArgument) -> None:
         say(line)
     if contents.damage:
         say(f"Damaged: {contents.damage}")
+
+
+@contextmanager
+def _live(folder: Path, plan: Plan, port: int) -> Iterator[LivePage]:
+    """The study's page, served; where it is, said."""
+    from study.report.watch import LivePage
+
+    with LivePage(folder, plan, port) as page:
+        say(f"Live: {page.url}")
+        yield page
+
+
+@app.command()
+def watch(folder: FolderArgument, port: PortOption = 0) -> None:
+    """Serve a study's report on this machine, up to date, until the study is over or Ctrl-C."""
+    read(folder)  # says so where there is no study
+    with _live(folder, recorded(folder), port) as page, suppress(KeyboardInterrupt):
+        page.wait_until_over()
+        say(f"The study is over. Its report as a file: study report {folder}")
 
 
 @app.command()

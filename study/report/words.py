@@ -8,6 +8,15 @@ from dataclasses import dataclass
 
 from study.analysis.records import Point
 
+AXIS_NAMES = {
+    "billed_device_h": "device time",
+    "billed_gpu_h": "GPU time",
+    "usd": "US dollars",
+    "wall_h": "wall-clock time",
+    "energy_j": "energy",
+    "samples": "samples",
+    "updates": "updates",
+}
 _UNITS = {"usd": "USD", "samples": "samples", "updates": "updates"}  # costs that need no scaling
 NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
 
