@@ -15,7 +15,7 @@ from study.analysis.summary import summarize
 from study.analysis.table import read_table
 from study.analysis.tablefronts import analyze_table
 from study.ledger.files import write_atomic
-from study.ledger.store import read
+from study.ledger.store import good_rows
 from study.plan.errors import PlanError
 from study.plan.market import market_prices, prices_yaml
 from study.plan.prices import read_prices
@@ -47,7 +47,7 @@ def recommend(
 
     limits = Limits(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
     plan = repriced(recorded(folder), usd_per_device_hour, prices)
-    summary = summarize(read(folder).rows, plan)
+    summary = summarize(good_rows(folder), plan)
     check_limits(limits, summary.points)
     found = choose(summary.points, summary.trials, summary.cost_axis, limits, plan.config.report.margin)
     if found is None:

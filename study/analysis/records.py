@@ -28,7 +28,7 @@ class Cost:
     updates: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CurvePoint:
     """A trial at one of its reports."""
 
