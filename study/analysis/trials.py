@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
@@ -27,11 +28,22 @@ class Gathered:
     stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
 
 
+def uncollected(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
+    """The rows, without the garbage collector looking over what is kept of them again and again: none is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from rows
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def gather(rows: Iterable[AnyRow]) -> Gathered:
     """Sort the rows by trial. They are gone through once, and reports are not kept as they are."""
     found = Gathered()
     row: AnyRow | None = None
-    for row in rows:
+    for row in uncollected(rows):
         if isinstance(row, ReportRow):
             found.curves[row.trial_id].append(CurvePoint(*_ON_A_CURVE(row)))
             found.energies_j[row.trial_id][row.attempt] = row.energy_j
