@@ -87,7 +87,8 @@ def judge(claims: Sequence[Claim]) -> tuple[Verdict, ...]:
     """A verdict on each claim; the claims are one family, and Holm's correction covers them together.
 
     A claim is supported if its negation is rejected at 2.5%, and contradicted if the claim itself is. Equivalence is
-    two one-sided tests (Schuirmann 1987, doi:10.1007/BF01068419), and "no_less" is the lower one of them. One seed on a side is never enough.
+    two one-sided tests (Schuirmann 1987, doi:10.1007/BF01068419), and "no_less" is the lower of them alone. One seed
+    on a side is never enough.
     """
     found = [difference(claim.a.values, claim.b.values) for claim in claims]
     tested = [i for i, d in enumerate(found) if d is not None and _has_spread(claims[i], d)]

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from study.analysis.claims.measures import Measure
 from study.analysis.hypotheses import Arm
@@ -33,6 +33,10 @@ class Setting:
             {trial.seed_index: measure.compared(value) for trial, value in known},
             tuple(trial.trial_id for trial, _ in known),
         )
+
+    def keep(self, wanted: Callable[[TrialRecord], bool]) -> Setting:
+        """With only the trials that are wanted."""
+        return replace(self, trials=tuple(trial for trial in self.trials if wanted(trial)))
 
 
 Series = tuple[Setting, ...]  # by batch size, ascending
@@ -94,6 +98,11 @@ def has_equal_epochs(config: StudyConfig) -> bool:
     budget = config.budget
     others = (budget.regime_batch, budget.device_seconds, budget.target_val_accuracy, budget.target_train_loss)
     return budget.epochs is not None and config.growth is None and all(other is None for other in others)
+
+
+def has_target_accuracy(config: StudyConfig) -> bool:
+    """Trials end where they have met a validation accuracy."""
+    return config.budget.target_val_accuracy is not None
 
 
 def is_contrastive(config: StudyConfig) -> bool:
