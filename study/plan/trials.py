@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from study.plan.batches import BatchPlan, split_batch
-from study.plan.config import Digits, RungAsha, StudyConfig
+from study.plan.config import Custom, Digits, RungAsha, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
@@ -162,6 +162,8 @@ def make_plan(config: StudyConfig) -> Plan:
                     cells.append(cell)
                     search += _search(variant, samples, cell)
     _check_scheduler(config, search)
+    if isinstance(config.workload, Custom) and any(config.probes.model_dump().values()):
+        raise PlanError("are for the embedded workloads; leave them out for a module of your own", "probes")
     return Plan(config, variants, samples, tuple(cells), tuple(search))
 
 
@@ -220,13 +222,13 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
             raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
         batch = split_batch(batch_size, cell.world_size, config.hardware)
         if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
-            raise PlanError(
-                f"{config.ghost_batch} does not divide the micro batch of {batch.micro_batch}", "ghost_batch"
-            )
+            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
         per_epoch = samples // batch_size
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:
             updates = samples // budget.regime_batch * epochs
+        if stages and batch.accumulation != stages[0].batch.accumulation:
+            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
         start = stages[-1].end_update if stages else 0
         stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
     return tuple(stages)

@@ -130,3 +130,40 @@ def test_configs_are_found_by_path_with_or_without_suffix_and_by_bare_name(tmp_p
     assert find_config("quickstart").name == "quickstart.yaml"
     with pytest.raises(PlanError, match=r"did you mean quickstart\?"):
         find_config("quikstart")
+
+
+VARIANTS = """\
+name: x
+batch_sizes: [16, 64]
+search: {lr: [0.1]}
+budget: {epochs: 3}
+variants:
+  SB: {batch_sizes: [16]}
+  LB:
+    batch_sizes: [64]
+    search:
+      lr_rule: sqrt
+      base_batch: 16
+"""
+
+
+def test_a_variant_is_the_study_with_some_keys_changed(tmp_path: Path) -> None:
+    config = load(tmp_path, VARIANTS)
+    small, large = (config.variant(name) for name in config.variant_names)
+    assert (small.batch_sizes, small.search.lr_rule) == ((16,), "none")
+    assert (large.batch_sizes, large.search.lr_rule, large.search.lr) == ((64,), "sqrt", (0.1,))
+    assert load(tmp_path, to_yaml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lr_rule: sqrt", "lr_rul: sqrt"), r"10: variants.LB.search.lr_rul: unknown key.*did you mean lr_rule"),
+        (("      base_batch: 16\n", ""), r"variants.LB.search: base_batch goes with lr_rule"),
+        (("batch_sizes: [64]", "hardware: {world_size: 2}"), r"variants.LB.hardware cannot vary; allowed: batch_sizes"),
+        (("  LB:", "  L/B:"), r"variants"),
+    ],
+)
+def test_a_mistake_in_a_variant_is_told_where_it_stands(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        load(tmp_path, VARIANTS.replace(*change))
