@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from study.analysis.claims.records import ClaimVerdict
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -154,6 +156,7 @@ class Summary:
     hypervolume: float | None
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
+    claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
 
     @property
     def frontier(self) -> tuple[Point, ...]:

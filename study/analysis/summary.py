@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy.special import stdtrit
 
+from study.analysis.claims.every import claims_of
 from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord, cost_of
 from study.analysis.stopping import stopping
 from study.analysis.trials import trial_records
@@ -39,6 +40,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
         hypervolume=_hypervolume(points, axis),
         planned_trials=_planned(trials, plan),
         notes=_notes(trials, points, plan),
+        claims=claims_of(trials, plan.config),
     )
 
 
