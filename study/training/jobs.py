@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-from study.plan.config import Custom, Digits, Teacher
 from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
+from study.plan.workload import Custom, Embedded
 from study.training.classifier import Classifier
 from study.training.place import Place
 from study.training.replayable import Replayable
@@ -68,13 +68,10 @@ class Job(Protocol):
         """Accuracy on the held-out part, if there is one. Every rank must call it."""
 
 
-class EmbeddedJob:
-    """A Classifier on tensors in memory."""
+class TensorJob:
+    """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
 
-    def __init__(
-        self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
-    ) -> None:
-        self.module = Classifier(build_model(config, splits))
+    def __init__(self, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None) -> None:
         self.batches_on_device = place.device == "cpu"
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
@@ -98,10 +95,20 @@ class EmbeddedJob:
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def start_epoch(self, epoch: int) -> None:
-        """To Lightning the whole trial is one epoch: the batches know their own."""
+        """The batches know their own."""
 
     def trained_on(self, outputs: Any) -> None:
         """The module keeps its own tally."""
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """From the tallies."""

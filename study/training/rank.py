@@ -10,8 +10,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from study.plan.config import Custom, StudyConfig
+from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.plan.workload import Contrastive, Custom
+from study.training.contrastive_job import ContrastiveJob
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
 from study.training.lean import NoProfiler, no_sigterm_broadcast, remember_entry_points
@@ -66,6 +68,8 @@ class Rank:
             return CustomJob(workload, spec, resumed)
         if self._splits is None:
             self._splits = load_splits(workload)
+        if isinstance(workload, Contrastive):
+            return ContrastiveJob(workload, spec, self.place, self._splits, resumed)
         return EmbeddedJob(workload, spec, self.place, self._splits, resumed)
 
     def advance(self) -> Report:
