@@ -18,8 +18,6 @@ from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyR
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.plan.trials import Cell, Plan
 
-Key = tuple[int, str, int]  # world size, variant, batch size: the order of points
-
 
 def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     """The state of a study, finished or not."""
@@ -27,7 +25,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     trials = trial_records(rows, price)
     axis = plan.config.report.cost
     tolerance = plan.config.report.cost_tolerance
-    points = _points(trials, axis, tolerance)
+    points = _points(trials, axis, tolerance, plan.config.variant_names)
     leases = [row for row in rows if isinstance(row, LeaseRow)]
     return Summary(
         protocol_version=PROTOCOL_VERSION,
@@ -53,17 +51,17 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     return mean - half, mean + half
 
 
-def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float) -> tuple[Point, ...]:
-    confirm: dict[Key, list[TrialRecord]] = defaultdict(list)
-    search: dict[Key, list[Cost]] = defaultdict(list)
+def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float, names: Sequence[str]) -> tuple[Point, ...]:
+    confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
+    search: dict[Cell, list[Cost]] = defaultdict(list)
     for trial in trials:
-        key = _key(trial)
+        key = _cell(trial)
         if trial.phase == "confirm":
             confirm[key].append(trial)
         else:
             search[key].append(trial.cost)
     drafts = []
-    for key in sorted(confirm):
+    for key in sorted(confirm, key=lambda key: (key.world_size, names.index(key.variant), key.batch_size)):
         done = [trial for trial in confirm[key] if trial.outcome == "completed"]
         if done:
             censored = sum(trial.censored for trial in confirm[key])
@@ -73,8 +71,8 @@ def _points(trials: Iterable[TrialRecord], axis: str, cost_tolerance: float) -> 
     return tuple(replace(draft, on_frontier=bool(member)) for draft, member in zip(drafts, front, strict=True))
 
 
-def _key(of: TrialRecord | Point) -> Key:
-    return of.world_size, of.variant, of.batch_size
+def _cell(of: TrialRecord | Point) -> Cell:
+    return Cell(of.batch_size, of.world_size, of.variant)
 
 
 def _point(done: list[TrialRecord], n_censored: int, search: list[Cost]) -> Point:
@@ -158,7 +156,7 @@ def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
     hopeless = 0
     for cell in plan.cells:
         searched = sum(spec.cell == cell for spec in plan.search)
-        outcomes = [t.outcome for t in over if Cell(t.batch_size, t.world_size, t.variant) == cell]
+        outcomes = [t.outcome for t in over if _cell(t) == cell]
         if searched and len(outcomes) == searched and not {"completed", "stopped"} & set(outcomes):
             hopeless += plan.config.confirm.seeds
     return len(plan.search) + plan.n_confirm - hopeless
@@ -177,8 +175,9 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
-    missing = {(cell.world_size, cell.variant, cell.batch_size) for cell in plan.cells} - {_key(p) for p in points}
+    shown = {_cell(point) for point in points}
+    missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:
-        listed = ", ".join(f"{v} batch {b} on {w} rank(s)".strip() for w, v, b in sorted(missing))
+        listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
         notes.append(f"No completed confirm trial for {listed}.")
     return tuple(notes)

@@ -13,7 +13,7 @@ from study.plan.config import VARIABLE, RungAsha, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
-from study.plan.workload import Contrastive, train_samples
+from study.plan.workload import Contrastive, Embedded, train_samples
 
 Phase = Literal["search", "confirm"]
 
@@ -148,6 +148,8 @@ def make_plan(config: StudyConfig) -> Plan:
                     cells.append(cell)
                     search += _search(variant, samples, cell)
     _check_scheduler(config, search)
+    if not isinstance(config.workload, Embedded) and any(config.probes.model_dump().values()):
+        raise PlanError(f"are for the classifiers of the package; leave them out for {config.workload.kind}", "probes")
     return Plan(config, variants, samples, tuple(cells), tuple(search))
 
 
@@ -206,9 +208,7 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
             raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
         batch = split_batch(batch_size, cell.world_size, config.hardware)
         if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
-            raise PlanError(
-                f"{config.ghost_batch} does not divide the micro batch of {batch.micro_batch}", "ghost_batch"
-            )
+            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
         if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
             raise PlanError(
                 f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
@@ -218,6 +218,8 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:
             updates = samples // budget.regime_batch * epochs
+        if stages and batch.accumulation != stages[0].batch.accumulation:
+            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
         start = stages[-1].end_update if stages else 0
         stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
     return tuple(stages)

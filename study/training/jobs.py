@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
@@ -16,9 +19,9 @@ from study.training.classifier import Classifier
 from study.training.place import Place
 from study.training.replayable import Replayable
 from study.training.snapshot import Resumed, State
-from study.workloads.batching import EvalBatches, TrainBatches
+from study.workloads.batching import Batch, EvalBatches, TrainBatches
 from study.workloads.custom import build_data, build_module
-from study.workloads.data import Splits
+from study.workloads.data import Part, Splits
 from study.workloads.registry import build_model
 
 EVAL_BATCH = 1024
@@ -32,6 +35,15 @@ class Measured:
     train_accuracy: float | None
     val_loss: float
     val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A network, its loss on a batch, and the training set."""
+
+    model: nn.Module
+    loss: Callable[[Batch], Tensor]
+    train: Part
 
 
 class Job(Protocol):
@@ -66,6 +78,9 @@ class Job(Protocol):
 
     def test_accuracy(self) -> float | None:
         """Accuracy on the held-out part, if there is one. Every rank must call it."""
+
+    def probed(self) -> Probed | None:
+        """What probes look at; None where there is nothing for them."""
 
 
 class TensorJob:
@@ -109,6 +124,7 @@ class EmbeddedJob(TensorJob):
     ) -> None:
         super().__init__(spec, place, splits, resumed)
         self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """From the tallies."""
@@ -117,6 +133,16 @@ class EmbeddedJob(TensorJob):
     def test_accuracy(self) -> float:
         """On the test split."""
         return self.module.test_accuracy(self.test)
+
+    def probed(self) -> Probed:
+        """The classifier's cross-entropy."""
+        model = self.module.model
+
+        def loss(batch: Batch) -> Tensor:
+            x, y = (part.to(self.module.device) for part in batch)
+            return cross_entropy(model(x), y)
+
+        return Probed(model, loss, self.train)
 
 
 class CustomJob:
@@ -186,6 +212,9 @@ class CustomJob:
 
     def test_accuracy(self) -> None:
         """A user's test step is theirs to run."""
+
+    def probed(self) -> None:
+        """A training step may log, keep state or need its trainer: it is no function of a batch."""
 
     def _logged(self, trainer: pl.Trainer, key: str) -> float:
         name = getattr(self.config, key)

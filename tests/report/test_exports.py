@@ -18,6 +18,7 @@ from study.ledger.rows import PHASES
 from study.report.exports import FORMATS, write_report
 
 POINT_KEYS = {
+    "variant",
     "batch_size",
     "lr",
     "world_size",

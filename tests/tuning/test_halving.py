@@ -10,7 +10,7 @@ from study.analysis.simulate import Course, simulate
 from study.analysis.summary import summarize
 from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
-from study.pareto.policies import PROFILES, FrontierAsha, grades
+from study.pareto.policies import PROFILES, SCOUTS, FrontierAsha, grades
 from study.plan.trials import Cell, make_plan
 from study.tuning.runner import resume_study, run_study
 from tests.conftest import FRONTIER, Run, make_config, run_for_real
@@ -27,15 +27,14 @@ def outcomes(run: Run) -> dict[Cell, list[str]]:
 
 
 def first_costs(run: Run) -> dict[Cell, float]:
-    """Device-seconds of a whole trial of each cell by its first report: how strict its bracket is rests on them."""
+    """Device-seconds of a whole trial of each cell by its scouts' first reports, on which its grade rests."""
     specs = {spec.trial_id: spec for spec in run.plan.search}
-    cost: dict[Cell, float] = {}
+    costs: dict[Cell, dict[str, float]] = defaultdict(dict)
     for row in run.of(ReportRow):
-        if row.trial_id in specs:
-            cost.setdefault(
-                specs[row.trial_id].cell, row.device_seconds * specs[row.trial_id].total_updates / row.updates
-            )
-    return cost
+        spec = specs.get(row.trial_id)
+        if spec is not None and len(costs[spec.cell]) < SCOUTS:
+            costs[spec.cell].setdefault(row.trial_id, row.device_seconds * spec.total_updates / row.updates)
+    return {cell: min(some.values()) for cell, some in costs.items()}
 
 
 def test_every_batch_size_keeps_as_many_as_its_bracket_says(frontier_run: Run) -> None:
