@@ -22,11 +22,12 @@ from study.cluster.connect import connected, this_machine
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, read
 from study.plan.capacity import check_capacity
-from study.plan.config import Custom
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config, load_study
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan, make_plan
+from study.plan.workload import Cifar10, Custom
+from study.workloads.cifarfiles import find_files
 from study.workloads.custom import import_class
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _plan(path: Path, overrides: list[str] | None, address: str, cpus: int | Non
             import_class(plan.config.workload.data, "data")
         if address == "local":
             check_capacity(this_machine(cpus), plan.config.hardware)
+            if isinstance(plan.config.workload, Cifar10):
+                find_files(plan.config.workload.path)
     return plan
 
 
