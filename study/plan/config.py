@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from study.plan.reporting import Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
 from study.plan.workload import Digits, Workload
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd"]
 # It becomes part of a trial's name, and so of a file's.
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
 
@@ -225,22 +225,6 @@ class Hardware(Section):
         return self.world_size if isinstance(self.world_size, tuple) else (self.world_size,)
 
 
-class Price(Section):
-    """What a leased device costs."""
-
-    usd_per_device_hour: float | None = Field(None, ge=0, description="US dollars; left out, no dollars are shown")
-    source: str | None = Field(None, description="where the price is from, and its date")
-
-
-class Report(Section):
-    """How the result is shown."""
-
-    cost: Metric = Field("billed_device_h", description="the frontier's cost axis")
-    cost_tolerance: Fraction = Field(
-        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
-    )
-
-
 class StudyConfig(Section):
     """A whole study."""
 
@@ -273,10 +257,12 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         if len(set(self.batch_sizes)) != len(self.batch_sizes):
             raise ValueError("batch_sizes lists a size twice")
-        if self.report.cost == "usd" and self.price.usd_per_device_hour is None:
-            raise ValueError("report.cost is usd, but price.usd_per_device_hour is not given")
-        if self.report.cost == "billed_gpu_h" and self.hardware.gpus_per_rank == 0:
+        if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
+        if "billed_gpu_h" in self.report.costs and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
+        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
+            raise ValueError("report.cost is energy_j, which a GPU's meter tells, but hardware.gpus_per_rank is 0")
         if self.growth is not None:
             if self.budget.epochs is None or self.budget.regime_batch is not None:
                 raise ValueError("growth needs budget.epochs, without regime_batch")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from study.plan import yamlfile
 from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
 from study.plan.errors import PlanError, did_you_mean
+from study.plan.prices import priced
 from study.plan.workload import Cifar10, Contrastive, Custom, Digits, Teacher
 from study.plan.yamlfile import Path_
 
@@ -90,7 +91,10 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     if not isinstance(data, dict):
         raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
     overridden = [_override(data, text) for text in overrides]
-    return StudyFile(_validate(data, lambda at: _place(at, lines, overridden, path)), path, lines, overridden)
+    config = _validate(data, lambda at: _place(at, lines, overridden, path))
+    file = StudyFile(config, path, lines, overridden)
+    with file.naming_places():
+        return replace(file, config=config.model_copy(update={"price": priced(config.price, path.parent)}))
 
 
 def _override(data: dict[str, Any], text: str) -> Path_:
