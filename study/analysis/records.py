@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from study.analysis.claims.records import ClaimVerdict
 from study.analysis.critical import CriticalBatch, StepsToTarget
 from study.analysis.recommend import Recommendation
 from study.analysis.stepmodel import StepModel, StepTime
@@ -196,6 +197,7 @@ class Summary:
     recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
+    claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
 
     @property
     def frontier_uncertainty(self) -> Frontier | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from study.analysis.choices import choose
+from study.analysis.claims.every import claims_of
 from study.analysis.points import cell_of, frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
@@ -53,6 +54,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=_planned(trials, plan),
         notes=(*unmetered, *_notes(trials, points, plan)),
+        claims=claims_of(trials, plan.config),
     )
 
 

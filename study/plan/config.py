@@ -12,63 +12,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from study.plan.reporting import Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
+from study.plan.workload import Digits, Workload
 
-VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._]{0,39}$")]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
-
-
-class Digits(Section):
-    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, always at hand."""
-
-    kind: Literal["digits"] = "digits"
-    model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
-    val_samples: PositiveInt = Field(300, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(300, description="samples held apart for the test")
-    data_seed: int = Field(0, ge=0, description="fixes the three splits, whatever the trial's seed")
-
-
-class Teacher(Section):
-    """Gaussian inputs labelled by a random two-layer network, with some labels redrawn at random."""
-
-    kind: Literal["teacher"]
-    model: Literal["mlp"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units of the network to train")
-    train_samples: PositiveInt = Field(4096, description="samples to train on")
-    val_samples: PositiveInt = Field(1024, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(1024, description="samples held apart for the test")
-    features: PositiveInt = Field(32, description="inputs of a sample")
-    classes: int = Field(10, ge=2, description="number of labels")
-    label_noise: Fraction = Field(0.1, description="share of training labels redrawn uniformly over the classes")
-    teacher_width: PositiveInt = Field(32, description="hidden units of the labelling network")
-    data_seed: int = Field(0, ge=0, description="fixes teacher, samples and splits")
-
-
-class Custom(Section):
-    """Your own LightningModule and LightningDataModule, by import path."""
-
-    kind: Literal["custom"] = "custom"
-    module: ImportPath = Field(description="LightningModule, as package.module:Class")
-    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
-    module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
-    data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
-    train_samples: PositiveInt = Field(description="samples in the training set; checked when a trial starts")
-    val_accuracy: str = Field("val_accuracy", description="name under which the module logs its accuracy")
-    val_loss: str = Field("val_loss", description="name under which the module logs its validation loss")
-
-
-def _workload_tag(value: Any) -> str | None:
-    if isinstance(value, Section):
-        return str(getattr(value, "kind", None))
-    if not isinstance(value, dict):
-        return None
-    return str(value.get("kind", "custom" if "module" in value else "digits"))
-
-
-Workload = Annotated[
-    Annotated[Digits, Tag("digits")] | Annotated[Teacher, Tag("teacher")] | Annotated[Custom, Tag("custom")],
-    Discriminator(_workload_tag),
-]
+# It becomes part of a trial's name, and so of a file's.
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
 
 
 class LogUniform(Section):

@@ -15,15 +15,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
-from study.plan.config import Custom, Digits, FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, Teacher, merged
+from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.prices import priced
+from study.plan.workload import Cifar10, Contrastive, Custom, Digits, Teacher
 from study.plan.yamlfile import Path_
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
 _TAGS: dict[str, type[BaseModel] | None] = {
     "digits": Digits,
+    "contrastive": Contrastive,
     "teacher": Teacher,
+    "cifar10": Cifar10,
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAsha,
@@ -151,14 +154,14 @@ def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> 
 
 
 def _location(error: ErrorDetails, data: Any) -> Path_:
-    """The error's key path in the file: pydantic's location less the names of union alternatives."""
+    """The error's key path in the file: pydantic's location less the names it has for alternatives and keys."""
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            if part in _TAGS:
+            if part in _TAGS or part == "[key]":
                 continue
             here = None
         at.append(part)
@@ -182,6 +185,8 @@ def _message(error: ErrorDetails, at: Path_) -> str:
         return f"must be one of {', '.join(known)}; got {word}{did_you_mean(word, known)}"
     if kind == "value_error":
         return str(context["error"])
+    if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
+        return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
         return f"must be written package.module:Class; got {got}"
     if kind == "too_short":

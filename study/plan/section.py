@@ -1,4 +1,4 @@
-"""What all parts of a study file have in common."""
+"""What the parts of a study file have in common."""
 
 from __future__ import annotations
 

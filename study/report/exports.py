@@ -79,8 +79,23 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
         "notes": list(summary.notes),
+        "claims": [asdict(claim) for claim in summary.claims],
     }
     return {key: _plain(value) for key, value in record.items()}
+
+
+def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
+    """The verdicts of some studies as plain values for strict JSON: what is not finite becomes None."""
+    return {
+        "studies": [
+            {
+                "study_id": summary.study.study_id,
+                "name": summary.study.name,
+                "claims": [_plain(asdict(claim)) for claim in summary.claims],
+            }
+            for summary in summaries
+        ]
+    }
 
 
 def point_row(point: Point) -> dict[str, Any]:
