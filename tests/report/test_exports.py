@@ -38,6 +38,7 @@ POINT_KEYS = {
     "on_frontier",
 }
 SUMMARY_KEYS = {
+    "claims",
     "stopping",
     "protocol_version",
     "study",

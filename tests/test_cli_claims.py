@@ -1,0 +1,60 @@
+"""`study claims` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.ledger.store import Ledger
+from tests.conftest import TINY
+from tests.report.handmade import study_row
+from tests.test_cli import study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a study that has begun."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "config.yaml").write_text(yaml.safe_dump(TINY))
+    with Ledger(tmp_path / "s") as ledger:
+        ledger.append(study_row())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["."], "study: .: no study here"),
+        (["s", "nothing"], "study: nothing: no study here"),
+        (["s", "--json", "--markdown"], "study: give --json or --markdown, not both"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], says: str) -> None:
+    done = study(folder, "claims", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_several_studies_are_judged_each_by_itself(folder: Path) -> None:
+    done = study(folder, "claims", "s", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told["studies"]) == 2
+    verdicts = {claim["statement"]["claim"]: claim["verdict"] for claim in told["studies"][0]["claims"]}
+    assert verdicts["cost"] == "inconclusive"
+    assert verdicts["serving"] == "no_evidence"
+
+
+def test_people_read_words_and_markdown(folder: Path) -> None:
+    done = study(folder, "claims", "s")
+    assert done.returncode == 0, done.stderr
+    assert "cost: inconclusive" in done.stdout
+    assert "Note: Not finished" in done.stdout
+    done = study(folder, "claims", "s", "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("### tiny")
+    assert "\x1b" not in done.stdout
