@@ -21,8 +21,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from study.plan.config import Budget, Digits, Hardware, Search, StudyConfig
+from study.plan.config import Budget, Hardware, Search, StudyConfig
 from study.plan.trials import TrialSpec, make_plan
+from study.plan.workload import Digits
 from study.training import localgroup
 from study.training.localgroup import LocalGroup
 from study.training.optimizers import build_optimizer

@@ -5,37 +5,35 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from study import __version__
+from study import __version__, deciding
 from study.analysis.contenders import CONTENDERS, contenders
 from study.analysis.curves import curves_of
 from study.analysis.curvetable import read_curves
 from study.analysis.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
-from study.cluster.connect import connected, this_machine
+from study.cluster.connect import connected
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, read
 from study.plan.capacity import check_capacity
-from study.plan.config import Custom
 from study.plan.errors import PlanError, did_you_mean
-from study.plan.load import find_config, load_study
+from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
-from study.plan.trials import Plan, make_plan
-from study.workloads.custom import import_class
+from study.plan.trials import Plan
+from study.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 
 if TYPE_CHECKING:
+    from study.report.watch import LivePage
     from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
-CONFIG = "config.yaml"
-REPORT = "report"
 
 app = typer.Typer(
     help="Which batch size, on how many GPUs, should I pay for?",
@@ -43,35 +41,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
+app.add_typer(deciding.app)
 
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
-FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
-FormatOption = Annotated[str, typer.Option("--format", help="any of html, csv, json, md, with commas between")]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="port of the live page; 0 takes a free one")]
 ALL_FORMATS = "html,csv,json,md"
-
-
-def _plan(path: Path, overrides: list[str] | None, address: str, cpus: int | None) -> Plan:
-    """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now."""
-    file = load_study(path, overrides or ())
-    with file.naming_places():
-        plan = make_plan(file.config)
-        if isinstance(plan.config.workload, Custom):
-            import_class(plan.config.workload.module, "module")
-            import_class(plan.config.workload.data, "data")
-        if address == "local":
-            check_capacity(this_machine(cpus), plan.config.hardware)
-    return plan
-
-
-def _recorded(folder: Path, address: str = "", cpus: int | None = None) -> Plan:
-    """The plan of a study's own file."""
-    if not (folder / CONFIG).is_file():
-        raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
-    return _plan(folder / CONFIG, None, address, cpus)
 
 
 @app.command()
@@ -85,7 +65,7 @@ def init(
     if not path.parent.is_dir():
         raise PlanError(f"{path}: there is no folder {path.parent}")
     write_atomic(path, commented_yaml(starter(name or path.stem)))
-    out.print(f"Wrote {path}. Next: study check {path}", markup=False, soft_wrap=True)
+    say(f"Wrote {path}. Next: study check {path}")
 
 
 @app.command()
@@ -97,7 +77,7 @@ def check(
     measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
-    plan = _plan(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
     from study.report.planview import print_plan
     from study.training.pilot import measure_paces
 
@@ -115,11 +95,15 @@ def run(
     set_: SetOption = None,
     address: AddressOption = "local",
     cpus: CpusOption = None,
+    live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
+    port: PortOption = 0,
 ) -> None:
     """Run a study and write its report."""
+    plan = planned(find_config(config), set_, address, cpus)
     from study.tuning.runner import run_study
 
-    _drive(run_study, _plan(find_config(config), set_, address, cpus), folder, address, cpus)
+    with _live(folder, plan, port) if live else nullcontext():
+        _drive(run_study, plan, folder, address, cpus)
 
 
 @app.command()
@@ -128,7 +112,7 @@ def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusO
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, _recorded(folder, address, cpus), folder, address, cpus)
+    _drive(resume_study, recorded(folder, address, cpus), folder, address, cpus)
 
 
 def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
@@ -137,10 +121,10 @@ def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str
     with ProgressView(plan, out) as view:
         outcome = drive(plan, folder, address, cpus, view)
     if outcome.quarantined:
-        out.print(f"The ledger was damaged: {outcome.quarantined}", markup=False, soft_wrap=True)
+        say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
     if not outcome.finished:
-        out.print(f"Interrupted. Go on with: study resume {folder}", markup=False, soft_wrap=True)
+        say(f"Interrupted. Go on with: study resume {folder}")
         raise typer.Exit(INTERRUPTED)
 
 
@@ -150,16 +134,35 @@ def status(folder: FolderArgument) -> None:
     from study.report.terminal import status_lines
 
     contents = read(folder)
-    for line in status_lines(_recorded(folder), contents.rows):
-        out.print(line, markup=False, soft_wrap=True)
+    for line in status_lines(recorded(folder), contents.rows):
+        say(line)
     if contents.damage:
-        out.print(f"Damaged: {contents.damage}", markup=False, soft_wrap=True)
+        say(f"Damaged: {contents.damage}")
+
+
+@contextmanager
+def _live(folder: Path, plan: Plan, port: int) -> Iterator[LivePage]:
+    """The study's page, served; where it is, said."""
+    from study.report.watch import LivePage
+
+    with LivePage(folder, plan, port) as page:
+        say(f"Live: {page.url}")
+        yield page
+
+
+@app.command()
+def watch(folder: FolderArgument, port: PortOption = 0) -> None:
+    """Serve a study's report on this machine, up to date, until the study is over or Ctrl-C."""
+    read(folder)  # says so where there is no study
+    with _live(folder, recorded(folder), port) as page, suppress(KeyboardInterrupt):
+        page.wait_until_over()
+        say(f"The study is over. Its report as a file: study report {folder}")
 
 
 @app.command()
 def report(folder: FolderArgument, format_: FormatOption = ALL_FORMATS) -> None:
     """Write a study's report anew, from its ledger; safe while it runs."""
-    _write_report(_recorded(folder), folder, format_)
+    _write_report(recorded(folder), folder, format_)
 
 
 def _write_report(plan: Plan, folder: Path, formats: str) -> None:
@@ -176,7 +179,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     print_verdicts(summary, out)
     (folder / REPORT).mkdir(exist_ok=True)
     written = write_report(summary, folder / REPORT, wanted)
-    out.print("Report: " + ", ".join(str(path) for path in written), markup=False, soft_wrap=True)
+    say("Report: " + ", ".join(str(path) for path in written))
 
 
 @app.command()
@@ -188,20 +191,20 @@ def replay(
     shuffles: Annotated[int, typer.Option(min=1, help="random draws of seeds and order to replay")] = 200,
     slots: Annotated[int, typer.Option(min=1, help="trials at a time")] = 2,
     seeds: Annotated[int | None, typer.Option(min=1, help="seeds of a draw; a third of them when left out")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
     from study.report.replay import print_replay, replay_json, write_replay
 
     chosen = contenders(scheduler)
     is_study = source.is_dir()
-    curves = curves_of(summarize(read(source).rows, _recorded(source))) if is_study else read_curves(source)
+    curves = curves_of(summarize(read(source).rows, recorded(source))) if is_study else read_curves(source)
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
         (source / REPORT).mkdir(exist_ok=True)
         written = write_replay(replayed, source / REPORT)
-        out.print("Report: " + ", ".join(str(path) for path in written), markup=False, soft_wrap=True)
+        say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
         print(json.dumps(replay_json(replayed)))
 
@@ -219,7 +222,7 @@ def claims(
 
     if as_json and as_markdown:
         raise PlanError("give --json or --markdown, not both")
-    summaries = [summarize(read(folder).rows, _recorded(folder)) for folder in folders]
+    summaries = [summarize(read(folder).rows, recorded(folder)) for folder in folders]
     if as_json:
         print(json.dumps(claims_record(summaries), allow_nan=False))
     for summary in () if as_json else summaries:

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from study.analysis.claims.records import ClaimVerdict
+from study.analysis.critical import CriticalBatch, StepsToTarget
+from study.analysis.recommend import Recommendation
+from study.analysis.stepmodel import StepModel, StepTime
+from study.analysis.uncertainty import Frontier
+from study.plan.reporting import Metric
+
+COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What something cost, all attempts included."""
+    """What something cost; time, money and energy over all attempts."""
 
     billed_device_h: float
     billed_gpu_h: float
     usd: float | None  # None without a price
+    wall_h: float = 0.0  # hours from lease to release or hand-over, one after the other
+    energy_j: float | None = None  # of training and validation; None where no GPU's meter was read
+    samples: float = 0.0  # trained on, what a crash lost left out; a mean over trials need not be whole
+    updates: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,7 @@ class Point:
     n_censored: int  # confirm seeds that diverged or failed
     updates: int
     cost: Cost  # mean of a trial
+    cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
     search_cost: Cost  # all search trials of this batch size and world size
     val_accuracy: float  # mean of the final ones
     val_accuracy_ci: tuple[float, float] | None  # 95%, Student's t; None for one seed
@@ -89,6 +102,13 @@ class Point:
     test_accuracy: float | None
     samples_per_s: float
     on_frontier: bool
+    p_on_front: float | None  # None if any point has under 3 seeds
+
+    @property
+    def label(self) -> str:
+        """What the frontier with uncertainty and the recommendation call it."""
+        name = f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
+        return f"{self.variant}, {name}" if self.variant else name
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,17 @@ class Stopping:
 
 
 @dataclass(frozen=True)
+class Critical:
+    """How the updates to a target accuracy fall with the batch size, and the law fitted to that."""
+
+    variant: str  # "" where the study has none
+    target_val_accuracy: float
+    target_why: str  # how the target was chosen, in words
+    runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
+    fit: CriticalBatch
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """What the study was, and on what."""
 
@@ -147,16 +178,31 @@ class Summary:
 
     protocol_version: str
     study: StudyFacts
-    cost_axis: str
+    cost_axis: str  # of COST_AXES
+    second_cost_axis: str | None  # where the config asks for two
     cost_tolerance: float  # costs that differ by less count as equal on the frontier
     points: tuple[Point, ...]  # by world size, then batch size
     trials: tuple[TrialRecord, ...]
     spend: Spend
     stopping: Stopping | None  # None without a search
     hypervolume: float | None
+    hypervolume_ci: tuple[float, float] | None  # None if any point has under 3 seeds
+    frontiers: Mapping[str, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
+    critical: Critical | None  # of the first variant that has one
+    other_criticals: tuple[Critical, ...]  # of the further variants
+    critical_missing: str | None  # why there is no `critical`, in words
+    noise_scale: float | None  # samples, measured in training (McCandlish et al. 2018); None if not measured
+    step_times: tuple[StepTime, ...]  # what the throughput model is fitted to, one for each trial that reported
+    throughput_model: StepModel | None  # None for fewer than two micro batches
+    recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
+
+    @property
+    def frontier_uncertainty(self) -> Frontier | None:
+        """The frontier on the summary's cost axis with its uncertainty; None without points."""
+        return self.frontiers.get(self.cost_axis)
 
     @property
     def frontier(self) -> tuple[Point, ...]:
@@ -169,5 +215,5 @@ def cost_of(point: Point, axis: str) -> float:
     """A point's place on a cost axis. Raises ValueError where it has none."""
     value = getattr(point.cost, axis)
     if value is None:
-        raise ValueError(f"{axis} needs a price")
+        raise ValueError(f"{axis} needs a {'price' if axis == 'usd' else 'meter'}")
     return float(value)

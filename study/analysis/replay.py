@@ -12,8 +12,8 @@ import numpy as np
 
 from study.analysis.contenders import Contender
 from study.analysis.curves import Curve
+from study.analysis.samples import mean_interval
 from study.analysis.simulate import Course, Simulation, simulate
-from study.analysis.summary import confidence_interval
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.plan.errors import PlanError
 from study.plan.trials import Cell
@@ -219,7 +219,7 @@ def _result(contender: Contender, scores: Sequence[Score]) -> Result:
         values = [value for score in scores if (value := getattr(score, name)) is not None]
         if not values:
             return None
-        return Estimate(fmean(values), stdev(values) if len(values) > 1 else 0.0, confidence_interval(values))
+        return Estimate(fmean(values), stdev(values) if len(values) > 1 else 0.0, mean_interval(values))
 
     def always(name: str) -> Estimate:
         estimate = over(name)

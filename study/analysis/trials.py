@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
@@ -67,7 +67,7 @@ def _record(
         attempts=attempt.attempt,
         total_updates=attempt.total_updates,
         audited_from=stopped_at,
-        cost=bill(leases, usd),
+        cost=bill(leases, curve[-1] if curve else None, usd),
         phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
         final_val_accuracy=end.final_val_accuracy if end else None,
         best_val_accuracy=end.best_val_accuracy if end else None,
@@ -81,12 +81,18 @@ def _curve_point(row: ReportRow) -> CurvePoint:
     return CurvePoint(**{field.name: getattr(row, field.name) for field in fields(CurvePoint)})
 
 
-def bill(leases: Iterable[LeaseRow], usd_per_device_hour: float | None) -> Cost:
-    """The sum of some leases."""
-    leases = list(leases)
+def bill(leases: Sequence[LeaseRow], last: CurvePoint | None, usd_per_device_hour: float | None) -> Cost:
+    """What a trial cost: the sum of its leases, and how far it came."""
     device_h = sum(lease.billed_device_h for lease in leases)
-    usd = None if usd_per_device_hour is None else device_h * usd_per_device_hour
-    return Cost(device_h, sum(lease.billed_gpu_h for lease in leases), usd)
+    return Cost(
+        billed_device_h=device_h,
+        billed_gpu_h=sum(lease.billed_gpu_h for lease in leases),
+        usd=None if usd_per_device_hour is None else device_h * usd_per_device_hour,
+        wall_h=sum(lease.billed_s for lease in leases) / 3600,
+        energy_j=None,
+        samples=last.samples if last else 0,
+        updates=last.updates if last else 0,
+    )
 
 
 def throughput(curve: list[CurvePoint]) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from study.analysis.arrays import Flags, Floats
 from study.analysis.pooling import draw_means
 from study.analysis.samples import Sample, mean_interval
-from study.pareto.fronts import hypervolume, on_front
+from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown
 
@@ -40,18 +40,25 @@ class Frontier:
     p_dominates: tuple[tuple[float, ...], ...] | None  # [i][j]: i is no dearer and no worse than j, and better in one
 
 
-def frontier(samples: Sequence[Sample], reference: tuple[float, float], n_draws: int = 2000, seed: int = 0) -> Frontier:
+def frontier(
+    samples: Sequence[Sample],
+    reference: tuple[float, float],
+    cost_tolerance: float = 0.0,
+    n_draws: int = 2000,
+    seed: int = 0,
+) -> Frontier:
     """The front of the means, and over `n_draws` plausible sets of true means (see `pooling`).
 
-    `reference` is the cost and quality that the hypervolume is measured from. The draws depend on `seed` alone.
-    Each draw's front is rebuilt, so a probability of being on the front allows for every other point's noise too.
+    `reference` is the cost and quality that the hypervolume is measured from. Costs as close as `cost_tolerance`
+    count as equal on the front, as in `pareto.on_coarse_front`. The draws depend on `seed` alone. Each draw's front is
+    rebuilt, so a probability of being on the front allows for every other point's noise too.
     """
     means = np.array([(s.mean_cost, s.mean_quality) for s in samples]).reshape(-1, 2)
     known = bool(samples) and min(s.n_seeds for s in samples) >= MIN_SEEDS
     member, dominates, area = None, None, None
     if known:
         cost, quality = _draw(samples, means[:, 0], n_draws, np.random.default_rng(seed))
-        member, dominates = dominance(cost, quality)
+        member, dominates = membership(cost, quality, cost_tolerance), dominance(cost, quality)
         area = np.quantile(hypervolumes(cost, quality, reference), [0.025, 0.975])
     points = [
         FrontPoint(
@@ -64,7 +71,7 @@ def frontier(samples: Sequence[Sample], reference: tuple[float, float], n_draws:
             on_front=bool(on),
             p_on_front=None if member is None else float(member[i]),
         )
-        for i, (sample, on) in enumerate(zip(samples, on_front(means), strict=True))
+        for i, (sample, on) in enumerate(zip(samples, _members(means, cost_tolerance), strict=True))
     ]
     return Frontier(
         points=tuple(points),
@@ -75,16 +82,37 @@ def frontier(samples: Sequence[Sample], reference: tuple[float, float], n_draws:
     )
 
 
-def dominance(cost: Floats, quality: Floats) -> tuple[Floats, Floats]:
-    """How often each of k points is on the front (k,), and how often i dominates j (k, k), over draws (n_draws, k)."""
-    dominated: Flags = np.zeros(cost.shape, dtype=bool)
+def _members(means: Floats, cost_tolerance: float) -> Flags:
+    return on_coarse_front(means, cost_tolerance) if cost_tolerance else on_front(means)
+
+
+def membership(cost: Floats, quality: Floats, cost_tolerance: float = 0.0) -> Floats:
+    """How often each of k points is on the front (k,), over draws (n_draws, k).
+
+    The rule is that of `on_coarse_front`, but for equal points, which stand or fall together.
+    """
+    order = np.lexsort((cost, -quality), axis=1)  # best quality first, of equal ones the cheapest
+    c, q = np.take_along_axis(cost, order, axis=1), np.take_along_axis(quality, order, axis=1)
+    taken: Flags = np.zeros(cost.shape, dtype=bool)
+    cheapest = np.full(len(cost), np.inf)
+    for place in range(cost.shape[1]):
+        taken[:, place] = c[:, place] * (1 + cost_tolerance) < cheapest
+        if place:
+            twin = (c[:, place] == c[:, place - 1]) & (q[:, place] == q[:, place - 1])
+            taken[:, place] |= twin & taken[:, place - 1]
+        cheapest = np.where(taken[:, place], c[:, place], cheapest)
+    member: Flags = np.empty_like(taken)
+    np.put_along_axis(member, order, taken, axis=1)
+    return member.mean(axis=0)
+
+
+def dominance(cost: Floats, quality: Floats) -> Floats:
+    """How often i dominates j (k, k), over draws (n_draws, k)."""
     often = np.empty((cost.shape[1], cost.shape[1]))
     for i in range(cost.shape[1]):
         c, q = cost[:, [i]], quality[:, [i]]
-        beats = (c <= cost) & (q >= quality) & ((c < cost) | (q > quality))
-        dominated |= beats
-        often[i] = beats.mean(axis=0)
-    return 1 - dominated.mean(axis=0), often
+        often[i] = ((c <= cost) & (q >= quality) & ((c < cost) | (q > quality))).mean(axis=0)
+    return often
 
 
 def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) -> Floats:

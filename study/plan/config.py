@@ -8,74 +8,14 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd"]
-PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._]{0,39}$")]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+from study.plan.reporting import Price, Report
+from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
+from study.plan.workload import Digits, Workload
 
-
-class Section(BaseModel):
-    """A part of the study file: unknown keys, infinities and later changes are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Digits(Section):
-    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, always at hand."""
-
-    kind: Literal["digits"] = "digits"
-    model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
-    val_samples: PositiveInt = Field(300, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(300, description="samples held apart for the test")
-    data_seed: int = Field(0, ge=0, description="fixes the three splits, whatever the trial's seed")
-
-
-class Teacher(Section):
-    """Gaussian inputs labelled by a random two-layer network, with some labels redrawn at random."""
-
-    kind: Literal["teacher"]
-    model: Literal["mlp"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units of the network to train")
-    train_samples: PositiveInt = Field(4096, description="samples to train on")
-    val_samples: PositiveInt = Field(1024, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(1024, description="samples held apart for the test")
-    features: PositiveInt = Field(32, description="inputs of a sample")
-    classes: int = Field(10, ge=2, description="number of labels")
-    label_noise: Fraction = Field(0.1, description="share of training labels redrawn uniformly over the classes")
-    teacher_width: PositiveInt = Field(32, description="hidden units of the labelling network")
-    data_seed: int = Field(0, ge=0, description="fixes teacher, samples and splits")
-
-
-class Custom(Section):
-    """Your own LightningModule and LightningDataModule, by import path."""
-
-    kind: Literal["custom"] = "custom"
-    module: ImportPath = Field(description="LightningModule, as package.module:Class")
-    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
-    module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
-    data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
-    train_samples: PositiveInt = Field(description="samples in the training set; checked when a trial starts")
-    val_accuracy: str = Field("val_accuracy", description="name under which the module logs its accuracy")
-    val_loss: str = Field("val_loss", description="name under which the module logs its validation loss")
-
-
-def _workload_tag(value: Any) -> str | None:
-    if isinstance(value, Section):
-        return str(getattr(value, "kind", None))
-    if not isinstance(value, dict):
-        return None
-    return str(value.get("kind", "custom" if "module" in value else "digits"))
-
-
-Workload = Annotated[
-    Annotated[Digits, Tag("digits")] | Annotated[Teacher, Tag("teacher")] | Annotated[Custom, Tag("custom")],
-    Discriminator(_workload_tag),
-]
+# It becomes part of a trial's name, and so of a file's.
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
 
 
 class LogUniform(Section):
@@ -285,22 +225,6 @@ class Hardware(Section):
         return self.world_size if isinstance(self.world_size, tuple) else (self.world_size,)
 
 
-class Price(Section):
-    """What a leased device costs."""
-
-    usd_per_device_hour: float | None = Field(None, ge=0, description="US dollars; left out, no dollars are shown")
-    source: str | None = Field(None, description="where the price is from, and its date")
-
-
-class Report(Section):
-    """How the result is shown."""
-
-    cost: Metric = Field("billed_device_h", description="the frontier's cost axis")
-    cost_tolerance: Fraction = Field(
-        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
-    )
-
-
 class StudyConfig(Section):
     """A whole study."""
 
@@ -333,10 +257,12 @@ class StudyConfig(Section):
     def _consistent(self) -> StudyConfig:
         if len(set(self.batch_sizes)) != len(self.batch_sizes):
             raise ValueError("batch_sizes lists a size twice")
-        if self.report.cost == "usd" and self.price.usd_per_device_hour is None:
-            raise ValueError("report.cost is usd, but price.usd_per_device_hour is not given")
-        if self.report.cost == "billed_gpu_h" and self.hardware.gpus_per_rank == 0:
+        if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
+        if "billed_gpu_h" in self.report.costs and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
+        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
+            raise ValueError("report.cost is energy_j, which a GPU's meter tells, but hardware.gpus_per_rank is 0")
         if self.growth is not None:
             if self.budget.epochs is None or self.budget.regime_batch is not None:
                 raise ValueError("growth needs budget.epochs, without regime_batch")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
-from study.plan.config import Custom, Digits, FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, Teacher, merged
+from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
 from study.plan.errors import PlanError, did_you_mean
+from study.plan.prices import priced
+from study.plan.workload import Cifar10, Contrastive, Custom, Digits, Teacher
 from study.plan.yamlfile import Path_
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
 _TAGS: dict[str, type[BaseModel] | None] = {
     "digits": Digits,
+    "contrastive": Contrastive,
     "teacher": Teacher,
+    "cifar10": Cifar10,
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAsha,
@@ -87,7 +91,10 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     if not isinstance(data, dict):
         raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
     overridden = [_override(data, text) for text in overrides]
-    return StudyFile(_validate(data, lambda at: _place(at, lines, overridden, path)), path, lines, overridden)
+    config = _validate(data, lambda at: _place(at, lines, overridden, path))
+    file = StudyFile(config, path, lines, overridden)
+    with file.naming_places():
+        return replace(file, config=config.model_copy(update={"price": priced(config.price, path.parent)}))
 
 
 def _override(data: dict[str, Any], text: str) -> Path_:
@@ -147,14 +154,14 @@ def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> 
 
 
 def _location(error: ErrorDetails, data: Any) -> Path_:
-    """The error's key path in the file: pydantic's location less the names of union alternatives."""
+    """The error's key path in the file: pydantic's location less the names it has for alternatives and keys."""
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            if part in _TAGS:
+            if part in _TAGS or part == "[key]":
                 continue
             here = None
         at.append(part)
@@ -178,6 +185,8 @@ def _message(error: ErrorDetails, at: Path_) -> str:
         return f"must be one of {', '.join(known)}; got {word}{did_you_mean(word, known)}"
     if kind == "value_error":
         return str(context["error"])
+    if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
+        return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
         return f"must be written package.module:Class; got {got}"
     if kind == "too_short":

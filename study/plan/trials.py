@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from study.plan.batches import BatchPlan, split_batch
-from study.plan.config import Custom, Digits, RungAsha, StudyConfig
+from study.plan.config import VARIABLE, RungAsha, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
+from study.plan.workload import Contrastive, Embedded, train_samples
 
 Phase = Literal["search", "confirm"]
-DIGITS_SAMPLES = 1797
 
 
 @dataclass(frozen=True)
@@ -132,38 +132,24 @@ class Plan:
         return base_rates(config.search, config.seed)
 
 
-def train_samples(config: StudyConfig) -> int:
-    """Size of the training set. Raises PlanError if the splits leave nothing to train on."""
-    workload = config.workload
-    if isinstance(workload, Digits):
-        left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
-        if left < 1:
-            raise PlanError(
-                f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
-                "workload",
-            )
-        return left
-    return workload.train_samples
-
-
 def make_plan(config: StudyConfig) -> Plan:
     """Derive the trials. Raises PlanError for what cannot work."""
     variants = {name: config.variant(name) for name in config.variant_names}
-    samples = train_samples(config)
+    samples = train_samples(config.workload)
     cells: list[Cell] = []
     search: list[TrialSpec] = []
     for world_size in config.hardware.world_sizes:
         for name, variant in variants.items():
             with _blaming(name):
-                if train_samples(variant) != samples:
-                    raise PlanError(f"has {train_samples(variant)} training samples, the study {samples}", "workload")
+                if (own := train_samples(variant.workload)) != samples:
+                    raise PlanError(f"has {own} training samples, the study {samples}", "workload")
                 for batch_size in variant.batch_sizes:
                     cell = Cell(batch_size, world_size, name)
                     cells.append(cell)
                     search += _search(variant, samples, cell)
     _check_scheduler(config, search)
-    if isinstance(config.workload, Custom) and any(config.probes.model_dump().values()):
-        raise PlanError("are for the embedded workloads; leave them out for a module of your own", "probes")
+    if not isinstance(config.workload, Embedded) and any(config.probes.model_dump().values()):
+        raise PlanError(f"are for the classifiers of the package; leave them out for {config.workload.kind}", "probes")
     return Plan(config, variants, samples, tuple(cells), tuple(search))
 
 
@@ -183,7 +169,7 @@ def _blaming(variant: str) -> Iterator[None]:
     try:
         yield
     except PlanError as error:
-        if not variant:
+        if not variant or error.key.split(".")[0] not in VARIABLE:
             raise
         raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
 
@@ -223,6 +209,11 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
         batch = split_batch(batch_size, cell.world_size, config.hardware)
         if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
             raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
+        if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
+            raise PlanError(
+                f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
+                "hardware.micro_batch" if config.hardware.accumulation is None else "hardware.accumulation",
+            )
         per_epoch = samples // batch_size
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:

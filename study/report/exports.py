@@ -6,23 +6,30 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Cost, Point, Summary, TrialRecord
 from study.ledger.files import write_atomic
 from study.ledger.rows import PHASES
 from study.report.markdown import render_markdown
 
-FORMATS = ("html", "csv", "json", "md")
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Files = dict[str, bytes | str]  # contents by name
+FORMATS = ("html", "csv", "parquet", "json", "md", "png", "svg", "pdf")
 _COSTS = tuple(Cost.__dataclass_fields__)
 _TRIAL_FIELDS = tuple(name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "phases_s", "curve"))
 _REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
 POINT_COLUMNS = (
-    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "val_accuracy_ci")),
+    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "cost_ci", "val_accuracy_ci")),
+    "cost_ci_low",
+    "cost_ci_high",
     "val_accuracy_ci_low",
     "val_accuracy_ci_high",
-    *_COSTS,
+    *(name for name in _COSTS if name != "updates"),  # a point's own
     *(f"search_{name}" for name in _COSTS),
 )
 TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in PHASES))
@@ -31,7 +38,7 @@ TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write the formats into `folder`, each file whole or not at all; returns their paths.
 
-    Raises ValueError for a format that is not in FORMATS.
+    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium.
     """
     wanted = list(formats)
     unknown = [name for name in wanted if name not in FORMATS]
@@ -53,6 +60,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "protocol_version": summary.protocol_version,
         "study": asdict(summary.study),
         "cost_axis": summary.cost_axis,
+        "second_cost_axis": summary.second_cost_axis,
         "points": [asdict(point) for point in summary.points],
         "frontier": [asdict(point) for point in summary.frontier],
         "spend": asdict(summary.spend),
@@ -60,6 +68,15 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         if summary.stopping
         else None,
         "hypervolume": summary.hypervolume,
+        "hypervolume_ci": summary.hypervolume_ci,
+        "frontiers": {axis: asdict(frontier) for axis, frontier in summary.frontiers.items()},
+        "critical_batch": asdict(summary.critical.fit) if summary.critical else None,
+        "critical": asdict(summary.critical) if summary.critical else None,
+        "other_criticals": [asdict(critical) for critical in summary.other_criticals],
+        "critical_missing": summary.critical_missing,
+        "noise_scale": summary.noise_scale,
+        "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,
+        "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
         "notes": list(summary.notes),
         "claims": [asdict(claim) for claim in summary.claims],
@@ -84,9 +101,10 @@ def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
 def point_row(point: Point) -> dict[str, Any]:
     """A point as one flat row: costs in hours and USD, accuracies as fractions."""
     row = asdict(point)
-    low, high = row.pop("val_accuracy_ci") or (None, None)
-    row |= row.pop("cost") | {f"search_{key}": value for key, value in row.pop("search_cost").items()}
-    return row | {"val_accuracy_ci_low": low, "val_accuracy_ci_high": high}
+    for interval in ("cost_ci", "val_accuracy_ci"):
+        row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
+    search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}
+    return row.pop("cost") | search | row
 
 
 def trial_row(trial: TrialRecord) -> dict[str, Any]:
@@ -108,32 +126,48 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _json(summary: Summary) -> dict[str, str]:
+def _json(summary: Summary) -> Files:
     text = json.dumps(summary_record(summary), indent=2, ensure_ascii=False, allow_nan=False)
     return {"summary.json": text + "\n"}
 
 
-def _csv(summary: Summary) -> dict[str, str]:
+def _frames(summary: Summary) -> dict[str, DataFrame]:
     import pandas as pd  # slow to import, and only needed here
 
     points = pd.DataFrame([point_row(point) for point in summary.points], columns=list(POINT_COLUMNS))
     trials = pd.DataFrame([trial_row(trial) for trial in summary.trials], columns=list(TRIAL_COLUMNS))
-    return {"points.csv": points.to_csv(index=False), "trials.csv": trials.to_csv(index=False)}
+    return {"points": points, "trials": trials}
 
 
-def _html(summary: Summary) -> dict[str, str]:
+def _csv(summary: Summary) -> Files:
+    return {f"{name}.csv": frame.to_csv(index=False) for name, frame in _frames(summary).items()}
+
+
+def _parquet(summary: Summary) -> Files:
+    return {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in _frames(summary).items()}
+
+
+def _pictures(kind: str, summary: Summary) -> Files:
+    from study.report.pictures import pictures
+
+    return {**pictures(summary, kind)}
+
+
+def _html(summary: Summary) -> Files:
     from study.report.page import render_page  # brings Plotly along, which is slow to import
 
     return {"report.html": render_page(summary)}
 
 
-def _markdown(summary: Summary) -> dict[str, str]:
+def _markdown(summary: Summary) -> Files:
     return {"report.md": render_markdown(summary)}
 
 
-_WRITERS: dict[str, Callable[[Summary], dict[str, str]]] = {
+_WRITERS: dict[str, Callable[[Summary], Files]] = {
     "html": _html,
     "csv": _csv,
+    "parquet": _parquet,
     "json": _json,
     "md": _markdown,
+    **{kind: partial(_pictures, kind) for kind in ("png", "svg", "pdf")},
 }

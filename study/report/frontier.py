@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import plotly.graph_objects as go
 
-from study.analysis.records import Point, Summary, TrialRecord, cost_of
-from study.report.style import GREY, escaped, log_axis, styled, world_styles
+from study.analysis.records import COST_AXES, Point, Summary, TrialRecord
+from study.analysis.uncertainty import FrontPoint
+from study.report.style import GREY, escaped, evenly, log_axis, styled, world_styles
 from study.report.words import Unit, accuracy, cost_unit, number, percent, ranks
 
+MOST_CENSORED = 600  # hollow marks that are drawn, of however many
 _LABELLED = 8  # points beyond which only the frontier is labelled
 
 
-def frontier_figure(summary: Summary) -> go.Figure:
-    """Every point with its 95% interval, the frontier as a staircase, censored trials hollow.
+@dataclass(frozen=True)
+class _Place:
+    """A point and where it stands on one cost axis."""
 
-    x is the summary's cost axis in a readable unit, y the final validation accuracy as a fraction.
+    point: Point
+    front: FrontPoint
+
+
+def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | None:
+    """Every point with its 95% intervals, the frontier as a staircase, censored trials hollow.
+
+    x is a cost axis of `summary.frontiers`, the summary's own when left out, in a readable unit; y the final validation
+    accuracy as a fraction.
     """
-    axis = summary.cost_axis
-    censored = [trial for trial in summary.trials if _place(trial, axis) is not None]
-    costs = [cost_of(point, axis) for point in summary.points]
-    unit = cost_unit(costs or [trial_cost(trial, axis) for trial in censored], axis)
+    if not summary.points:
+        return None
+    axis = axis or summary.cost_axis
+    fronts = summary.frontiers[axis].points
+    places = [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
+    censored = [trial for trial in summary.trials if _drawable(trial, axis)]
+    unit = cost_unit([place.front.cost for place in places], axis)
     figure = styled(f"Cost against accuracy: {escaped(summary.study.name)}", height=500)
     bottom, top = _accuracy_range(summary.points)
-    shown = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
-    _draw_censored(figure, censored, len(censored) - len(shown), axis, unit)
-    if len(summary.frontier) > 1:
-        _draw_staircase(figure, summary.frontier, axis, unit)
+    inside = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
+    if censored:
+        _draw_censored(figure, evenly(inside, MOST_CENSORED), len(censored), axis, unit)
+    frontier = sorted((place for place in places if place.front.on_front), key=lambda place: place.front.cost)
+    if len(frontier) > 1:
+        _draw_staircase(figure, frontier, unit)
     styles = world_styles(point.world_size for point in summary.points)
-    for on_frontier in (False, True):  # the frontier on top
-        chosen = [point for point in summary.points if point.on_frontier is on_frontier]
-        for world_size, group in groupby(chosen, key=lambda point: point.world_size):
-            labelled = on_frontier or len(summary.points) <= _LABELLED
+    for on_front in (False, True):  # the frontier on top
+        chosen = [place for place in places if place.front.on_front is on_front]
+        for world_size, group in groupby(chosen, key=lambda place: place.point.world_size):
+            labelled = on_front or len(places) <= _LABELLED
             _draw_points(figure, list(group), axis, unit, *styles[world_size], labelled=labelled)
-    scaled = [cost * unit.scale for cost in costs + [trial_cost(trial, axis) for trial in shown]]
+    scaled = [cost * unit.scale for cost in _extent(places) + [trial_cost(trial, axis) for trial in inside]]
     figure.update_xaxes(title_text=axis_title(axis, unit), **log_axis(scaled))
+    figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels stand on the right of points
     figure.update_yaxes(title_text="final validation accuracy", tickformat=".0%", range=[bottom, top])
     if top - bottom < 0.05:
         figure.update_yaxes(tickformat=".1%")
@@ -46,29 +64,27 @@ def frontier_figure(summary: Summary) -> go.Figure:
 
 def axis_title(axis: str, unit: Unit) -> str:
     """The cost axis in words, with its unit."""
-    return f"{unit.label} per trial" + ("" if axis == "usd" else " (billed)")
+    kind = {"billed_device_h": " (billed)", "billed_gpu_h": " (billed)", "wall_h": " (wall-clock)"}.get(axis, "")
+    return f"{unit.label} per trial{kind}"
 
 
 def trial_cost(trial: TrialRecord, axis: str) -> float:
     """A trial's place on a cost axis. Raises ValueError where it has none."""
     value = getattr(trial.cost, axis)
     if value is None:
-        raise ValueError(f"{axis} needs a price")
+        raise ValueError(f"{axis} is not known for {trial.trial_id}")
     return float(value)
 
 
-def _place(trial: TrialRecord, axis: str) -> float | None:
-    """The cost at which a censored trial can be drawn: it must have reported an accuracy."""
+def _drawable(trial: TrialRecord, axis: str) -> bool:
+    """Whether a censored trial has a place: it must have reported an accuracy, and cost something."""
     if not trial.censored or not trial.curve or not math.isfinite(trial.curve[-1].val_accuracy):
-        return None
-    cost = trial_cost(trial, axis)
-    return cost if cost > 0 else None
+        return False
+    return (getattr(trial.cost, axis) or 0.0) > 0
 
 
 def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     """Room for the points and for intervals of their size: a wide interval must not flatten the frontier."""
-    if not points:
-        return 0.0, 1.02
     low, high = min(point.val_accuracy for point in points), max(point.val_accuracy for point in points)
     room = max(0.35 * (high - low), 0.01)
     reach = [bound for point in points for bound in point.val_accuracy_ci or ()]
@@ -77,26 +93,34 @@ def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     return max(0.0, bottom), min(top, 1.0 + 0.06 * (high - low + 0.05))
 
 
-def _draw_censored(figure: go.Figure, trials: Sequence[TrialRecord], hidden: int, axis: str, unit: Unit) -> None:
-    if not trials:
-        return
-    beyond = f" ({hidden} outside)" if hidden else ""
+def _extent(places: Sequence[_Place]) -> list[float]:
+    """Costs that the axis must show: all means, and intervals as far as they do not squeeze these."""
+    costs = []
+    for place in places:
+        mean = place.front.cost
+        low, high = place.front.cost_ci or (mean, mean)
+        costs += [max(low, mean / 2), mean, min(high, 2 * mean)]
+    return costs
+
+
+def _draw_censored(figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: str, unit: Unit) -> None:
+    part = f" ({len(drawn):,} of {all_of_them:,} drawn)" if len(drawn) < all_of_them else ""
     figure.add_scatter(
-        x=[trial_cost(trial, axis) * unit.scale for trial in trials],
-        y=[trial.curve[-1].val_accuracy for trial in trials],
+        x=[trial_cost(trial, axis) * unit.scale for trial in drawn],
+        y=[trial.curve[-1].val_accuracy for trial in drawn],
         mode="markers",
-        name=f"stopped, diverged or failed{beyond}",
+        name=f"stopped, diverged or failed{part}",
         legendrank=1003,
         marker={"symbol": "circle-open", "size": 7, "color": GREY, "line": {"width": 1.2}},
-        hovertext=[censored_hover(trial, axis, unit) for trial in trials],
+        hovertext=[censored_hover(trial, axis, unit) for trial in drawn],
         hoverinfo="text",
     )
 
 
-def _draw_staircase(figure: go.Figure, frontier: Sequence[Point], axis: str, unit: Unit) -> None:
+def _draw_staircase(figure: go.Figure, frontier: Sequence[_Place], unit: Unit) -> None:
     figure.add_scatter(
-        x=[cost_of(point, axis) * unit.scale for point in frontier],
-        y=[point.val_accuracy for point in frontier],
+        x=[place.front.cost * unit.scale for place in frontier],
+        y=[place.point.val_accuracy for place in frontier],
         mode="lines",
         line={"shape": "hv", "color": GREY, "width": 1.5},
         name="frontier",
@@ -106,58 +130,80 @@ def _draw_staircase(figure: go.Figure, frontier: Sequence[Point], axis: str, uni
 
 
 def _draw_points(
-    figure: go.Figure,
-    points: Sequence[Point],
-    axis: str,
-    unit: Unit,
-    colour: str,
-    symbol: str,
-    labelled: bool,
+    figure: go.Figure, places: Sequence[_Place], axis: str, unit: Unit, colour: str, symbol: str, labelled: bool
 ) -> None:
-    first = points[0]
-    accuracies = [point.val_accuracy for point in points]
-    intervals = [point.val_accuracy_ci or (point.val_accuracy, point.val_accuracy) for point in points]
-    # An accuracy lies between 0 and 1, though the t interval of a few seeds may not.
-    above = [max(min(high, 1.0) - y, 0.0) for (_, high), y in zip(intervals, accuracies, strict=True)]
-    below = [max(y - max(low, 0.0), 0.0) for (low, _), y in zip(intervals, accuracies, strict=True)]
+    on_front, world_size = places[0].front.on_front, places[0].point.world_size
+    points = [place.point for place in places]
+    # An accuracy lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
+    accuracies = [_clipped(point.val_accuracy, point.val_accuracy_ci, 0.0, 1.0) for point in points]
+    costs = [_clipped(place.front.cost, place.front.cost_ci, 0.0, math.inf) for place in places]
     figure.add_scatter(
-        x=[cost_of(point, axis) * unit.scale for point in points],
-        y=accuracies,
-        error_y={
-            "type": "data",
-            "array": above,
-            "arrayminus": below,
-            "symmetric": False,
-            "thickness": 1.2,
-            "width": 4,
-        },
+        x=[place.front.cost * unit.scale for place in places],
+        y=[point.val_accuracy for point in points],
+        error_x=_bars(costs, unit.scale),
+        error_y=_bars(accuracies, 1.0),
         mode="markers+text" if labelled else "markers",
-        text=[f"B={point.batch_size}" for point in points],
+        text=[_label(place) for place in places],
         textposition="top right",
-        opacity=1.0 if first.on_frontier else 0.5,
+        opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 11, "color": colour},
-        name=f"{ranks(first.world_size)}, {'on the frontier' if first.on_frontier else 'dominated'}",
-        legendrank=1000 if first.on_frontier else 1002,
-        hovertext=[point_hover(point, axis, unit) for point in points],
+        name=f"{ranks(world_size)}, {'on the frontier' if on_front else 'dominated'}",
+        legendrank=1000 if on_front else 1002,
+        hovertext=[point_hover(place.point, place.front, axis, unit) for place in places],
         hoverinfo="text",
     )
 
 
-def point_hover(point: Point, axis: str, unit: Unit) -> str:
-    """All that is known of a point, as lines of Plotly's HTML."""
+def _label(place: _Place) -> str:
+    p = place.front.p_on_front
+    return f"B={place.point.batch_size}" + ("" if p is None else f"<br>{percent(p, 0)}")
+
+
+def _clipped(mean: float, interval: tuple[float, float] | None, least: float, most: float) -> tuple[float, float]:
+    """How far the interval reaches below the mean and above it, within what is possible."""
+    low, high = interval or (mean, mean)
+    return max(mean - max(low, least), 0.0), max(min(high, most) - mean, 0.0)
+
+
+def _bars(reaches: Sequence[tuple[float, float]], scale: float) -> dict[str, object]:
+    return {
+        "type": "data",
+        "arrayminus": [below * scale for below, _ in reaches],
+        "array": [above * scale for _, above in reaches],
+        "symmetric": False,
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
+def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
+    """All that is known of a point, as lines of Plotly's HTML; its cost on `axis` first, then all others."""
     lines = [
         f"<b>Batch {point.batch_size} on {ranks(point.world_size)}</b>",
         f"{point.world_size} × {point.micro_batch} × {point.accumulation} (ranks × micro batch × accumulation)",  # noqa: RUF001
         f"learning rate {number(point.lr)}, {point.updates:,} updates",
         f"validation accuracy {accuracy(point)}% ({_seeds(point)})",
         f"best epoch {percent(point.best_val_accuracy, 2)}, test {percent(point.test_accuracy, 2)}",
-        f"{unit.show(cost_of(point, axis))} a trial",
-        f"search {unit.show(getattr(point.search_cost, axis) or 0.0)} in all",
-        f"{number(point.samples_per_s)} samples/s",
+        f"{_spread(front, unit)} a trial",
     ]
-    if axis != "usd" and point.cost.usd is not None:
-        lines.insert(-2, f"{number(point.cost.usd)} USD a trial")
-    return "<br>".join(lines)
+    if front.p_on_front is not None:
+        lines.insert(1, f"on the frontier with probability {percent(front.p_on_front, 0)}")
+    lines += [
+        cost_unit([cost], other).show(cost) + " a trial" + (" (wall-clock)" if other == "wall_h" else "")
+        for other in COST_AXES
+        if other not in (axis, "updates") and (cost := getattr(point.cost, other))
+    ]
+    search = getattr(point.search_cost, axis)
+    if search:
+        lines.append(f"its search {unit.show(search)} in all")
+    return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
+
+
+def _spread(front: FrontPoint, unit: Unit) -> str:
+    if front.cost_ci is None:
+        return unit.show(front.cost)
+    low, high = (number(bound * unit.scale) for bound in front.cost_ci)
+    return f"{unit.show(front.cost)} [{low}, {high}]"
 
 
 def _seeds(point: Point) -> str:

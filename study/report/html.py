@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-import plotly.io
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"],
-}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A figure under its heading."""
+    """A figure under its heading; `drawings` are its JSON by cost axis, one under "" serves every axis."""
 
     heading: str
     caption: str
-    figure: Markup
+    name: str
+    height: int  # pixels
+    drawings: Mapping[str, Markup]
 
 
 def rendered(template: str, **values: object) -> str:
@@ -37,13 +34,18 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
+    environment.globals["plotly_js"] = lambda: Markup(get_plotlyjs())
+    return environment.get_template(template).render(**values)
 
 
-def section(heading: str, caption: str, name: str, figure: go.Figure) -> Section:
-    """A figure as a part of a page, on which `name` is its own."""
+def section(heading: str, caption: str, name: str, figures: Mapping[str, go.Figure]) -> Section:
+    """A figure as a part of a page, on which `name` is its own; `figures` are by cost axis."""
+    heights = [figure.layout.height for figure in figures.values()]
+    return Section(heading, caption, name, max(heights), {axis: _json(figure) for axis, figure in figures.items()})
+
+
+def _json(figure: go.Figure) -> Markup:
+    """The figure as JSON that cannot close the script element it stands in."""
     # The page's heading breaks lines on a phone; Plotly's title does not.
     figure.update_layout(title=None, margin_t=16)
-    # Plotly writes <, > and / inside its JSON as \u003c, \u003e and \u002f: nothing can close the script early.
-    body = plotly.io.to_html(figure, config=_CONFIG, full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
-    return Section(heading, caption, Markup(body))
+    return Markup(figure.to_json().replace("<", r"\u003c"))

@@ -2,80 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from study.analysis.claims.records import ClaimVerdict
+from study.analysis.recommend import Limits
 from study.analysis.records import Summary
-from study.report.figures import cost_figure, curves_figure, frontier_figure, rates_figure, throughput_figure
+from study.report.claimtext import claim_lines, findings_table
+from study.report.figures import FIGURES
+from study.report.frontier import frontier_figure
 from study.report.html import Section, rendered, section
+from study.report.lawtext import critical_sentences, model_sentence
+from study.report.recommendation import recommendation_lines
+from study.report.searching import MOST_CURVES
 from study.report.tables import config_yaml, points_table, provenance, spend_table
-from study.report.verdict import verdict
+from study.report.verdict import stopping_sentences, verdict
+from study.report.words import AXIS_NAMES
+
+_HEADINGS = {
+    "frontier": "Cost against accuracy",
+    "cost": "Where the device time went",
+    "batches": "What the batch size does",
+    "rates": "Search: which learning rate",
+    "curves": "Learning curves",
+    "stopping": "What early stopping cut",
+    "critical": "Noise scale and critical batch size",
+    "model": "Throughput on other numbers of ranks",
+}
 
 
-def render_page(summary: Summary) -> str:
+def render_page(summary: Summary, claims: Sequence[ClaimVerdict] = ()) -> str:
     """The report as one self-contained HTML document."""
+    return rendered("page.html.j2", **_parts(summary, claims))
+
+
+def render_body(summary: Summary | None) -> str:
+    """What stands in the document's main part; None while nothing has begun."""
+    if summary is None:
+        return rendered("waiting.html.j2")
+    return rendered("body.html.j2", **_parts(summary, ()))
+
+
+def render_live(name: str, body: str) -> str:
+    """A document around what `render_body` made, that keeps itself up to date from the server it came from."""
+    return rendered("live.html.j2", name=name, body=Markup(body), live=True)
+
+
+def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object]:
     first, *others = verdict(summary)
-    return rendered(
-        "page.html.j2",
-        summary=summary,
-        headline=first,
-        sentences=others,
-        frontier=_frontier(summary),
-        points=points_table(summary),
-        spend=spend_table(summary),
-        sections=_sections(summary),
-        provenance=provenance(summary),
-        config=config_yaml(summary),
-    )
+    found = summary.recommendation
+    return {
+        "summary": summary,
+        "headline": first,
+        "sentences": others,
+        "advice": recommendation_lines(summary, found, Limits()) if found else (),
+        "axes": {axis: AXIS_NAMES[axis] for axis in summary.frontiers},
+        "points": {axis: points_table(summary, axis) for axis in summary.frontiers},
+        "spend": spend_table(summary),
+        "sections": _sections(summary),
+        "critical": critical_sentences(summary),
+        "claims": [(claim, claim_lines(claim), findings_table(claim)) for claim in claims],
+        "provenance": provenance(summary),
+        "config": config_yaml(summary),
+    }
 
 
-def _frontier(summary: Summary) -> Section | None:
-    if not summary.points:
-        return None
-    return section(
-        "Cost against accuracy",
-        "Left and up is better. Each point is the mean of its confirm seeds with a 95% interval; whatever lies "
-        "right of and below the line is dominated. Hollow: trials that were stopped or failed, at their last "
-        "validation.",
-        "frontier",
-        frontier_figure(summary),
-    )
-
-
-def _sections(summary: Summary) -> list[Section]:
-    sections = []
-    if summary.points:
-        sections.append(
-            section(
-                "Throughput",
-                "Training only: validation and waiting are not in it.",
-                "throughput",
-                throughput_figure(summary),
-            )
-        )
-    if any(trial.curve for trial in summary.trials):
-        sections.append(
-            section(
-                "Learning curves",
-                "Validation accuracy after each report; confirm trials strong, search trials faint.",
-                "curves",
-                curves_figure(summary),
-            )
-        )
-    rates = rates_figure(summary)
-    if rates is not None:
-        sections.append(
-            section(
-                "Search: which learning rate",
-                "Where each search trial ended. Hollow ones were stopped early or diverged.",
-                "rates",
-                rates,
-            )
-        )
-    if any(trial.cost.billed_device_h for trial in summary.trials):
-        sections.append(
-            section(
-                "Where the device time went",
-                "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
-                "cost",
-                cost_figure(summary),
-            )
-        )
+def _sections(summary: Summary) -> dict[str, Section]:
+    """The figures that the study has something to show of, by name."""
+    sections = {}
+    for name, draw in FIGURES.items():
+        if name == "frontier":  # which can be seen over each cost that there is
+            drawn = {axis: frontier_figure(summary, axis) for axis in summary.frontiers}
+        else:
+            drawn = {"": draw(summary)}
+        figures = {axis: figure for axis, figure in drawn.items() if figure is not None}
+        if figures:
+            sections[name] = section(_HEADINGS[name], _caption(name, summary), name, figures)
     return sections
+
+
+def _caption(name: str, summary: Summary) -> str:
+    if name == "curves":
+        return f"Validation accuracy after each report; confirm trials strong, search trials faint.{_thinned(summary)}"
+    if name == "stopping":
+        return " ".join(stopping_sentences(summary))
+    if name == "model" and summary.throughput_model is not None:
+        return model_sentence(summary.throughput_model)
+    return {
+        "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
+        "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: "
+        "trials that were stopped or failed, at their last validation.",
+        "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
+        "batches": "Means of the confirm seeds. Samples a second are of training only: validation and waiting are not "
+        "in it.",
+        "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have "
+        "gone further. The colours tell the better half apart; the darkest stands for the median and all below.",
+    }.get(name, "")
+
+
+def _thinned(summary: Summary) -> str:
+    curves = sum(bool(trial.curve) for trial in summary.trials)
+    if curves <= MOST_CURVES:
+        return ""
+    return (
+        f" Of {curves:,} trials about {MOST_CURVES} are drawn, evenly between the best and the worst of each batch "
+        "size and phase."
+    )

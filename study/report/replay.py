@@ -125,7 +125,7 @@ def render_replay(replay: Replay) -> str:
             "Left and up is better. Each mark is a scheduler's mean over all draws; its bars reach one standard "
             "deviation to either side, which is what a single study may meet. Hover for the mean's 95% interval.",
             "replay",
-            replay_figure(replay.results),
+            {"": replay_figure(replay.results)},
         ),
         table=replay_table(replay),
         legend=_LEGEND,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
 
 from study.report.words import number
 
 # Okabe and Ito (2008), less black and yellow: each must stand out on white and on black.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-GREY = "#8A8F98"
+GREY, FAINT = "#8A8F98", "#C4C8CF"
 SERIES = ((BLUE, "circle"), (VERMILION, "square"), (GREEN, "diamond"), (PURPLE, "triangle-up"), (ORANGE, "cross"))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+# Viridis without its ends: they vanish on black and on white.
+SEQUENTIAL = sample_colorscale("Viridis", [0.15 + 0.08 * i for i in range(10)])
 PHASE_COLOURS = {
     "setup": ORANGE,
     "train": BLUE,
@@ -27,6 +31,7 @@ PHASE_COLOURS = {
     "lost": VERMILION,
 }
 _TEXT = "#737984"
+Item = TypeVar("Item")
 _GRID = "rgba(128, 128, 128, 0.22)"
 
 
@@ -35,9 +40,19 @@ def escaped(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def styled(title: str, height: int = 440) -> go.Figure:
-    """An empty figure, `height` pixels high; its title is taken as it is, so escape what a user wrote."""
-    figure = go.Figure()
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, evenly spread over them, the first and the last always."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
+    """An empty figure, `height` pixels high, of panels one above the other over one x axis.
+
+    Its title is taken as it is, so escape what a user wrote.
+    """
+    figure = make_subplots(rows=panels, cols=1, shared_xaxes=True, vertical_spacing=0.07)
     figure.update_layout(
         template=go.layout.Template(),  # Plotly's own brings its colours along
         title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
@@ -77,7 +92,6 @@ def world_dashes(world_sizes: Iterable[int]) -> dict[int, str]:
 def batch_colours(batch_sizes: Iterable[int]) -> dict[int, str]:
     """A colour for each batch size along a sequential scale, even in their order."""
     sizes = sorted(set(batch_sizes))
-    # Viridis without its ends: they vanish on black and on white.
     places = [0.28 + 0.54 * i / (len(sizes) - 1) if len(sizes) > 1 else 0.5 for i in range(len(sizes))]
     return dict(zip(sizes, sample_colorscale("Viridis", places), strict=True)) if sizes else {}
 

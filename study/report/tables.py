@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from study.analysis.records import Summary, cost_of
-from study.report.words import NOTHING, accuracy, column, cost_unit, duration, half_width, number, percent
+from study.analysis.records import Summary
+from study.analysis.uncertainty import FrontPoint
+from study.report.words import NOTHING, Unit, accuracy, column, cost_unit, duration, half_width, number, percent
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,19 @@ class Table:
     marked: tuple[bool, ...]
 
 
-def points_table(summary: Summary, frontier_only: bool = False) -> Table:
-    """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read."""
-    points = summary.frontier if frontier_only else summary.points
-    axis = summary.cost_axis
-    costs = [cost_of(point, axis) for point in summary.points]
-    unit = cost_unit(costs, axis)
-    searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point in points)
+def points_table(summary: Summary, axis: str | None = None, frontier_only: bool = False) -> Table:
+    """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
+
+    The frontier is that of the cost axis, the summary's own when left out.
+    """
+    axis = axis or summary.cost_axis
+    fronts = summary.frontiers[axis].points if summary.points else ()
+    unit = cost_unit([front.cost for front in fronts], axis)
+    both = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front or not frontier_only]
+    if frontier_only:
+        both.sort(key=lambda pair: pair[1].cost)
+    searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
+    costs = column(front.cost * unit.scale for _, front in both)
     heads = (
         "batch",
         "ranks",
@@ -41,7 +48,6 @@ def points_table(summary: Summary, frontier_only: bool = False) -> Table:
         "of its search",
         "frontier",
     )
-    shown = column(cost_of(point, axis) * unit.scale for point in points)
     rows = tuple(
         (
             f"{point.batch_size:,}",
@@ -54,13 +60,25 @@ def points_table(summary: Summary, frontier_only: bool = False) -> Table:
             percent(point.best_val_accuracy, 2).rstrip("%"),
             percent(point.test_accuracy, 2).rstrip("%"),
             number(point.samples_per_s),
-            cost,
+            cost + _half(front.cost_ci, unit),
             search,
-            "yes" if point.on_frontier else "",
+            _membership(front),
         )
-        for point, cost, search in zip(points, shown, searches, strict=True)
+        for (point, front), cost, search in zip(both, costs, searches, strict=True)
     )
-    return Table(heads, rows, tuple(point.on_frontier for point in points))
+    return Table(heads, rows, tuple(front.on_front for _, front in both))
+
+
+def _half(interval: tuple[float, float] | None, unit: Unit) -> str:
+    return "" if interval is None else f" ± {number((interval[1] - interval[0]) / 2 * unit.scale, 2)}"
+
+
+def _membership(front: FrontPoint) -> str:
+    """Whether the means are on the frontier, and with what probability the configuration is."""
+    words = ["yes"] if front.on_front else []
+    if front.p_on_front is not None:
+        words.append(f"({percent(front.p_on_front, 0)})")
+    return " ".join(words)
 
 
 def spend_table(summary: Summary) -> Table:
@@ -102,8 +120,15 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
         ("a driver ran for", duration(study.wall_s)),
         ("devices", ", ".join(study.devices) or NOTHING),
         ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
+        ("price", _price(study.config.get("price"))),
         ("versions", ", ".join(f"{key} {value}" for key, value in study.versions.items())),
     )
+
+
+def _price(price: object) -> str:
+    """What a device-hour was taken to cost, where that is from, and its date."""
+    given = {key: value for key, value in price.items() if value is not None} if isinstance(price, dict) else {}
+    return ", ".join(f"{key}: {value}" for key, value in given.items()) or "none given"
 
 
 def config_yaml(summary: Summary) -> str:

@@ -13,7 +13,7 @@ _LISTED = 4  # dominated points that are named; of more, only the number
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
-    return (*_frontier(summary), *_stopping(summary))
+    return (*_frontier(summary), *stopping_sentences(summary))
 
 
 def _frontier(summary: Summary) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...
     return (f"Dominated, by one that costs no more{within} and is no less accurate on average: {listed}.",)
 
 
-def _stopping(summary: Summary) -> tuple[str, ...]:
+def stopping_sentences(summary: Summary) -> tuple[str, ...]:
     """What early stopping saved, and what the audit says of it."""
     stopping = summary.stopping
     if stopping is None:

@@ -8,6 +8,16 @@ from dataclasses import dataclass
 
 from study.analysis.records import Point
 
+AXIS_NAMES = {
+    "billed_device_h": "device time",
+    "billed_gpu_h": "GPU time",
+    "usd": "US dollars",
+    "wall_h": "wall-clock time",
+    "energy_j": "energy",
+    "samples": "samples",
+    "updates": "updates",
+}
+_UNITS = {"usd": "USD", "samples": "samples", "updates": "updates"}  # costs that need no scaling
 NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
 
 
@@ -19,21 +29,23 @@ class Unit:
     scale: float
 
     def show(self, cost: float) -> str:
-        """A recorded cost (hours of devices, or US dollars) in this unit, to three digits."""
+        """A recorded cost (hours, US dollars, joules, samples, updates) in this unit, to three digits."""
         return f"{number(cost * self.scale)} {self.label}"
 
 
 def cost_unit(costs: Iterable[float], axis: str = "billed_device_h") -> Unit:
     """One unit that is readable for all of the costs: below 0.1 hours, minutes or seconds."""
-    if axis == "usd":
-        return Unit("USD", 1.0)
-    noun = "GPU" if axis == "billed_gpu_h" else "device"
+    if axis in _UNITS:
+        return Unit(_UNITS[axis], 1.0)
     most = max((cost for cost in costs if math.isfinite(cost)), default=0.0)
+    if axis == "energy_j":
+        return Unit("kWh", 1 / 3.6e6) if most >= 3.6e5 else Unit("kJ", 1e-3) if most >= 1e3 else Unit("J", 1.0)
+    noun = {"billed_gpu_h": "GPU-", "wall_h": ""}.get(axis, "device-")
     if most >= 0.1:
-        return Unit(f"{noun}-hours", 1.0)
+        return Unit(f"{noun}hours", 1.0)
     if most * 60 >= 1:
-        return Unit(f"{noun}-minutes", 60.0)
-    return Unit(f"{noun}-seconds", 3600.0)
+        return Unit(f"{noun}minutes", 60.0)
+    return Unit(f"{noun}seconds", 3600.0)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from study.plan.config import Custom, Digits, Teacher
 from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
+from study.plan.workload import Custom, Embedded
 from study.training.classifier import Classifier
 from study.training.place import Place
 from study.training.replayable import Replayable
@@ -83,15 +83,11 @@ class Job(Protocol):
         """What probes look at; None where there is nothing for them."""
 
 
-class EmbeddedJob:
-    """A Classifier on tensors in memory."""
+class TensorJob:
+    """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
 
-    def __init__(
-        self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
-    ) -> None:
-        self.module = Classifier(build_model(config, splits))
+    def __init__(self, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None) -> None:
         self.batches_on_device = place.device == "cpu"
-        self.train = splits.train
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
         shard = (place.rank, place.world_size, EVAL_BATCH)
@@ -114,10 +110,21 @@ class EmbeddedJob:
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def start_epoch(self, epoch: int) -> None:
-        """To Lightning the whole trial is one epoch: the batches know their own."""
+        """The batches know their own."""
 
     def trained_on(self, outputs: Any) -> None:
         """The module keeps its own tally."""
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """From the tallies."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from study.plan.config import Custom, StudyConfig, Workload
+from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.plan.workload import Contrastive, Custom, Workload
+from study.training.contrastive_job import ContrastiveJob
 from study.training.fit import TrialFit
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
@@ -66,6 +68,8 @@ class Rank:
     def _job(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
             return CustomJob(workload, spec, resumed)
+        if isinstance(workload, Contrastive):
+            return ContrastiveJob(workload, spec, self.place, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.place, self._splits(workload), resumed)
 
     def advance(self) -> Report:

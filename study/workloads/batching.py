@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from study.plan.trials import Stage
+from study.workloads.crops import crop, draw_crops
 from study.workloads.data import Part
 
 Batch = tuple[Tensor, Tensor]
+_CROPS = 1  # sets their draws apart from those of the order
 
 
 def derived_seed(*entropy: int) -> int:
@@ -24,7 +26,7 @@ class TrainBatches:
 
     Every epoch has its own permutation, drawn from (seed, epoch) and so the same on every rank. A global batch is
     a run of it, cut into accumulation x world size micro batches: whatever the split, an update sees the same
-    samples. The samples that do not fill a last batch are dropped, other ones each time.
+    samples, augmented alike. The samples that do not fill a last batch are dropped, other ones each time.
     """
 
     def __init__(
@@ -46,6 +48,13 @@ class TrainBatches:
         shape = (stage.updates_per_epoch * batch.accumulation, batch.world_size, batch.micro_batch)
         return order.view(shape)[:, self.rank]
 
+    def crops(self, epoch: int, stage: Stage) -> Tensor:
+        """What is done to each of `indices`, (updates x accumulation, micro batch, 3)."""
+        generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch, _CROPS))
+        batch = stage.batch
+        drawn = draw_crops(stage.updates_per_epoch * batch.global_batch, self.part.crop_px, generator)
+        return drawn.view(-1, batch.world_size, batch.micro_batch, 3)[:, self.rank]
+
     def __iter__(self) -> Iterator[Batch]:
         epoch = 0
         for stage in self.stages:
@@ -59,10 +68,19 @@ class TrainBatches:
     def _epoch(self, epoch: int, stage: Stage, begin: int, end: int) -> Iterator[Batch]:
         """The micro batches of an epoch's updates from `begin` to `end`."""
         accumulation, size = stage.batch.accumulation, stage.batch.micro_batch
-        indices = self.indices(epoch, stage)[begin * accumulation : end * accumulation]
+        micro_batches = slice(begin * accumulation, end * accumulation)
+        indices = self.indices(epoch, stage)[micro_batches]
+        if self.part.crop_px:
+            yield from self._cropped(indices, self.crops(epoch, stage)[micro_batches])
+            return
         # One gather an epoch costs less than one a batch; views are then free.
         x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
         yield from zip(x.split(size), y.split(size), strict=True)
+
+    def _cropped(self, indices: Tensor, crops: Tensor) -> Iterator[Batch]:
+        """Augmented micro batches, one at a time: photographs of a whole epoch would fill the memory twice."""
+        for chosen, by in zip(indices, crops, strict=True):
+            yield crop(self.part.x[chosen], by, self.part.crop_px), self.part.y[chosen]
 
 
 class EvalBatches:

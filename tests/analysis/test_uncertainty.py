@@ -14,8 +14,8 @@ from scipy.stats import t as student_t
 
 from study.analysis.pooling import draw_means, moderate
 from study.analysis.samples import Sample, mean_interval
-from study.analysis.uncertainty import dominance, frontier, hypervolumes
-from study.pareto.fronts import hypervolume, on_front
+from study.analysis.uncertainty import dominance, frontier, hypervolumes, membership
+from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 # A coarse grid makes ties common. Axes: draw, point, (cost, quality).
 clouds = st.integers(1, 8).flatmap(lambda k: arrays(np.int64, (3, k, 2), elements=st.integers(0, 6)))
@@ -24,7 +24,7 @@ clouds = st.integers(1, 8).flatmap(lambda k: arrays(np.int64, (3, k, 2), element
 @given(clouds)
 def test_dominance_is_what_brute_force_says(cloud: np.ndarray) -> None:
     cost, quality = cloud[..., 0].astype(float), cloud[..., 1].astype(float)
-    member, dominates = dominance(cost, quality)
+    member, dominates = membership(cost, quality), dominance(cost, quality)
     fronts = [on_front(draw) for draw in cloud.astype(float)]
     assert member == pytest.approx(np.mean(fronts, axis=0))
     for i in range(cost.shape[1]):
@@ -34,6 +34,13 @@ def test_dominance_is_what_brute_force_says(cloud: np.ndarray) -> None:
                 for draw in cloud
             )
             assert dominates[i, j] == pytest.approx(times / len(cloud))
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.05, 0.5]))
+def test_membership_counts_close_costs_as_equal(seed: int, tolerance: float) -> None:
+    cost, quality = np.random.default_rng(seed).random((2, 20, 6)) + 0.1
+    fronts = [on_coarse_front(np.stack(draw, axis=1), tolerance) for draw in zip(cost, quality, strict=True)]
+    assert membership(cost, quality, tolerance) == pytest.approx(np.mean(fronts, axis=0))
 
 
 @given(clouds)

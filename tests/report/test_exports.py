@@ -18,6 +18,8 @@ from study.ledger.rows import PHASES
 from study.report.exports import FORMATS, write_report
 
 POINT_KEYS = {
+    "cost_ci",
+    "p_on_front",
     "variant",
     "batch_size",
     "lr",
@@ -39,6 +41,16 @@ POINT_KEYS = {
 }
 SUMMARY_KEYS = {
     "claims",
+    "critical",
+    "critical_batch",
+    "critical_missing",
+    "other_criticals",
+    "frontiers",
+    "hypervolume_ci",
+    "noise_scale",
+    "recommendation",
+    "second_cost_axis",
+    "throughput_model",
     "stopping",
     "protocol_version",
     "study",
@@ -80,7 +92,7 @@ def test_json_has_the_agreed_keys(tmp_path: Path) -> None:
     assert set(record) == SUMMARY_KEYS
     assert set(record["spend"]) == {field.name for field in fields(Spend)}
     assert all(set(entry) == POINT_KEYS for entry in record["points"])
-    assert set(record["points"][0]["cost"]) == {"billed_device_h", "billed_gpu_h", "usd"}
+    assert set(record["points"][0]["cost"]) == {field.name for field in fields(Cost)}
 
 
 def test_json_frontier_is_a_part_of_its_points(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.plan.batches import BatchPlan
-from study.plan.config import Digits, Teacher
 from study.plan.trials import Stage
+from study.plan.workload import Digits, Teacher
 from study.workloads.batching import EvalBatches, TrainBatches
 from study.workloads.data import Part, digits, teacher
 

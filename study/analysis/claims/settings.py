@@ -107,4 +107,4 @@ def has_target_accuracy(config: StudyConfig) -> bool:
 
 def is_contrastive(config: StudyConfig) -> bool:
     """The loss is over the pairs of a batch, so that losses of different batch sizes cannot be compared."""
-    return str(config.workload.kind) == "contrastive"
+    return config.workload.kind == "contrastive"

@@ -142,6 +142,8 @@ def test_without_a_study_for_it_a_claim_says_what_it_takes() -> None:
         ("noise_scale", {"probes": {"noise_scale": True}, "budget": {"epochs": 9, "target_val_accuracy": 0.9}}),
         ("serving", {}),
         ("contrastive", {}),
+        ("contrastive", {"workload": {"kind": "contrastive"}}),
+        ("fixed_lr", {"workload": {"kind": "contrastive"}}),
     ],
 )
 def test_what_is_no_evidence(claim: str, changes: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How often a verdict is wrong: 1,000 simulated studies of each claim where it is false, and 1,000 where it is true."""
+"""How often a verdict is wrong: 1,000 simulated studies in which a claim is false, and as many in which it is true."""
 
 from __future__ import annotations
 

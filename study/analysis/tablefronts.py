@@ -1,0 +1,136 @@
+"""A table's groups to fronts with uncertainty and critical batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from study.analysis.critical import CriticalBatch, StepsToTarget, fit_critical_batch
+from study.analysis.samples import Sample
+from study.analysis.table import Configuration, Table
+from study.analysis.tablerows import Objective
+from study.analysis.uncertainty import MIN_SEEDS, Frontier, FrontPoint, frontier
+
+
+@dataclass(frozen=True)
+class Place:
+    """A configuration on a front or off it, in the table's own units; 95% intervals, None under 3 seeds."""
+
+    label: str
+    group: str  # empty without --group-by
+    settings: dict[str, str]  # by column
+    batch_size: int
+    lr: float | None
+    n_seeds: int
+    n_censored: int
+    cost: float
+    cost_ci: tuple[float, float] | None
+    quality: float
+    quality_ci: tuple[float, float] | None
+    on_front: bool
+    p_on_front: float | None  # None if any configuration has under 3 seeds
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the rows of one group say, or those of all groups together."""
+
+    points: tuple[Place, ...]  # by batch size; those with a run that was not censored
+    hypervolume: float | None  # against the dearest cost and the worst quality
+    hypervolume_ci: tuple[float, float] | None
+    runs: tuple[StepsToTarget, ...]
+    critical_batch: CriticalBatch | None  # None without runs to a target, and of several groups together
+    notes: tuple[str, ...]
+
+    @property
+    def frontier(self) -> tuple[Place, ...]:
+        """The points that no other dominates, cheapest first."""
+        return tuple(sorted((point for point in self.points if point.on_front), key=lambda point: point.cost))
+
+
+@dataclass(frozen=True)
+class TableAnalysis:
+    """A table, analysed."""
+
+    source: str
+    cost: Objective | None
+    quality: Objective | None
+    whole: Findings  # one front over all configurations of all groups
+    groups: dict[str, Findings]  # empty without --group-by
+
+
+def analyze_table(table: Table, grouped: bool) -> TableAnalysis:
+    """Fronts and critical batch sizes of a table, of each group too if it is `grouped`."""
+    return TableAnalysis(
+        source=table.source,
+        cost=table.cost,
+        quality=table.quality,
+        whole=_findings(table, range(len(table.groups))),
+        groups={group.name: _findings(table, [i]) for i, group in enumerate(table.groups)} if grouped else {},
+    )
+
+
+def _findings(table: Table, chosen: Sequence[int]) -> Findings:
+    groups = [table.groups[i] for i in chosen]
+    kept = [(group.name, one) for group in groups for one in group.configurations if one.sample is not None]
+    samples = [one.sample for _, one in kept if one.sample is not None]
+    front = _front(samples)
+    runs = tuple(run for group in groups for run in group.runs) if len(groups) == 1 else ()
+    return Findings(
+        points=tuple(
+            _place(name, one, place, table)
+            for (name, one), place in zip(kept, front.points if front else (), strict=True)
+        ),
+        hypervolume=front.hypervolume if front else None,
+        hypervolume_ci=front.hypervolume_ci if front else None,
+        runs=runs,
+        critical_batch=fit_critical_batch(runs) if runs else None,
+        notes=_notes(groups[0].configurations if len(groups) == 1 else [one for _, one in kept], samples),
+    )
+
+
+def _front(samples: Sequence[Sample]) -> Frontier | None:
+    if not samples:
+        return None
+    worst = max(s.mean_cost for s in samples), min(s.mean_quality for s in samples)
+    return frontier(samples, worst)
+
+
+def _place(group: str, one: Configuration, place: FrontPoint, table: Table) -> Place:
+    assert table.cost is not None, "or there were no samples"
+    assert table.quality is not None, "or there were no samples"
+    # Samples hold costs to be minimised and qualities to be maximised, whatever the table's sign.
+    cost_sign, quality_sign = (-1 if table.cost.maximize else 1), (1 if table.quality.maximize else -1)
+    return Place(
+        label=one.label,
+        group=group,
+        settings=one.settings,
+        batch_size=one.batch_size,
+        lr=one.lr,
+        n_seeds=place.n_seeds,
+        n_censored=one.n_censored,
+        cost=cost_sign * place.cost,
+        cost_ci=_signed(place.cost_ci, cost_sign),
+        quality=quality_sign * place.quality,
+        quality_ci=_signed(place.quality_ci, quality_sign),
+        on_front=place.on_front,
+        p_on_front=place.p_on_front,
+    )
+
+
+def _signed(ci: tuple[float, float] | None, sign: int) -> tuple[float, float] | None:
+    if ci is None:
+        return None
+    low, high = sorted((sign * ci[0], sign * ci[1]))
+    return low, high
+
+
+def _notes(configurations: Sequence[Configuration], samples: Sequence[Sample]) -> tuple[str, ...]:
+    notes = []
+    few = sum(sample.n_seeds < MIN_SEEDS for sample in samples)
+    if few:
+        notes.append(f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are told.")
+    censored = sum(one.n_censored for one in configurations)
+    if censored:
+        notes.append(f"{censored} rows are censored: bounds on steps to the target, and on no front.")
+    return tuple(notes)

@@ -1,0 +1,104 @@
+"""The commands that turn results into decisions."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.analysis.choices import check_limits, choose
+from study.analysis.recommend import Limits
+from study.analysis.summary import summarize
+from study.analysis.table import read_table
+from study.analysis.tablefronts import analyze_table
+from study.ledger.files import write_atomic
+from study.ledger.store import read
+from study.plan.errors import PlanError
+from study.plan.market import market_prices, prices_yaml
+from study.plan.prices import read_prices
+from study.shell import FolderArgument, JsonOption, out, recorded, repriced, say
+
+app = typer.Typer()
+PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
+
+
+@app.command()
+def recommend(
+    folder: FolderArgument,
+    max_usd: Annotated[float | None, typer.Option(help="most US dollars that one training run may cost")] = None,
+    max_device_hours: Annotated[float | None, typer.Option(help="most billed device-hours of one run")] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="least validation accuracy, a fraction; asks for the cheapest that has it")
+    ] = None,
+    deadline_h: Annotated[float | None, typer.Option(help="most hours from lease to release")] = None,
+    gpus: Annotated[int | None, typer.Option(help="most ranks of one run")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="most milliseconds to answer a request")] = None,
+    usd_per_device_hour: Annotated[
+        float | None, typer.Option(min=0, help="price to reckon with instead of the study's own")
+    ] = None,
+    prices: PricesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which configuration to pay for under limits, what it is expected to cost and reach, and what comes next."""
+    from study.report.recommendation import recommendation_json, recommendation_lines
+
+    limits = Limits(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
+    plan = repriced(recorded(folder), usd_per_device_hour, prices)
+    summary = summarize(read(folder).rows, plan)
+    check_limits(limits, summary.points)
+    found = choose(summary.points, summary.trials, summary.cost_axis, limits, plan.config.report.margin)
+    if found is None:
+        raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
+    say(*recommendation_lines(summary, found, limits))
+    if as_json:
+        print(json.dumps(recommendation_json(summary, found, limits)))
+
+
+@app.command()
+def prices(
+    prices: PricesOption = None,
+    refresh: Annotated[
+        bool, typer.Option(help="write today's prices from gpuhunt to --prices, prices.yaml when left out")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what GPUs cost, where that is from and of when."""
+    from study.report.pricelist import print_prices
+
+    if refresh:
+        prices = prices or Path("prices.yaml")
+        found = market_prices(datetime.now(timezone.utc).date().isoformat())
+        write_atomic(prices, prices_yaml(found, prices))
+        say(f"Wrote {prices}: {len(found)} prices.")
+    listed = read_prices(prices)
+    print_prices(listed, out)
+    if as_json:
+        print(json.dumps([price.model_dump() for price in listed]))
+
+
+@app.command()
+def analyze(
+    table: Annotated[Path, typer.Argument(help="results made elsewhere: a .csv, .parquet or .json of rows")],
+    group_by: Annotated[str | None, typer.Option(help="column: one front for each of its values")] = None,
+    config: Annotated[str | None, typer.Option(help="columns that make a configuration, with commas between")] = None,
+    minimize: Annotated[list[str] | None, typer.Option(help="column to minimise instead; repeatable")] = None,
+    maximize: Annotated[list[str] | None, typer.Option(help="column to maximise instead; repeatable")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and summary.json into")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse results that were not made here: fronts with uncertainty, critical batch sizes."""
+    columns = [name.strip() for name in (config or "").split(",") if name.strip()]
+    read = read_table(table, columns, group_by, minimize or (), maximize or ())
+    analysis = analyze_table(read, group_by is not None)
+    from study.report.tabletext import analysis_json, print_analysis
+
+    print_analysis(analysis, out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / "summary.json", analysis_json(analysis, indent=2) + "\n")
+        say(f"Wrote {folder / 'summary.json'}")
+    if as_json:
+        print(analysis_json(analysis))

@@ -1,0 +1,133 @@
+"""Figures of fitted laws: updates to a target over batch sizes, and step time over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from study.analysis.critical import StepsToTarget
+from study.analysis.records import Summary
+from study.analysis.stepmodel import StepModel
+from study.report.style import BLUE, GREEN, GREY, SERIES, VERMILION, log_axis, styled
+from study.report.words import number, ranks
+
+_ALONG = 60  # points of a drawn curve
+
+
+def critical_figure(summary: Summary) -> go.Figure | None:
+    """Updates to the target against batch size, both logarithmic: runs, the fitted law, the critical batch size.
+
+    Runs that never reached the target are hollow and point up: they would have taken longer.
+    """
+    critical, noise_scale = summary.critical, summary.noise_scale
+    if critical is None:
+        return None
+    figure = styled("Updates to the target")
+    met = [run for run in critical.runs if run.reached]
+    gave_up = [run for run in critical.runs if not run.reached]
+    if met:
+        _draw_runs(figure, met, "reached the target", "circle")
+    if gave_up:
+        _draw_runs(figure, gave_up, "gave up: at least so many", "triangle-up-open")
+    batches = [run.batch_size for run in critical.runs]
+    fit = critical.fit
+    reach: list[float] = list(batches)
+    if fit.b_crit is not None and fit.s_min is not None:
+        along = np.geomspace(min(batches), max(batches), _ALONG)
+        figure.add_scatter(
+            x=along,
+            y=fit.s_min * (1 + fit.b_crit / along),
+            mode="lines",
+            line={"color": GREY, "width": 1.5},
+            name="fitted law",
+            hoverinfo="skip",
+        )
+        reach += [min(max(fit.b_crit, min(batches) / 4), 4 * max(batches))]
+        if min(reach) <= fit.b_crit <= max(reach):
+            _draw_place(figure, fit.b_crit, "critical batch size, 95% interval", VERMILION)
+            if fit.b_crit_ci is not None:
+                low, high = (min(max(bound, min(reach)), max(reach)) for bound in fit.b_crit_ci)
+                figure.add_vrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0)
+    if noise_scale is not None:
+        reach.append(noise_scale)
+        _draw_place(figure, noise_scale, "noise scale, measured", GREEN)
+    figure.update_xaxes(title_text="global batch size", **log_axis(reach))
+    steps = [run.steps for run in critical.runs]
+    figure.update_yaxes(title_text="updates to the target", **log_axis(steps))
+    return figure
+
+
+def _draw_runs(figure: go.Figure, runs: Sequence[StepsToTarget], name: str, symbol: str) -> None:
+    figure.add_scatter(
+        x=[run.batch_size for run in runs],
+        y=[run.steps for run in runs],
+        mode="markers",
+        marker={"symbol": symbol, "size": 9, "color": BLUE, "line": {"width": 1.5, "color": BLUE}},
+        name=name,
+        hovertext=[f"batch {number(run.batch_size)}: {number(run.steps)} updates, {name}" for run in runs],
+        hoverinfo="text",
+    )
+
+
+def _draw_place(figure: go.Figure, batch: float, name: str, colour: str) -> None:
+    figure.add_vline(x=batch, line={"color": colour, "width": 1.5, "dash": "dash"})
+    figure.add_scatter(  # a line of that kind has no legend
+        x=[None], y=[None], mode="lines", line={"color": colour, "width": 1.5, "dash": "dash"}, name=name
+    )
+
+
+def model_figure(summary: Summary) -> go.Figure | None:
+    """Samples a second against samples a rank: measured runs, the fitted step time, and dotted what it extrapolates.
+
+    Curves are for one forward pass a step: the world sizes that were run, half as few and twice as many.
+    """
+    model = summary.throughput_model
+    if model is None:
+        return None
+    figure = styled("Throughput: measured, fitted, extrapolated")
+    run = [step for step in summary.step_times if step.accumulation == 1]
+    least, most = model.micro_batches
+    sizes = sorted({*model.world_sizes, max(1, model.world_sizes[0] // 2), 2 * model.world_sizes[-1]})
+    for i, world_size in enumerate(sizes):
+        colour, symbol = SERIES[i % len(SERIES)]
+        mine = [step for step in run if step.world_size == world_size]
+        figure.add_scatter(
+            x=[step.micro_batch for step in mine],
+            y=[step.world_size * step.micro_batch / step.step_s for step in mine],
+            mode="markers",
+            marker={"symbol": symbol, "size": 7, "color": colour},
+            name=f"{ranks(world_size)}, measured",
+            showlegend=bool(mine),
+            hovertemplate=f"{ranks(world_size)} × %{{x}}: %{{y:,.0f}} samples/s<extra></extra>",  # noqa: RUF001
+        )
+        for extrapolated in (False, True):
+            _draw_model(figure, model, world_size, (max(1, least // 2), 2 * most), extrapolated, colour)
+    figure.update_xaxes(title_text="samples a rank in one step", **log_axis([max(1, least // 2), 2 * most]))
+    figure.update_yaxes(title_text="samples/s, all ranks together", type="log", dtick=1)
+    return figure
+
+
+def _draw_model(
+    figure: go.Figure, model: StepModel, world_size: int, between: tuple[int, int], extrapolated: bool, colour: str
+) -> None:
+    places = sorted({*map(round, np.geomspace(*between, _ALONG)), *model.micro_batches})
+    paces = [_pace(model, world_size, place, extrapolated) for place in places]
+    if any(pace is not None for pace in paces):
+        figure.add_scatter(
+            x=places,
+            y=paces,
+            mode="lines",
+            line={"color": colour, "width": 1.5, "dash": "dot" if extrapolated else "solid"},
+            name=f"{ranks(world_size)}, {'extrapolated' if extrapolated else 'fitted'}",
+            hovertemplate="%{fullData.name}<br>%{x:.3g} samples a rank: %{y:,.0f} samples/s<extra></extra>",
+        )
+
+
+def _pace(model: StepModel, world_size: int, micro_batch: int, extrapolated: bool) -> float | None:
+    """Samples a second, where the model has a prediction of that kind."""
+    predicted = model.predict(world_size, micro_batch)
+    if predicted is None or predicted.extrapolated != extrapolated:
+        return None
+    return predicted.samples_per_s

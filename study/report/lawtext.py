@@ -1,0 +1,31 @@
+"""What the fitted laws say, in sentences."""
+
+from __future__ import annotations
+
+from study.analysis.records import Summary
+from study.analysis.stepmodel import StepModel
+from study.report.tabletext import critical_lines
+from study.report.words import number, percent
+
+
+def critical_sentences(summary: Summary) -> tuple[str, ...]:
+    """The critical batch size with its interval, whether the law fits, and the noise scale beside it."""
+    critical = summary.critical
+    if critical is None:
+        sentences = [f"No critical batch size: {summary.critical_missing}."]
+    else:
+        target = f"Target: {percent(critical.target_val_accuracy)} validation accuracy, {critical.target_why}."
+        sentences = [target, *critical_lines(critical.fit)]
+    if summary.noise_scale is not None:
+        sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples.")
+    return tuple(sentences)
+
+
+def model_sentence(model: StepModel) -> str:
+    """What the throughput model was fitted on, and how well."""
+    low, high = model.micro_batches
+    sizes = ", ".join(map(str, model.world_sizes))
+    return (
+        f"Fitted on {sizes} rank{'' if sizes == '1' else 's'} with {low} to {high} samples each; a run is typically "
+        f"{percent(model.typical_error, 0)} off the fit. Dotted lines are extrapolated: nothing was run there."
+    )

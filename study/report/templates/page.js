@@ -1,0 +1,106 @@
+"use strict";
+// Draws the figures of a page from the JSON beside them, and follows its controls.
+(() => {
+  const root = document.documentElement;
+  const config = {
+    displaylogo: false,
+    responsive: true,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"],
+  };
+  const PRINTED_PX = 690; // fits A4 and letter
+
+  // A page opened from a file may be denied storage: then the theme lasts as long as the page.
+  const storage = {
+    get: () => { try { return localStorage.getItem("study-theme"); } catch { return null; } },
+    set: (theme) => { try { localStorage.setItem("study-theme", theme); } catch { /* not kept */ } },
+  };
+
+  const systemDark = matchMedia("(prefers-color-scheme: dark)");
+
+  function showTheme() {
+    const dark = (root.dataset.theme ?? (systemDark.matches ? "dark" : "light")) === "dark";
+    const button = document.getElementById("theme");
+    if (button) button.setAttribute("aria-pressed", String(dark));
+    return dark;
+  }
+
+  function switchTheme() {
+    root.dataset.theme = showTheme() ? "light" : "dark";
+    storage.set(root.dataset.theme);
+    showTheme();
+  }
+
+  const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value;
+  const plots = () => [...document.querySelectorAll(".plot")];
+
+  function linear(figure) {
+    const range = figure.layout.meta.linear_range;
+    Object.assign(figure.layout.xaxis, { type: "linear", tickvals: null, ticktext: null, range });
+  }
+
+  function draw(plot) {
+    const drawings = [...plot.parentElement.querySelectorAll("script[type='application/json']")];
+    const drawing = drawings.find((one) => one.dataset.axis === chosen("axis")) ?? drawings[0];
+    const figure = JSON.parse(drawing.textContent);
+    if (figure.layout.meta?.linear_range && chosen("scale") === "linear") linear(figure);
+    return Plotly.react(plot, figure.data, figure.layout, config);
+  }
+
+  function drawSwitched() {
+    for (const part of document.querySelectorAll("[data-of-axis]")) part.hidden = part.dataset.ofAxis !== chosen("axis");
+    return Promise.all(plots().filter((plot) => plot.dataset.scales).map(draw));
+  }
+
+  // One figure after another, so that what is already there answers in between.
+  async function drawAll() {
+    for (const plot of plots()) {
+      await draw(plot);
+      await new Promise((next) => setTimeout(next));
+    }
+    root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
+  }
+
+  function replaceMain(html) {
+    const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("main");
+    const choices = ["axis", "scale"].map((name) => [name, chosen(name)]);
+    const opened = [...document.querySelectorAll("details")].map((details) => details.open);
+    const focused = document.activeElement?.id;
+    plots().forEach((plot) => Plotly.purge(plot));
+    document.querySelector("main").replaceWith(fresh);
+    for (const [name, value] of choices) {
+      const input = value && document.querySelector(`input[name="${name}"][value="${value}"]`);
+      if (input) input.checked = true;
+    }
+    document.querySelectorAll("details").forEach((details, i) => { details.open = opened[i] ?? false; });
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    drawSwitched();
+    return drawAll();
+  }
+
+  function follow() {
+    const status = document.getElementById("live");
+    const events = new EventSource("events");
+    events.addEventListener("page", (event) => {
+      replaceMain(JSON.parse(event.data));
+      status.textContent = `Live: updated ${new Date().toLocaleTimeString()}`;
+    });
+    events.addEventListener("over", () => {
+      events.close();
+      status.textContent = "This page is no longer served: what it shows stays as it is.";
+      status.dataset.state = "over";
+    });
+    events.addEventListener("error", () => { status.textContent = "Live: no connection; trying again."; });
+  }
+
+  if (storage.get()) root.dataset.theme = storage.get();
+  document.addEventListener("DOMContentLoaded", () => {
+    showTheme();
+    systemDark.addEventListener("change", showTheme);
+    document.getElementById("theme")?.addEventListener("click", switchTheme);
+    document.addEventListener("change", (event) => { if (event.target.matches("[name=axis], [name=scale]")) drawSwitched(); });
+    addEventListener("beforeprint", () => plots().forEach((plot) => Plotly.relayout(plot, { width: PRINTED_PX })));
+    addEventListener("afterprint", () => plots().forEach((plot) => Plotly.relayout(plot, { width: null, autosize: true })));
+    drawAll();
+    if (document.getElementById("live")) follow();
+  });
+})();

@@ -1,0 +1,71 @@
+"""What the commands share: the console, arguments of one meaning, plans from files and folders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from study.cluster.connect import this_machine
+from study.ledger.store import LedgerError
+from study.plan.capacity import check_capacity
+from study.plan.errors import PlanError
+from study.plan.load import load_study
+from study.plan.prices import priced
+from study.plan.reporting import Price
+from study.plan.trials import Plan, make_plan
+from study.plan.workload import Cifar10, Custom
+from study.workloads.cifarfiles import find_files
+from study.workloads.custom import import_class
+
+CONFIG = "config.yaml"
+REPORT = "report"
+
+out = Console()
+
+FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+
+
+def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | None) -> Plan:
+    """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now."""
+    file = load_study(path, overrides or ())
+    with file.naming_places():
+        plan = make_plan(file.config)
+        if isinstance(plan.config.workload, Custom):
+            import_class(plan.config.workload.module, "module")
+            import_class(plan.config.workload.data, "data")
+        if address == "local":
+            check_capacity(this_machine(cpus), plan.config.hardware)
+            if isinstance(plan.config.workload, Cifar10):
+                find_files(plan.config.workload.path)
+    return plan
+
+
+def recorded(folder: Path, address: str = "", cpus: int | None = None) -> Plan:
+    """The plan of a study's own file."""
+    if not (folder / CONFIG).is_file():
+        raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
+    return planned(folder / CONFIG, None, address, cpus)
+
+
+def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:
+    """The plan at another price: this one, or what a price list asks for the GPU that the study names."""
+    price = plan.config.price
+    if usd_per_device_hour is not None:
+        price = Price(usd_per_device_hour=usd_per_device_hour, source="--usd-per-device-hour")
+    elif prices is not None:
+        if price.gpu_type is None:
+            raise PlanError("the study names no price.gpu_type to look up; give --usd-per-device-hour", "--prices")
+        asked = price.model_copy(update={"usd_per_device_hour": None, "file": prices.name})
+        price = priced(asked, prices.parent)
+    return replace(plan, config=plan.config.model_copy(update={"price": price}))
+
+
+def say(*lines: str) -> None:
+    """Lines on the terminal as they are, long ones unbroken."""
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True, highlight=False)
