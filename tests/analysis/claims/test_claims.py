@@ -134,6 +134,9 @@ def test_without_a_study_for_it_a_claim_says_what_it_takes() -> None:
         ("fixed_lr", {"budget": {"updates": 100}}),
         ("fixed_lr", {"budget": {"epochs": 9, "target_val_accuracy": 0.9}}),
         ("scaled_lr", {}),
+        ("scaled_lr", CONFIGS["scaled_lr"] | {"report": {"margin": 0.0}}),
+        ("train_longer", CONFIGS["train_longer"] | {"report": {"margin": 0.0}}),
+        ("grow_batch", CONFIGS["grow_batch"] | {"report": {"margin": 0.0}}),
         ("generalization_gap", {"budget": {"epochs": 9, "target_train_loss": 0.1}}),
         ("train_longer", {"budget": {"epochs": 9, "regime_batch": SMALL}}),
         ("grow_batch", {"schedule": {"kind": "step"}}),
@@ -267,6 +270,13 @@ def test_the_noise_scale_must_be_near_the_critical_batch(times: float, verdict: 
     assert found.verdict == verdict
     assert found.deciding is not None
     assert found.deciding.effect == pytest.approx(times, rel=0.05)
+
+
+def test_the_margin_is_the_configs() -> None:
+    wide = CONFIGS["grow_batch"] | {"report": {"margin": 0.05}}
+    world = by_setting({("decay", SMALL): 0.9, ("grow", SMALL): 0.88, ("faster", 2 * SMALL): 0.88})
+    assert judged("grow_batch", make(wide), world, SEEDS).verdict == "supported"
+    assert judged("grow_batch", make(CONFIGS["grow_batch"]), world, SEEDS).verdict == "contradicted"
 
 
 def test_a_target_that_no_batch_size_met_leaves_the_noise_scale_open() -> None:
