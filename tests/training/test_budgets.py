@@ -143,5 +143,5 @@ def test_probes_of_a_users_module_are_refused(config: Make) -> None:
     custom = {
         "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
     }  # fmt: skip
-    with pytest.raises(PlanError, match=r"probes: are for the embedded workloads"):
+    with pytest.raises(PlanError, match=r"probes: are for the classifiers of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], probes={"sharpness": True}))
