@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from study.analysis.claims.compare import all_of, answers, any_of, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, TRAIN_LOSS, UPDATES, VAL_LOSS
-from study.analysis.claims.records import ClaimVerdict, Statement
+from study.analysis.claims.records import Answer, ClaimVerdict, Statement
 from study.analysis.claims.settings import (
     Setting,
     has_equal_epochs,
@@ -67,9 +67,9 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
         ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], ACCURACY, margin) for s in adjusted
     ]
     shown = [setting for series in (*held, *adjusted) for setting in (series[0], series[-1])]
-    return concluded(
-        SCALED_LR,
-        answers(gap + near),
-        table(shown, (ACCURACY, VAL_LOSS)),
-        lambda found: all_of((*(verdicts := list(found))[: len(gap)], any_of(verdicts[len(gap) :]))),
-    )
+
+    def decide(verdicts: Iterable[Answer]) -> Answer:
+        found = list(verdicts)
+        return all_of((*found[: len(gap)], any_of(found[len(gap) :])))
+
+    return concluded(SCALED_LR, answers(gap + near), table(shown, (ACCURACY, VAL_LOSS)), decide)
