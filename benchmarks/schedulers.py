@@ -17,16 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from rich.console import Console
 from show import show
 
 from study.analysis.contenders import CONTENDERS
 from study.analysis.curves import Curve, curves_of
-from study.analysis.replay import Replay, play, replay
+from study.analysis.replay import play, replay
 from study.analysis.summary import summarize
 from study.ledger.store import read
 from study.plan.load import load_study
 from study.plan.trials import Cell, make_plan
-from study.report.replay import replay_json
+from study.report.replay import print_replay, replay_json
 
 WORKLOADS = {"digits": {"kind": "digits"}, "teacher": {"kind": "teacher", "train_samples": 2048}}
 BATCH_SIZES = [16, 32, 64, 128, 256, 512, 1024]
@@ -94,24 +95,6 @@ def seconds_for_many(names: list[str]) -> dict[str, float]:
     return seconds
 
 
-def rows(replayed: Replay) -> list[dict[str, object]]:
-    """The figures that the targets speak of, and some beside them."""
-    return [
-        {
-            "scheduler": f"{result.scheduler} {result.profile}",
-            "cost": result.cost_fraction.mean,
-            "log-HV": result.log_hv.mean,
-            "sd": result.log_hv.sd,
-            ">= 0.99 in": result.log_hv_ge_99,
-            "batch sizes": result.batch_sizes_completed.mean,
-            "fewest done": result.min_completions,
-            "false": result.front_false.mean,
-            "idle": result.idle_share.mean,
-        }
-        for result in replayed.results
-    ]
-
-
 def main() -> None:
     """Make what grids are missing, replay, and time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -126,10 +109,9 @@ def main() -> None:
         for name in WORKLOADS:
             if not (home / name).exists():
                 make_grid(name, home / name)
-            began = time.perf_counter()
             replayed = replay(name, read_grid(home / name), CONTENDERS.values(), arguments.shuffles, SLOTS)
-            title = f"{name}: {arguments.shuffles} draws in {time.perf_counter() - began:.0f} s"
-            show(title, rows(replayed), {}, as_json=False)
+            print(f"\n{name}")
+            print_replay(replayed, Console())
             result["schedulers" if name == "digits" else f"{name}_schedulers"] = replay_json(replayed)["schedulers"]
     seconds = seconds_for_many(["frontier_asha", "frontier_asha:async", "asha"])
     result["many_trials_s"] = seconds

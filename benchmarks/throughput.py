@@ -21,8 +21,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from study.plan.config import Budget, Digits, Hardware, Search, StudyConfig
+from study.plan.config import Budget, Hardware, Search, StudyConfig
 from study.plan.trials import TrialSpec, make_plan
+from study.plan.workload import Digits
 from study.training import localgroup
 from study.training.localgroup import LocalGroup
 from study.training.optimizers import build_optimizer
@@ -49,7 +50,7 @@ def raw_samples_per_s(spec: TrialSpec) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(config.schedule, update, spec.total_updates)
     )
-    batches = TrainBatches(splits.train, spec.batch, rank.place.rank, spec.seed, spec.total_updates)
+    batches = TrainBatches(splits.train, spec.stages, rank.place.rank, spec.seed)
     began = 0.0
     for update, (x, y) in enumerate(batches):
         if update == WARM_UPDATES:

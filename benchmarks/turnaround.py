@@ -52,7 +52,7 @@ def grid(seeds: int) -> Plan:
 
 def trials(plan: Plan) -> list[TrialSpec]:
     """The plan's trials."""
-    return [spec for cell in plan.cells for spec in plan.confirm_trials(cell, plan.rates()[0])]
+    return [spec for cell in plan.cells for spec in plan.confirm_trials(cell, plan.rates(cell)[0])]
 
 
 def run_study_side(plan: Plan) -> dict[str, float]:

@@ -166,6 +166,7 @@ def report(folder: FolderArgument, format_: FormatOption = ALL_FORMATS) -> None:
 
 
 def _write_report(plan: Plan, folder: Path, formats: str) -> None:
+    from study.report.claims import print_verdicts
     from study.report.exports import FORMATS, write_report
     from study.report.terminal import print_summary
 
@@ -175,6 +176,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
             raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     summary = summarize(read(folder).rows, plan)
     print_summary(summary, out)
+    print_verdicts(summary, out)
     (folder / REPORT).mkdir(exist_ok=True)
     written = write_report(summary, folder / REPORT, wanted)
     say("Report: " + ", ".join(str(path) for path in written))
@@ -205,6 +207,29 @@ def replay(
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
         print(json.dumps(replay_json(replayed)))
+
+
+@app.command()
+def claims(
+    folders: Annotated[list[Path], typer.Argument(help="folders of studies; each is judged by itself")],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown instead")] = False,
+) -> None:
+    """Say what studies show of the claims made about batch size: the verdicts, and what they rest on."""
+    from study.report.claims import print_claims
+    from study.report.exports import claims_record
+    from study.report.markdown import study_claims_markdown
+
+    if as_json and as_markdown:
+        raise PlanError("give --json or --markdown, not both")
+    summaries = [summarize(read(folder).rows, recorded(folder)) for folder in folders]
+    if as_json:
+        print(json.dumps(claims_record(summaries), allow_nan=False))
+    for summary in () if as_json else summaries:
+        if as_markdown:
+            print(study_claims_markdown(summary))
+        else:
+            print_claims(summary, out)
 
 
 @app.callback(invoke_without_command=True)

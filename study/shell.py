@@ -12,11 +12,13 @@ from rich.console import Console
 from study.cluster.connect import this_machine
 from study.ledger.store import LedgerError
 from study.plan.capacity import check_capacity
-from study.plan.config import Custom, Price
 from study.plan.errors import PlanError
 from study.plan.load import load_study
 from study.plan.prices import priced
+from study.plan.reporting import Price
 from study.plan.trials import Plan, make_plan
+from study.plan.workload import Cifar10, Custom
+from study.workloads.cifarfiles import find_files
 from study.workloads.custom import import_class
 
 CONFIG = "config.yaml"
@@ -38,6 +40,8 @@ def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | N
             import_class(plan.config.workload.data, "data")
         if address == "local":
             check_capacity(this_machine(cpus), plan.config.hardware)
+            if isinstance(plan.config.workload, Cifar10):
+                find_files(plan.config.workload.path)
     return plan
 
 

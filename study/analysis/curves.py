@@ -40,7 +40,7 @@ def curves_of(summary: Summary) -> tuple[Curve, ...]:
     curves = tuple(
         Curve(
             trial_id=trial.trial_id,
-            cell=Cell(trial.batch_size, trial.world_size),
+            cell=Cell(trial.batch_size, trial.world_size, trial.variant),
             lr=trial.lr,
             seed=trial.seed_index,
             epochs=tuple(point.epochs for point in trial.curve),

@@ -17,6 +17,7 @@ Answer = Literal["supported", "contradicted", "inconclusive"]
 LEVEL = 0.025  # of each one-sided test, so that a verdict says what the 95% interval shows
 POWER = 0.8
 _MOST_SEEDS = 1000
+_ROUNDING = 1e-12  # of the largest value: a standard error below is the rounding of equal differences
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Arm:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said of `a` and `b`: that a's mean is the greater, or that they are within `margin` of one another.
+    """What is said of `a` and `b`: that a's mean is the greater, or within `margin` of b's, or at most that much less.
 
     For a claim of "greater" the margin is the smallest difference worth having: a difference shown to be smaller
     contradicts the claim too. At 0 only a difference the other way does. Raises ValueError for a margin that cannot be.
     """
 
     name: str
-    kind: Literal["greater", "equivalent"]
+    kind: Literal["greater", "equivalent", "no_less"]
     a: Arm
     b: Arm
     margin: float = 0.0  # in the unit of the values
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin < math.inf or (self.kind == "equivalent" and self.margin == 0):
+        if not 0 <= self.margin < math.inf or (self.kind != "greater" and self.margin == 0):
             raise ValueError(f"{self.name}: a margin of {self.margin} says nothing")
 
 
@@ -86,10 +87,11 @@ def judge(claims: Sequence[Claim]) -> tuple[Verdict, ...]:
     """A verdict on each claim; the claims are one family, and Holm's correction covers them together.
 
     A claim is supported if its negation is rejected at 2.5%, and contradicted if the claim itself is. Equivalence is
-    two one-sided tests (Schuirmann 1987, doi:10.1007/BF01068419). One seed on a side is never enough.
+    two one-sided tests (Schuirmann 1987, doi:10.1007/BF01068419), and "no_less" is the lower of them alone. One seed
+    on a side is never enough.
     """
     found = [difference(claim.a.values, claim.b.values) for claim in claims]
-    tested = [i for i, d in enumerate(found) if d is not None and d.standard_error > 0]
+    tested = [i for i, d in enumerate(found) if d is not None and _has_spread(claims[i], d)]
     raw = [_p_values(claims[i], found[i]) for i in tested]
     support = dict(zip(tested, holm([p for p, _ in raw]), strict=True))
     contradict = dict(zip(tested, holm([p for _, p in raw]), strict=True))
@@ -167,6 +169,8 @@ def _power(claim: Claim, found: Difference, n: int, level: float) -> float:
     above, below = clears(found.effect - claim.margin), clears(claim.margin - found.effect)
     if claim.kind == "greater":
         return max(clears(found.effect), below)
+    if claim.kind == "no_less":
+        return max(clears(found.effect + claim.margin), clears(-claim.margin - found.effect))
     return max(clears(found.effect + claim.margin) + below - 1, above, clears(-claim.margin - found.effect))
 
 
@@ -188,9 +192,17 @@ def _p_values(claim: Claim, found: Difference | None) -> tuple[float, float]:
     assert found is not None
     if claim.kind == "greater":
         return found.p_above(0.0), found.p_below(claim.margin)
+    if claim.kind == "no_less":
+        return found.p_above(-claim.margin), found.p_below(-claim.margin)
     within = max(found.p_above(-claim.margin), found.p_below(claim.margin))
     beyond = 2 * min(found.p_above(claim.margin), found.p_below(-claim.margin))
     return within, min(beyond, 1.0)
+
+
+def _has_spread(claim: Claim, found: Difference) -> bool:
+    """Whether the seeds differ by more than the rounding of their values: accuracies are counts over a total."""
+    largest = max(abs(value) for value in (*claim.a.values.values(), *claim.b.values.values()))
+    return found.standard_error > _ROUNDING * largest
 
 
 def _why_untested(claim: Claim, found: Difference | None) -> str:

@@ -10,38 +10,38 @@ from statistics import fmean
 from study.analysis.records import COST_AXES, Cost, Point, TrialRecord
 from study.analysis.samples import Sample, mean_interval
 from study.analysis.uncertainty import MIN_SEEDS, Frontier, frontier
+from study.plan.trials import Cell
 
-Key = tuple[int, int]  # world size and batch size
 
-
-def points_of(trials: Iterable[TrialRecord], axis: str) -> tuple[Point, ...]:
-    """A point for each configuration with a completed confirm trial; by world size, then batch.
+def points_of(trials: Iterable[TrialRecord], axis: str, variants: Sequence[str]) -> tuple[Point, ...]:
+    """A point for each configuration with a completed confirm trial; by world size, variant in the order
+    of `variants`, and batch size.
 
     Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
     """
-    confirm: dict[Key, list[TrialRecord]] = defaultdict(list)
-    search: dict[Key, list[Cost]] = defaultdict(list)
+    confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
+    search: dict[Cell, list[Cost]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm":
-            confirm[_key(trial)].append(trial)
+            confirm[cell_of(trial)].append(trial)
         else:
-            search[_key(trial)].append(trial.cost)
+            search[cell_of(trial)].append(trial.cost)
     return tuple(
         _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis)
-        for key in sorted(confirm)
+        for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
         if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
     )
 
 
 def samples_of(points: Sequence[Point], trials: Iterable[TrialRecord], axis: str) -> tuple[Sample, ...] | None:
     """Cost and final validation accuracy of the trials behind each point; None if one has no cost on that axis."""
-    behind: dict[Key, list[TrialRecord]] = defaultdict(list)
+    behind: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome == "completed":
-            behind[_key(trial)].append(trial)
+            behind[cell_of(trial)].append(trial)
     samples = []
     for point in points:
-        done = behind[_key(point)]
+        done = behind[cell_of(point)]
         costs = [getattr(trial.cost, axis) for trial in done]
         if None in costs:
             return None
@@ -63,8 +63,9 @@ def frontiers_of(
     return found
 
 
-def _key(of: TrialRecord | Point) -> Key:
-    return of.world_size, of.batch_size
+def cell_of(of: TrialRecord | Point) -> Cell:
+    """Which configuration a trial is evidence for, or a point is."""
+    return Cell(of.batch_size, of.world_size, of.variant)
 
 
 def _point(done: Sequence[TrialRecord], n_censored: int, search: Sequence[Cost], axis: str) -> Point:
@@ -73,6 +74,7 @@ def _point(done: Sequence[TrialRecord], n_censored: int, search: Sequence[Cost],
     tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
     costs = [getattr(trial.cost, axis) for trial in done]
     return Point(
+        variant=first.variant,
         batch_size=first.batch_size,
         lr=first.lr,
         world_size=first.world_size,

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
+from study.analysis.claims.records import ClaimVerdict
 from study.analysis.critical import CriticalBatch, StepsToTarget
 from study.analysis.recommend import Recommendation
 from study.analysis.stepmodel import StepModel, StepTime
 from study.analysis.uncertainty import Frontier
-from study.plan.config import Metric
+from study.plan.reporting import Metric
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
 
@@ -42,6 +43,7 @@ class CurvePoint:
     val_accuracy: float
     samples_per_s: float  # of the interval that ends here, training time only
     device_seconds: float  # cumulative: ranks x (training + validation)
+    probes: Mapping[str, float]  # further measurements, by name
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class TrialRecord:
 
     trial_id: str
     phase: str  # "search" or "confirm"
+    variant: str  # "" where the study has none
     batch_size: int
     world_size: int
     micro_batch: int
@@ -80,6 +83,7 @@ class TrialRecord:
 class Point:
     """A batch size on a number of ranks, at its chosen rate, over the confirm seeds that completed."""
 
+    variant: str  # "" where the study has none
     batch_size: int
     lr: float
     world_size: int
@@ -103,7 +107,8 @@ class Point:
     @property
     def label(self) -> str:
         """What the frontier with uncertainty and the recommendation call it."""
-        return f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
+        name = f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
+        return f"{self.variant}, {name}" if self.variant else name
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Stopping:
 class Critical:
     """How the updates to a target accuracy fall with the batch size, and the law fitted to that."""
 
+    variant: str  # "" where the study has none
     target_val_accuracy: float
     target_why: str  # how the target was chosen, in words
     runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
@@ -182,7 +188,8 @@ class Summary:
     hypervolume: float | None
     hypervolume_ci: tuple[float, float] | None  # None if any point has under 3 seeds
     frontiers: Mapping[str, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
-    critical: Critical | None
+    critical: Critical | None  # of the first variant that has one
+    other_criticals: tuple[Critical, ...]  # of the further variants
     critical_missing: str | None  # why there is no `critical`, in words
     noise_scale: float | None  # samples, measured in training (McCandlish et al. 2018); None if not measured
     step_times: tuple[StepTime, ...]  # what the throughput model is fitted to, one for each trial that reported
@@ -190,6 +197,7 @@ class Summary:
     recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
+    claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
 
     @property
     def frontier_uncertainty(self) -> Frontier | None:

@@ -35,7 +35,7 @@ class Estimate:
 class Score:
     """One scheduler in one draw."""
 
-    cost_fraction: float  # of the draw's grid, in device-seconds
+    cost_fraction: float  # of the draw's grid, in device-seconds, pooled within each cell
     hv: float  # hypervolume of the completed trials, relative to the grid's
     log_hv: float  # the same over the logarithm of the cost
     batch_sizes_completed: int
@@ -148,6 +148,11 @@ class _Judge:
             costs[curve.cell].append(curve.cost_s[-1])
         # One cost a cell: its trials do the same work, so what they differ by is noise of the clock.
         self.cost_s = {cell: fmean(some) for cell, some in costs.items()}
+        reports: dict[tuple[Cell, int], list[float]] = defaultdict(list)
+        for curve in curves:
+            for n, cost_s in enumerate(curve.cost_s, start=1):
+                reports[curve.cell, n].append(cost_s)
+        self.cost_to_report_s = {place: fmean(some) for place, some in reports.items()}
         self.accuracies: dict[tuple[Cell, float], dict[int, float]] = defaultdict(dict)
         for curve in curves:
             # Whoever takes a rate that diverges gets nothing.
@@ -168,7 +173,8 @@ class _Judge:
                 best[trial.cell] = trial
         drawn = {trial.seed for trial in trials}
         return Score(
-            cost_fraction=played.cost_s / sum(trial.cost_s[-1] for trial in trials),
+            cost_fraction=self._spent_s(trials, [played.trials[trial.trial_id].reports for trial in trials])
+            / self._spent_s(trials, [len(trial.cost_s) for trial in trials]),
             hv=self._kept(done, everyone, log=False),
             log_hv=self._kept(done, everyone, log=True),
             batch_sizes_completed=len({cell.batch_size for cell in completions}),
@@ -182,6 +188,10 @@ class _Judge:
             ),
             idle_share=played.idle_slot_s / (slots * played.makespan_s),
         )
+
+    def _spent_s(self, trials: Sequence[Curve], reports: Sequence[int]) -> float:
+        """Device-seconds that trials take to come so far."""
+        return sum(self.cost_to_report_s[trial.cell, n] for trial, n in zip(trials, reports, strict=True) if n)
 
     def _optimism(self, trial: Curve, drawn: set[int]) -> float | None:
         others = [acc for seed, acc in self.accuracies[trial.cell, trial.lr].items() if seed not in drawn]

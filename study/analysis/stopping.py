@@ -9,8 +9,7 @@ from statistics import fmean
 from scipy.stats import binomtest
 
 from study.analysis.records import Audit, CurvePoint, Stopping, TrialRecord
-
-Cell = tuple[int, int]  # batch size and world size
+from study.plan.trials import Cell
 
 
 def stopping(trials: Iterable[TrialRecord]) -> Stopping | None:
@@ -70,4 +69,4 @@ def _by_cell(trials: Iterable[TrialRecord]) -> dict[Cell, list[TrialRecord]]:
 
 
 def _cell(trial: TrialRecord) -> Cell:
-    return trial.batch_size, trial.world_size
+    return Cell(trial.batch_size, trial.world_size, trial.variant)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from study.analysis.choices import choose
-from study.analysis.points import frontiers_of, points_of
+from study.analysis.claims.every import claims_of
+from study.analysis.points import cell_of, frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.stepmodel import StepTime, fit_step_model
 from study.analysis.stopping import stopping
-from study.analysis.targets import critical_of
+from study.analysis.targets import criticals_of
 from study.analysis.trials import trial_records
 from study.analysis.uncertainty import Frontier
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyRow
-from study.plan.trials import Plan
+from study.plan.trials import Cell, Plan
 
 
 def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
@@ -23,11 +25,12 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     report = plan.config.report
     trials = trial_records(rows, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts = points_of(trials, axis)
+    drafts = points_of(trials, axis, plan.config.variant_names)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
     points = _placed(drafts, frontiers.get(axis))
-    critical, missing = critical_of(trials, report.target_val_accuracy)
-    steps = _step_times(trials)
+    fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
+    criticals, missing = criticals_of(fixed, report.target_val_accuracy)
+    steps = _step_times(fixed)
     leases = [row for row in rows if isinstance(row, LeaseRow)]
     return Summary(
         protocol_version=PROTOCOL_VERSION,
@@ -42,7 +45,8 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
         hypervolume=frontiers[axis].hypervolume if points else None,
         hypervolume_ci=frontiers[axis].hypervolume_ci if points else None,
         frontiers=frontiers,
-        critical=critical,
+        critical=criticals[0] if criticals else None,
+        other_criticals=criticals[1:],
         critical_missing=missing,
         noise_scale=None,
         step_times=steps,
@@ -50,6 +54,7 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=_planned(trials, plan),
         notes=(*unmetered, *_notes(trials, points, plan)),
+        claims=claims_of(trials, plan.config),
     )
 
 
@@ -113,13 +118,13 @@ def _facts(rows: Sequence[AnyRow], leases: Sequence[LeaseRow], name: str) -> Stu
 
 def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
     """Trials in the end: a cell whose every search trial diverged or failed has none to confirm."""
-    over = [trial for trial in trials if trial.phase == "search" and trial.outcome is not None]
-    hopeless = 0
-    for cell in plan.cells:
-        outcomes = [t.outcome for t in over if (t.batch_size, t.world_size) == (cell.batch_size, cell.world_size)]
-        if plan.search and len(outcomes) == len(plan.rates()) and not {"completed", "stopped"} & set(outcomes):
-            hopeless += plan.config.confirm.seeds
-    return len(plan.search) + plan.n_confirm - hopeless
+    searched = Counter(spec.cell for spec in plan.search)
+    lost: Counter[Cell] = Counter()
+    for trial in trials:
+        if trial.phase == "search" and trial.outcome in ("diverged", "failed"):
+            lost[cell_of(trial)] += 1
+    hopeless = sum(lost[cell] == n for cell, n in searched.items())
+    return len(plan.search) + plan.n_confirm - hopeless * plan.config.confirm.seeds
 
 
 def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -> tuple[str, ...]:
@@ -135,10 +140,9 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
-    missing = {(cell.batch_size, cell.world_size) for cell in plan.cells} - {
-        (p.batch_size, p.world_size) for p in points
-    }
+    shown = {cell_of(point) for point in points}
+    missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:
-        listed = ", ".join(f"batch {b} on {w} rank(s)" for b, w in sorted(missing))
+        listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
         notes.append(f"No completed confirm trial for {listed}.")
     return tuple(notes)

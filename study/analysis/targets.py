@@ -11,25 +11,33 @@ from study.analysis.critical import StepsToTarget, fit_critical_batch
 from study.analysis.records import Critical, TrialRecord
 
 
-def critical_of(trials: Sequence[TrialRecord], target: float | None) -> tuple[Critical | None, str | None]:
-    """The critical batch size of a study, or why there is none, in words.
+def criticals_of(trials: Sequence[TrialRecord], target: float | None) -> tuple[tuple[Critical, ...], str | None]:
+    """The critical batch size of each variant of a study, or why there is none, in words.
 
-    `target` is the validation accuracy that the config asks for. Left out, it is the highest that every batch size
-    reaches on average, at its best report: the most that can be asked without leaving a batch size out.
+    `target` is the validation accuracy that the config asks for. Left out, it is the highest that every batch size of
+    the variant reaches on average, at its best report: the most that can be asked without leaving a batch size out.
     """
-    over = [trial for trial in trials if trial.phase == "confirm" and trial.outcome is not None and trial.curve]
+    variants: dict[str, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome is not None and trial.curve:
+            variants[trial.variant].append(trial)
+    fitting = {name: over for name, over in variants.items() if len({trial.batch_size for trial in over}) > 1}
+    if not fitting:
+        return (), "steps to a target need confirm trials of two batch sizes"
+    return tuple(_critical(name, over, target) for name, over in fitting.items()), None
+
+
+def _critical(variant: str, over: Sequence[TrialRecord], target: float | None) -> Critical:
     best: dict[int, list[float]] = defaultdict(list)
     for trial in over:
         best[trial.batch_size].append(max(point.val_accuracy for point in trial.curve))
-    if len(best) < 2:
-        return None, f"{len(best)} batch size{'' if len(best) == 1 else 's'} confirmed: steps to a target need two"
     why = "report.target_val_accuracy"
     if target is None:
         hardest = min(best, key=lambda batch: fmean(best[batch]))
         target = fmean(best[hardest])
         why = f"the most that every batch size reaches on average, batch {hardest} just so"
     runs = tuple(steps_to(trial, target) for trial in over)
-    return Critical(target, why, runs, fit_critical_batch(runs)), None
+    return Critical(variant, target, why, runs, fit_critical_batch(runs))
 
 
 def steps_to(trial: TrialRecord, target: float) -> StepsToTarget:

@@ -54,6 +54,7 @@ def _record(
     return TrialRecord(
         trial_id=attempt.trial_id,
         phase=attempt.phase,
+        variant=attempt.variant,
         batch_size=attempt.batch_size,
         world_size=attempt.world_size,
         micro_batch=attempt.micro_batch,

@@ -51,7 +51,8 @@ class AttemptRow(Row):
     nodes: tuple[str, ...]
     setup_s: float  # since the lease began
     phase: Literal["search", "confirm"]
-    batch_size: int  # achieved: world size x micro batch x accumulation
+    variant: str = ""
+    batch_size: int  # achieved: world size x micro batch x accumulation; the first of a growing batch
     world_size: int
     micro_batch: int
     accumulation: int
@@ -82,6 +83,8 @@ class ReportRow(Row):
     samples_per_s: float  # of this interval, training time only
     device_seconds: float  # ranks x (training + validation), cumulative over what this attempt goes on from, too
     phases_s: dict[str, float]  # cumulative
+    final: bool = False  # the trial has come to its end
+    probes: dict[str, float] = {}  # further measurements, by name
 
     @property
     def diverged(self) -> bool:

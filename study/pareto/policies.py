@@ -20,6 +20,7 @@ SPARING = Profile(((1 / 27, 2 / 3), (1 / 9, 1 / 2), (1 / 3, 1 / 3), (2 / 3, 2 / 
 STRICT = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 6)))
 STRICTER = Profile(((1 / 27, 1 / 2), (1 / 9, 5 / 18), (1 / 3, 1 / 9)))
 HARSH = Profile(((1 / 27, 1 / 3), (1 / 9, 1 / 9)))
+SCOUTS = 3  # trials of a cell that tell what it costs
 Grades = tuple[Profile, Profile, Profile]  # for cells of grade 0, 1 and 2
 PROFILES: Mapping[str, Grades] = {"balanced": (GENTLE, GENTLE, STRICT), "quick": (SPARING, STRICTER, HARSH)}
 
@@ -166,8 +167,8 @@ def grades(costs: Mapping[Cell, float]) -> dict[Cell, int]:
 class FrontierAsha:
     """A bracket for each cell (a batch size on a number of ranks), so that none is ranked against a cheaper one.
 
-    What a trial costs decides only how strict its bracket is, by the cell's grade. The cost is learnt from the first
-    report of each cell's first trial; until all are in, trials pause at the first rung that any profile has.
+    What a trial costs decides only how strict its bracket is, by the grade of its cell. The cost is learnt from three
+    trials of each cell; until these have reported, trials pause at the first rung that any profile has.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class FrontierAsha:
         self._members: dict[Hashable, list[str]] = {cell: [] for cell in self.reports}
         for trial, cell in self.cells.items():
             self._members[cell].append(trial)
-        self.cost_of_trial: dict[Hashable, float] = {}  # of a whole one, by cell
+        self._costs: dict[Hashable, dict[str, float]] = {cell: {} for cell in self.reports}  # of whole trials
         self.brackets: dict[Hashable, Bracket] = {}  # none until every cell's cost is known
         self._new = dict.fromkeys(self.cells)
         self._running: dict[str, None] = {}
@@ -199,8 +200,10 @@ class FrontierAsha:
     def choose(self) -> str | None:
         """First what each cell costs, then whoever may go on, then newcomers in the order given."""
         for cell in () if self.brackets else self._unknown():
-            if not any(self.cells[trial] == cell for trial in self._running):
-                return next(trial for trial in self._members[cell] if trial not in self._over)
+            scouts = len(self._costs[cell]) + sum(self.cells[trial] == cell for trial in self._running)
+            scout = next((trial for trial in self._members[cell] if trial in self._new), None)
+            if scouts < SCOUTS and scout is not None:
+                return scout
         for trial in self._free:
             return trial
         for bracket in self.brackets.values():
@@ -220,12 +223,13 @@ class FrontierAsha:
     def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
         """See Policy; `at` is a share of the trial's length."""
         cell = self.cells[trial]
-        if cell not in self.cost_of_trial:
-            self.cost_of_trial[cell] = cost / at
         if self.brackets:
             pause = self.brackets[cell].report(trial, at, score)
-        elif pause := at + SLACK >= self._early_at[cell]:
-            self._paused[trial] = (at, score)
+        else:
+            self._costs[cell][trial] = cost / at
+            pause = at + SLACK >= self._early_at[cell]
+            if pause:
+                self._paused[trial] = (at, score)
         if pause:
             self._running.pop(trial, None)
         self._make_brackets()
@@ -257,14 +261,15 @@ class FrontierAsha:
         """Cells whose cost is still to be learnt."""
         return [
             cell
-            for cell, trials in self._members.items()
-            if cell not in self.cost_of_trial and any(trial not in self._over for trial in trials)
+            for cell, costs in self._costs.items()
+            if len(costs) < SCOUTS and any(t not in costs and t not in self._over for t in self._members[cell])
         ]
 
     def _make_brackets(self) -> None:
         if self.brackets or self._unknown():
             return
-        grade = grades({c: cost * len(self._members[c]) for c, cost in self.cost_of_trial.items()})
+        # The cheapest: the first trial of a group pays for its warm-up, and other programs slow a trial down, never up.
+        grade = grades({c: min(costs.values()) * len(self._members[c]) for c, costs in self._costs.items() if costs})
         for cell, trials in self._members.items():
             profile = self.profiles[grade.get(cell, 0)]  # of a cell whose trials all failed, no cost is known
             self.brackets[cell] = Bracket(trials, self._rungs(cell, profile), self.synchronous)

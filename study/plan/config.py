@@ -5,81 +5,17 @@ The field descriptions are the reference: `study init` writes them into a commen
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
-Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
-Cost = Annotated[
-    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
-    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
-]
-Purchase = Literal["on_demand", "spot", "reserved"]
-PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+from study.plan.reporting import Price, Report
+from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
+from study.plan.workload import Digits, Workload
 
-
-class Section(BaseModel):
-    """A part of the study file: unknown keys, infinities and later changes are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Digits(Section):
-    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, always at hand."""
-
-    kind: Literal["digits"] = "digits"
-    model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
-    val_samples: PositiveInt = Field(300, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(300, description="samples held apart for the test")
-    data_seed: int = Field(0, ge=0, description="fixes the three splits, whatever the trial's seed")
-
-
-class Teacher(Section):
-    """Gaussian inputs labelled by a random two-layer network, with some labels redrawn at random."""
-
-    kind: Literal["teacher"]
-    model: Literal["mlp"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units of the network to train")
-    train_samples: PositiveInt = Field(4096, description="samples to train on")
-    val_samples: PositiveInt = Field(1024, description="samples held apart for validation")
-    test_samples: PositiveInt = Field(1024, description="samples held apart for the test")
-    features: PositiveInt = Field(32, description="inputs of a sample")
-    classes: int = Field(10, ge=2, description="number of labels")
-    label_noise: Fraction = Field(0.1, description="share of training labels redrawn uniformly over the classes")
-    teacher_width: PositiveInt = Field(32, description="hidden units of the labelling network")
-    data_seed: int = Field(0, ge=0, description="fixes teacher, samples and splits")
-
-
-class Custom(Section):
-    """Your own LightningModule and LightningDataModule, by import path."""
-
-    kind: Literal["custom"] = "custom"
-    module: ImportPath = Field(description="LightningModule, as package.module:Class")
-    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
-    module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
-    data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
-    train_samples: PositiveInt = Field(description="samples in the training set; checked when a trial starts")
-    val_accuracy: str = Field("val_accuracy", description="name under which the module logs its accuracy")
-    val_loss: str = Field("val_loss", description="name under which the module logs its validation loss")
-
-
-def _workload_tag(value: Any) -> str | None:
-    if isinstance(value, Section):
-        return str(getattr(value, "kind", None))
-    if not isinstance(value, dict):
-        return None
-    return str(value.get("kind", "custom" if "module" in value else "digits"))
-
-
-Workload = Annotated[
-    Annotated[Digits, Tag("digits")] | Annotated[Teacher, Tag("teacher")] | Annotated[Custom, Tag("custom")],
-    Discriminator(_workload_tag),
-]
+# It becomes part of a trial's name, and so of a file's.
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
 
 
 class LogUniform(Section):
@@ -148,10 +84,23 @@ class Schedule(Section):
 
 
 class Budget(Section):
-    """How long each trial trains: the same epochs, or the same updates, at every batch size."""
+    """How long each trial trains: the same epochs, or the same updates, at every batch size, or until it is good."""
 
     epochs: PositiveInt | None = Field(None, description="passes over the training set")
     updates: PositiveInt | None = Field(None, description="optimizer steps")
+    regime_batch: PositiveInt | None = Field(
+        None, description="regime adaptation: epochs x B / this, so that every batch has the updates of this one"
+    )
+    device_seconds: PositiveFloat | None = Field(
+        None,
+        description="a trial also ends at the first report past so many ranks x seconds of train and validate",
+    )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="a trial also ends at the first report with this validation accuracy"
+    )
+    target_train_loss: PositiveFloat | None = Field(
+        None, description="a trial also ends at the first report with this training loss or less"
+    )
     report_every_updates: PositiveInt | None = Field(
         None, description="updates between validations; one epoch when left out"
     )
@@ -160,7 +109,28 @@ class Budget(Section):
     def _one_unit(self) -> Budget:
         if (self.epochs is None) == (self.updates is None):
             raise ValueError("give exactly one of epochs and updates")
+        if self.regime_batch is not None and self.epochs is None:
+            raise ValueError("regime_batch goes with epochs: updates are the same for every batch size anyway")
         return self
+
+
+class Growth(Section):
+    """A batch that grows where a step schedule would divide the rate; past the largest, the rate is divided."""
+
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(
+        description="shares of the epochs at which the batch is multiplied, or the rate divided"
+    )
+    factor: int = Field(2, ge=2, description="by how much")
+    largest_batch: PositiveInt = Field(description="the batch does not grow past it; the first batch: only decay")
+
+
+class Probes(Section):
+    """What else to measure in confirm trials; its time is booked to the phase probe, not to samples per second."""
+
+    noise_scale: bool = Field(False, description="gradient noise scale, at every report")
+    sharpness: bool = Field(False, description="Keskar's sharpness of the minimum, at the end")
+    curvature: bool = Field(False, description="largest eigenvalue of the training loss's Hessian, at the end")
+    serving: bool = Field(False, description="predictions a second and their latency by request batch, at the end")
 
 
 class FrontierAsha(Section):
@@ -255,53 +225,6 @@ class Hardware(Section):
         return self.world_size if isinstance(self.world_size, tuple) else (self.world_size,)
 
 
-class Price(Section):
-    """What a leased device costs: the figure itself, or what to look up in a price list."""
-
-    usd_per_device_hour: float | None = Field(
-        None, ge=0, description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown"
-    )
-    source: str | None = Field(None, description="where the price is from, and its date")
-    gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")
-    purchase: Purchase = Field("on_demand", description="how it is rented: on_demand, spot or reserved")
-    provider: str | None = Field(None, description="whose price, where several ask for the GPU")
-    file: str | None = Field(None, description="a price list of your own that wins, beside the study file")
-
-    @model_validator(mode="after")
-    def _named(self) -> Price:
-        if self.gpu_type is None and (self.provider or self.file):
-            raise ValueError("provider and file go with gpu_type, which says what to look up")
-        return self
-
-
-class Report(Section):
-    """How the result is shown."""
-
-    cost: Cost = Field(
-        "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
-    )
-    cost_tolerance: Fraction = Field(
-        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
-    )
-    target_val_accuracy: Fraction | None = Field(
-        None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
-    )
-    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
-
-    @model_validator(mode="after")
-    def _different(self) -> Report:
-        if len(set(self.costs)) < 2:
-            raise ValueError("cost lists the same cost twice")
-        return self
-
-    @property
-    def costs(self) -> tuple[Metric, Metric | None]:
-        """The frontier's cost axis, and the second one if there is one."""
-        if isinstance(self.cost, str):
-            return self.cost, None
-        return self.cost[0], self.cost[1] if len(self.cost) > 1 else None
-
-
 class StudyConfig(Section):
     """A whole study."""
 
@@ -315,6 +238,14 @@ class StudyConfig(Section):
     optimizer: Optimizer = Field(default_factory=Optimizer, description="optimizer")
     schedule: Schedule = Field(default_factory=Schedule, description="learning-rate schedule")
     budget: Budget = Field(description="length of a trial")
+    growth: Growth | None = Field(None, description="batches that grow during a trial")
+    ghost_batch: PositiveInt | None = Field(
+        None, description="batch norm over ghost batches of this size; over the micro batch when left out"
+    )
+    probes: Probes = Field(default_factory=Probes, description="further measurements")
+    variants: dict[VariantName, dict[str, Any]] = Field(
+        default_factory=dict, description="name: keys that it changes; each is searched and confirmed like a study"
+    )
     scheduler: Scheduler = Field(default_factory=FrontierAsha, description="early stopping of search trials")
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
     hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
@@ -332,4 +263,36 @@ class StudyConfig(Section):
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
         if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
             raise ValueError("report.cost is energy_j, which a GPU's meter tells, but hardware.gpus_per_rank is 0")
+        if self.growth is not None:
+            if self.budget.epochs is None or self.budget.regime_batch is not None:
+                raise ValueError("growth needs budget.epochs, without regime_batch")
+            if self.schedule.kind != "constant":
+                raise ValueError("growth sets the course of the rate: schedule.kind must be constant")
+        for name, changes in self.variants.items():
+            for key in changes:
+                if key not in VARIABLE:
+                    raise ValueError(f"variants.{name}.{key} cannot vary; allowed: {', '.join(VARIABLE)}")
         return self
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The variants; one without a name where none are given."""
+        return tuple(self.variants) or ("",)
+
+    def variant(self, name: str) -> StudyConfig:
+        """The study that one variant means. Raises pydantic's ValidationError."""
+        if not name:
+            return self
+        plain = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
+        return StudyConfig.model_validate_json(json.dumps(merged(plain, self.variants[name])))
+
+
+# The rest says how the study is run and shown, once for all variants.
+VARIABLE = ("batch_sizes", "search", "optimizer", "schedule", "budget", "growth", "ghost_batch", "workload")
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """`changes` over `base`, key by key where both are mappings."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
+    return changes

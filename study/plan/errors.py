@@ -15,7 +15,7 @@ class PlanError(ValueError):
     def __init__(self, text: str, key: str = "") -> None:
         whole = f"{key}: {text}" if key else text
         super().__init__("\\n".join(whole.splitlines()))  # a key may hold a line break
-        self.key = key
+        self.text, self.key = text, key
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -28,5 +28,5 @@ def most_device_h(plan: Plan, paces: Mapping[Cell, Pace]) -> float | None:
         return None
     search = sum(trial_device_h(spec, paces[spec.cell]) for spec in plan.search)
     # A trial's length does not depend on its rate.
-    confirm = (plan.confirm_trials(cell, plan.rates()[0]) for cell in plan.cells)
+    confirm = (plan.confirm_trials(cell, plan.rates(cell)[0]) for cell in plan.cells)
     return search + sum(trial_device_h(spec, paces[spec.cell]) for specs in confirm for spec in specs)

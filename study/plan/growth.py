@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from study.plan.config import Growth
 from study.plan.errors import PlanError
 
 
 @dataclass(frozen=True)
-class Stage:
+class GrowthStage:
     """Whole epochs at one batch size and one rate."""
 
-    start_epoch: int
     epochs: int
     batch: int
     lr_factor: float  # of the base rate
-    updates_per_epoch: int  # whole batches; what does not fill one is left out
-
-    @property
-    def updates(self) -> int:
-        """Optimizer steps of the stage."""
-        return self.epochs * self.updates_per_epoch
-
-    @property
-    def samples(self) -> int:
-        """Samples trained on in the stage, exactly."""
-        return self.updates * self.batch
 
 
-def growth_stages(
-    base_batch: int,
-    epochs: int,
-    milestones: Sequence[float],
-    factor: int,
-    largest_batch: int,
-    train_samples: int,
-    start_factor: int = 1,
-) -> tuple[Stage, ...]:
-    """The stages of a run that at each milestone multiplies the batch by `factor`, or divides the rate by it.
+def growth_stages(base_batch: int, epochs: int, growth: Growth, train_samples: int) -> tuple[GrowthStage, ...]:
+    """The stages of a run that at each milestone multiplies the batch by the factor, or divides the rate by it.
 
-    It grows as long as the batch stays within `largest_batch`, and decays from there on. `milestones` are fractions
+    It grows as long as the batch stays within `largest_batch`, and decays from there on. Milestones are fractions
     of `epochs`, ascending, moved to the nearest whole epoch. The runs of the paper's figures are four of these:
-    `largest_batch` equal to `base_batch` decays the rate, a large one grows the batch, one in between is its
-    hybrid; `start_factor` multiplies both the first batch and the first rate, its "increased initial rate". All
-    have the same eta N / (B (1 - m)). Raises PlanError.
+    `largest_batch` equal to the first batch decays the rate, a large one grows the batch, one in between is its
+    hybrid, and a larger first batch with a larger rate its "increased initial rate". All have the same
+    eta N / (B (1 - m)). Raises PlanError.
     """
-    starts = [0, *(round(fraction * epochs) for fraction in milestones)]
+    starts = [0, *(round(fraction * epochs) for fraction in growth.milestones)]
     ends = [*starts[1:], epochs]
     if any(start >= end for start, end in zip(starts, ends, strict=True)):
-        raise PlanError(f"{list(milestones)} of {epochs} epochs leave a stage without an epoch", "milestones")
-    batch, lr_factor = base_batch * start_factor, float(start_factor)
-    if batch > largest_batch:
-        raise PlanError(f"the first batch, {batch}, is larger", "largest_batch")
+        raise PlanError(f"{list(growth.milestones)} of {epochs} epochs leave a stage without one", "growth.milestones")
+    batch, lr_factor = base_batch, 1.0
+    if batch > growth.largest_batch:
+        raise PlanError(f"the first batch, {batch}, is larger", "growth.largest_batch")
     stages = []
     for start, end in zip(starts, ends, strict=True):
         if start > 0:
-            if batch * factor <= largest_batch:
-                batch *= factor
+            if batch * growth.factor <= growth.largest_batch:
+                batch *= growth.factor
             else:
-                lr_factor /= factor
+                lr_factor /= growth.factor
         if batch > train_samples:
-            raise PlanError(f"a batch of {batch} is more than the {train_samples} training samples", "largest_batch")
-        stages.append(Stage(start, end - start, batch, lr_factor, train_samples // batch))
+            raise PlanError(
+                f"a batch of {batch} is more than the {train_samples} training samples", "growth.largest_batch"
+            )
+        stages.append(GrowthStage(end - start, batch, lr_factor))
     return tuple(stages)
 
 

@@ -15,15 +15,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
-from study.plan.config import Custom, Digits, FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, Teacher
+from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.prices import priced
+from study.plan.workload import Cifar10, Contrastive, Custom, Digits, Teacher
 from study.plan.yamlfile import Path_
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
 _TAGS: dict[str, type[BaseModel] | None] = {
     "digits": Digits,
+    "contrastive": Contrastive,
     "teacher": Teacher,
+    "cifar10": Cifar10,
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAsha,
@@ -118,10 +121,25 @@ def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], p
 
 
 def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfig:
+    config = _model(data, lambda at: (place(at), at))
+    base = {key: value for key, value in data.items() if key != "variants"}
+    for variant in config.variants:
+        # What is wrong with a variant stands where it changes something.
+        at_variant: Path_ = ("variants", variant)
+
+        def name(at: Path_, under: Path_ = at_variant) -> tuple[str, Path_]:
+            return place((*under, *at)), (*under, *at)
+
+        _model(merged(base, data["variants"][variant]), name)
+    return config
+
+
+def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> StudyConfig:
+    """The config that `data` means; `name` tells place and full key path of one of its keys."""
     try:
         text = json.dumps(data)
     except RecursionError:
-        raise PlanError(f"{place(())}: nested too deeply") from None
+        raise PlanError(f"{name(())[0]}: nested too deeply") from None
     try:
         return StudyConfig.model_validate_json(text)
     except ValidationError as error:
@@ -130,19 +148,20 @@ def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfi
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at = _location(first, data)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        key = ".".join(str(part) for part in at)
-        raise PlanError(f"{place(at)}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
+        where, full = name(at)
+        key = ".".join(str(part) for part in full)
+        raise PlanError(f"{where}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
 
 
 def _location(error: ErrorDetails, data: Any) -> Path_:
-    """The error's key path in the file: pydantic's location less the names of union alternatives."""
+    """The error's key path in the file: pydantic's location less the names it has for alternatives and keys."""
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
         try:
             here = here[part]
         except (KeyError, IndexError, TypeError):
-            if part in _TAGS:
+            if part in _TAGS or part == "[key]":
                 continue
             here = None
         at.append(part)
@@ -166,6 +185,8 @@ def _message(error: ErrorDetails, at: Path_) -> str:
         return f"must be one of {', '.join(known)}; got {word}{did_you_mean(word, known)}"
     if kind == "value_error":
         return str(context["error"])
+    if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
+        return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
         return f"must be written package.module:Class; got {got}"
     if kind == "too_short":

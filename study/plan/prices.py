@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from study.plan import yamlfile
-from study.plan.config import PositiveFloat, Price, Purchase, Section
 from study.plan.errors import PlanError, did_you_mean
+from study.plan.reporting import Price, Purchase
+from study.plan.section import PositiveFloat, Section
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 Word = Annotated[str, Field(min_length=1)]

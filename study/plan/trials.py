@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from study.plan.batches import BatchPlan, split_batch
-from study.plan.config import Digits, RungAsha, StudyConfig
+from study.plan.config import VARIABLE, RungAsha, StudyConfig
 from study.plan.errors import PlanError
+from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
+from study.plan.workload import Contrastive, Embedded, train_samples
 
 Phase = Literal["search", "confirm"]
-DIGITS_SAMPLES = 1797
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is compared: a batch size on a number of ranks."""
+    """What is compared: a batch size on a number of ranks, in one variant of the study."""
 
     batch_size: int
     world_size: int
+    variant: str = ""  # "" where the study has none
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a trial with one batch size."""
+
+    start_update: int
+    updates: int
+    batch: BatchPlan
+    updates_per_epoch: int
+    lr_factor: float  # of the trial's rate, beside the schedule's
+
+    @property
+    def end_update(self) -> int:
+        """The first update that is no longer of it."""
+        return self.start_update + self.updates
 
 
 @dataclass(frozen=True)
@@ -30,24 +49,56 @@ class TrialSpec:
 
     trial_id: str
     phase: Phase
-    batch: BatchPlan
+    cell: Cell  # what it is evidence for
+    stages: tuple[Stage, ...]  # one, unless the batch grows
     base_lr: float  # before the rule
     lr: float  # peak rate of the schedule
     seed_index: int
     seed: tuple[int, int]  # (study, index): entropy for every random choice of the trial
-    updates_per_epoch: int
-    total_updates: int
     report_at: tuple[int, ...]  # updates after which it validates and reports; the last is total_updates
+
+    @property
+    def batch(self) -> BatchPlan:
+        """The batch it begins with."""
+        return self.stages[0].batch
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Of the batch it begins with."""
+        return self.stages[0].updates_per_epoch
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of a whole trial."""
+        return self.stages[-1].end_update
 
     @property
     def report_shares(self) -> tuple[float, ...]:
         """Where it reports, as shares of its length."""
         return tuple(updates / self.total_updates for updates in self.report_at)
 
-    @property
-    def cell(self) -> Cell:
-        """The cell this trial is evidence for."""
-        return Cell(self.batch.global_batch, self.batch.world_size)
+    def samples_at(self, updates: int) -> int:
+        """Samples trained on after so many updates."""
+        return sum(done * stage.batch.global_batch for stage, done in self._done(updates))
+
+    def epochs_at(self, updates: int) -> float:
+        """Passes over the training set after so many updates; what does not fill a batch counts as passed."""
+        return sum(done / stage.updates_per_epoch for stage, done in self._done(updates))
+
+    def micro_batches_at(self, updates: int) -> int:
+        """Micro batches a rank has taken after so many updates."""
+        return sum(done * stage.batch.accumulation for stage, done in self._done(updates))
+
+    def stage_at(self, update: int) -> Stage:
+        """The stage of the update with this number, counted from 0; the last one behind the end."""
+        return next((stage for stage in self.stages if update < stage.end_update), self.stages[-1])
+
+    def _done(self, updates: int) -> list[tuple[Stage, int]]:
+        return [
+            (stage, min(updates, stage.end_update) - stage.start_update)
+            for stage in self.stages
+            if updates > stage.start_update
+        ]
 
 
 @dataclass(frozen=True)
@@ -55,9 +106,10 @@ class Plan:
     """A config and everything derived from it before anything runs."""
 
     config: StudyConfig
+    variants: Mapping[str, StudyConfig]  # by name; one named "" where the study has none
     train_samples: int
     cells: tuple[Cell, ...]
-    search: tuple[TrialSpec, ...]  # empty when there is one rate, and so nothing to choose
+    search: tuple[TrialSpec, ...]  # of cells with more than one rate: else there is nothing to choose
 
     @property
     def n_confirm(self) -> int:
@@ -66,76 +118,131 @@ class Plan:
 
     def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
         """The confirm trials of a cell at the rate that the search chose."""
-        first = self.config.search.seeds  # seeds that no search trial has seen
+        config = self.variants[cell.variant]
+        # Seeds that no search trial of any variant has seen, the same for all of them.
+        first = max(variant.search.seeds for variant in self.variants.values())
         return tuple(
-            _trial(self.config, self.train_samples, "confirm", cell, base_lr, first + i, f"s{i + 1}")
-            for i in range(self.config.confirm.seeds)
+            _trial(config, self.train_samples, "confirm", cell, base_lr, first + i, f"s{i + 1}")
+            for i in range(config.confirm.seeds)
         )
 
-    def rates(self) -> tuple[float, ...]:
-        """The rates tried at the base batch."""
-        return base_rates(self.config.search, self.config.seed)
-
-
-def train_samples(config: StudyConfig) -> int:
-    """Size of the training set. Raises PlanError if the splits leave nothing to train on."""
-    workload = config.workload
-    if isinstance(workload, Digits):
-        left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
-        if left < 1:
-            raise PlanError(
-                f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
-                "workload",
-            )
-        return left
-    return workload.train_samples
+    def rates(self, cell: Cell) -> tuple[float, ...]:
+        """The rates tried in a cell, before the rule."""
+        config = self.variants[cell.variant]
+        return base_rates(config.search, config.seed)
 
 
 def make_plan(config: StudyConfig) -> Plan:
     """Derive the trials. Raises PlanError for what cannot work."""
-    samples = train_samples(config)
-    cells = tuple(Cell(b, w) for w in config.hardware.world_sizes for b in config.batch_sizes)
-    rates = base_rates(config.search, config.seed)
-    seeds = range(config.search.seeds)
-    search = tuple(
+    variants = {name: config.variant(name) for name in config.variant_names}
+    samples = train_samples(config.workload)
+    cells: list[Cell] = []
+    search: list[TrialSpec] = []
+    for world_size in config.hardware.world_sizes:
+        for name, variant in variants.items():
+            with _blaming(name):
+                if (own := train_samples(variant.workload)) != samples:
+                    raise PlanError(f"has {own} training samples, the study {samples}", "workload")
+                for batch_size in variant.batch_sizes:
+                    cell = Cell(batch_size, world_size, name)
+                    cells.append(cell)
+                    search += _search(variant, samples, cell)
+    _check_scheduler(config, search)
+    if not isinstance(config.workload, Embedded) and any(config.probes.model_dump().values()):
+        raise PlanError(f"are for the classifiers of the package; leave them out for {config.workload.kind}", "probes")
+    return Plan(config, variants, samples, tuple(cells), tuple(search))
+
+
+def _search(config: StudyConfig, samples: int, cell: Cell) -> list[TrialSpec]:
+    rates, seeds = base_rates(config.search, config.seed), range(config.search.seeds)
+    trials = [
         _trial(config, samples, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
-        for cell in cells
         for i, rate in enumerate(rates)
         for seed in seeds
-    )
-    search = search if len(rates) > 1 else ()
-    _check_scheduler(config, search)
-    return Plan(config, samples, cells, search)
+    ]
+    return trials if len(rates) > 1 else []
+
+
+@contextmanager
+def _blaming(variant: str) -> Iterator[None]:
+    """Puts the variant in front of the key that a PlanError blames."""
+    try:
+        yield
+    except PlanError as error:
+        if not variant or error.key.split(".")[0] not in VARIABLE:
+            raise
+        raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
 
 
 def _trial(
     config: StudyConfig, samples: int, phase: Phase, cell: Cell, base_lr: float, seed_index: int, suffix: str
 ) -> TrialSpec:
-    if cell.batch_size > samples:
-        raise PlanError(f"{cell.batch_size} is above the {samples} training samples", "batch_sizes")
-    updates_per_epoch = samples // cell.batch_size
-    total = config.budget.updates or updates_per_epoch * (config.budget.epochs or 0)
-    every = config.budget.report_every_updates or updates_per_epoch
+    stages = _stages(config, samples, cell)
+    end = stages[-1].end_update
+    variant = f"-{cell.variant}" if cell.variant else ""
     return TrialSpec(
-        trial_id=f"{phase}-b{cell.batch_size}-w{cell.world_size}-{suffix}",
+        trial_id=f"{phase}{variant}-b{cell.batch_size}-w{cell.world_size}-{suffix}",
         phase=phase,
-        batch=split_batch(cell.batch_size, cell.world_size, config.hardware),
+        cell=cell,
+        stages=stages,
         base_lr=base_lr,
         lr=scaled_rate(base_lr, cell.batch_size, config.search),
         seed_index=seed_index,
         seed=(config.seed, seed_index),
-        updates_per_epoch=updates_per_epoch,
-        total_updates=total,
-        report_at=(*range(every, total, every), total),
+        report_at=_reports(stages, end, config.budget.report_every_updates),
     )
+
+
+def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
+    budget = config.budget
+    if config.growth is None:
+        parts = [(cell.batch_size, 1.0, budget.epochs or 0)]
+    else:
+        parts = [
+            (stage.batch, stage.lr_factor, stage.epochs)
+            for stage in growth_stages(cell.batch_size, budget.epochs or 0, config.growth, samples)
+        ]
+    stages: list[Stage] = []
+    for batch_size, lr_factor, epochs in parts:
+        if batch_size > samples:
+            raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
+        batch = split_batch(batch_size, cell.world_size, config.hardware)
+        if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
+            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
+        if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
+            raise PlanError(
+                f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
+                "hardware.micro_batch" if config.hardware.accumulation is None else "hardware.accumulation",
+            )
+        per_epoch = samples // batch_size
+        updates = budget.updates or per_epoch * epochs
+        if budget.regime_batch is not None:
+            updates = samples // budget.regime_batch * epochs
+        if stages and batch.accumulation != stages[0].batch.accumulation:
+            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
+        start = stages[-1].end_update if stages else 0
+        stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
+    return tuple(stages)
+
+
+def _reports(stages: Sequence[Stage], end: int, every: int | None) -> tuple[int, ...]:
+    """After each epoch, or every so many updates, and at the end."""
+    if every is not None:
+        return (*range(every, end, every), end)
+    epochs = (
+        update
+        for stage in stages
+        for update in range(stage.start_update + stage.updates_per_epoch, stage.end_update + 1, stage.updates_per_epoch)
+    )
+    return tuple(sorted({*epochs, end}))
 
 
 def in_unit(scheduler: RungAsha, spec: TrialSpec, updates: int, device_seconds: float) -> float:
     """How far a trial has come after so many updates, in the unit of the scheduler's rungs."""
     units: dict[str, float] = {
-        "epochs": updates / spec.updates_per_epoch,
+        "epochs": spec.epochs_at(updates),
         "updates": updates,
-        "samples": updates * spec.batch.global_batch,
+        "samples": spec.samples_at(updates),
         "device_seconds": device_seconds,
     }
     return units[scheduler.unit]

@@ -72,14 +72,30 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "frontiers": {axis: asdict(frontier) for axis, frontier in summary.frontiers.items()},
         "critical_batch": asdict(summary.critical.fit) if summary.critical else None,
         "critical": asdict(summary.critical) if summary.critical else None,
+        "other_criticals": [asdict(critical) for critical in summary.other_criticals],
         "critical_missing": summary.critical_missing,
         "noise_scale": summary.noise_scale,
         "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,
         "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
         "notes": list(summary.notes),
+        "claims": [asdict(claim) for claim in summary.claims],
     }
     return {key: _plain(value) for key, value in record.items()}
+
+
+def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
+    """The verdicts of some studies as plain values for strict JSON: what is not finite becomes None."""
+    return {
+        "studies": [
+            {
+                "study_id": summary.study.study_id,
+                "name": summary.study.name,
+                "claims": [_plain(asdict(claim)) for claim in summary.claims],
+            }
+            for summary in summaries
+        ]
+    }
 
 
 def point_row(point: Point) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 
+from study.analysis.claims.records import ClaimVerdict
 from study.analysis.records import Summary
+from study.report.claims import claim_lines, details_table
 from study.report.tables import Table, config_yaml, points_table, provenance, spend_table
 from study.report.verdict import verdict
-from study.report.words import printable
+from study.report.words import cost_unit, printable
 
 
 def render_markdown(summary: Summary) -> str:
@@ -23,10 +26,37 @@ def render_markdown(summary: Summary) -> str:
         parts += ["## Frontier", _table(points_table(summary, frontier_only=True))]
     if len(summary.points) > len(summary.frontier):
         parts += ["## All points", _table(points_table(summary))]
+    if any(claim.findings for claim in summary.claims):
+        parts += ["## Claims about batch size", claims_markdown(summary.claims)]
     parts += ["## What the study cost", _table(spend_table(summary))]
     facts = "\n".join(f"- {name}: {escaped(value)}" for name, value in provenance(summary))
     parts += ["## Provenance", facts, _fenced(config_yaml(summary), "yaml")]
     return "\n\n".join(parts) + "\n"
+
+
+def claims_markdown(claims: Sequence[ClaimVerdict]) -> str:
+    """Verdicts with their evidence; those without any in one line at the end."""
+    parts = []
+    for claim in claims:
+        if claim.findings:
+            verdict = f"**{escaped(claim.claim)}: {claim.verdict}.** {escaped(claim.statement.text)}"
+            source = f"({escaped(claim.statement.paper)}, arXiv:{escaped(claim.statement.arxiv)})."
+            parts += [f"{verdict} {source}", "\n".join(f"- {escaped(line)}" for line in claim_lines(claim))]
+            if claim.details is not None and claim.details.figures:
+                parts.append(_table(details_table(claim.details)))
+    without = [claim.claim for claim in claims if not claim.findings]
+    if without:
+        parts.append(f"No evidence here on: {escaped(', '.join(without))}.")
+    return "\n\n".join(parts)
+
+
+def study_claims_markdown(summary: Summary) -> str:
+    """A study's verdicts under its name, with what they cost and rest on: for docs/claims.md, an issue or a wiki."""
+    spend = summary.spend.total_device_h
+    study = summary.study
+    facts = f"{cost_unit([spend]).show(spend)} on {', '.join(study.devices) or 'no device'}, {study.started[:10]}"
+    head = f"### {escaped(study.name)}\n\n{escaped(facts)}, study {escaped(study.study_id)}."
+    return "\n\n".join((head, claims_markdown(summary.claims))) + "\n"
 
 
 def escaped(text: str) -> str:

@@ -22,7 +22,7 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None
     console.print(_cells(plan, paces))
     planned = _forecast(plan, paces)
     if planned is not None:
-        console.print(_brackets(planned))
+        console.print(_brackets(plan, planned))
     console.print(_trials(plan))
     console.print(_cost(plan, paces), markup=False, soft_wrap=True)
     if planned is not None:
@@ -33,6 +33,8 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None
 
 def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Batch sizes", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
     for name in (
         "batch",
         "ranks",
@@ -45,10 +47,11 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
     ):
         table.add_column(name, justify="right")
     for cell in plan.cells:
-        spec = plan.confirm_trials(cell, plan.rates()[0])[0]
+        spec = plan.confirm_trials(cell, plan.rates(cell)[0])[0]
         pace = paces.get(cell)
         table.add_row(
-            str(cell.batch_size),
+            *_variant(plan, cell),
+            _course(spec),
             str(cell.world_size),
             str(spec.batch.micro_batch),
             str(spec.batch.accumulation),
@@ -60,12 +63,15 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
     return table
 
 
-def _brackets(planned: Forecast) -> Table:
+def _brackets(plan: Plan, planned: Forecast) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Early stopping of the search", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
     for name in ("batch", "ranks", "trials", "share of the\ngrid's cost", "bracket", "trials that go on, and where"):
         table.add_column(name, justify="left" if name[0] in "bt" and name not in ("batch", "trials") else "right")
     for bracket in planned.brackets:
         table.add_row(
+            *_variant(plan, bracket.cell),
             str(bracket.cell.batch_size),
             str(bracket.cell.world_size),
             str(bracket.trials),
@@ -76,6 +82,21 @@ def _brackets(planned: Forecast) -> Table:
     return table
 
 
+def _has_variants(plan: Plan) -> bool:
+    return bool(plan.config.variants)
+
+
+def _variant(plan: Plan, cell: Cell) -> tuple[str, ...]:
+    """A column of its own, where there are variants."""
+    return (cell.variant,) if _has_variants(plan) else ()
+
+
+def _course(spec: TrialSpec) -> str:
+    """The batch, or the batches it grows through."""
+    sizes = dict.fromkeys(stage.batch.global_batch for stage in spec.stages)
+    return "→".join(map(str, sizes))
+
+
 def _trials(plan: Plan) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Trials", title_justify="left")
     for name in ("trial", "batch", "ranks", "rate", "seed", "updates", "reports"):
@@ -83,7 +104,7 @@ def _trials(plan: Plan) -> Table:
     for spec in plan.search:
         _add(table, spec, f"{spec.lr:.4g}")
     for cell in plan.cells:
-        for spec in plan.confirm_trials(cell, plan.rates()[0]):
+        for spec in plan.confirm_trials(cell, plan.rates(cell)[0]):
             _add(table, spec, "chosen" if plan.search else f"{spec.lr:.4g}")
     return table
 

@@ -33,10 +33,13 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def _points(summary: Summary) -> Table:
-    points = sorted(summary.points, key=lambda point: (point.world_size, point.batch_size))
+    points = summary.points
     costs = [cost_of(point, summary.cost_axis) for point in points]
     unit = cost_unit(costs, summary.cost_axis)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    variants = any(point.variant for point in points)
+    if variants:
+        table.add_column("variant", no_wrap=True)
     per_trial = unit.label.replace("-", "-\n")
     for name in (
         "batch",
@@ -53,6 +56,7 @@ def _points(summary: Summary) -> Table:
     for point, cost in zip(points, column(cost * unit.scale for cost in costs), strict=True):
         half = half_width(point)
         table.add_row(
+            *([point.variant] if variants else []),
             str(point.batch_size),
             str(point.world_size),
             number(point.lr),

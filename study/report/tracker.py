@@ -136,4 +136,4 @@ class Tracker:
 
 
 def _kind(attempt: AttemptRow) -> Kind:
-    return attempt.phase, Cell(attempt.batch_size, attempt.world_size)
+    return attempt.phase, Cell(attempt.batch_size, attempt.world_size, attempt.variant)

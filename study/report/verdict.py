@@ -62,7 +62,7 @@ def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
 
 
 def _path(before: Point, after: Point) -> str:
-    if before.world_size == after.world_size:
+    if before.world_size == after.world_size and not before.variant and not after.variant:
         return f"Batch {before.batch_size} to batch {after.batch_size} on {ranks(after.world_size)}"
     return f"{_name(before, start=True)} to {_name(after)}"
 
@@ -117,7 +117,8 @@ def stopping_sentences(summary: Summary) -> tuple[str, ...]:
 
 
 def _name(point: Point, start: bool = False) -> str:
-    return f"{'Batch' if start else 'batch'} {point.batch_size} on {ranks(point.world_size)}"
+    variant = f" ({point.variant})" if point.variant else ""
+    return f"{'Batch' if start else 'batch'} {point.batch_size}{variant} on {ranks(point.world_size)}"
 
 
 def _cost(point: Point, axis: str, unit: Unit) -> str:

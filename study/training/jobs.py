@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from study.plan.config import Custom, Digits, Teacher
 from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
+from study.plan.workload import Custom, Embedded
 from study.training.classifier import Classifier
 from study.training.place import Place
 from study.training.replayable import Replayable
 from study.training.snapshot import Resumed, State
-from study.workloads.batching import EvalBatches, TrainBatches
+from study.workloads.batching import Batch, EvalBatches, TrainBatches
 from study.workloads.custom import build_data, build_module
-from study.workloads.data import Splits
+from study.workloads.data import Part, Splits
 from study.workloads.registry import build_model
 
 EVAL_BATCH = 1024
@@ -32,6 +35,15 @@ class Measured:
     train_accuracy: float | None
     val_loss: float
     val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A network, its loss on a batch, and the training set."""
+
+    model: nn.Module
+    loss: Callable[[Batch], Tensor]
+    train: Part
 
 
 class Job(Protocol):
@@ -67,17 +79,17 @@ class Job(Protocol):
     def test_accuracy(self) -> float | None:
         """Accuracy on the held-out part, if there is one. Every rank must call it."""
 
+    def probed(self) -> Probed | None:
+        """What probes look at; None where there is nothing for them."""
 
-class EmbeddedJob:
-    """A Classifier on tensors in memory."""
 
-    def __init__(
-        self, config: Digits | Teacher, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
-    ) -> None:
-        self.module = Classifier(build_model(config, splits))
+class TensorJob:
+    """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
+
+    def __init__(self, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None) -> None:
         self.batches_on_device = place.device == "cpu"
         done = resumed.updates if resumed else 0
-        self.batches = TrainBatches(splits.train, spec.batch, place.rank, spec.seed, spec.total_updates, done)
+        self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
         shard = (place.rank, place.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
@@ -98,10 +110,21 @@ class EmbeddedJob:
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def start_epoch(self, epoch: int) -> None:
-        """To Lightning the whole trial is one epoch: the batches know their own."""
+        """The batches know their own."""
 
     def trained_on(self, outputs: Any) -> None:
         """The module keeps its own tally."""
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """From the tallies."""
@@ -110,6 +133,16 @@ class EmbeddedJob:
     def test_accuracy(self) -> float:
         """On the test split."""
         return self.module.test_accuracy(self.test)
+
+    def probed(self) -> Probed:
+        """The classifier's cross-entropy."""
+        model = self.module.model
+
+        def loss(batch: Batch) -> Tensor:
+            x, y = (part.to(self.module.device) for part in batch)
+            return cross_entropy(model(x), y)
+
+        return Probed(model, loss, self.train)
 
 
 class CustomJob:
@@ -132,7 +165,7 @@ class CustomJob:
             return loader
         self.loader = Replayable(loader, self.batches_an_epoch)
         if self.resumed is not None:
-            done = self.resumed.updates * self.spec.batch.accumulation
+            done = self.spec.micro_batches_at(self.resumed.updates)
             # At the end of an epoch, Lightning first wants to see that nothing is left of it.
             skip = (done - 1) % self.batches_an_epoch + 1
             self.loader.go_on(skip, self.resumed.rank["data"], self.resumed.rank["generators"])
@@ -179,6 +212,9 @@ class CustomJob:
 
     def test_accuracy(self) -> None:
         """A user's test step is theirs to run."""
+
+    def probed(self) -> None:
+        """A training step may log, keep state or need its trainer: it is no function of a batch."""
 
     def _logged(self, trainer: pl.Trainer, key: str) -> float:
         name = getattr(self.config, key)

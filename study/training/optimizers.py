@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from study.plan.config import Optimizer, Schedule
+from study.plan.trials import TrialSpec
 from study.training.schedules import lr_factor
 
 
@@ -36,9 +37,11 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: f
 
 
 def lightning_optimizers(
-    config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], lr: float, total_updates: int
+    config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], spec: TrialSpec
 ) -> Any:
     """What a LightningModule's `configure_optimizers` returns: the rate moves after each update."""
-    optimizer = build_optimizer(config, parameters, lr)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: lr_factor(schedule, u, total_updates))
+    optimizer = build_optimizer(config, parameters, spec.lr)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda update: lr_factor(schedule, update, spec.total_updates) * spec.stage_at(update).lr_factor
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

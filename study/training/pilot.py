@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study.plan.config import StudyConfig
 from study.plan.estimate import Pace
 from study.plan.trials import Cell, Plan
 from study.training.localgroup import LocalGroup
@@ -21,16 +20,16 @@ def measure_paces(plan: Plan, cores: int) -> dict[Cell, Pace]:
         with LocalGroup(plan.config, world_size) as group:
             for cell in plan.cells:
                 if cell.world_size == world_size:
-                    paces[cell] = _pace(group, plan, plan.config, cell)
+                    paces[cell] = _pace(group, plan, cell)
     return paces
 
 
-def _pace(group: LocalGroup, plan: Plan, config: StudyConfig, cell: Cell) -> Pace:
-    spec = plan.confirm_trials(cell, plan.rates()[0])[0]
+def _pace(group: LocalGroup, plan: Plan, cell: Cell) -> Pace:
+    spec = plan.confirm_trials(cell, plan.rates(cell)[0])[0]
     total = WARM_UPDATES + TIMED_UPDATES
-    # "search": a pilot has no use for the test split.
-    pilot = replace(spec, phase="search", total_updates=total, report_at=(WARM_UPDATES, total))
-    first, second = group.run(pilot)
+    # "search": a pilot has no use for the test split, nor for probes. A batch that grows is timed as it begins.
+    stage = replace(spec.stages[0], updates=total)
+    first, second = group.run(replace(spec, phase="search", stages=(stage,), report_at=(WARM_UPDATES, total)))
     return Pace(
         update_s=cell.batch_size / second.samples_per_s,
         validation_s=second.phases_s["validate"] - first.phases_s["validate"],

@@ -24,6 +24,11 @@ class Place:
     node_rank: int
     device: str  # "cpu" or "cuda"
 
+    @property
+    def torch_device(self) -> torch.device:
+        """This rank's own."""
+        return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.local_rank)
+
 
 class PlacedEnvironment(ClusterEnvironment):
     """Lightning's extension point for processes that somebody else has started."""

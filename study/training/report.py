@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Report:
     val_accuracy: float
     test_accuracy: float | None
     samples_per_s: float
-    phases_s: dict[str, float]  # train, validate: cumulative
+    phases_s: dict[str, float]  # train, validate, probe: cumulative
     final: bool
+    probes: dict[str, float] = field(default_factory=dict)  # further measurements, by name
 
     @property
     def diverged(self) -> bool:

@@ -64,6 +64,7 @@ def join_parts(parts: Sequence[State]) -> bytes:
     torch.save(
         {
             "updates": first["updates"],
+            "worked_s": first["worked_s"],
             "checkpoint": first["checkpoint"],
             "ranks": [part["rank"] for part in parts],
         },
@@ -77,6 +78,7 @@ class Resumed:
     """A snapshot as one rank sees it."""
 
     updates: int
+    worked_s: float  # of training and validation so far, by rank 0's clock
     checkpoint: State  # Lightning's
     rank: State
 
@@ -84,4 +86,4 @@ class Resumed:
     def read(cls, snapshot: bytes, rank: int) -> Resumed:
         """Reads tensors and plain values only, and runs nothing that the bytes name."""
         state = torch.load(io.BytesIO(snapshot), map_location="cpu", weights_only=True)
-        return cls(state["updates"], state["checkpoint"], state["ranks"][rank])
+        return cls(state["updates"], state["worked_s"], state["checkpoint"], state["ranks"][rank])

@@ -39,7 +39,7 @@ def strategy(place: Place, job: Job) -> Strategy:
     """DDP in the group that has been joined; for one rank no DDP at all."""
     made: _JobsDDP | _JobsAlone
     if place.world_size == 1:
-        made = _JobsAlone(torch.device("cpu") if place.device == "cpu" else torch.device("cuda", place.local_rank))
+        made = _JobsAlone(place.torch_device)
     else:
         made = _JobsDDP(
             cluster_environment=PlacedEnvironment(place),

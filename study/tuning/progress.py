@@ -139,8 +139,8 @@ class Progress:
         """The base rate that did best in a cell: of those that got furthest, the one with the highest mean validation
         accuracy over seeds where they ended, then the lowest loss. None if every trial diverged or failed.
         """
-        if not self.plan.search:
-            return self.plan.rates()[0]
+        if not self._members[cell]:
+            return self.plan.rates(cell)[0]
         reached: dict[float, list[ReportRow]] = defaultdict(list)
         for spec in self._members[cell]:
             last = self._evidence(spec.trial_id)

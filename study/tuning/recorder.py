@@ -116,6 +116,8 @@ class Recorder(tune.Callback):
                 samples_per_s=report.samples_per_s,
                 device_seconds=spec.batch.world_size * worked_s + sum(row.device_seconds for row in before),
                 phases_s=report.phases_s,
+                final=report.final,
+                probes=report.probes,
             ),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
@@ -158,7 +160,7 @@ class Recorder(tune.Callback):
                 outcome = "failed"
             elif curve[-1].diverged:
                 outcome = "diverged"
-            elif curve[-1].updates == spec.total_updates:
+            elif curve[-1].final:
                 outcome = "completed"
             self._end(spec.trial_id, outcome, error)
         self._drop()
@@ -214,6 +216,7 @@ class Recorder(tune.Callback):
             nodes=lease.nodes,
             setup_s=lease.setup_s,
             phase=spec.phase,
+            variant=spec.cell.variant,
             batch_size=spec.batch.global_batch,
             world_size=spec.batch.world_size,
             micro_batch=spec.batch.micro_batch,

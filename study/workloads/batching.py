@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from study.plan.batches import BatchPlan
+from study.plan.trials import Stage
+from study.workloads.crops import crop, draw_crops
 from study.workloads.data import Part
 
 Batch = tuple[Tensor, Tensor]
+_CROPS = 1  # sets their draws apart from those of the order
 
 
 def derived_seed(*entropy: int) -> int:
@@ -24,49 +26,61 @@ class TrainBatches:
 
     Every epoch has its own permutation, drawn from (seed, epoch) and so the same on every rank. A global batch is
     a run of it, cut into accumulation x world size micro batches: whatever the split, an update sees the same
-    samples. The samples that do not fill a last batch are dropped, other ones each time.
+    samples, augmented alike. The samples that do not fill a last batch are dropped, other ones each time.
     """
 
     def __init__(
-        self,
-        part: Part,
-        batch: BatchPlan,
-        rank: int,
-        seed: tuple[int, ...],
-        total_updates: int,
-        done_updates: int = 0,
+        self, part: Part, stages: Sequence[Stage], rank: int, seed: tuple[int, ...], done_updates: int = 0
     ) -> None:
-        self.part, self.batch, self.rank, self.seed = part, batch, rank, seed
-        self.updates_per_epoch = len(part) // batch.global_batch
-        self.total_updates, self.done_updates = total_updates, done_updates
+        self.part, self.stages, self.rank, self.seed = part, tuple(stages), rank, seed
+        self.done_updates = done_updates
 
     def __len__(self) -> int:
         """Micro batches of the whole trial: Lightning counts on from where a trial was."""
-        return self.total_updates * self.batch.accumulation
+        return sum(stage.updates * stage.batch.accumulation for stage in self.stages)
 
-    def indices(self, epoch: int) -> Tensor:
+    def indices(self, epoch: int, stage: Stage) -> Tensor:
         """Sample numbers of this rank, (updates x accumulation, micro batch)."""
         generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch))
-        used = self.updates_per_epoch * self.batch.global_batch
+        batch = stage.batch
+        used = stage.updates_per_epoch * batch.global_batch
         order = torch.randperm(len(self.part), generator=generator)[:used]
-        shape = (
-            self.updates_per_epoch * self.batch.accumulation,
-            self.batch.world_size,
-            self.batch.micro_batch,
-        )
+        shape = (stage.updates_per_epoch * batch.accumulation, batch.world_size, batch.micro_batch)
         return order.view(shape)[:, self.rank]
 
+    def crops(self, epoch: int, stage: Stage) -> Tensor:
+        """What is done to each of `indices`, (updates x accumulation, micro batch, 3)."""
+        generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch, _CROPS))
+        batch = stage.batch
+        drawn = draw_crops(stage.updates_per_epoch * batch.global_batch, self.part.crop_px, generator)
+        return drawn.view(-1, batch.world_size, batch.micro_batch, 3)[:, self.rank]
+
     def __iter__(self) -> Iterator[Batch]:
-        update = self.done_updates
-        while update < self.total_updates:
-            epoch, passed = divmod(update, self.updates_per_epoch)
-            ahead = min(self.updates_per_epoch - passed, self.total_updates - update)
-            first = passed * self.batch.accumulation
-            indices = self.indices(epoch)[first : first + ahead * self.batch.accumulation]
-            # One gather an epoch costs less than one a batch; views are then free.
-            x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
-            yield from zip(x.split(self.batch.micro_batch), y.split(self.batch.micro_batch), strict=True)
-            update += ahead
+        epoch = 0
+        for stage in self.stages:
+            for first in range(stage.start_update, stage.end_update, stage.updates_per_epoch):
+                last = min(first + stage.updates_per_epoch, stage.end_update)
+                begin = min(max(self.done_updates, first), last) - first
+                if first + begin < last:
+                    yield from self._epoch(epoch, stage, begin, last - first)
+                epoch += 1
+
+    def _epoch(self, epoch: int, stage: Stage, begin: int, end: int) -> Iterator[Batch]:
+        """The micro batches of an epoch's updates from `begin` to `end`."""
+        accumulation, size = stage.batch.accumulation, stage.batch.micro_batch
+        micro_batches = slice(begin * accumulation, end * accumulation)
+        indices = self.indices(epoch, stage)[micro_batches]
+        if self.part.crop_px:
+            yield from self._cropped(indices, self.crops(epoch, stage)[micro_batches])
+            return
+        # One gather an epoch costs less than one a batch; views are then free.
+        x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
+        yield from zip(x.split(size), y.split(size), strict=True)
+
+    def _cropped(self, indices: Tensor, crops: Tensor) -> Iterator[Batch]:
+        """Augmented micro batches, one at a time: photographs of a whole epoch would fill the memory twice."""
+        for chosen, by in zip(indices, crops, strict=True):
+            yield crop(self.part.x[chosen], by, self.part.crop_px), self.part.y[chosen]
 
 
 class EvalBatches:

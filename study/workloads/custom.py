@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from study.plan.config import Custom
 from study.plan.errors import PlanError, did_you_mean
+from study.plan.workload import Custom
 
 
 def import_class(path: str, key: str) -> type[Any]:

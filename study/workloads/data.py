@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from study.plan.config import Digits, Teacher
+from study.plan.errors import PlanError
+from study.plan.workload import Cifar10, Contrastive, Digits, Teacher
+from study.workloads.cifarfiles import CLASSES, Images, find_files
+
+CROP_PX = 4
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Part:
 
     x: Tensor
     y: Tensor
+    crop_px: int = 0  # training batches are moved at random by up to so many pixels, and mirrored; 0: left as they are
 
     def __len__(self) -> int:
         return len(self.y)
@@ -33,7 +39,7 @@ class Splits:
     classes: int
 
 
-def digits(config: Digits) -> Splits:
+def digits(config: Digits | Contrastive) -> Splits:
     """scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
     bunch = load_digits()
     x = torch.from_numpy(bunch.images.astype(np.float32) / 16.0).unsqueeze(1)
@@ -64,3 +70,36 @@ def teacher(config: Teacher) -> Splits:
     ys = torch.from_numpy(y.astype(np.int64)).split(sizes)
     train, val, test = (Part(x_, y_) for x_, y_ in zip(xs, ys, strict=True))
     return Splits(train, val, test, classes=config.classes)
+
+
+def cifar10(config: Cifar10) -> Splits:
+    """Images (n, 3, 32, 32), each channel with mean 0 and standard deviation 1 over the training split.
+
+    Training batches are moved by up to 4 pixels and mirrored, as in He et al. 2016, section 4.2. Raises PlanError.
+    """
+    files = find_files(config.path)
+    labelled, test = files.train_images(), files.test_images()
+    if (found := len(labelled.labels)) != config.images:
+        raise PlanError(f"is {config.images}, but the training files hold {found}", "workload.images")
+    order = np.random.default_rng(config.data_seed).permutation(found)
+    val, train = np.split(order, [config.val_samples])
+    mean, std = _channel_statistics(labelled.pixels[train])
+
+    def part(images: Images, chosen: NDArray[np.int64] | slice, crop_px: int = 0) -> Part:
+        x = torch.from_numpy(images.pixels[chosen]).float().sub_(mean).div_(std)
+        return Part(x, torch.from_numpy(images.labels[chosen].astype(np.int64)), crop_px)
+
+    every = slice(None)
+    return Splits(part(labelled, train, CROP_PX), part(labelled, val), part(test, every), classes=CLASSES)
+
+
+def _channel_statistics(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of (n, channels, h, w), as (channels, 1, 1)."""
+    counts = [np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])]
+    values = np.arange(256)
+    means = [np.average(values, weights=count) for count in counts]
+    variances = [np.average((values - mean) ** 2, weights=count) for mean, count in zip(means, counts, strict=True)]
+    # A channel without any contrast has nothing to be divided by.
+    stds = [max(variance**0.5, 1.0) for variance in variances]
+    mean, std = (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) for numbers in (means, stds))
+    return mean, std

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def mlp(inputs: int, width: int, classes: int) -> nn.Module:
+def mlp(inputs: int, width: int, classes: int) -> nn.Sequential:
     """Two hidden ReLU layers of `width`; takes (n, ...) with `inputs` numbers a sample."""
     return nn.Sequential(
         nn.Flatten(),

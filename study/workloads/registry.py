@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from torch import nn
 
-from study.plan.config import Digits, Teacher
-from study.workloads.data import Splits, digits, teacher
+from study.plan.workload import Cifar10, Contrastive, Digits, Embedded, Teacher
+from study.workloads.data import Splits, cifar10, digits, teacher
 from study.workloads.models import convnet, mlp
+from study.workloads.resnet import resnet
 
 
-def load_splits(config: Digits | Teacher) -> Splits:
-    """The data of an embedded workload."""
-    return digits(config) if isinstance(config, Digits) else teacher(config)
+def load_splits(config: Embedded | Contrastive) -> Splits:
+    """The data of a workload that comes with the package. Raises PlanError if it is not where it should be."""
+    if isinstance(config, Digits | Contrastive):
+        return digits(config)
+    return teacher(config) if isinstance(config, Teacher) else cifar10(config)
 
 
-def build_model(config: Digits | Teacher, splits: Splits) -> nn.Module:
+def build_model(config: Embedded, splits: Splits) -> nn.Module:
     """A network with fresh weights from torch's global generator, fitted to the data's shape."""
     shape = splits.train.x.shape[1:]
+    if isinstance(config, Cifar10) and config.model == "resnet":
+        return resnet(config.depth, shape[0], config.width, splits.classes)
     if config.model == "convnet":
         return convnet(shape[0], config.width, splits.classes)
     return mlp(shape.numel(), config.width, splits.classes)

@@ -171,6 +171,19 @@ def test_grades_are_shares_of_the_cost() -> None:
     assert grades({}) == {}
 
 
+def test_one_slow_first_report_does_not_make_a_cell_dear() -> None:
+    """A group's first trial pays for its warm-up: here as much as sixty reports."""
+    curves = {f"{cell}-{i}": [float(i)] * 9 for cell in CELL_COST for i in range(9)}
+    policy = frontier(curves, "quick")
+    for trial in (f"{cell}-{i}" for cell in CELL_COST for i in range(3)):
+        assert policy.choose() == trial
+        policy.begin(trial)
+        policy.report(trial, REPORTS[0], 0.0, 60.0 if trial == "cheap-0" else 1.0)
+    sparing, _, harsh = PROFILES["quick"]
+    assert policy.brackets["cheap"].rungs == sparing.rungs(9, 2, REPORTS)
+    assert policy.brackets["dear"].rungs == harsh.rungs(9, 2, REPORTS)
+
+
 @frontier_policies
 @given(grids(), st.sampled_from(sorted(PROFILES)), SLOTS, SEEDS, st.data())
 def test_every_cell_has_two_completions_if_two_can_be(

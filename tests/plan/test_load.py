@@ -55,7 +55,29 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (
             ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"),
             7,
-            "must be one of digits, teacher, custom; got digts",
+            "must be one of digits, contrastive, teacher, cifar10, custom; got digts (did you mean digits?)",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: contrastive, model: mlp}"),
+            7,
+            "workload.model: unknown key; allowed: kind, width, temperature,",
+        ),
+        (("{epochs: 3}", "{epochs: 3}\nworkload: {kind: contrastive, probe_labels: 2000}"), 7, "the 1197 training"),
+        (("{epochs: 3}", "{epochs: 3}\nworkload: {kind: cifar10}"), 7, "workload.path: is required"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: cifar10, path: x, depth: 18}"),
+            7,
+            "workload.depth: must be 6n + 2, such as 20, 32, 44, 56 or 110; got 18",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: cifar10, path: x, images: 9, val_samples: 9}"),
+            7,
+            "workload.val_samples: 9 is all of the 9 images",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nvariants: {a/b: {}}"),
+            7,
+            "variants.a/b: a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _",
         ),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {model: convnt}"), 7, "(did you mean convnet?)"),
         (("{epochs: 3}", "{epochs: 3}\nhardware: {world_size: 3}"), 2, "16 is not divisible by world size 3"),
@@ -85,6 +107,12 @@ def test_set_overrides_and_is_blamed(tmp_path: Path) -> None:
         load(tmp_path, GOOD, "search.samples=0")
     with pytest.raises(PlanError, match=r"write it as key.path=value"):
         load(tmp_path, GOOD, "search.samples")
+
+
+def test_names_of_variants_may_be_those_of_the_papers(tmp_path: Path) -> None:
+    names = ("+LR", "grow-larger-rate", "SB", "+LR+GBN")
+    config = load(tmp_path, GOOD + "variants:\n" + "".join(f"  {name}: {{}}\n" for name in names))
+    assert config.variant_names == names
 
 
 @settings(max_examples=200, deadline=None)
@@ -130,3 +158,40 @@ def test_configs_are_found_by_path_with_or_without_suffix_and_by_bare_name(tmp_p
     assert find_config("quickstart").name == "quickstart.yaml"
     with pytest.raises(PlanError, match=r"did you mean quickstart\?"):
         find_config("quikstart")
+
+
+VARIANTS = """\
+name: x
+batch_sizes: [16, 64]
+search: {lr: [0.1]}
+budget: {epochs: 3}
+variants:
+  SB: {batch_sizes: [16]}
+  LB:
+    batch_sizes: [64]
+    search:
+      lr_rule: sqrt
+      base_batch: 16
+"""
+
+
+def test_a_variant_is_the_study_with_some_keys_changed(tmp_path: Path) -> None:
+    config = load(tmp_path, VARIANTS)
+    small, large = (config.variant(name) for name in config.variant_names)
+    assert (small.batch_sizes, small.search.lr_rule) == ((16,), "none")
+    assert (large.batch_sizes, large.search.lr_rule, large.search.lr) == ((64,), "sqrt", (0.1,))
+    assert load(tmp_path, to_yaml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lr_rule: sqrt", "lr_rul: sqrt"), r"10: variants.LB.search.lr_rul: unknown key.*did you mean lr_rule"),
+        (("      base_batch: 16\n", ""), r"variants.LB.search: base_batch goes with lr_rule"),
+        (("batch_sizes: [64]", "hardware: {world_size: 2}"), r"variants.LB.hardware cannot vary; allowed: batch_sizes"),
+        (("  LB:", "  L/B:"), r"variants"),
+    ],
+)
+def test_a_mistake_in_a_variant_is_told_where_it_stands(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        load(tmp_path, VARIANTS.replace(*change))

@@ -19,6 +19,7 @@ LATER = "2999-01-01T00:00:00.000+00:00"
 def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0.01, **changes: Any) -> Point:
     """A point off the frontier; `summary` decides who is on it."""
     values: dict[str, Any] = {
+        "variant": "",
         "batch_size": batch_size,
         "lr": 0.1,
         "world_size": 2,
@@ -74,6 +75,7 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
     values: dict[str, Any] = {
         "trial_id": trial_id,
         "phase": phase,
+        "variant": "",
         "batch_size": batch_size,
         "world_size": world_size,
         "micro_batch": batch_size // 2,
@@ -155,6 +157,7 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "hypervolume_ci": None,
         "frontiers": fronts(ordered, axis),
         "critical": None,
+        "other_criticals": (),
         "critical_missing": "not fitted by hand",
         "noise_scale": None,
         "step_times": (),

@@ -23,6 +23,7 @@ PICTURES = ("png", "svg", "pdf")
 POINT_KEYS = {
     "cost_ci",
     "p_on_front",
+    "variant",
     "batch_size",
     "lr",
     "world_size",
@@ -45,6 +46,7 @@ SUMMARY_KEYS = {
     "critical",
     "critical_batch",
     "critical_missing",
+    "other_criticals",
     "frontiers",
     "hypervolume_ci",
     "noise_scale",

@@ -18,7 +18,8 @@ BATCH = 48
 def spec(world_size: int, accumulation: int = 1) -> TrialSpec:
     plan = make_plan(make_config(batch_sizes=[BATCH], budget={"epochs": 2}))
     batch = BatchPlan(BATCH, world_size, BATCH // world_size // accumulation, accumulation)
-    return replace(plan.confirm_trials(plan.cells[0], 0.2)[0], batch=batch)
+    made = plan.confirm_trials(plan.cells[0], 0.2)[0]
+    return replace(made, stages=(replace(made.stages[0], batch=batch),))
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,8 @@ def custom(config: Make, **changes: object) -> StudyConfig:
 def test_samples_per_second_of_a_step_of_known_duration(config: Make) -> None:
     step_s, updates = 0.25, 4
     made = custom(config, module_args={"step_s": step_s})
-    spec = replace(confirm(made, 8), total_updates=2 * updates, report_at=(updates, 2 * updates))
+    spec = confirm(made, 8)
+    spec = replace(spec, stages=(replace(spec.stages[0], updates=2 * updates),), report_at=(updates, 2 * updates))
     _, report = run(Rank(ALONE, made), spec)  # the first interval holds what happens once
     assert report.samples_per_s == pytest.approx(8 / step_s, rel=0.02)
     assert report.phases_s["train"] == pytest.approx(2 * updates * step_s, rel=0.02)

@@ -32,6 +32,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "adamw with steps": {"optimizer": {"kind": "adamw"}, "schedule": {"kind": "step"}},
     "lamb": {"optimizer": {"kind": "lamb"}},
+    "contrastive in mid-epoch": {
+        "workload": {"kind": "contrastive", "width": 8}, "budget": {"epochs": 3, "report_every_updates": 31},
+    },
     "a user's module, shuffled by the global generator": {"workload": CUSTOM, "batch_sizes": [8]},
     "the same in mid-epoch": {
         "workload": CUSTOM, "batch_sizes": [8], "budget": {"epochs": 3, "report_every_updates": 3},

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from study.analysis.curves import curves_of
+from study.analysis.simulate import Course, simulate
 from study.analysis.summary import summarize
 from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
-from study.pareto.policies import PROFILES, dear_cells
+from study.pareto.policies import PROFILES, SCOUTS, FrontierAsha, grades
 from study.plan.trials import Cell, make_plan
 from study.tuning.runner import resume_study, run_study
 from tests.conftest import FRONTIER, Run, make_config, run_for_real
@@ -24,16 +26,21 @@ def outcomes(run: Run) -> dict[Cell, list[str]]:
     return by_cell
 
 
+def first_costs(run: Run) -> dict[Cell, float]:
+    """Device-seconds of a whole trial of each cell by its scouts' first reports, on which its grade rests."""
+    specs = {spec.trial_id: spec for spec in run.plan.search}
+    costs: dict[Cell, dict[str, float]] = defaultdict(dict)
+    for row in run.of(ReportRow):
+        spec = specs.get(row.trial_id)
+        if spec is not None and len(costs[spec.cell]) < SCOUTS:
+            costs[spec.cell].setdefault(row.trial_id, row.device_seconds * spec.total_updates / row.updates)
+    return {cell: min(some.values()) for cell, some in costs.items()}
+
+
 def test_every_batch_size_keeps_as_many_as_its_bracket_says(frontier_run: Run) -> None:
-    # The first report of each cell's first trial decides how strict its bracket is.
-    cost: dict[Cell, float] = {}
-    for row in frontier_run.of(ReportRow):
-        spec = next((spec for spec in frontier_run.plan.search if spec.trial_id == row.trial_id), None)
-        if spec is not None:
-            cost.setdefault(spec.cell, row.device_seconds * spec.total_updates / row.updates)
-    dear = dear_cells({cell: 6 * seconds for cell, seconds in cost.items()})
+    grade = grades({cell: 6 * seconds for cell, seconds in first_costs(frontier_run).items()})
     for cell, ended in outcomes(frontier_run).items():
-        last_rung = PROFILES["balanced"][cell in dear].rungs(6, 2, [i / 9 for i in range(1, 10)])[-1]
+        last_rung = PROFILES["balanced"][grade[cell]].rungs(6, 2, [i / 9 for i in range(1, 10)])[-1]
         assert ended.count("completed") == last_rung.keep >= 2
         assert ended.count("completed") + ended.count("stopped") + ended.count("audited") == 6
 
@@ -58,11 +65,44 @@ def test_only_the_best_of_those_compared_go_on(frontier_run: Run) -> None:
         )
 
 
-def test_a_trial_that_paused_gave_the_curve_of_one_that_did_not(frontier_run: Run, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def grid_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The same study with nothing stopped."""
+    config = make_config(**FRONTIER | {"scheduler": {"kind": "grid"}})
+    return run_for_real(config, tmp_path_factory.mktemp("grid"))
+
+
+def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run: Run, grid_run: Run) -> None:
+    curves = curves_of(summarize(grid_run.rows, grid_run.plan))
+    cost = first_costs(frontier_run)
+    courses = {
+        curve.trial_id: Course(
+            curve.shares, curve.val_accuracy, [cost[curve.cell] * share for share in curve.shares], ranks=2
+        )
+        for curve in curves
+    }
+    policy = FrontierAsha(
+        {curve.trial_id: curve.cell for curve in curves},
+        {curve.cell: curve.shares for curve in curves},
+        PROFILES["balanced"], min_completions=2, synchronous=True,
+    )  # fmt: skip
+    simulated = defaultdict(list)
+    for step in simulate(policy, courses, slots=2).decisions:
+        simulated[step.kind].append(step.trial)
+    decided = defaultdict(list)
+    for row in frontier_run.of(DecisionRow):
+        decided[row.decision].append(row.trial_id)
+    ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow) if row.trial_id in courses}
+    stopped = {name for name, outcome in ends.items() if outcome == "stopped"} | set(decided["audit"])
+    assert set(simulated["drop"]) == stopped
+    assert set(simulated["complete"]) == ends.keys() - stopped
+    assert sorted(simulated["pause"]) == sorted(decided["pause"])
+
+
+def test_a_trial_that_paused_gave_the_curve_of_one_that_did_not(frontier_run: Run, grid_run: Run) -> None:
     paused = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "pause"}
     ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
-    grid = run_for_real(make_config(**FRONTIER | {"scheduler": {"kind": "grid"}}), tmp_path)
-    assert not any(row.decision == "pause" for row in grid.of(DecisionRow))
+    assert not any(row.decision == "pause" for row in grid_run.of(DecisionRow))
 
     def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
         found = defaultdict(list)
@@ -70,10 +110,10 @@ def test_a_trial_that_paused_gave_the_curve_of_one_that_did_not(frontier_run: Ru
             found[row.trial_id].append((row.updates, row.train_loss, row.val_loss))
         return found
 
-    halved, whole = curves(frontier_run), curves(grid)
+    halved, whole = curves(frontier_run), curves(grid_run)
     resumed = [name for name in paused if ends[name] == "completed"]
     assert len(resumed) >= 6
-    for name in halved.keys() & {spec.trial_id for spec in grid.plan.search}:
+    for name in halved.keys() & {spec.trial_id for spec in grid_run.plan.search}:
         assert halved[name] == whole[name][: len(halved[name])]
     assert all(len(halved[name]) == 9 for name in resumed)
 

@@ -148,24 +148,24 @@ def pause(spec: TrialSpec, updates: int) -> DecisionRow:
 
 
 def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
-    progress = Progress(halving)
     accuracies = {0.05: 0.2, 0.1: 0.9, 0.2: 0.5}
-    assignment = progress.hand_out(1000)
-    assert assignment is not None
-    spec = assignment.spec
-    an_epoch = spec.updates_per_epoch
-    assert assignment.pause_at == {
-        1 * an_epoch,
-        3 * an_epoch,
-        18 * an_epoch,
-    }  # two of three at 1/9, one at 2/3; strict: at 1/27 and 1/9
-    rows: list[AnyRow] = [attempt(spec), report(spec, accuracies[spec.base_lr], an_epoch), pause(spec, an_epoch)]
+    rows: list[AnyRow] = []
+    scouts = []
+    for _ in range(3):  # three trials tell what the cell costs
+        assignment = Progress(halving, rows).hand_out(1000)
+        assert assignment is not None
+        spec = assignment.spec
+        an_epoch = spec.updates_per_epoch
+        # Two of three at 1/9, one at 2/3; strict: at 1/27 and 1/9.
+        assert assignment.pause_at == {1 * an_epoch, 3 * an_epoch, 18 * an_epoch}
+        rows += [attempt(spec), report(spec, accuracies[spec.base_lr], an_epoch), pause(spec, an_epoch)]
+        scouts.append(spec.trial_id)
     progress = Progress(halving, rows)
-    assert progress.paused == {spec.trial_id}
+    assert progress.paused == set(scouts)
     again = progress.hand_out(1000)
     assert again is not None
-    # One cell alone is not dear, and the gentle bracket has no rung there: it goes on at once.
-    assert (again.spec.trial_id, again.from_updates) == (spec.trial_id, an_epoch)
+    # One cell alone is not dear, and the gentle bracket has no rung there: they go on at once.
+    assert (again.spec.trial_id, again.from_updates) == (scouts[0], an_epoch)
 
 
 def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
@@ -196,8 +196,8 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
 def test_an_audited_trial_trains_on_but_does_not_count_for_the_choice(halving: Plan) -> None:
     cell = halving.cells[0]
     low, middle, high = halving.search
-    audit = DecisionRow(**STAMP, trial_id=high.trial_id, attempt=1, updates=48, decision="audit")
-    rows = [*told(low, 0.9), *told(middle, 0.8), attempt(high), report(high, 0.3, 48), pause(high, 48), audit]
+    audit = DecisionRow(**STAMP, trial_id=high.trial_id, attempt=1, updates=144, decision="audit")  # at 1/9
+    rows = [*told(low, 0.9), *told(middle, 0.8), attempt(high), report(high, 0.3, 144), pause(high, 144), audit]
     progress = Progress(halving, rows)
     handed = run_dry(progress)
     assert [spec.phase for spec in handed] == ["confirm"] * halving.config.confirm.seeds + ["search"]

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.plan.batches import BatchPlan
-from study.plan.config import Digits, Teacher
+from study.plan.trials import Stage
+from study.plan.workload import Digits, Teacher
 from study.workloads.batching import EvalBatches, TrainBatches
 from study.workloads.data import Part, digits, teacher
 
@@ -37,6 +38,11 @@ def test_label_noise_is_the_share_asked_for() -> None:
     assert abs(differ - 0.27) < 4 * (0.27 * 0.73 / 20_000) ** 0.5
 
 
+def stages(batch: BatchPlan, samples: int, updates: int) -> tuple[Stage, ...]:
+    """One stage of so many updates."""
+    return (Stage(0, updates, batch, samples // batch.global_batch, 1.0),)
+
+
 def part(n: int) -> Part:
     return Part(torch.arange(n, dtype=torch.float32).unsqueeze(1), torch.arange(n))
 
@@ -55,8 +61,10 @@ def test_an_update_sees_the_same_samples_however_it_is_split(
 ) -> None:
     batch = world * accumulation * micro
     data = part(3 * batch + extra)
-    whole = list(TrainBatches(data, BatchPlan(batch, 1, batch, 1), 0, (1, 2), total))
-    ranks = [TrainBatches(data, BatchPlan(batch, world, micro, accumulation), r, (1, 2), total) for r in range(world)]
+    alone = stages(BatchPlan(batch, 1, batch, 1), len(data), total)
+    shared = stages(BatchPlan(batch, world, micro, accumulation), len(data), total)
+    whole = list(TrainBatches(data, alone, 0, (1, 2)))
+    ranks = [TrainBatches(data, shared, rank, (1, 2)) for rank in range(world)]
     split = [list(loader) for loader in ranks]
     assert len(whole) == total
     for update, (_, expected) in enumerate(whole):
@@ -70,15 +78,33 @@ def test_an_update_sees_the_same_samples_however_it_is_split(
         assert len(set(seen.tolist())) == len(seen)
     assert all(len(loader) == len(batches) for loader, batches in zip(ranks, split, strict=True))
     # What is left of a trial is what it would have seen.
-    left = list(TrainBatches(data, BatchPlan(batch, 1, batch, 1), 0, (1, 2), total, min(done, total)))
+    left = list(TrainBatches(data, alone, 0, (1, 2), min(done, total)))
     assert [y.tolist() for _, y in left] == [y.tolist() for _, y in whole[min(done, total) :]]
+
+
+def test_a_growing_batch_goes_through_whole_epochs() -> None:
+    data = part(32)
+    growing = (
+        Stage(0, 16, BatchPlan(4, 1, 4, 1), 8, 1.0),
+        Stage(16, 4, BatchPlan(8, 1, 8, 1), 4, 1.0),
+        Stage(20, 4, BatchPlan(16, 1, 16, 1), 2, 1.0),
+    )
+    batches = list(TrainBatches(data, growing, 0, (1, 2)))
+    assert [len(y) for _, y in batches] == [4] * 16 + [8] * 4 + [16] * 4
+    seen = torch.cat([y for _, y in batches]).tolist()
+    assert all(sorted(seen[i : i + 32]) == list(range(32)) for i in range(0, len(seen), 32))
+    assert len({tuple(seen[i : i + 32]) for i in range(0, len(seen), 32)}) == 5
+    for done in range(25):
+        left = list(TrainBatches(data, growing, 0, (1, 2), done))
+        assert [y.tolist() for _, y in left] == [y.tolist() for _, y in batches[done:]]
 
 
 def test_epochs_and_seeds_have_permutations_of_their_own() -> None:
     data = part(64)
 
     def order(seed: tuple[int, int], epoch: int) -> list[int]:
-        return TrainBatches(data, BatchPlan(64, 1, 64, 1), 0, seed, 9).indices(epoch).flatten().tolist()
+        plan = stages(BatchPlan(64, 1, 64, 1), 64, 9)
+        return TrainBatches(data, plan, 0, seed).indices(epoch, plan[0]).flatten().tolist()
 
     orders = [order((0, 0), 0), order((0, 0), 1), order((0, 1), 0), order((1, 0), 0)]
     assert len({tuple(o) for o in orders}) == 4

@@ -1,0 +1,118 @@
+"""Claims about cost: larger batches are cheaper to train with, and batches of requests are cheaper to answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from study.analysis.claims.compare import Question, answers, ask, cell_of, concluded, table, unproved
+from study.analysis.claims.measures import ACCURACY, DEVICE_S, GRADIENT_GB, SAMPLES_PER_S, UPDATES, Measure, probe
+from study.analysis.claims.records import ClaimVerdict, Details, Figure, Statement
+from study.analysis.claims.settings import Series, Setting, has_equal_epochs, series_of
+
+SATURATED = 0.9  # of the highest throughput
+LATENCY_LIMIT_MS = 10.0
+
+COST = Statement(
+    "cost",
+    "Larger batches cost less to train: less device time for the same epochs, in fewer updates that move less data",
+    "Goyal et al. 2017",
+    "1706.02677",
+    "several batch sizes with budget.epochs, alike in all else",
+)
+SERVING = Statement(
+    "serving",
+    "Batching requests cuts the cost of predictions",
+    "Crankshaw et al. 2017",
+    "1612.03079",
+    "probes.serving",
+)
+
+
+def cost(settings: Sequence[Setting]) -> ClaimVerdict:
+    """Device time of the smallest batch against the largest, over the same epochs."""
+    found = series_of(settings, has_equal_epochs)
+    if not found:
+        return unproved(COST)
+    series = found[0]
+    small, large = series[0], series[-1]
+    findings = answers(
+        (ask(f"{small.name} takes more device time than {large.name}", "greater", small, large, DEVICE_S),)
+    )
+    measures = (DEVICE_S, UPDATES, GRADIENT_GB, SAMPLES_PER_S, ACCURACY)
+    return concluded(COST, findings, table(series, measures, _saturation(series)))
+
+
+def _saturation(series: Series) -> str | None:
+    """Where more samples at once stop being faster, in words."""
+    paces = [(s, cell_of(known).mean) for s in series if (known := _throughputs(s))]
+    if not paces:
+        return None
+    most = max(pace for _, pace in paces if pace is not None)
+    first = next(s for s, pace in paces if pace is not None and pace >= SATURATED * most)
+    return f"{first.name} is the first within {100 * (1 - SATURATED):.0f}% of the highest throughput."
+
+
+def _throughputs(setting: Setting) -> list[float]:
+    return [value for trial in setting.trials if (value := SAMPLES_PER_S.value(trial)) is not None]
+
+
+def serving(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The largest batch of requests against single ones, on the same networks."""
+    measured = [setting for setting in settings if setting.config.probes.serving]
+    if not measured:
+        return unproved(SERVING)
+    # One network per seed: all batch sizes train the same, and their timings would not be independent.
+    network = max(measured, key=lambda setting: len(setting.trials))
+    sizes = _request_batches(network)
+    if len(sizes) < 2:
+        return replace(
+            unproved(SERVING), to_settle="confirm trials that complete: the serving curve comes at their end"
+        )
+    rates = [_rate(size) for size in sizes]
+    question = Question(
+        f"a prediction alone costs more than one in a batch of {sizes[-1]}",
+        "greater",
+        network.arm(rates[-1]),
+        replace(network.arm(rates[0]), rows=()),  # the same trials
+        rates[-1],
+    )
+    return concluded(SERVING, answers((question,)), _serving_table(network, sizes))
+
+
+def _request_batches(setting: Setting) -> list[int]:
+    names = {name for trial in setting.trials for point in trial.curve for name in point.probes}
+    found = [re.fullmatch(r"serving_(\d+)_predictions_per_s", name) for name in names]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _rate(size: int) -> Measure:
+    return probe(f"serving_{size}_predictions_per_s", "predictions a second", "1/s")
+
+
+def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
+    """Throughput, latency and device time by request batch, with the knee under the latency limit."""
+
+    def values(measure: Measure) -> list[float]:
+        return [value for trial in network.trials if (value := measure.value(trial)) is not None]
+
+    rates = [values(_rate(size)) for size in sizes]
+    p50, p99 = (
+        [values(probe(f"serving_{size}_{name}_ms", f"latency, {name}")) for size in sizes] for name in ("p50", "p99")
+    )
+    figures = (
+        Figure("predictions", "1/s", tuple(cell_of(each) for each in rates)),
+        Figure("latency, median", "ms", tuple(cell_of(each) for each in p50)),
+        Figure("latency, p99", "ms", tuple(cell_of(each) for each in p99)),
+        Figure("a million predictions", "device-s", tuple(cell_of([1e6 / rate for rate in each]) for each in rates)),
+    )
+    within = [
+        (cell_of(rate).mean or 0.0, size)
+        for rate, late, size in zip(rates, p99, sizes, strict=True)
+        if late and (cell_of(late).mean or math.inf) <= LATENCY_LIMIT_MS
+    ]
+    knee = f"{max(within)[1]} is the best request batch" if within else "No request batch is"
+    note = f"{knee} within {LATENCY_LIMIT_MS:g} ms at p99. Measured on the networks of {network.name}."
+    return Details(tuple(f"{size}" for size in sizes), figures, note)

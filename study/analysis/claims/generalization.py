@@ -1,0 +1,91 @@
+"""Claims about the generalization gap: larger batches find sharper minima, and training longer closes the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.analysis.claims.compare import answers, ask, concluded, table, unproved
+from study.analysis.claims.measures import ACCURACY, HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
+from study.analysis.claims.rates import MARGIN
+from study.analysis.claims.records import ClaimVerdict, Statement
+from study.analysis.claims.settings import Series, Setting, has_equal_epochs, has_one_rate, series_of
+from study.plan.config import StudyConfig
+
+GENERALIZATION_GAP = Statement(
+    "generalization_gap",
+    "At the same training loss, larger batches generalize worse and sit in sharper minima",
+    "Keskar et al. 2017",
+    "1609.04836",
+    "a small and a large batch with budget.target_train_loss and probes.sharpness",
+)
+TRAIN_LONGER = Statement(
+    "train_longer",
+    f"The gap of a large batch comes from too few updates: with those of the small one it is within {100 * MARGIN:g} "
+    "point or better",
+    "Hoffer et al. 2017",
+    "1705.08741",
+    "variants: a small and a large batch alike in all else at one rate, and the large one with budget.regime_batch "
+    "set to the small",
+)
+
+
+def generalization_gap(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The smallest batch against the largest, of seeds that came to the target training loss."""
+    found = series_of(settings, lambda c: c.budget.target_train_loss is not None and c.probes.sharpness)
+    if not found:
+        return unproved(GENERALIZATION_GAP)
+    target = found[0][0].config.budget.target_train_loss
+    assert target is not None
+    small, large = (_that_met(setting, target) for setting in (found[0][0], found[0][-1]))
+    findings = answers(
+        (
+            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY),
+            ask(f"{large.name} ends in a sharper minimum than {small.name}", "greater", large, small, SHARPNESS[0]),
+        )
+    )
+    measures = (ACCURACY, TRAIN_LOSS, *SHARPNESS, HESSIAN_TOP, updates_to(target))
+    missed = [f"{s.name}: {n}" for s in found[0] if (n := len(s.trials) - len(_that_met(s, target).trials))]
+    note = (
+        f"Seeds that never met the training loss of {target:g} are left out: {', '.join(missed)}." if missed else None
+    )
+    return concluded(GENERALIZATION_GAP, findings, table([_that_met(s, target) for s in found[0]], measures, note))
+
+
+def _that_met(setting: Setting, train_loss: float) -> Setting:
+    """With only the seeds that are at the training loss: the others are not at a minimum to be compared."""
+    return setting.keep(lambda trial: bool(trial.curve) and trial.curve[-1].train_loss <= train_loss)
+
+
+def train_longer(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The columns of the paper's table 1: small batch, large batch, and the large one with one remedy after another."""
+    for series in series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c)):
+        columns = _columns(series, settings)
+        if columns is not None:
+            return _remedied(columns)
+    return unproved(TRAIN_LONGER)
+
+
+def _columns(series: Series, settings: Sequence[Setting]) -> Series | None:
+    """Small, large, other remedies in the order of the study, and as many updates as the small; None without these."""
+    longer = [s for s in settings if _adapts(s.config, series[0].batch_size) and s.batch_size > series[0].batch_size]
+    for last in longer:
+        large = next((s for s in series if s.batch_size == last.batch_size), None)
+        if large is not None:
+            others = [s for s in settings if s.batch_size == last.batch_size and s not in (large, last)]
+            return series[0], large, *others, last
+    return None
+
+
+def _adapts(config: StudyConfig, small_batch: int) -> bool:
+    return config.budget.regime_batch == small_batch
+
+
+def _remedied(columns: Series) -> ClaimVerdict:
+    small, large, longer = columns[0], columns[1], columns[-1]
+    findings = answers(
+        (
+            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY, MARGIN),
+            ask(f"{longer.name} ends no less accurate than {small.name}", "no_less", longer, small, ACCURACY, MARGIN),
+        )
+    )
+    return concluded(TRAIN_LONGER, findings, table(columns, (ACCURACY, VAL_LOSS, UPDATES)))

@@ -1,0 +1,65 @@
+"""Claims about more of something: a batch that grows in training, and larger batches for contrastive learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.analysis.claims.compare import answers, ask, concluded, table, unproved
+from study.analysis.claims.measures import ACCURACY, DEVICE_S, SAMPLES, UPDATES, VAL_LOSS
+from study.analysis.claims.rates import MARGIN
+from study.analysis.claims.records import ClaimVerdict, Statement
+from study.analysis.claims.settings import Setting, is_contrastive, likeness, series_of
+
+GROW_BATCH = Statement(
+    "grow_batch",
+    f"Growing the batch replaces decaying the rate: within {100 * MARGIN:g} point of accuracy after fewer updates",
+    "Smith et al. 2018",
+    "1711.00489",
+    "variants with growth at the same milestones: one whose largest_batch is the first (it decays the rate), one or "
+    "more that grow",
+)
+CONTRASTIVE = Statement(
+    "contrastive",
+    "Contrastive learning gains from larger batches and from more epochs",
+    "Chen et al. 2020",
+    "2002.05709",
+    "workload.kind contrastive, several batch sizes, and variants that differ in budget.epochs",
+)
+
+
+def grow_batch(settings: Sequence[Setting]) -> ClaimVerdict:
+    """Each variant that grows its batch against the one that decays the rate instead, for as many epochs."""
+    staged = [setting for setting in settings if setting.config.growth is not None]
+    decays = next((setting for setting in staged if not _grows(setting)), None)
+    grown = [s for s in staged if _grows(s) and decays and s.config.budget.epochs == decays.config.budget.epochs]
+    if decays is None or not grown:
+        return unproved(GROW_BATCH)
+    findings = answers(
+        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, ACCURACY, MARGIN) for s in grown]
+    )
+    return concluded(GROW_BATCH, findings, table((decays, *grown), (ACCURACY, VAL_LOSS, UPDATES, SAMPLES, DEVICE_S)))
+
+
+def _grows(setting: Setting) -> bool:
+    growth = setting.config.growth
+    return growth is not None and setting.batch_size * growth.factor <= growth.largest_batch
+
+
+def contrastive(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The largest batch against the smallest at the fewest epochs, where the batch matters most; and more epochs."""
+    found = series_of(settings, lambda c: is_contrastive(c) and c.budget.epochs is not None)
+    for series in found:
+        alike = [s for s in found if likeness(s[0].config, True) == likeness(series[0].config, True)]
+        by_epochs = sorted(alike, key=lambda s: s[0].config.budget.epochs or 0)
+        short, long = by_epochs[0], by_epochs[-1]
+        if short is not long and short[0].batch_size == long[0].batch_size:
+            small, large, longer = short[0], short[-1], long[0]
+            findings = answers(
+                (
+                    ask(f"{large.name} ends more accurate than {small.name}", "greater", large, small, ACCURACY),
+                    ask(f"{longer.name} ends more accurate than {small.name}", "greater", longer, small, ACCURACY),
+                )
+            )
+            shown = [setting for each in by_epochs for setting in each]
+            return concluded(CONTRASTIVE, findings, table(shown, (ACCURACY, UPDATES, DEVICE_S)))
+    return unproved(CONTRASTIVE)

@@ -1,0 +1,92 @@
+"""What is read off a trial to compare settings by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from study.analysis.crossing import first_meeting
+from study.analysis.records import TrialRecord
+
+BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a trial. Costs and curvatures spread by factors, so they are compared in the logarithm."""
+
+    name: str
+    unit: str
+    read: Callable[[TrialRecord], float | None]
+    effect_unit: str = "times"
+    scale: float = 1.0  # shown values are this many recorded ones
+    ratio: bool = True  # compared in the logarithm: a difference is a factor
+
+    def value(self, trial: TrialRecord) -> float | None:
+        """The figure in recorded units; None where it is not known, or is no number to compare."""
+        value = self.read(trial)
+        if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
+            return None
+        return value
+
+    def compared(self, value: float) -> float:
+        """The number that tests are made on."""
+        return math.log(value) if self.ratio else value
+
+    def effect(self, difference: float) -> float:
+        """A difference of two such numbers, in `effect_unit`."""
+        if not self.ratio:
+            return self.scale * difference
+        return math.exp(difference) if difference < 700 else math.inf
+
+
+def probe(name: str, label: str, unit: str = "") -> Measure:
+    """A probe's figure at the last report that has it."""
+    return Measure(label, unit, lambda trial: last_probe(trial, name))
+
+
+def last_probe(trial: TrialRecord, name: str) -> float | None:
+    """The figure at the last report that has it."""
+    return next((point.probes[name] for point in reversed(trial.curve) if name in point.probes), None)
+
+
+def updates_to(train_loss: float) -> Measure:
+    """Updates until a training loss was first met; None for a trial that never met it."""
+
+    def read(trial: TrialRecord) -> float | None:
+        met = first_meeting(trial.curve, "train_loss", train_loss)
+        return met.updates if met is not None and met.reached else None
+
+    return Measure("updates to the train loss", "", read)
+
+
+def _gradient_gb(trial: TrialRecord) -> float | None:
+    """Sent by each rank in a ring all-reduce: 2 (W - 1)/W of the gradient at every update."""
+    parameters = last_probe(trial, "parameters")
+    if parameters is None:
+        return None
+    share = 2 * (trial.world_size - 1) / trial.world_size
+    return share * parameters * BYTES_PER_GRADIENT * trial.curve[-1].updates / 1e9
+
+
+ACCURACY = Measure("validation accuracy", "%", lambda trial: trial.final_val_accuracy, "points", 100.0, False)
+VAL_LOSS = Measure(
+    "validation loss", "", lambda trial: trial.curve[-1].val_loss if trial.curve else None, "nats", 1.0, False
+)
+TRAIN_LOSS = Measure(
+    "training loss", "", lambda trial: trial.curve[-1].train_loss if trial.curve else None, "nats", 1.0, False
+)
+UPDATES = Measure("updates", "", lambda trial: trial.curve[-1].updates if trial.curve else None)
+SAMPLES = Measure("samples", "", lambda trial: trial.curve[-1].samples if trial.curve else None)
+DEVICE_S = Measure(
+    "training and validation", "device-s", lambda trial: trial.curve[-1].device_seconds if trial.curve else None
+)
+SAMPLES_PER_S = Measure("throughput", "samples/s", lambda trial: trial.samples_per_s)
+GRADIENT_GB = Measure("gradients sent by a rank", "GB", _gradient_gb)
+SHARPNESS = tuple(
+    probe(f"sharpness_{space}_{eps}", f"sharpness, {words}, eps {eps}")
+    for space, words in (("full", "full space"), ("subspace", "random subspace"))
+    for eps in ("1e-3", "5e-4")
+)
+HESSIAN_TOP = probe("hessian_top", "largest Hessian eigenvalue")

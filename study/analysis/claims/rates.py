@@ -1,0 +1,68 @@
+"""Claims about batch size and learning rate: larger batches are worse at one rate, and as good at their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.analysis.claims.compare import all_of, answers, any_of, ask, concluded, table, unproved
+from study.analysis.claims.measures import ACCURACY, TRAIN_LOSS, UPDATES, VAL_LOSS
+from study.analysis.claims.records import ClaimVerdict, Statement
+from study.analysis.claims.settings import Setting, has_equal_epochs, has_one_rate, is_contrastive, series_of
+
+MARGIN = 0.01  # one point of accuracy: closer counts as the same
+
+FIXED_LR = Statement(
+    "fixed_lr",
+    "With the batch size the sole variable, larger batches reach a worse loss and accuracy",
+    "Masters and Luschi 2018",
+    "1804.07612",
+    "one rate for several batch sizes: search.lr with one value, lr_rule none, budget.epochs",
+)
+SCALED_LR = Statement(
+    "scaled_lr",
+    f"With the rate adjusted to the batch, small and large batches end within {100 * MARGIN:g} point of accuracy",
+    "Goyal et al. 2017; Shallue et al. 2019",
+    "1706.02677, 1811.03600",
+    "several batch sizes with search.lr_rule linear or sqrt, or with several rates in search.lr; budget.epochs",
+)
+
+
+def fixed_lr(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The smallest batch against the largest, at one rate for the same epochs."""
+    found = series_of(settings, lambda c: has_one_rate(c) and has_equal_epochs(c) and not is_contrastive(c))
+    if not found:
+        return unproved(FIXED_LR)
+    small, large = found[0][0], found[0][-1]
+    findings = answers(
+        (
+            ask(
+                f"{large.name} ends with a higher validation loss than {small.name}", "greater", large, small, VAL_LOSS
+            ),
+            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY),
+        )
+    )
+    return concluded(FIXED_LR, findings, table(found[0], (ACCURACY, VAL_LOSS, TRAIN_LOSS, UPDATES)))
+
+
+def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
+    """The smallest batch against the largest under each way to adjust the rate; and without, where that was run.
+
+    It takes one way that works, and, where the rate was held too, a gap that there was to close.
+    """
+    adjusted = series_of(settings, lambda c: has_equal_epochs(c) and not has_one_rate(c))
+    if not adjusted:
+        return unproved(SCALED_LR)
+    held = series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c))[:1]
+    gap = [
+        ask(f"{s[0].name} ends more accurate than {s[-1].name}", "greater", s[0], s[-1], ACCURACY, MARGIN) for s in held
+    ]
+    near = [
+        ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], ACCURACY, MARGIN) for s in adjusted
+    ]
+    shown = [setting for series in (*held, *adjusted) for setting in (series[0], series[-1])]
+    return concluded(
+        SCALED_LR,
+        answers(gap + near),
+        table(shown, (ACCURACY, VAL_LOSS)),
+        lambda found: all_of((*(verdicts := list(found))[: len(gap)], any_of(verdicts[len(gap) :]))),
+    )

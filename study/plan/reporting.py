@@ -1,0 +1,64 @@
+"""The parts of a study file that say what devices cost and how the result is shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from study.plan.section import Fraction, Section
+
+Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
+Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
+Cost = Annotated[
+    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+Purchase = Literal["on_demand", "spot", "reserved"]
+
+
+class Price(Section):
+    """What a leased device costs: the figure itself, or what to look up in a price list."""
+
+    usd_per_device_hour: float | None = Field(
+        None, ge=0, description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown"
+    )
+    source: str | None = Field(None, description="where the price is from, and its date")
+    gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")
+    purchase: Purchase = Field("on_demand", description="how it is rented: on_demand, spot or reserved")
+    provider: str | None = Field(None, description="whose price, where several ask for the GPU")
+    file: str | None = Field(None, description="a price list of your own that wins, beside the study file")
+
+    @model_validator(mode="after")
+    def _named(self) -> Price:
+        if self.gpu_type is None and (self.provider or self.file):
+            raise ValueError("provider and file go with gpu_type, which says what to look up")
+        return self
+
+
+class Report(Section):
+    """How the result is shown."""
+
+    cost: Cost = Field(
+        "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
+    )
+    cost_tolerance: Fraction = Field(
+        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
+    )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
+    )
+    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
+
+    @model_validator(mode="after")
+    def _different(self) -> Report:
+        if len(set(self.costs)) < 2:
+            raise ValueError("cost lists the same cost twice")
+        return self
+
+    @property
+    def costs(self) -> tuple[Metric, Metric | None]:
+        """The frontier's cost axis, and the second one if there is one."""
+        if isinstance(self.cost, str):
+            return self.cost, None
+        return self.cost[0], self.cost[1] if len(self.cost) > 1 else None

@@ -1,0 +1,186 @@
+"""One call of Lightning's `fit`, report by report."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from study.plan.config import StudyConfig
+from study.plan.trials import TrialSpec
+from study.training.handover import HandOver
+from study.training.jobs import Job, Measured
+from study.training.lean import NoProfiler, no_sigterm_broadcast
+from study.training.optimizers import lightning_optimizers
+from study.training.place import Place
+from study.training.probes.trial import TrialProbes
+from study.training.report import Report
+from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.strategies import strategy
+
+
+class TrialFit(pl.Callback):
+    """One call of Lightning's `fit`, which hands over a Report at every validation."""
+
+    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, job: Job, resumed: Resumed | None) -> None:
+        self.place, self.config, self.spec, self.job = place, config, spec, job
+        self.resumed = resumed
+        # Reports handed over, in attempts before this one too.
+        self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
+        self.train_s = self.validate_s = self.probe_s = 0.0
+        self.probes = TrialProbes(config.probes, place, spec, job)
+
+    def run(self, hand_over: HandOver[Report | None]) -> None:
+        """Fit, in the thread of `hand_over`."""
+        self.hand_over = hand_over
+        spec, module = self.spec, self.job.module
+        module.configure_optimizers = lambda: lightning_optimizers(  # type: ignore[method-assign]
+            self.config.optimizer, self.config.schedule, module.parameters(), spec
+        )
+        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.trainer = trainer = pl.Trainer(
+            plugins=[self.checkpoints],
+            accelerator=self.place.device,
+            devices=self.place.local_world_size,
+            num_nodes=self.place.world_size // self.place.local_world_size,
+            strategy=strategy(self.place, self.job),
+            profiler=NoProfiler(),
+            precision=self.config.hardware.precision,
+            max_epochs=-1,
+            max_steps=spec.total_updates,
+            accumulate_grad_batches=spec.batch.accumulation,
+            check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
+            val_check_interval=self._batches_at(self.reported),
+            num_sanity_val_steps=0,
+            callbacks=[self],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **self.job.trainer_arguments(),
+        )
+        no_sigterm_broadcast(trainer)
+        trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+
+    def snapshot(self) -> State:
+        """What this rank adds to a snapshot. Every rank must call it, at the same report."""
+        self.trainer.save_checkpoint("at hand")
+        return {
+            "updates": self.spec.report_at[self.reported - 1],
+            "worked_s": self._worked_s(),
+            "checkpoint": self.checkpoints.checkpoint,  # None but on rank 0
+            "rank": {
+                "generators": generators(),
+                "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
+                "data": self.job.data_state(),
+            },
+        }
+
+    def _batches_at(self, report: int) -> int:
+        return self.spec.report_at[report] * self.spec.batch.accumulation
+
+    def _worked_s(self) -> float:
+        """Seconds of training and validation, of attempts that this one goes on from too."""
+        return self.train_s + self.validate_s + (self.resumed.worked_s if self.resumed else 0.0)
+
+    def _now(self) -> float:
+        """The clock, once the device has done all it was given."""
+        if self.place.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # Lightning's hooks, in the order in which they come.
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What differs between ranks is no part of Lightning's checkpoint."""
+        if self.resumed is not None:
+            set_generators(self.resumed.rank["generators"])
+            buffers = dict(pl_module.named_buffers())
+            for name, value in self.resumed.rank["buffers"].items():
+                buffers[name].copy_(value)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ready: wait for the first `advance`."""
+        if not self.hand_over.give(None):
+            trainer.should_stop = True
+        self.mark = self._now()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the data."""
+        self.job.start_epoch(trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell the job."""
+        self.job.trained_on(outputs)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The interval's training ends here."""
+        before = self.train_s
+        self._lap("train_s")
+        self.interval_s = self.train_s - before
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report, wait, and go on or stop."""
+        report = self._report(trainer)
+        self.reported += 1
+        if self.hand_over.give(report) and not report.final:
+            trainer.val_check_batch = self._batches_at(self.reported)
+        else:
+            trainer.should_stop = True
+        self.mark = self._now()
+
+    def _report(self, trainer: pl.Trainer) -> Report:
+        spec = self.spec
+        updates = spec.report_at[self.reported]
+        previous = spec.report_at[self.reported - 1] if self.reported else 0
+        samples = spec.samples_at(updates)
+        measured = self.job.measured(trainer)
+        self._lap("validate_s")
+        final = self._is_final(updates, measured)
+        test_accuracy = self.job.test_accuracy() if final and spec.phase == "confirm" else None
+        self._lap("validate_s")
+        probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+        self._lap("probe_s")
+        return Report(
+            updates=updates,
+            samples=samples,
+            epochs=spec.epochs_at(updates),
+            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            train_loss=measured.train_loss,
+            train_accuracy=measured.train_accuracy,
+            val_loss=measured.val_loss,
+            val_accuracy=measured.val_accuracy,
+            test_accuracy=test_accuracy,
+            samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
+            phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
+            final=final,
+            probes=probes,
+        )
+
+    def _lap(self, phase: str) -> None:
+        """Book the time since the last mark."""
+        now = self._now()
+        setattr(self, phase, getattr(self, phase) + now - self.mark)
+        self.mark = now
+
+    def _is_final(self, updates: int, measured: Measured) -> bool:
+        """Whether this is the trial's last report; the same on every rank."""
+        budget = self.config.budget
+        if updates == self.spec.total_updates:
+            return True
+        if budget.target_val_accuracy is not None and measured.val_accuracy >= budget.target_val_accuracy:
+            return True
+        if budget.target_train_loss is not None and measured.train_loss <= budget.target_train_loss:
+            return True
+        if budget.device_seconds is None:
+            return False
+        used_up = torch.tensor(self.place.world_size * self._worked_s() >= budget.device_seconds)
+        if dist.is_initialized():  # by the clock of rank 0
+            used_up = used_up.to(self.place.torch_device)
+            dist.broadcast(used_up, src=0)
+        return bool(used_up)

@@ -1,0 +1,26 @@
+"""Which rank sits where, and which GPUs it sees."""
+
+from study.tuning.actor import Seat, _places
+
+
+def test_ranks_of_a_node_see_the_same_gpus_and_take_theirs_by_local_rank() -> None:
+    seats = [
+        Seat("a", "10.0.0.1", ("3",)),
+        Seat("b", "10.0.0.2", ("0",)),
+        Seat("a", "10.0.0.1", ("1",)),
+        Seat("b", "10.0.0.2", ("2",)),
+    ]
+    places, visible = _places(seats, "cuda")
+    assert [(place.rank, place.node_rank, place.local_rank) for place in places] == [
+        (0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1),
+    ]  # fmt: skip
+    assert visible == [("3", "1"), ("0", "2"), ("3", "1"), ("0", "2")]
+    # Every rank's own device, by what Ray gave it, is the one at its local rank in the list that it sees.
+    assert [seen[place.local_rank] for place, seen in zip(places, visible, strict=True)] == ["3", "0", "1", "2"]
+    assert {place.local_world_size for place in places} == {2}
+
+
+def test_ranks_on_cpus_see_no_gpu() -> None:
+    places, visible = _places([Seat("a", "10.0.0.1", ())] * 2, "cpu")
+    assert visible == [(), ()]
+    assert [place.local_rank for place in places] == [0, 1]
