@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 import plotly.graph_objects as go
 
 from study.analysis.critical import StepsToTarget
 from study.analysis.records import Summary
-from study.analysis.stepmodel import StepModel
+from study.analysis.stepmodel import StepModel, StepTime
 from study.report.style import BLUE, GREEN, GREY, SERIES, VERMILION, log_axis, styled
 from study.report.words import number, ranks
 
@@ -79,7 +81,7 @@ def _draw_place(figure: go.Figure, batch: float, name: str, colour: str) -> None
 
 
 def model_figure(summary: Summary) -> go.Figure | None:
-    """Samples a second against samples a rank: measured runs, the fitted step time, and dotted what it extrapolates.
+    """Samples a second against samples a rank: medians of runs, the fitted step time, and dotted what it extrapolates.
 
     Curves are for one forward pass a step: the world sizes that were run, half as few and twice as many.
     """
@@ -87,15 +89,15 @@ def model_figure(summary: Summary) -> go.Figure | None:
     if model is None:
         return None
     figure = styled("Throughput: measured, fitted, extrapolated")
-    run = [step for step in summary.step_times if step.accumulation == 1]
+    measured = _medians(summary.step_times)
     least, most = model.micro_batches
     sizes = sorted({*model.world_sizes, max(1, model.world_sizes[0] // 2), 2 * model.world_sizes[-1]})
     for i, world_size in enumerate(sizes):
         colour, symbol = SERIES[i % len(SERIES)]
-        mine = [step for step in run if step.world_size == world_size]
+        mine = {micro: step_s for (size, micro), step_s in measured.items() if size == world_size}
         figure.add_scatter(
-            x=[step.micro_batch for step in mine],
-            y=[step.world_size * step.micro_batch / step.step_s for step in mine],
+            x=list(mine),
+            y=[world_size * micro / step_s for micro, step_s in mine.items()],
             mode="markers",
             marker={"symbol": symbol, "size": 7, "color": colour},
             name=f"{ranks(world_size)}, measured",
@@ -107,6 +109,15 @@ def model_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(title_text="samples a rank in one step", **log_axis([max(1, least // 2), 2 * most]))
     figure.update_yaxes(title_text="samples/s, all ranks together", type="log", dtick=1)
     return figure
+
+
+def _medians(steps: Sequence[StepTime]) -> dict[tuple[int, int], float]:
+    """Seconds of a step without accumulation, by world size and micro batch."""
+    runs: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for step in steps:
+        if step.accumulation == 1:
+            runs[step.world_size, step.micro_batch].append(step.step_s)
+    return {shape: median(runs[shape]) for shape in sorted(runs)}
 
 
 def _draw_model(

@@ -27,5 +27,6 @@ def model_sentence(model: StepModel) -> str:
     sizes = ", ".join(map(str, model.world_sizes))
     return (
         f"Fitted on {sizes} rank{'' if sizes == '1' else 's'} with {low} to {high} samples each; a run is typically "
-        f"{percent(model.typical_error, 0)} off the fit. Dotted lines are extrapolated: nothing was run there."
+        f"{percent(model.typical_error, 0)} off the fit. Marks are medians. Dotted lines are extrapolated: nothing was "
+        "run there."
     )

@@ -15,7 +15,7 @@ from study.report.frontier import frontier_figure
 from study.report.html import Section, rendered, section
 from study.report.lawtext import critical_sentences, model_sentence
 from study.report.recommendation import recommendation_lines
-from study.report.searching import MOST_CURVES
+from study.report.searching import MOST_CURVES, MOST_RATES
 from study.report.tables import config_yaml, points_table, provenance, spend_table
 from study.report.verdict import stopping_sentences, verdict
 from study.report.words import AXIS_NAMES
@@ -29,6 +29,17 @@ _HEADINGS = {
     "stopping": "What early stopping cut",
     "critical": "Noise scale and critical batch size",
     "model": "Throughput on other numbers of ranks",
+}
+
+_CAPTIONS = {
+    "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
+    "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials "
+    "that were stopped or failed, at their last validation.",
+    "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
+    "batches": "Means of the confirm seeds. Samples a second are of training only, without validation and waiting.",
+    "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
+    "further. The colours tell the better half apart; the darkest stands for the median and all below.",
+    "curves": "Validation accuracy after each report; confirm trials strong, search trials faint.",
 }
 
 
@@ -83,29 +94,17 @@ def _sections(summary: Summary) -> dict[str, Section]:
 
 
 def _caption(name: str, summary: Summary) -> str:
-    if name == "curves":
-        return f"Validation accuracy after each report; confirm trials strong, search trials faint.{_thinned(summary)}"
     if name == "stopping":
         return " ".join(stopping_sentences(summary))
     if name == "model" and summary.throughput_model is not None:
         return model_sentence(summary.throughput_model)
-    return {
-        "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
-        "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: "
-        "trials that were stopped or failed, at their last validation.",
-        "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
-        "batches": "Means of the confirm seeds. Samples a second are of training only: validation and waiting are not "
-        "in it.",
-        "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have "
-        "gone further. The colours tell the better half apart; the darkest stands for the median and all below.",
-    }.get(name, "")
+    searched = sum(trial.phase == "search" and trial.outcome is not None for trial in summary.trials)
+    thinned = {
+        "curves": _thinned(sum(bool(trial.curve) for trial in summary.trials), MOST_CURVES, "from best to worst"),
+        "rates": _thinned(searched, MOST_RATES, "over their learning rates"),
+    }
+    return _CAPTIONS.get(name, "") + thinned.get(name, "")
 
 
-def _thinned(summary: Summary) -> str:
-    curves = sum(bool(trial.curve) for trial in summary.trials)
-    if curves <= MOST_CURVES:
-        return ""
-    return (
-        f" Of {curves:,} trials about {MOST_CURVES} are drawn, evenly between the best and the worst of each batch "
-        "size and phase."
-    )
+def _thinned(trials: int, most: int, how: str) -> str:
+    return f" Of {trials:,} trials about {most:,} are drawn, evenly {how}." if trials > most else ""

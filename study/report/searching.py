@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -26,6 +26,7 @@ from study.report.style import (
 from study.report.words import number, percent, ranks
 
 MOST_CURVES = 120  # learning curves that are drawn, of however many
+MOST_RATES = 1500  # search trials that are drawn
 _MOST_REPORTS = 60  # of a curve
 _EDGE = 3  # pixels, of hollow marks
 
@@ -33,12 +34,13 @@ _EDGE = 3  # pixels, of hollow marks
 def rates_figure(summary: Summary) -> go.Figure | None:
     """Validation accuracy of search trials where they ended, by batch size and learning rate.
 
-    Hollow where the trial was stopped, diverged or failed: it may have gone further. A panel for each world size.
+    Hollow where the trial was stopped, diverged or failed: it might have gone further. A panel for each world size. Of
+    more than MOST_RATES trials, those drawn lie evenly over the rates of each batch size.
     """
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
         return None
-    panels = _by(trials, "world_size")
+    panels = _by(thinned(trials, MOST_RATES, lambda trial: trial.lr), "world_size")
     batches, rates = sorted({t.batch_size for t in trials}), sorted({t.lr for t in trials})
     figure = styled("Search: which learning rate", height=60 + 380 * len(panels), panels=len(panels))
     for row, ((world_size,), members) in enumerate(sorted(panels.items()), start=1):
@@ -86,7 +88,7 @@ def curves_figure(summary: Summary) -> go.Figure | None:
     figure = styled("Learning curves")
     colours = batch_colours(trial.batch_size for trial in trials)
     dashes = world_dashes(trial.world_size for trial in trials)
-    for trial in sorted(thinned(trials), key=lambda trial: trial.phase == "confirm"):
+    for trial in sorted(thinned(trials, MOST_CURVES, _last), key=lambda trial: trial.phase == "confirm"):
         confirm = trial.phase == "confirm"
         colour = colours[trial.batch_size]
         reports = evenly(trial.curve, _MOST_REPORTS)
@@ -108,14 +110,17 @@ def curves_figure(summary: Summary) -> go.Figure | None:
     return figure
 
 
-def thinned(trials: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
-    """At most MOST_CURVES of the trials with a curve, an equal number of each batch size, world size and phase."""
-    if len(trials) <= MOST_CURVES:
+def thinned(trials: Sequence[TrialRecord], most: int, rank: Callable[[TrialRecord], float]) -> Sequence[TrialRecord]:
+    """About `most` of the trials, as many of each batch size, world size and phase, evenly over their ranks."""
+    if len(trials) <= most:
         return trials
     groups = _by(trials, "world_size", "batch_size", "phase").values()
-    share = max(2, MOST_CURVES // len(groups))
-    ranked = (sorted(group, key=lambda trial: trial.curve[-1].val_accuracy) for group in groups)
-    return [trial for group in ranked for trial in evenly(group, share)]
+    share = max(2, most // len(groups))
+    return [trial for group in groups for trial in evenly(sorted(group, key=rank), share)]
+
+
+def _last(trial: TrialRecord) -> float:
+    return trial.curve[-1].val_accuracy
 
 
 def stopping_figure(summary: Summary) -> go.Figure | None:
