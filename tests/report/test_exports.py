@@ -43,6 +43,7 @@ POINT_KEYS = {
     "on_frontier",
 }
 SUMMARY_KEYS = {
+    "claims",
     "critical",
     "critical_batch",
     "critical_missing",
