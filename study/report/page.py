@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
-from study.analysis.claims.records import ClaimVerdict
 from study.analysis.recommend import Limits
 from study.analysis.records import Summary
-from study.report.claimtext import claim_lines, findings_table
+from study.report.claims import claim_lines, details_table
 from study.report.figures import FIGURES
 from study.report.frontier import frontier_figure
 from study.report.html import Section, rendered, section
 from study.report.lawtext import critical_sentences, model_sentence
 from study.report.recommendation import recommendation_lines
-from study.report.searching import MOST_CURVES
+from study.report.searching import MOST_CURVES, MOST_RATES
 from study.report.tables import config_yaml, points_table, provenance, spend_table
 from study.report.verdict import stopping_sentences, verdict
 from study.report.words import AXIS_NAMES
@@ -31,17 +28,28 @@ _HEADINGS = {
     "model": "Throughput on other numbers of ranks",
 }
 
+_CAPTIONS = {
+    "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
+    "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials "
+    "that were stopped or failed, at their last validation.",
+    "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
+    "batches": "Means of the confirm seeds. Samples a second are of training only, without validation and waiting.",
+    "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
+    "further. The colours tell the better half apart; the darkest stands for the median and all below.",
+    "curves": "Validation accuracy after each report; confirm trials strong, search trials faint.",
+}
 
-def render_page(summary: Summary, claims: Sequence[ClaimVerdict] = ()) -> str:
+
+def render_page(summary: Summary) -> str:
     """The report as one self-contained HTML document."""
-    return rendered("page.html.j2", **_parts(summary, claims))
+    return rendered("page.html.j2", **_parts(summary))
 
 
 def render_body(summary: Summary | None) -> str:
     """What stands in the document's main part; None while nothing has begun."""
     if summary is None:
         return rendered("waiting.html.j2")
-    return rendered("body.html.j2", **_parts(summary, ()))
+    return rendered("body.html.j2", **_parts(summary))
 
 
 def render_live(name: str, body: str) -> str:
@@ -49,7 +57,7 @@ def render_live(name: str, body: str) -> str:
     return rendered("live.html.j2", name=name, body=Markup(body), live=True)
 
 
-def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object]:
+def _parts(summary: Summary) -> dict[str, object]:
     first, *others = verdict(summary)
     found = summary.recommendation
     return {
@@ -62,7 +70,12 @@ def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object
         "spend": spend_table(summary),
         "sections": _sections(summary),
         "critical": critical_sentences(summary),
-        "claims": [(claim, claim_lines(claim), findings_table(claim)) for claim in claims],
+        "claims": [
+            (claim, claim_lines(claim), details_table(claim.details) if claim.details else None)
+            for claim in summary.claims
+            if claim.findings
+        ],
+        "unproved": [claim.claim for claim in summary.claims if not claim.findings],
         "provenance": provenance(summary),
         "config": config_yaml(summary),
     }
@@ -83,29 +96,17 @@ def _sections(summary: Summary) -> dict[str, Section]:
 
 
 def _caption(name: str, summary: Summary) -> str:
-    if name == "curves":
-        return f"Validation accuracy after each report; confirm trials strong, search trials faint.{_thinned(summary)}"
     if name == "stopping":
         return " ".join(stopping_sentences(summary))
     if name == "model" and summary.throughput_model is not None:
         return model_sentence(summary.throughput_model)
-    return {
-        "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
-        "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: "
-        "trials that were stopped or failed, at their last validation.",
-        "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
-        "batches": "Means of the confirm seeds. Samples a second are of training only: validation and waiting are not "
-        "in it.",
-        "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have "
-        "gone further. The colours tell the better half apart; the darkest stands for the median and all below.",
-    }.get(name, "")
+    searched = sum(trial.phase == "search" and trial.outcome is not None for trial in summary.trials)
+    thinned = {
+        "curves": _thinned(sum(bool(trial.curve) for trial in summary.trials), MOST_CURVES, "from best to worst"),
+        "rates": _thinned(searched, MOST_RATES, "over their learning rates"),
+    }
+    return _CAPTIONS.get(name, "") + thinned.get(name, "")
 
 
-def _thinned(summary: Summary) -> str:
-    curves = sum(bool(trial.curve) for trial in summary.trials)
-    if curves <= MOST_CURVES:
-        return ""
-    return (
-        f" Of {curves:,} trials about {MOST_CURVES} are drawn, evenly between the best and the worst of each batch "
-        "size and phase."
-    )
+def _thinned(trials: int, most: int, how: str) -> str:
+    return f" Of {trials:,} trials about {most:,} are drawn, evenly {how}." if trials > most else ""

@@ -13,6 +13,13 @@ from study.plan.errors import PlanError
 from study.report.figures import FIGURES
 
 _WIDTH_PX = 1000
+_ON_PAPER = {
+    "paper_bgcolor": "white",
+    "plot_bgcolor": "white",
+    "font": {"color": "#333333"},
+    "margin": {"l": 24, "r": 24, "t": 90, "b": 24},
+    "title": {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18}},  # above the legend
+}
 _SCALE = 2  # pixels of the file for each of the figure's; lines and letters stay sharp in print
 
 
@@ -25,7 +32,7 @@ def pictures(summary: Summary, kind: str) -> dict[str, bytes]:
     if not figures:
         return {}
     for figure in figures.values():
-        figure.update_layout(paper_bgcolor="white", plot_bgcolor="white", margin={"l": 24, "r": 24, "b": 24})
+        figure.update_layout(_ON_PAPER)
     with TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in figures]
         heights = [figure.layout.height for figure in figures.values()]

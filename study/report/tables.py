@@ -33,7 +33,9 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         both.sort(key=lambda pair: pair[1].cost)
     searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
     costs = column(front.cost * unit.scale for _, front in both)
+    variants = any(point.variant for point in summary.points)
     heads = (
+        *(("variant",) if variants else ()),
         "batch",
         "ranks",
         "micro × accum.",  # noqa: RUF001
@@ -50,6 +52,7 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
     )
     rows = tuple(
         (
+            *((point.variant,) if variants else ()),
             f"{point.batch_size:,}",
             str(point.world_size),
             f"{point.micro_batch} × {point.accumulation}",  # noqa: RUF001

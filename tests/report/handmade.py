@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.records import Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.records import COST_AXES, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.uncertainty import Frontier, FrontPoint
 from study.ledger.rows import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
 
@@ -98,12 +99,39 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
     return TrialRecord(**(values | changes))
 
 
+def front(points: Sequence[Point], axis: str) -> Frontier:
+    """The frontier of the points' means over a cost axis, as sure of it as three seeds are."""
+    places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
+    found = [
+        FrontPoint(
+            label=p.label,
+            n_seeds=p.n_seeds,
+            cost=cost,
+            cost_ci=None if p.cost_ci is None else (0.9 * cost, 1.1 * cost),
+            quality=p.val_accuracy,
+            quality_ci=p.val_accuracy_ci,
+            on_front=bool(member),
+            p_on_front=None if p.cost_ci is None else (0.9 if member else 0.2),
+        )
+        for p, (cost, _), member in zip(points, places.tolist(), on_front(places), strict=True)
+    ]
+    return Frontier(tuple(found), (1.0, 0.0), 0.1, None, None)
+
+
+def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:
+    """The frontier on the axis, and on all others that cost something."""
+    axes = [axis, *(other for other in COST_AXES if other != axis)] if points else []
+    known = [a for a in axes if a == axis or all(getattr(p.cost, a) for p in points)]
+    return {a: front(points, a) for a in known}
+
+
 def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **changes: Any) -> Summary:
     """A summary with the frontier of its points on the cost axis."""
     axis = changes.get("cost_axis", "billed_device_h")
     places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
     members = on_front(places)
     marked = [Point(**{**p.__dict__, "on_frontier": bool(member)}) for p, member in zip(points, members, strict=True)]
+    ordered = sorted(marked, key=lambda p: (p.world_size, p.batch_size))
     facts: dict[str, Any] = {
         "study_id": "abc123",
         "name": changes.pop("name", "by hand"),
@@ -122,12 +150,12 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "second_cost_axis": None,
         "cost_tolerance": 0.0,
         "stopping": None,
-        "points": tuple(sorted(marked, key=lambda p: (p.world_size, p.batch_size))),
+        "points": tuple(ordered),
         "trials": tuple(trials),
         "spend": Spend(2.0, 1.0, 0.5, 3.0, dict.fromkeys(PHASES, 0.0) | {"setup": 1.0, "train": 2.0}),
         "hypervolume": 0.1 if points else None,
         "hypervolume_ci": None,
-        "frontiers": {},
+        "frontiers": fronts(ordered, axis),
         "critical": None,
         "other_criticals": (),
         "critical_missing": "not fitted by hand",

@@ -15,7 +15,10 @@ from handmade import point, summary, trial
 
 from study.analysis.records import Cost, Spend
 from study.ledger.rows import PHASES
+from study.plan.errors import PlanError
 from study.report.exports import FORMATS, write_report
+
+PICTURES = ("png", "svg", "pdf")
 
 POINT_KEYS = {
     "cost_ci",
@@ -40,6 +43,7 @@ POINT_KEYS = {
     "on_frontier",
 }
 SUMMARY_KEYS = {
+    "claims",
     "critical",
     "critical_batch",
     "critical_missing",
@@ -73,16 +77,25 @@ def written_json(folder: Path, *args: Any, **changes: Any) -> Any:
 
 
 def test_each_format_has_its_files(tmp_path: Path) -> None:
-    written = write_report(summary([point(16, 1, 0.9)], [trial(16, [0.9])]), tmp_path / "new", FORMATS)
-    names = ["report.html", "points.csv", "trials.csv", "summary.json", "report.md"]
+    files = [name for name in FORMATS if name not in PICTURES]
+    written = write_report(summary([point(16, 1, 0.9)], [trial(16, [0.9])]), tmp_path / "new", files)
+    names = [
+        "report.html",
+        "points.csv",
+        "trials.csv",
+        "points.parquet",
+        "trials.parquet",
+        "summary.json",
+        "report.md",
+    ]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(names)
     assert all(path.stat().st_size for path in written)
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pdf"):
-        write_report(summary(), tmp_path, ["json", "pdf"])
+    with pytest.raises(ValueError, match="xlsx"):
+        write_report(summary(), tmp_path, ["json", "xlsx"])
     assert not list(tmp_path.iterdir())
 
 
@@ -139,6 +152,29 @@ def test_trials_survive_csv_with_awkward_errors(tmp_path: Path) -> None:
     assert math.isnan(frame.loc[128, "final_val_accuracy"])
     assert frame.loc[16, "train_s"] == 600.0
     assert {f"{phase}_s" for phase in PHASES} <= set(frame.columns)
+
+
+def test_parquet_keeps_what_csv_does(tmp_path: Path) -> None:
+    trials = [trial(16, [0.5, 0.9]), trial(64, [], "failed", error="boom")]
+    write_report(summary([point(16, 1 / 3, 0.95), point(64, 0.5, 0.97, None)], trials), tmp_path, ["csv", "parquet"])
+    for name in ("points", "trials"):
+        whole, text = pd.read_parquet(tmp_path / f"{name}.parquet"), pd.read_csv(tmp_path / f"{name}.csv")
+        assert list(whole.columns) == list(text.columns)
+        assert whole["batch_size"].tolist() == text["batch_size"].tolist()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")])
+def test_pictures_are_what_they_are_called(chromium: str, tmp_path: Path, kind: str, begins: bytes) -> None:
+    written = write_report(summary([point(16, 1, 0.9), point(64, 2, 0.95)]), tmp_path, [kind])
+    assert [path.name for path in written] == [f"frontier.{kind}", f"batches.{kind}"]
+    assert all(path.read_bytes().startswith(begins) for path in written)
+
+
+def test_a_picture_without_chromium_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(PlanError, match="png needs Chromium or Chrome, and none was found"):
+        write_report(summary([point(16, 1, 0.9)]), tmp_path, ["png"])
 
 
 def test_csv_of_an_empty_study_still_has_its_heads(tmp_path: Path) -> None:

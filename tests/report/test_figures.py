@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from handmade import point, summary, trial
 
-from study.analysis.records import Cost
+from study.analysis.critical import StepsToTarget, fit_critical_batch
+from study.analysis.records import Cost, Critical
+from study.analysis.stepmodel import StepTime, fit_step_model
 from study.ledger.rows import PHASES
-from study.report.figures import (
-    cost_figure,
-    curves_figure,
-    frontier_figure,
-    rates_figure,
-    throughput_figure,
-)
+from study.report.batches import batch_figure, cost_figure
+from study.report.figures import FIGURES
+from study.report.frontier import MOST_CENSORED, frontier_figure
+from study.report.laws import critical_figure, model_figure
+from study.report.searching import MOST_CURVES, curves_figure, rates_figure, stopping_figure
+from study.report.style import evenly, series_styles
 
 POINTS = [
     point(16, 3.0, 0.97),
@@ -119,10 +120,8 @@ def test_a_name_is_letters_not_markup() -> None:
     assert "&lt;b&gt;a&lt;/b&gt; &amp; b" in title
 
 
-def test_no_points_leave_an_empty_figure() -> None:
-    assert len(frontier_figure(summary()).data) == 0
-    assert len(throughput_figure(summary()).data) == 0
-    assert rates_figure(summary()) is None
+def test_a_figure_with_nothing_to_show_is_none() -> None:
+    assert [name for name, draw in FIGURES.items() if draw(summary()) is not None] == []
 
 
 def test_bars_add_up_to_the_device_hours_of_all_phases() -> None:
@@ -145,11 +144,16 @@ def test_bars_add_up_to_the_device_hours_of_all_phases() -> None:
     )
 
 
-def test_throughput_has_a_line_for_each_world_size_and_a_tick_for_each_batch() -> None:
-    figure = throughput_figure(summary(POINTS))
-    assert [trace.name for trace in figure.data] == ["2 ranks", "4 ranks"]
-    assert list(figure.data[0].x) == [16, 64, 128, 256]
-    assert list(figure.layout.xaxis.tickvals) == [16, 64, 128, 256]
+def test_panels_over_batch_size_share_their_axis_and_have_a_line_for_each_world_size() -> None:
+    figure = batch_figure(summary(POINTS))
+    shown = [point for point in POINTS if point.world_size == 2]
+    panels = [trace for trace in figure.data if trace.name == "2 ranks"]
+    assert [trace.name for trace in figure.data] == 3 * ["2 ranks"] + 3 * ["4 ranks"]
+    assert [list(trace.x) for trace in panels] == 3 * [[16, 64, 128, 256]]
+    assert list(panels[0].y) == [point.val_accuracy for point in shown]
+    assert list(panels[1].y) == [point.samples_per_s for point in shown]
+    assert list(panels[2].y) == [point.updates for point in shown]
+    assert list(figure.layout.xaxis3.tickvals) == [16, 64, 128, 256]
 
 
 def test_search_curves_are_fainter_than_confirm_curves_of_the_same_colour() -> None:
@@ -169,9 +173,94 @@ def test_rates_are_hollow_exactly_where_censored() -> None:
         trial(16, [0.95], phase="confirm", lr=0.1),
         trial(16, [0.2], None, lr=3.0, seed_index=4),
     ]
-    figure = rates_figure(summary(trials=trials))
-    assert figure is not None
-    (trace,) = [trace for trace in figure.data if trace.x[0] is not None]
-    assert list(trace.x) == [0.1, 0.3, 1.0]
-    assert list(trace.y) == [0.9, 0.5, 0.1]
-    assert ["open" in symbol for symbol in trace.marker.symbol] == [False, True, True]
+    (trace,) = rates_figure(summary(trials=trials)).data
+    assert list(trace.y) == [0.3, 0.1, 1.0]
+    assert list(trace.marker.color) == [0.5, 0.9, 0.1]
+    assert ["open" in symbol for symbol in trace.marker.symbol] == [True, False, True]
+
+
+def test_every_cost_axis_has_a_frontier_of_its_own() -> None:
+    cheap_but_long = point(16, 0.5, 0.9, cost=Cost(0.5, 0.0, None, 3.0))
+    figures = {
+        axis: frontier_figure(summary([cheap_but_long, point(64, 1.0, 0.95, cost=Cost(1.0, 0.0, None, 1.0))]), axis)
+        for axis in ("billed_device_h", "wall_h")
+    }
+    on = {axis: [list(trace.x) for trace in named(figure, "on the frontier")] for axis, figure in figures.items()}
+    assert on == {"billed_device_h": [[0.5, 1.0]], "wall_h": [[1.0]]}
+    assert figures["wall_h"].layout.xaxis.title.text == "hours per trial (wall-clock)"
+
+
+def test_cost_intervals_and_membership_are_shown() -> None:
+    figure = frontier_figure(summary([point(16, 1.0, 0.9), point(64, 2.0, 0.8)]))
+    (on,), (off,) = named(figure, "on the frontier"), named(figure, "dominated")
+    assert list(on.error_x.array) == pytest.approx([0.1])
+    assert (on.text[0], off.text[0]) == ("B=16<br>90%", "B=64<br>20%")
+    assert "on the frontier with probability 90%" in on.hovertext[0]
+
+
+def test_many_censored_trials_are_thinned_and_it_is_said() -> None:
+    trials = [trial(16, [0.9 + i * 1e-6], "stopped", seed_index=i) for i in range(2 * MOST_CENSORED)]
+    (hollow,) = named(frontier_figure(summary(POINTS, trials)), "stopped")
+    assert len(hollow.x) == MOST_CENSORED
+    assert f"({MOST_CENSORED:,} of {2 * MOST_CENSORED:,} drawn)" in hollow.name
+
+
+def test_of_many_curves_the_best_and_the_worst_of_each_batch_size_are_drawn() -> None:
+    trials = [trial(b, [0.1, b / 1000 + i / 1000], seed_index=i) for b in (16, 64) for i in range(MOST_CURVES)]
+    ends = [trace.y[-1] for trace in curves_figure(summary(trials=trials)).data if trace.x[0] is not None]
+    assert len(ends) == MOST_CURVES
+    for b in (16, 64):
+        assert {b / 1000, b / 1000 + (MOST_CURVES - 1) / 1000} <= set(ends)
+
+
+def test_variants_have_lines_of_their_own() -> None:
+    points = [point(b, 1.0, 0.9, variant=variant) for variant in ("adam", "lamb") for b in (16, 64)]
+    trials = [trial(16, [0.5, 0.9], variant=variant) for variant in ("adam", "lamb")]
+    told = summary(points, trials)
+    assert {trace.name for trace in batch_figure(told).data} == {"adam, 2 ranks", "lamb, 2 ranks"}
+    assert len(rates_figure(told).data) == 2
+    assert list(stopping_figure(told).data[0].y) == ["B=16, adam, 2 ranks", "B=16, lamb, 2 ranks"]
+    assert list(cost_figure(told).data[0].y) == ["B=16, adam, 2 ranks, search", "B=16, lamb, 2 ranks, search"]
+    assert {trace.name for trace in curves_figure(told).data if trace.name} >= {"adam, 2 ranks", "lamb, 2 ranks"}
+
+
+def test_twelve_series_look_different() -> None:
+    assert len(set(series_styles([point(16, 1, 0.9, world_size=w) for w in range(12)]).values())) == 12
+
+
+def test_evenly_keeps_the_ends() -> None:
+    assert list(evenly(range(10), 4)) == [0, 3, 6, 9]
+    assert list(evenly(range(3), 4)) == [0, 1, 2]
+
+
+def test_trained_and_cut_add_up_to_the_grid_and_an_audit_counts_to_its_stop() -> None:
+    done, stopped = trial(16, [0.5] * 10), trial(16, [0.4] * 2, "stopped", seed_index=1)
+    audited = trial(16, [0.4] * 10, seed_index=2, audited_from=50)
+    trained, cut = stopping_figure(summary(trials=[done, stopped, audited])).data
+    assert list(trained.x) == pytest.approx([(1 + 0.2 + 0.5) / 3])
+    assert trained.x[0] + cut.x[0] == pytest.approx(1)
+    assert "2 completed, 1 stopped" in trained.hovertext[0]
+
+
+def test_runs_that_never_met_the_target_are_hollow_bounds_beside_the_law() -> None:
+    runs = tuple(StepsToTarget(b, 50 * (1 + 100 / b)) for b in (16, 32, 64, 128, 256))
+    runs += (StepsToTarget(512, 40, reached=False),)
+    critical = Critical("", 0.9, "asked for", runs, fit_critical_batch(runs))
+    figure = critical_figure(summary(critical=critical, noise_scale=90))
+    (bounds,) = named(figure, "gave up")
+    assert ("open" in bounds.marker.symbol, list(bounds.x)) == (True, [512])
+    (law,) = named(figure, "fitted law")
+    assert law.y[0] == pytest.approx(50 * (1 + 100 / 16), rel=0.01)
+    assert [line.x0 for line in figure.layout.shapes if line.type == "line"] == pytest.approx([100, 90], rel=0.01)
+
+
+def test_what_the_throughput_model_extrapolates_is_dotted_and_called_so() -> None:
+    steps = tuple(StepTime(w, m, 1, 0.01 + 1e-4 * m + 0.002 * (w > 1)) for w in (1, 2, 4) for m in (8, 32, 128))
+    figure = model_figure(summary(step_times=steps, throughput_model=fit_step_model(steps)))
+    looks = {trace.name: trace.line.dash for trace in figure.data if trace.mode == "lines"}
+    assert looks["2 ranks, fitted"] == "solid"
+    assert looks["8 ranks, extrapolated"] == "dot"
+    assert "8 ranks, fitted" not in looks
+    (fitted,) = named(figure, "2 ranks, fitted")
+    places = [x for x, y in zip(fitted.x, fitted.y, strict=True) if y is not None]
+    assert (min(places), max(places)) == (8, 128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -9,8 +10,9 @@ import pytest
 from handmade import point, summary, trial
 from plotly.offline import get_plotlyjs
 
+from study.analysis.claims.records import ClaimVerdict, Finding, Statement
 from study.analysis.records import Summary
-from study.report.page import render_page
+from study.report.page import render_body, render_page
 
 ATTACK = "<script>alert(1)</script>"
 FETCHING = ("src", "href", "srcset", "data", "action", "poster", "background")
@@ -77,9 +79,9 @@ def test_a_name_inside_a_figure_cannot_close_its_script() -> None:
 
     figure = frontier_figure(full())
     figure.data[0].name = "</script>" + ATTACK
-    page = Page(str(section("", "", "x", figure).figure))
-    assert [tag for tag, _ in page.tags].count("script") == 1
-    assert "alert(1)" in page.scripts[0]
+    drawing = str(section("", "", "x", {"": figure}).drawings[""])
+    assert "<" not in drawing
+    assert json.loads(drawing)["data"][0]["name"] == "</script>" + ATTACK
 
 
 def test_plotly_is_inside_exactly_once() -> None:
@@ -92,7 +94,8 @@ def test_nothing_is_fetched(attacked: str) -> None:
     page = Page(attacked)
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "img", "object", "embed", "base")
-        assert not set(FETCHING) & set(attributes), (tag, attributes)
+        places = [value for name, value in attributes.items() if name in FETCHING]
+        assert all(place is not None and place.startswith("#") for place in places), (tag, attributes)
     styles = re.findall(r"<style>(.*?)</style>", attacked, flags=re.DOTALL)
     assert all("url(" not in style and "@import" not in style for style in styles)
     policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
@@ -112,7 +115,10 @@ def test_the_verdict_comes_first_then_warnings_then_the_frontier() -> None:
 
 def test_every_point_is_in_the_table_and_the_frontier_is_marked() -> None:
     text = render_page(full())
-    rows = re.findall(r"<tr( class=\"marked\")?><td>(\d+)</td><td>2</td>", text)
+    _, first, second, *_ = text.split('<div data-of-axis="')
+    assert first.startswith('billed_device_h">')
+    assert second.startswith('wall_h" hidden>')
+    rows = re.findall(r"<tr( class=\"marked\")?><td>(\d+)</td><td>2</td>", first)
     assert [(batch, bool(mark)) for mark, batch in rows] == [("16", True), ("64", True), ("128", False)]
 
 
@@ -132,6 +138,52 @@ def test_the_config_is_there_without_its_empty_keys() -> None:
 
 def test_a_figure_of_diverged_trials_is_still_strict_json() -> None:
     text = render_page(summary(trials=[trial(16, [float("nan")], "diverged")]))
-    drawn = [script for script in Page(text).scripts if "Plotly.newPlot" in script and len(script) < 1_000_000]
-    assert drawn
-    assert not any(re.search(r"\bNaN\b", script) for script in drawn)
+    drawings = [script for script in Page(text).scripts if script.startswith("{")]
+    assert len(drawings) == 4  # cost, rates, curves, stopping
+    for drawing in drawings:
+        json.loads(drawing, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+
+
+def test_claims_are_told_with_their_rows() -> None:
+    finding = Finding(
+        statement="<b>wide</b> beats narrow",
+        verdict="supported",
+        effect=1.25,
+        effect_unit="points",
+        ci=(0.5, 2.0),
+        margin=None,
+        test="Welch t",
+        p=0.01,
+        n_seeds=(3, 4),
+        rows=("confirm-b16-w2-s1", "confirm-b64-w2-s1"),
+        reason=None,
+        to_settle=None,
+    )
+    statement = Statement("linear-scaling", "It scales.", "A paper", "1706.02677", "two rates")
+    open_one = Statement("square-root-scaling", "It does not.", "Another", "1404.5997", "two rates")
+    claims = (
+        ClaimVerdict(statement, "supported", (finding,), None, None),
+        ClaimVerdict(open_one, "no_evidence", (), None, "two rates"),
+    )
+    text = render_page(full(claims=claims))
+    shown = Page(text).text
+    assert "<b>wide</b>" not in text
+    for part in (
+        "linear-scaling: supported",
+        "<b>wide</b> beats narrow: supported; +1.25 points [+0.5, +2]; Welch t, p = 0.010, 3 and 4 seeds",
+        "Rests on 2 trials",
+        "confirm-b64-w2-s1",
+        "No evidence here on: square-root-scaling.",
+    ):
+        assert part in shown, part
+
+
+def test_recommendation_critical_batch_and_price_are_told() -> None:
+    facts = {"config": {"price": {"usd_per_device_hour": 2.5, "source": "a shop, 2026-01-02"}}}
+    shown = Page(render_page(full(facts=facts, critical_missing="one batch size confirmed"))).text
+    assert "No critical batch size: one batch size confirmed." in shown
+    assert "usd_per_device_hour: 2.5, source: a shop, 2026-01-02" in shown
+
+
+def test_before_the_first_row_the_page_says_so() -> None:
+    assert "Nothing has begun yet" in render_body(None)

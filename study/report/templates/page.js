@@ -46,9 +46,16 @@
     return Plotly.react(plot, figure.data, figure.layout, config);
   }
 
-  function drawSwitched() {
-    for (const part of document.querySelectorAll("[data-of-axis]")) part.hidden = part.dataset.ofAxis !== chosen("axis");
-    return Promise.all(plots().filter((plot) => plot.dataset.scales).map(draw));
+  const showOfAxis = () => document.querySelectorAll("[data-of-axis]").forEach((part) => {
+    part.hidden = part.dataset.ofAxis !== chosen("axis");
+  });
+
+  const countDrawn = () => { root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1); };
+
+  async function drawSwitched() {
+    showOfAxis();
+    await Promise.all(plots().filter((plot) => plot.dataset.scales).map(draw));
+    countDrawn();
   }
 
   // One figure after another, so that what is already there answers in between.
@@ -57,23 +64,21 @@
       await draw(plot);
       await new Promise((next) => setTimeout(next));
     }
-    root.dataset.drawn = String(Number(root.dataset.drawn ?? 0) + 1);
+    countDrawn();
   }
 
+  // The reader's choices, open parts and place outlive the news.
   function replaceMain(html) {
-    const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("main");
-    const choices = ["axis", "scale"].map((name) => [name, chosen(name)]);
-    const opened = [...document.querySelectorAll("details")].map((details) => details.open);
-    const focused = document.activeElement?.id;
+    const main = document.querySelector("main");
+    const choices = ["axis", "scale"].map((name) => document.getElementById(`${name}-${chosen(name)}`)?.id);
+    const opened = [...main.querySelectorAll("details")].map((details) => details.open);
+    const focused = document.activeElement.id;
     plots().forEach((plot) => Plotly.purge(plot));
-    document.querySelector("main").replaceWith(fresh);
-    for (const [name, value] of choices) {
-      const input = value && document.querySelector(`input[name="${name}"][value="${value}"]`);
-      if (input) input.checked = true;
-    }
-    document.querySelectorAll("details").forEach((details, i) => { details.open = opened[i] ?? false; });
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
-    drawSwitched();
+    main.innerHTML = html;
+    for (const input of choices.map((id) => document.getElementById(id))) if (input) input.checked = true;
+    main.querySelectorAll("details").forEach((details, i) => { details.open = opened[i] ?? false; });
+    document.getElementById(focused)?.focus({ preventScroll: true });
+    showOfAxis();
     return drawAll();
   }
 
