@@ -32,7 +32,8 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
-    criticals, missing = criticals_of(fixed, report.target_val_accuracy)
+    target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
+    criticals, missing = criticals_of(fixed, target)
     steps = _step_times(fixed)
     return Summary(
         protocol_version=PROTOCOL_VERSION,
