@@ -8,8 +8,8 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from study.analysis.records import Point, Summary, TrialRecord
-from study.report.style import PHASE_COLOURS, styled, ticks_axis, world_styles
-from study.report.words import accuracy, cost_unit, number, ranks
+from study.report.style import PHASE_COLOURS, series_styles, styled, ticks_axis
+from study.report.words import accuracy, cost_unit, number, series_name, series_of
 
 
 def cost_figure(summary: Summary) -> go.Figure | None:
@@ -38,14 +38,14 @@ def cost_figure(summary: Summary) -> go.Figure | None:
 
 
 def batch_figure(summary: Summary) -> go.Figure | None:
-    """Three panels over global batch size: validation accuracy, samples a second, updates; a line a world size."""
+    """Three panels over global batch size: validation accuracy, samples a second, updates; a line for each series."""
     if not summary.points:
         return None
     figure = styled("What the batch size does", height=760, panels=3)
-    styles = world_styles(point.world_size for point in summary.points)
-    for world_size, group in groupby(summary.points, key=lambda point: point.world_size):
+    styles = series_styles(summary.points)
+    for series, group in groupby(summary.points, key=series_of):
         points = list(group)
-        colour, symbol = styles[world_size]
+        colour, symbol = styles[series]
         for row, (values, hover) in enumerate(_panels(points), start=1):
             figure.add_scatter(
                 x=[point.batch_size for point in points],
@@ -54,8 +54,8 @@ def batch_figure(summary: Summary) -> go.Figure | None:
                 mode="lines+markers",
                 line={"color": colour, "width": 1.5},
                 marker={"symbol": symbol, "size": 9, "color": colour},
-                name=ranks(world_size),
-                legendgroup=ranks(world_size),
+                name=series_name(series),
+                legendgroup=series_name(series),
                 showlegend=row == 1,
                 hovertext=[f"batch {point.batch_size}: {text}" for point, text in zip(points, hover, strict=True)],
                 hoverinfo="text",
@@ -93,9 +93,9 @@ def _accuracy_bars(points: Sequence[Point]) -> dict[str, object]:
 def _phase_hours(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:
     """Device-hours by phase for each bar, in the order of the bars."""
     bars: dict[str, dict[str, float]] = {}
-    several = len({trial.world_size for trial in trials}) > 1
-    for trial in sorted(trials, key=lambda t: (t.world_size, t.batch_size, t.phase != "search")):
-        where = f", {ranks(trial.world_size)}" if several else ""  # a phone has little room for names
+    several = len(set(map(series_of, trials))) > 1
+    for trial in sorted(trials, key=lambda t: (t.variant, t.world_size, t.batch_size, t.phase != "search")):
+        where = f", {series_name(series_of(trial))}" if several else ""  # a phone has little room for names
         bar = bars.setdefault(f"B={trial.batch_size}{where}, {trial.phase}", {})
         for phase, seconds in trial.phases_s.items():
             bar[phase] = bar.get(phase, 0.0) + trial.world_size * seconds / 3600

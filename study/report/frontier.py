@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 
 from study.analysis.records import COST_AXES, Point, Summary, TrialRecord
 from study.analysis.uncertainty import FrontPoint
-from study.report.style import GREY, escaped, evenly, log_axis, styled, world_styles
-from study.report.words import Unit, accuracy, cost_unit, number, percent, ranks
+from study.report.style import GREY, escaped, evenly, log_axis, series_styles, styled
+from study.report.words import Unit, accuracy, cost_unit, number, percent, series_name, series_of
 
 MOST_CENSORED = 600  # hollow marks that are drawn, of however many
 _LABELLED = 8  # points beyond which only the frontier is labelled
@@ -47,12 +47,12 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | No
     frontier = sorted((place for place in places if place.front.on_front), key=lambda place: place.front.cost)
     if len(frontier) > 1:
         _draw_staircase(figure, frontier, unit)
-    styles = world_styles(point.world_size for point in summary.points)
+    styles = series_styles(summary.points)
     for on_front in (False, True):  # the frontier on top
         chosen = [place for place in places if place.front.on_front is on_front]
-        for world_size, group in groupby(chosen, key=lambda place: place.point.world_size):
+        for series, group in groupby(chosen, key=lambda place: series_of(place.point)):
             labelled = on_front or len(places) <= _LABELLED
-            _draw_points(figure, list(group), axis, unit, *styles[world_size], labelled=labelled)
+            _draw_points(figure, list(group), axis, unit, *styles[series], labelled=labelled)
     scaled = [cost * unit.scale for cost in _extent(places) + [trial_cost(trial, axis) for trial in inside]]
     figure.update_xaxes(title_text=axis_title(axis, unit), **log_axis(scaled))
     figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels stand on the right of points
@@ -132,7 +132,7 @@ def _draw_staircase(figure: go.Figure, frontier: Sequence[_Place], unit: Unit) -
 def _draw_points(
     figure: go.Figure, places: Sequence[_Place], axis: str, unit: Unit, colour: str, symbol: str, labelled: bool
 ) -> None:
-    on_front, world_size = places[0].front.on_front, places[0].point.world_size
+    on_front, series = places[0].front.on_front, series_of(places[0].point)
     points = [place.point for place in places]
     # An accuracy lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
     accuracies = [_clipped(point.val_accuracy, point.val_accuracy_ci, 0.0, 1.0) for point in points]
@@ -147,7 +147,7 @@ def _draw_points(
         textposition="top right",
         opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 11, "color": colour},
-        name=f"{ranks(world_size)}, {'on the frontier' if on_front else 'dominated'}",
+        name=f"{series_name(series)}, {'on the frontier' if on_front else 'dominated'}",
         legendrank=1000 if on_front else 1002,
         hovertext=[point_hover(place.point, place.front, axis, unit) for place in places],
         hoverinfo="text",
@@ -179,7 +179,7 @@ def _bars(reaches: Sequence[tuple[float, float]], scale: float) -> dict[str, obj
 def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
     """All that is known of a point, as lines of Plotly's HTML; its cost on `axis` first, then all others."""
     lines = [
-        f"<b>Batch {point.batch_size} on {ranks(point.world_size)}</b>",
+        f"<b>{point.label[0].upper()}{point.label[1:]}</b>",
         f"{point.world_size} × {point.micro_batch} × {point.accumulation} (ranks × micro batch × accumulation)",  # noqa: RUF001
         f"learning rate {number(point.lr)}, {point.updates:,} updates",
         f"validation accuracy {accuracy(point)}% ({_seeds(point)})",
@@ -217,7 +217,7 @@ def censored_hover(trial: TrialRecord, axis: str, unit: Unit) -> str:
     return "<br>".join(
         (
             f"<b>{escaped(trial.trial_id)}</b>: {trial.outcome}",
-            f"batch {trial.batch_size} on {ranks(trial.world_size)}, learning rate {number(trial.lr)}",
+            f"batch {trial.batch_size}, {series_name(series_of(trial))}, learning rate {number(trial.lr)}",
             f"validation accuracy {percent(last.val_accuracy, 2)} after {number(last.epochs)} epochs",
             unit.show(trial_cost(trial, axis)),
         )

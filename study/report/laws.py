@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from study.analysis.critical import StepsToTarget
-from study.analysis.records import Summary
+from study.analysis.records import Critical, Summary
 from study.analysis.stepmodel import StepModel, StepTime
-from study.report.style import BLUE, GREEN, GREY, SERIES, VERMILION, log_axis, styled
+from study.report.style import GREY, SERIES, log_axis, styled
 from study.report.words import number, ranks
 
 _ALONG = 60  # points of a drawn curve
@@ -21,63 +21,72 @@ _ALONG = 60  # points of a drawn curve
 def critical_figure(summary: Summary) -> go.Figure | None:
     """Updates to the target against batch size, both logarithmic: runs, the fitted law, the critical batch size.
 
-    Runs that never reached the target are hollow and point up: they would have taken longer.
+    Runs that never reached the target are hollow and point up: they would have taken longer. A colour for each variant.
     """
-    critical, noise_scale = summary.critical, summary.noise_scale
-    if critical is None:
+    if summary.critical is None:
         return None
+    criticals = (summary.critical, *summary.other_criticals)
+    runs = [run for critical in criticals for run in critical.runs]
+    batches = [run.batch_size for run in runs]
+    places = [*batches, *([] if summary.noise_scale is None else [summary.noise_scale])]
+    for critical in criticals:
+        if critical.fit.b_crit is not None:  # one far outside is not gone after
+            places.append(min(max(critical.fit.b_crit, min(batches) / 4), 4 * max(batches)))
+    shown = min(places), max(places)
     figure = styled("Updates to the target")
-    met = [run for run in critical.runs if run.reached]
-    gave_up = [run for run in critical.runs if not run.reached]
-    if met:
-        _draw_runs(figure, met, "reached the target", "circle")
-    if gave_up:
-        _draw_runs(figure, gave_up, "gave up: at least so many", "triangle-up-open")
-    batches = [run.batch_size for run in critical.runs]
-    fit = critical.fit
-    reach: list[float] = list(batches)
-    if fit.b_crit is not None and fit.s_min is not None:
-        along = np.geomspace(min(batches), max(batches), _ALONG)
-        figure.add_scatter(
-            x=along,
-            y=fit.s_min * (1 + fit.b_crit / along),
-            mode="lines",
-            line={"color": GREY, "width": 1.5},
-            name="fitted law",
-            hoverinfo="skip",
-        )
-        reach += [min(max(fit.b_crit, min(batches) / 4), 4 * max(batches))]
-        if min(reach) <= fit.b_crit <= max(reach):
-            _draw_place(figure, fit.b_crit, "critical batch size, 95% interval", VERMILION)
-            if fit.b_crit_ci is not None:
-                low, high = (min(max(bound, min(reach)), max(reach)) for bound in fit.b_crit_ci)
-                figure.add_vrect(low, high, fillcolor=VERMILION, opacity=0.12, line_width=0)
-    if noise_scale is not None:
-        reach.append(noise_scale)
-        _draw_place(figure, noise_scale, "noise scale, measured", GREEN)
-    figure.update_xaxes(title_text="global batch size", **log_axis(reach))
-    steps = [run.steps for run in critical.runs]
-    figure.update_yaxes(title_text="updates to the target", **log_axis(steps))
+    for i, critical in enumerate(criticals):
+        _draw_critical(figure, critical, shown, SERIES[i % len(SERIES)][0])
+    if summary.noise_scale is not None:
+        _draw_place(figure, summary.noise_scale, "noise scale, measured", GREY, "dot")
+    figure.update_xaxes(title_text="global batch size", **log_axis(places))
+    figure.update_yaxes(title_text="updates to the target", **log_axis([run.steps for run in runs]))
     return figure
 
 
-def _draw_runs(figure: go.Figure, runs: Sequence[StepsToTarget], name: str, symbol: str) -> None:
+def _draw_critical(figure: go.Figure, critical: Critical, shown: tuple[float, float], colour: str) -> None:
+    of = f"{critical.variant}: " if critical.variant else ""
+    met = [run for run in critical.runs if run.reached]
+    gave_up = [run for run in critical.runs if not run.reached]
+    if met:
+        _draw_runs(figure, met, f"{of}reached the target", "circle", colour)
+    if gave_up:
+        _draw_runs(figure, gave_up, f"{of}gave up: at least so many", "triangle-up-open", colour)
+    fit = critical.fit
+    if fit.b_crit is None or fit.s_min is None:
+        return
+    batches = [run.batch_size for run in critical.runs]
+    along = np.geomspace(min(batches), max(batches), _ALONG)
+    figure.add_scatter(
+        x=along,
+        y=fit.s_min * (1 + fit.b_crit / along),
+        mode="lines",
+        line={"color": colour, "width": 1.5},
+        name=f"{of}fitted law",
+        hoverinfo="skip",
+    )
+    if shown[0] <= fit.b_crit <= shown[1]:
+        _draw_place(figure, fit.b_crit, f"{of}critical batch size, 95% interval", colour, "dash")
+        if fit.b_crit_ci is not None:
+            low, high = (min(max(bound, shown[0]), shown[1]) for bound in fit.b_crit_ci)
+            figure.add_vrect(low, high, fillcolor=colour, opacity=0.12, line_width=0)
+
+
+def _draw_runs(figure: go.Figure, runs: Sequence[StepsToTarget], name: str, symbol: str, colour: str) -> None:
     figure.add_scatter(
         x=[run.batch_size for run in runs],
         y=[run.steps for run in runs],
         mode="markers",
-        marker={"symbol": symbol, "size": 9, "color": BLUE, "line": {"width": 1.5, "color": BLUE}},
+        marker={"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.5, "color": colour}},
         name=name,
         hovertext=[f"batch {number(run.batch_size)}: {number(run.steps)} updates, {name}" for run in runs],
         hoverinfo="text",
     )
 
 
-def _draw_place(figure: go.Figure, batch: float, name: str, colour: str) -> None:
-    figure.add_vline(x=batch, line={"color": colour, "width": 1.5, "dash": "dash"})
-    figure.add_scatter(  # a line of that kind has no legend
-        x=[None], y=[None], mode="lines", line={"color": colour, "width": 1.5, "dash": "dash"}, name=name
-    )
+def _draw_place(figure: go.Figure, batch: float, name: str, colour: str, dash: str) -> None:
+    line = {"color": colour, "width": 1.5, "dash": dash}
+    figure.add_vline(x=batch, line=line)
+    figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)  # such a line has no legend of its own
 
 
 def model_figure(summary: Summary) -> go.Figure | None:

@@ -10,12 +10,16 @@ from study.report.words import number, percent
 
 def critical_sentences(summary: Summary) -> tuple[str, ...]:
     """The critical batch size with its interval, whether the law fits, and the noise scale beside it."""
-    critical = summary.critical
-    if critical is None:
-        sentences = [f"No critical batch size: {summary.critical_missing}."]
+    sentences = []
+    if summary.critical is None:
+        sentences.append(f"No critical batch size: {summary.critical_missing}.")
     else:
-        target = f"Target: {percent(critical.target_val_accuracy)} validation accuracy, {critical.target_why}."
-        sentences = [target, *critical_lines(critical.fit)]
+        for critical in (summary.critical, *summary.other_criticals):
+            of = f"{critical.variant}: target" if critical.variant else "Target"
+            sentences.append(
+                f"{of} {percent(critical.target_val_accuracy)} validation accuracy, {critical.target_why}."
+            )
+            sentences += critical_lines(critical.fit)
     if summary.noise_scale is not None:
         sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples.")
     return tuple(sentences)

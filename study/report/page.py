@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
-from study.analysis.claims.records import ClaimVerdict
 from study.analysis.recommend import Limits
 from study.analysis.records import Summary
-from study.report.claimtext import claim_lines, findings_table
+from study.report.claims import claim_lines, details_table
 from study.report.figures import FIGURES
 from study.report.frontier import frontier_figure
 from study.report.html import Section, rendered, section
@@ -43,16 +40,16 @@ _CAPTIONS = {
 }
 
 
-def render_page(summary: Summary, claims: Sequence[ClaimVerdict] = ()) -> str:
+def render_page(summary: Summary) -> str:
     """The report as one self-contained HTML document."""
-    return rendered("page.html.j2", **_parts(summary, claims))
+    return rendered("page.html.j2", **_parts(summary))
 
 
 def render_body(summary: Summary | None) -> str:
     """What stands in the document's main part; None while nothing has begun."""
     if summary is None:
         return rendered("waiting.html.j2")
-    return rendered("body.html.j2", **_parts(summary, ()))
+    return rendered("body.html.j2", **_parts(summary))
 
 
 def render_live(name: str, body: str) -> str:
@@ -60,7 +57,7 @@ def render_live(name: str, body: str) -> str:
     return rendered("live.html.j2", name=name, body=Markup(body), live=True)
 
 
-def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object]:
+def _parts(summary: Summary) -> dict[str, object]:
     first, *others = verdict(summary)
     found = summary.recommendation
     return {
@@ -73,7 +70,12 @@ def _parts(summary: Summary, claims: Sequence[ClaimVerdict]) -> dict[str, object
         "spend": spend_table(summary),
         "sections": _sections(summary),
         "critical": critical_sentences(summary),
-        "claims": [(claim, claim_lines(claim), findings_table(claim)) for claim in claims],
+        "claims": [
+            (claim, claim_lines(claim), details_table(claim.details) if claim.details else None)
+            for claim in summary.claims
+            if claim.findings
+        ],
+        "unproved": [claim.claim for claim in summary.claims if not claim.findings],
         "provenance": provenance(summary),
         "config": config_yaml(summary),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
@@ -19,12 +19,13 @@ from study.report.style import (
     escaped,
     evenly,
     log_axis,
+    series_dashes,
     styled,
     ticks_axis,
-    world_dashes,
 )
-from study.report.words import number, percent, ranks
+from study.report.words import Series, number, percent, series_name, series_of
 
+Key = TypeVar("Key", Series, tuple[Series, int], tuple[tuple[Series, int], str])
 MOST_CURVES = 120  # learning curves that are drawn, of however many
 MOST_RATES = 1500  # search trials that are drawn
 _MOST_REPORTS = 60  # of a curve
@@ -34,16 +35,16 @@ _EDGE = 3  # pixels, of hollow marks
 def rates_figure(summary: Summary) -> go.Figure | None:
     """Validation accuracy of search trials where they ended, by batch size and learning rate.
 
-    Hollow where the trial was stopped, diverged or failed: it might have gone further. A panel for each world size. Of
+    Hollow where the trial was stopped, diverged or failed: it might have gone further. A panel for each series. Of
     more than MOST_RATES trials, those drawn lie evenly over the rates of each batch size.
     """
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
         return None
-    panels = _by(thinned(trials, MOST_RATES, lambda trial: trial.lr), "world_size")
+    panels = _by(series_of, thinned(trials, MOST_RATES, lambda trial: trial.lr))
     batches, rates = sorted({t.batch_size for t in trials}), sorted({t.lr for t in trials})
     figure = styled("Search: which learning rate", height=60 + 380 * len(panels), panels=len(panels))
-    for row, ((world_size,), members) in enumerate(sorted(panels.items()), start=1):
+    for row, (series, members) in enumerate(sorted(panels.items()), start=1):
         figure.add_scatter(
             x=[batches.index(trial.batch_size) for trial in members],
             y=[trial.lr for trial in members],
@@ -62,17 +63,18 @@ def rates_figure(summary: Summary) -> go.Figure | None:
             row=row,
             col=1,
         )
-        title = "learning rate" + (f", {ranks(world_size)}" if len(panels) > 1 else "")
+        title = "learning rate" + (f", {series_name(series)}" if len(panels) > 1 else "")
         few = len(rates) < 8
         figure.update_yaxes(title_text=title, **(ticks_axis(rates) if few else log_axis(rates)), row=row, col=1)
     figure.update_xaxes(tickvals=list(range(len(batches))), ticktext=[f"{batch:,}" for batch in batches])
     figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
     seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
-    bar = {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
-    scale = {"colorscale": SEQUENTIAL, "colorbar": bar}
-    if seen:  # rates that fail altogether would take all colours from those that matter
-        scale |= {"cmin": seen[len(seen) // 2], "cmax": seen[-1]}
+    # From the median on: rates that fail altogether would take all colours from those that matter.
+    low, high = (seen[len(seen) // 2], seen[-1]) if seen else (0.0, 1.0)
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
+    bar["tickformat"] = ".1%" if high - low < 0.05 else ".0%"
+    scale = {"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": low, "cmax": high}
     figure.update_layout(coloraxis=scale)
     return figure
 
@@ -87,7 +89,7 @@ def curves_figure(summary: Summary) -> go.Figure | None:
         return None
     figure = styled("Learning curves")
     colours = batch_colours(trial.batch_size for trial in trials)
-    dashes = world_dashes(trial.world_size for trial in trials)
+    dashes = series_dashes(trials)
     for trial in sorted(thinned(trials, MOST_CURVES, _last), key=lambda trial: trial.phase == "confirm"):
         confirm = trial.phase == "confirm"
         colour = colours[trial.batch_size]
@@ -96,7 +98,7 @@ def curves_figure(summary: Summary) -> go.Figure | None:
             x=[report.epochs for report in reports],
             y=[report.val_accuracy for report in reports],
             mode="lines" if len(reports) > 1 else "markers",
-            line={"color": colour, "width": 2 if confirm else 1, "dash": dashes[trial.world_size]},
+            line={"color": colour, "width": 2 if confirm else 1, "dash": dashes[series_of(trial)]},
             marker={"color": colour, "size": 5},
             opacity=0.9 if confirm else 0.45,
             legendgroup=f"B={trial.batch_size}",
@@ -111,10 +113,10 @@ def curves_figure(summary: Summary) -> go.Figure | None:
 
 
 def thinned(trials: Sequence[TrialRecord], most: int, rank: Callable[[TrialRecord], float]) -> Sequence[TrialRecord]:
-    """About `most` of the trials, as many of each batch size, world size and phase, evenly over their ranks."""
+    """About `most` of the trials, as many of each batch size, series and phase, evenly over their ranks."""
     if len(trials) <= most:
         return trials
-    groups = _by(trials, "world_size", "batch_size", "phase").values()
+    groups = _by(lambda trial: (_cell(trial), trial.phase), trials).values()
     share = max(2, most // len(groups))
     return [trial for group in groups for trial in evenly(sorted(group, key=rank), share)]
 
@@ -131,11 +133,14 @@ def stopping_figure(summary: Summary) -> go.Figure | None:
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
         return None
-    cells = sorted(_by(trials, "world_size", "batch_size").values(), key=lambda group: _cell(group[0]))
-    several = len({trial.world_size for trial in trials}) > 1
-    names = [f"B={group[0].batch_size}" + (f", {ranks(group[0].world_size)}" if several else "") for group in cells]
-    trained = [sum(map(_share, group)) / len(group) for group in cells]
-    hover = [f"{_outcomes(group)}<br>{percent(share, 0)} trained" for group, share in zip(cells, trained, strict=True)]
+    cells = dict(sorted(_by(_cell, trials).items()))
+    several = len(set(map(series_of, trials))) > 1
+    names = [f"B={batch}" + (f", {series_name(series)}" if several else "") for series, batch in cells]
+    trained = [sum(map(_share, group)) / len(group) for group in cells.values()]
+    hover = [
+        f"{_outcomes(group)}<br>{percent(share, 0)} trained"
+        for group, share in zip(cells.values(), trained, strict=True)
+    ]
     figure = styled("What early stopping cut", height=160 + 28 * len(cells))
     for name, shares, colour in (
         ("trained", trained, BLUE),
@@ -156,8 +161,8 @@ def stopping_figure(summary: Summary) -> go.Figure | None:
     return figure
 
 
-def _cell(trial: TrialRecord) -> tuple[int, int]:
-    return trial.world_size, trial.batch_size
+def _cell(trial: TrialRecord) -> tuple[Series, int]:
+    return series_of(trial), trial.batch_size
 
 
 def _share(trial: TrialRecord) -> float:
@@ -170,21 +175,20 @@ def _outcomes(trials: Sequence[TrialRecord]) -> str:
     return ", ".join(f"{n} {outcome}" for outcome, n in Counter(str(trial.outcome) for trial in trials).items())
 
 
-def _by(trials: Iterable[TrialRecord], *names: str) -> dict[tuple[Any, ...], list[TrialRecord]]:
-    """The trials by the values of some fields."""
-    groups: dict[tuple[Any, ...], list[TrialRecord]] = defaultdict(list)
+def _by(key: Callable[[TrialRecord], Key], trials: Iterable[TrialRecord]) -> dict[Key, list[TrialRecord]]:
+    groups: dict[Key, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        groups[tuple(getattr(trial, name) for name in names)].append(trial)
+        groups[key(trial)].append(trial)
     return groups
 
 
-def _explain(figure: go.Figure, colours: Mapping[int, str], dashes: Mapping[int, str]) -> None:
-    """A legend of colours (batch sizes), then of dashes (world sizes) if there are several."""
+def _explain(figure: go.Figure, colours: Mapping[int, str], dashes: Mapping[Series, str]) -> None:
+    """A legend of colours (batch sizes), then of dashes (series) if there are several."""
     for batch_size, colour in colours.items():
         name = f"B={batch_size}"
         line = {"color": colour, "width": 2}
         figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name, legendgroup=name)
-    for world_size, dash in dashes.items():
+    for series, dash in dashes.items():
         if len(dashes) > 1:
             line = {"color": GREY, "width": 1.5, "dash": dash}
-            figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=ranks(world_size))
+            figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=series_name(series))

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from study.report.words import number
+from study.analysis.records import Point, TrialRecord
+from study.report.words import Series, number, series_of
 
 # Okabe and Ito (2008), less black and yellow: each must stand out on white and on black.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -79,14 +80,18 @@ def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
     return figure
 
 
-def world_styles(world_sizes: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """A colour and a marker symbol for each world size."""
-    return {size: SERIES[i % len(SERIES)] for i, size in enumerate(sorted(set(world_sizes)))}
+def series_styles(items: Iterable[Point | TrialRecord]) -> dict[Series, tuple[str, str]]:
+    """A colour and a marker symbol for each series; from the sixth on, symbols go with other colours."""
+    styles = {}
+    for i, series in enumerate(sorted({series_of(item) for item in items})):
+        turn, place = divmod(i, len(SERIES))
+        styles[series] = SERIES[place][0], SERIES[(place + turn) % len(SERIES)][1]
+    return styles
 
 
-def world_dashes(world_sizes: Iterable[int]) -> dict[int, str]:
-    """A dash for the lines of each world size."""
-    return {size: DASHES[i % len(DASHES)] for i, size in enumerate(sorted(set(world_sizes)))}
+def series_dashes(items: Iterable[Point | TrialRecord]) -> dict[Series, str]:
+    """A dash for the lines of each series."""
+    return {series: DASHES[i % len(DASHES)] for i, series in enumerate(sorted({series_of(item) for item in items}))}
 
 
 def batch_colours(batch_sizes: Iterable[int]) -> dict[int, str]:

@@ -33,7 +33,9 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         both.sort(key=lambda pair: pair[1].cost)
     searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
     costs = column(front.cost * unit.scale for _, front in both)
+    variants = any(point.variant for point in summary.points)
     heads = (
+        *(("variant",) if variants else ()),
         "batch",
         "ranks",
         "micro × accum.",  # noqa: RUF001
@@ -50,6 +52,7 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
     )
     rows = tuple(
         (
+            *((point.variant,) if variants else ()),
             f"{point.batch_size:,}",
             str(point.world_size),
             f"{point.micro_batch} × {point.accumulation}",  # noqa: RUF001
@@ -128,7 +131,9 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
 def _price(price: object) -> str:
     """What a device-hour was taken to cost, where that is from, and its date."""
     given = {key: value for key, value in price.items() if value is not None} if isinstance(price, dict) else {}
-    return ", ".join(f"{key}: {value}" for key, value in given.items()) or "none given"
+    if "usd_per_device_hour" not in given:
+        return "none given"
+    return ", ".join(f"{key}: {value}" for key, value in given.items())
 
 
 def config_yaml(summary: Summary) -> str:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from study.analysis.records import Point
+from study.analysis.records import Point, TrialRecord
 
+Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {
     "billed_device_h": "device time",
     "billed_gpu_h": "GPU time",
@@ -87,6 +88,17 @@ def accuracy(point: Point, decimals: int = 2) -> str:
 def ranks(world_size: int) -> str:
     """`1 rank`, `2 ranks`."""
     return f"{world_size} rank{'' if world_size == 1 else 's'}"
+
+
+def series_of(item: Point | TrialRecord) -> Series:
+    """What a line of a figure is drawn of."""
+    return item.variant, item.world_size
+
+
+def series_name(series: Series) -> str:
+    """`2 ranks`, `adam, 2 ranks`."""
+    variant, world_size = series
+    return f"{variant}, {ranks(world_size)}" if variant else ranks(world_size)
 
 
 def duration(seconds: float) -> str:

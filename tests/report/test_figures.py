@@ -18,7 +18,7 @@ from study.report.figures import FIGURES
 from study.report.frontier import MOST_CENSORED, frontier_figure
 from study.report.laws import critical_figure, model_figure
 from study.report.searching import MOST_CURVES, curves_figure, rates_figure, stopping_figure
-from study.report.style import evenly
+from study.report.style import evenly, series_styles
 
 POINTS = [
     point(16, 3.0, 0.97),
@@ -213,6 +213,21 @@ def test_of_many_curves_the_best_and_the_worst_of_each_batch_size_are_drawn() ->
         assert {b / 1000, b / 1000 + (MOST_CURVES - 1) / 1000} <= set(ends)
 
 
+def test_variants_have_lines_of_their_own() -> None:
+    points = [point(b, 1.0, 0.9, variant=variant) for variant in ("adam", "lamb") for b in (16, 64)]
+    trials = [trial(16, [0.5, 0.9], variant=variant) for variant in ("adam", "lamb")]
+    told = summary(points, trials)
+    assert {trace.name for trace in batch_figure(told).data} == {"adam, 2 ranks", "lamb, 2 ranks"}
+    assert len(rates_figure(told).data) == 2
+    assert list(stopping_figure(told).data[0].y) == ["B=16, adam, 2 ranks", "B=16, lamb, 2 ranks"]
+    assert list(cost_figure(told).data[0].y) == ["B=16, adam, 2 ranks, search", "B=16, lamb, 2 ranks, search"]
+    assert {trace.name for trace in curves_figure(told).data if trace.name} >= {"adam, 2 ranks", "lamb, 2 ranks"}
+
+
+def test_twelve_series_look_different() -> None:
+    assert len(set(series_styles([point(16, 1, 0.9, world_size=w) for w in range(12)]).values())) == 12
+
+
 def test_evenly_keeps_the_ends() -> None:
     assert list(evenly(range(10), 4)) == [0, 3, 6, 9]
     assert list(evenly(range(3), 4)) == [0, 1, 2]
@@ -230,7 +245,7 @@ def test_trained_and_cut_add_up_to_the_grid_and_an_audit_counts_to_its_stop() ->
 def test_runs_that_never_met_the_target_are_hollow_bounds_beside_the_law() -> None:
     runs = tuple(StepsToTarget(b, 50 * (1 + 100 / b)) for b in (16, 32, 64, 128, 256))
     runs += (StepsToTarget(512, 40, reached=False),)
-    critical = Critical(0.9, "asked for", runs, fit_critical_batch(runs))
+    critical = Critical("", 0.9, "asked for", runs, fit_critical_batch(runs))
     figure = critical_figure(summary(critical=critical, noise_scale=90))
     (bounds,) = named(figure, "gave up")
     assert ("open" in bounds.marker.symbol, list(bounds.x)) == (True, [512])

@@ -160,10 +160,21 @@ def test_claims_are_told_with_their_rows() -> None:
         to_settle=None,
     )
     statement = Statement("linear-scaling", "It scales.", "A paper", "1706.02677", "two rates")
-    text = render_page(full(), [ClaimVerdict(statement, "supported", (finding,), None, None)])
+    open_one = Statement("square-root-scaling", "It does not.", "Another", "1404.5997", "two rates")
+    claims = (
+        ClaimVerdict(statement, "supported", (finding,), None, None),
+        ClaimVerdict(open_one, "no_evidence", (), None, "two rates"),
+    )
+    text = render_page(full(claims=claims))
     shown = Page(text).text
     assert "<b>wide</b>" not in text
-    for part in ("linear-scaling: supported", "1.25 points", "0.5 to 2", "Welch t", "3 and 4", "Rests on 2 trials"):
+    for part in (
+        "linear-scaling: supported",
+        "<b>wide</b> beats narrow: supported; +1.25 points [+0.5, +2]; Welch t, p = 0.010, 3 and 4 seeds",
+        "Rests on 2 trials",
+        "confirm-b64-w2-s1",
+        "No evidence here on: square-root-scaling.",
+    ):
         assert part in shown, part
 
 
