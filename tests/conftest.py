@@ -1,21 +1,25 @@
-"""Shared fixtures: small studies, groups of ranks, one Ray for the whole session."""
+"""Shared fixtures: small studies, groups of ranks, one Ray for the whole session, a browser."""
 
 from __future__ import annotations
 
 import os
+import shutil
 
 # Before torch is imported anywhere: two ranks of a test share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from study.ledger.rows import AnyRow
 from study.plan.config import StudyConfig
 from study.plan.trials import Plan, make_plan
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -102,3 +106,27 @@ def frontier_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> R
     """A search that halves within each batch size, some stopped trials audited, on two ranks."""
     config = make_config(**FRONTIER | {"scheduler": {"kind": "frontier_asha", "audit": 0.3}})
     return run_for_real(config, tmp_path_factory.mktemp("frontier"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is. Without one the test is skipped, or fails if REQUIRE_BROWSER is set, as in CI."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    missing = "no Chromium on this machine (apt-get install chromium)"
+    if os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, and in most containers, Chromium cannot set its own sandbox up.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

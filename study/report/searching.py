@@ -70,10 +70,11 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
     seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
-    bar = {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
-    scale = {"colorscale": SEQUENTIAL, "colorbar": bar}
-    if seen:  # rates that fail altogether would take all colours from those that matter
-        scale |= {"cmin": seen[len(seen) // 2], "cmax": seen[-1]}
+    # From the median on: rates that fail altogether would take all colours from those that matter.
+    low, high = (seen[len(seen) // 2], seen[-1]) if seen else (0.0, 1.0)
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
+    bar["tickformat"] = ".1%" if high - low < 0.05 else ".0%"
+    scale = {"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": low, "cmax": high}
     figure.update_layout(coloraxis=scale)
     return figure
 

@@ -131,7 +131,9 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
 def _price(price: object) -> str:
     """What a device-hour was taken to cost, where that is from, and its date."""
     given = {key: value for key, value in price.items() if value is not None} if isinstance(price, dict) else {}
-    return ", ".join(f"{key}: {value}" for key, value in given.items()) or "none given"
+    if "usd_per_device_hour" not in given:
+        return "none given"
+    return ", ".join(f"{key}: {value}" for key, value in given.items())
 
 
 def config_yaml(summary: Summary) -> str:
