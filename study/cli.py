@@ -20,7 +20,7 @@ from study.analysis.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected
 from study.ledger.files import write_atomic
-from study.ledger.store import LedgerError, read
+from study.ledger.store import LedgerError, good_rows, read
 from study.plan.capacity import check_capacity
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
@@ -174,7 +174,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     for name in wanted:
         if name not in FORMATS:
             raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
-    summary = summarize(read(folder).rows, plan)
+    summary = summarize(good_rows(folder), plan)
     print_summary(summary, out)
     print_verdicts(summary, out)
     (folder / REPORT).mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def replay(
 
     chosen = contenders(scheduler)
     is_study = source.is_dir()
-    curves = curves_of(summarize(read(source).rows, recorded(source))) if is_study else read_curves(source)
+    curves = curves_of(summarize(good_rows(source), recorded(source))) if is_study else read_curves(source)
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:

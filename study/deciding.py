@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from study.analysis.choices import check_limits, choose
+from study.analysis.comparison import compare as compare_studies
 from study.analysis.recommend import Limits
 from study.analysis.summary import summarize
 from study.analysis.table import read_table
 from study.analysis.tablefronts import analyze_table
 from study.ledger.files import write_atomic
-from study.ledger.store import read
+from study.ledger.store import good_rows
 from study.plan.errors import PlanError
 from study.plan.market import market_prices, prices_yaml
 from study.plan.prices import read_prices
@@ -47,7 +48,7 @@ def recommend(
 
     limits = Limits(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
     plan = repriced(recorded(folder), usd_per_device_hour, prices)
-    summary = summarize(read(folder).rows, plan)
+    summary = summarize(good_rows(folder), plan)
     check_limits(limits, summary.points)
     found = choose(summary.points, summary.trials, summary.cost_axis, limits, plan.config.report.margin)
     if found is None:
@@ -97,8 +98,28 @@ def analyze(
 
     print_analysis(analysis, out)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "summary.json", analysis_json(analysis, indent=2) + "\n")
-        say(f"Wrote {folder / 'summary.json'}")
+        from study.report.tablepage import write_analysis
+
+        say("Report: " + ", ".join(str(path) for path in write_analysis(analysis, folder)))
     if as_json:
         print(analysis_json(analysis))
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="studies' folders, the one to compare with first")],
+    folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and compare.json into")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the fronts of studies over one another, and say what changed in their configs."""
+    if len(folders) < 2:
+        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
+    summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
+    compared = compare_studies([str(one) for one in folders], summaries)
+    from study.report.comparison import comparison_json, print_comparison, write_comparison
+
+    print_comparison(compared, out)
+    if folder is not None:
+        say("Report: " + ", ".join(str(path) for path in write_comparison(compared, folder)))
+    if as_json:
+        print(json.dumps(comparison_json(compared)))

@@ -29,7 +29,7 @@ class Cost:
     updates: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CurvePoint:
     """A trial at one of its reports."""
 
@@ -151,7 +151,7 @@ class Critical:
     """How the updates to a target accuracy fall with the batch size, and the law fitted to that."""
 
     variant: str  # "" where the study has none
-    target_val_accuracy: float
+    target_val_accuracy: float | None  # None where only the steps are known
     target_why: str  # how the target was chosen, in words
     runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
     fit: CriticalBatch

@@ -14,16 +14,17 @@ from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecor
 from study.analysis.stepmodel import StepTime, fit_step_model
 from study.analysis.stopping import stopping
 from study.analysis.targets import criticals_of
-from study.analysis.trials import trial_records
+from study.analysis.trials import Gathered, gather, trial_records
 from study.analysis.uncertainty import Frontier
-from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow, LeaseRow, StudyRow
+from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow
 from study.plan.trials import Cell, Plan
 
 
-def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
-    """The state of a study, finished or not."""
+def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
+    """The state of a study, finished or not. The rows are gone through once, and not kept."""
     report = plan.config.report
-    trials = trial_records(rows, plan.config.price.usd_per_device_hour)
+    found = gather(rows)
+    trials = trial_records(found, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
@@ -31,10 +32,9 @@ def summarize(rows: Sequence[AnyRow], plan: Plan) -> Summary:
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     criticals, missing = criticals_of(fixed, report.target_val_accuracy)
     steps = _step_times(fixed)
-    leases = [row for row in rows if isinstance(row, LeaseRow)]
     return Summary(
         protocol_version=PROTOCOL_VERSION,
-        study=_facts(rows, leases, plan.config.name),
+        study=_facts(found, plan.config.name),
         cost_axis=axis,
         second_cost_axis=second,
         cost_tolerance=report.cost_tolerance,
@@ -101,8 +101,9 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
     )
 
 
-def _facts(rows: Sequence[AnyRow], leases: Sequence[LeaseRow], name: str) -> StudyFacts:
-    first = next(row for row in rows if isinstance(row, StudyRow))
+def _facts(found: Gathered, name: str) -> StudyFacts:
+    first = found.study
+    assert first is not None, "opens every ledger"
     return StudyFacts(
         study_id=first.study_id,
         name=name,
@@ -110,9 +111,9 @@ def _facts(rows: Sequence[AnyRow], leases: Sequence[LeaseRow], name: str) -> Stu
         config_hash=first.config_hash,
         hardware=first.hardware,
         versions=first.versions,
-        devices=tuple(sorted({lease.device for lease in leases})),
+        devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
         started=first.written,
-        wall_s=rows[-1].at_s,
+        wall_s=found.last_s,
     )
 
 

@@ -13,22 +13,14 @@ from study.analysis.uncertainty import MIN_SEEDS, Frontier, FrontPoint, frontier
 
 
 @dataclass(frozen=True)
-class Place:
-    """A configuration on a front or off it, in the table's own units; 95% intervals, None under 3 seeds."""
+class Place(FrontPoint):
+    """A configuration of a table, in the table's own units."""
 
-    label: str
     group: str  # empty without --group-by
     settings: dict[str, str]  # by column
     batch_size: int
     lr: float | None
-    n_seeds: int
     n_censored: int
-    cost: float
-    cost_ci: tuple[float, float] | None
-    quality: float
-    quality_ci: tuple[float, float] | None
-    on_front: bool
-    p_on_front: float | None  # None if any configuration has under 3 seeds
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 from statistics import fmean
 
 from study.analysis.critical import StepsToTarget, fit_critical_batch
+from study.analysis.crossing import first_meeting
 from study.analysis.records import Critical, TrialRecord
 
 
@@ -41,15 +41,11 @@ def _critical(variant: str, over: Sequence[TrialRecord], target: float | None) -
 
 
 def steps_to(trial: TrialRecord, target: float) -> StepsToTarget:
-    """Updates until the trial's validation accuracy met the target, interpolated between the reports around it.
+    """Updates until the trial's validation accuracy met the target; where it never did, its last report bounds them.
 
-    Where it never did, its last report bounds them from below. Where the first report already did, that report is
-    taken: nothing is known of what came before it.
+    Raises ValueError for a trial that never reported.
     """
-    for before, point in pairwise((None, *trial.curve)):
-        if point is not None and point.val_accuracy >= target:
-            if before is None:
-                return StepsToTarget(trial.batch_size, point.updates)
-            share = (target - before.val_accuracy) / (point.val_accuracy - before.val_accuracy)
-            return StepsToTarget(trial.batch_size, before.updates + share * (point.updates - before.updates))
-    return StepsToTarget(trial.batch_size, trial.curve[-1].updates, reached=False)
+    met = first_meeting(trial.curve, "val_accuracy", target)
+    if met is None:
+        raise ValueError(f"{trial.trial_id} never reported")
+    return StepsToTarget(trial.batch_size, met.updates, met.reached)

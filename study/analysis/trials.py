@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
+
+_ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 
 
-def trial_records(rows: Iterable[AnyRow], usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
-    """Every trial that was ever started, in the order in which they were."""
-    attempts: dict[str, AttemptRow] = {}
-    curves: dict[str, list[CurvePoint]] = defaultdict(list)
-    leases: dict[str, list[LeaseRow]] = defaultdict(list)
-    ends: dict[str, EndRow] = {}
-    stopped_at: dict[str, int] = {}
-    for row in rows:
-        if isinstance(row, AttemptRow):
-            attempts[row.trial_id] = row
+@dataclass
+class Gathered:
+    """The rows of a ledger by trial, one pass over them done."""
+
+    study: StudyRow | None = None  # the first
+    last_s: float = 0.0  # the writer's clock at the last row
+    attempts: dict[str, AttemptRow] = field(default_factory=dict)  # the last of each trial
+    curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
+    energies_j: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))  # by attempt
+    leases: dict[str, list[LeaseRow]] = field(default_factory=lambda: defaultdict(list))
+    ends: dict[str, EndRow] = field(default_factory=dict)
+    stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
+
+
+def uncollected(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
+    """The rows, without the garbage collector looking over what is kept of them again and again: none is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield from rows
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def gather(rows: Iterable[AnyRow]) -> Gathered:
+    """Sort the rows by trial. They are gone through once, and reports are not kept as they are."""
+    found = Gathered()
+    row: AnyRow | None = None
+    for row in uncollected(rows):
+        if isinstance(row, ReportRow):
+            found.curves[row.trial_id].append(CurvePoint(*_ON_A_CURVE(row)))
+            found.energies_j[row.trial_id][row.attempt] = row.energy_j
+        elif isinstance(row, DecisionRow):
+            if row.decision == "audit":
+                found.stopped_at[row.trial_id] = row.updates
+        elif isinstance(row, AttemptRow):
+            found.attempts[row.trial_id] = row
             # What an attempt does not go on from was lost with the one before it.
-            curves[row.trial_id] = [point for point in curves[row.trial_id] if point.updates <= row.from_updates]
-        elif isinstance(row, ReportRow):
-            curves[row.trial_id].append(_curve_point(row))
+            kept = [point for point in found.curves[row.trial_id] if point.updates <= row.from_updates]
+            found.curves[row.trial_id] = kept
         elif isinstance(row, LeaseRow):
-            leases[row.trial_id].append(row)
-        elif isinstance(row, DecisionRow) and row.decision == "audit":
-            stopped_at[row.trial_id] = row.updates
+            found.leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
-            ends[row.trial_id] = row
+            found.ends[row.trial_id] = row
+        elif found.study is None:
+            found.study = row
+    if row is not None:
+        found.last_s = row.at_s
+    return found
+
+
+def trial_records(found: Gathered, usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
+    """Every trial that was ever started, in the order in which they were."""
     return tuple(
         _record(
             attempt,
-            curves[trial_id],
-            leases[trial_id],
-            ends.get(trial_id),
-            stopped_at.get(trial_id),
+            found.curves[trial_id],
+            found.leases[trial_id],
+            list(found.energies_j[trial_id].values()),
+            found.ends.get(trial_id),
+            found.stopped_at.get(trial_id),
             usd_per_device_hour,
         )
-        for trial_id, attempt in attempts.items()
+        for trial_id, attempt in found.attempts.items()
     )
 
 
@@ -47,6 +86,7 @@ def _record(
     attempt: AttemptRow,
     curve: list[CurvePoint],
     leases: list[LeaseRow],
+    energies_j: list[float | None],
     end: EndRow | None,
     stopped_at: int | None,
     usd: float | None,
@@ -67,7 +107,7 @@ def _record(
         attempts=attempt.attempt,
         total_updates=attempt.total_updates,
         audited_from=stopped_at,
-        cost=bill(leases, curve[-1] if curve else None, usd),
+        cost=bill(leases, energies_j, curve[-1] if curve else None, usd),
         phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
         final_val_accuracy=end.final_val_accuracy if end else None,
         best_val_accuracy=end.best_val_accuracy if end else None,
@@ -77,19 +117,21 @@ def _record(
     )
 
 
-def _curve_point(row: ReportRow) -> CurvePoint:
-    return CurvePoint(**{field.name: getattr(row, field.name) for field in fields(CurvePoint)})
-
-
-def bill(leases: Sequence[LeaseRow], last: CurvePoint | None, usd_per_device_hour: float | None) -> Cost:
-    """What a trial cost: the sum of its leases, and how far it came."""
+def bill(
+    leases: Sequence[LeaseRow],
+    energies_j: Sequence[float | None],
+    last: CurvePoint | None,
+    usd_per_device_hour: float | None,
+) -> Cost:
+    """What a trial cost: the sum of its leases and of what its attempts used, and how far it came."""
+    known_j = [joules for joules in energies_j if joules is not None]
     device_h = sum(lease.billed_device_h for lease in leases)
     return Cost(
         billed_device_h=device_h,
         billed_gpu_h=sum(lease.billed_gpu_h for lease in leases),
         usd=None if usd_per_device_hour is None else device_h * usd_per_device_hour,
         wall_h=sum(lease.billed_s for lease in leases) / 3600,
-        energy_j=None,
+        energy_j=sum(known_j) if known_j and len(known_j) == len(energies_j) else None,
         samples=last.samples if last else 0,
         updates=last.updates if last else 0,
     )

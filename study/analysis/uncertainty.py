@@ -13,6 +13,7 @@ from study.analysis.samples import Sample, mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown
+MAX_DRAWN = 400  # configurations; beyond, what rests on draws would take minutes and gigabytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Frontier:
-    """All points, in the order given. What rests on draws is None if any configuration has under 3 seeds."""
+    """All points, in the order given. What rests on draws is None if any configuration has under 3 seeds.
+
+    Nor is anything drawn for more than MAX_DRAWN configurations.
+    """
 
     points: tuple[FrontPoint, ...]
     reference: tuple[float, float]  # of the hypervolume: a cost and a quality
@@ -56,8 +60,8 @@ def frontier(
     means = np.array([(s.mean_cost, s.mean_quality) for s in samples]).reshape(-1, 2)
     known = bool(samples) and min(s.n_seeds for s in samples) >= MIN_SEEDS
     member, dominates, area = None, None, None
-    if known:
-        cost, quality = _draw(samples, means[:, 0], n_draws, np.random.default_rng(seed))
+    if known and len(samples) <= MAX_DRAWN:
+        cost, quality = draw_places(samples, n_draws, np.random.default_rng(seed))
         member, dominates = membership(cost, quality, cost_tolerance), dominance(cost, quality)
         area = np.quantile(hypervolumes(cost, quality, reference), [0.025, 0.975])
     points = [
@@ -124,10 +128,12 @@ def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) 
     return (width * np.maximum(height, 0)).sum(axis=1)
 
 
-def _draw(
-    samples: Sequence[Sample], mean_cost: Floats, n_draws: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Draws of cost and quality, each (n_draws, k). Quality may follow the order of costs, as on a true trade-off."""
+def draw_places(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Plausible true costs and qualities of k configurations of two or more seeds, each (n_draws, k).
+
+    Quality may follow the order of costs, as it does on a true trade-off.
+    """
+    mean_cost = np.array([s.mean_cost for s in samples])
     rank = np.searchsorted(np.sort(mean_cost), mean_cost).astype(float)
     cost = draw_means([s.cost for s in samples], None, n_draws, rng)
     trend = rank if len(np.unique(rank)) > 1 else None

@@ -85,6 +85,7 @@ class ReportRow(Row):
     phases_s: dict[str, float]  # cumulative
     final: bool = False  # the trial has come to its end
     probes: dict[str, float] = {}  # further measurements, by name
+    energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
 
     @property
     def diverged(self) -> bool:

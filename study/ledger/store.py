@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,8 @@ from study.ledger.files import sync_folder
 from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
 
 LEDGER = "ledger.jsonl"
-_MARK = b',"crc32":"'
+_END = b',"crc32":"%08x"}'
+_END_BYTES = len(_END % 0)
 
 
 class LedgerError(Exception):
@@ -38,15 +38,15 @@ class Contents:
 def encode(row: AnyRow) -> bytes:
     """One line, checksum over all that stands before it."""
     body = row.model_dump_json().encode()[:-1]
-    return body + _MARK + f'{zlib.crc32(body):08x}"}}\n'.encode()
+    return body + _END % zlib.crc32(body) + b"\n"
 
 
 def decode(line: bytes) -> AnyRow:
     """The row of one line without its newline. Raises ValueError for a damaged one."""
-    body, mark, tail = line.rpartition(_MARK)
-    if not mark or tail != f'{zlib.crc32(body):08x}"}}'.encode():
+    body, end = line[:-_END_BYTES], line[-_END_BYTES:]
+    if end != _END % zlib.crc32(body):
         raise ValueError("checksum does not match")
-    return ROW.validate_json(body + b"}")
+    return ROW.validator.validate_json(body + b"}")
 
 
 def read(folder: Path) -> Contents:
@@ -54,34 +54,59 @@ def read(folder: Path) -> Contents:
 
     Raises LedgerError if there is no ledger, or if it is of another major protocol version.
     """
-    path = folder / LEDGER
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise LedgerError(f"{folder}: no study here ({LEDGER} is missing)") from None
-    except OSError as error:
-        raise LedgerError(f"{path}: {error.strerror}") from None
-    rows: list[AnyRow] = []
-    good = 0
-    damage = None
-    for number, line in enumerate(io.BytesIO(data), start=1):
-        if not line.endswith(b"\n"):
-            damage = f"{path}:{number}: torn line of {len(line)} bytes"
-            break
+    scan = _Scan(folder / LEDGER)
+    rows = tuple(scan)
+    return Contents(rows, scan.good_bytes, scan.damage)
+
+
+def good_rows(folder: Path) -> Iterator[AnyRow]:
+    """The rows of a study's ledger one after the other, up to the first that is damaged, without keeping them.
+
+    Raises LedgerError as `read` does, at the latest where the row that is to blame would come.
+    """
+    return iter(_Scan(folder / LEDGER))
+
+
+class _Scan:
+    """One pass over a ledger file; when it is over, how far it was good, and what is wrong behind that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.good_bytes = 0
+        self.damage: str | None = None
+
+    def __iter__(self) -> Iterator[AnyRow]:
         try:
-            rows.append(decode(line[:-1]))
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                for number, line in enumerate(file, start=1):
+                    row = self._row(line, number, size)
+                    if row is None:
+                        return
+                    self.good_bytes += len(line)
+                    yield row
+        except FileNotFoundError:
+            raise LedgerError(f"{self.path.parent}: no study here ({LEDGER} is missing)") from None
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from None
+
+    def _row(self, line: bytes, number: int, size: int) -> AnyRow | None:
+        if not line.endswith(b"\n"):
+            self.damage = f"{self.path}:{number}: torn line of {len(line)} bytes"
+            return None
+        try:
+            row = decode(line[:-1])
         except ValidationError as error:
             raise LedgerError(
-                f"{path}:{number}: not a row of protocol {PROTOCOL_VERSION}: {error.error_count()} errors"
+                f"{self.path}:{number}: not a row of protocol {PROTOCOL_VERSION}: {error.error_count()} errors"
             ) from None
         except ValueError as error:
-            damage = f"{path}:{number}: {error}; {len(data) - good} bytes from here on are set aside"
-            break
-        good += len(line)
-    for row in rows:
+            left = size - self.good_bytes
+            self.damage = f"{self.path}:{number}: {error}; {left} bytes from here on are set aside"
+            return None
         if row.protocol_version.split(".")[0] != PROTOCOL_VERSION.split(".")[0]:
-            raise LedgerError(f"{path}: protocol {row.protocol_version} cannot be mixed with {PROTOCOL_VERSION}")
-    return Contents(tuple(rows), good, damage)
+            raise LedgerError(f"{self.path}: protocol {row.protocol_version} cannot be mixed with {PROTOCOL_VERSION}")
+        return row
 
 
 class Ledger:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from study.analysis.claims.records import Cell, ClaimVerdict, Details, Finding
 from study.analysis.records import Summary
@@ -16,6 +18,7 @@ from study.report.words import NOTHING, number
 
 STYLES = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "bold yellow", "no_evidence": "dim"}
 _MOST_COLUMNS = 5  # settings side by side; more of them go below one another
+_ROUNDING = 1e-9  # of a mean: an interval that is no wider is none
 _MOST_ROWS = 4  # trials named on the terminal; of more, the first, the last and their number
 
 
@@ -48,10 +51,10 @@ def _print_proved(summary: Summary, console: Console) -> None:
             _say(console, f"{claim.claim}: {claim.verdict}", STYLES[claim.verdict])
             _say(console, f"{claim.statement.text} ({claim.statement.paper}, arXiv:{claim.statement.arxiv}).")
             for line in claim_lines(claim):
-                _say(console, f"  {line}")
+                console.print(Padding(Text(line), (0, 0, 0, 2)))
             if claim.details is not None and claim.details.figures:
                 console.print(_rich(details_table(claim.details)))
-            _say(console, f"  Rests on {_named(claim.rows)}.", "dim")
+            _say(console, f"Rests on {_named(claim.rows)}.", "dim")
 
 
 def _say(console: Console, line: str, style: str = "") -> None:
@@ -107,7 +110,10 @@ def _shown(cell: Cell) -> str:
     if cell.ci is None:
         return f"{number(cell.mean, 4)} (1 seed)"
     half = (cell.ci[1] - cell.ci[0]) / 2
-    return f"{number(cell.mean, 4)} ± {number(half, 2)}"
+    if not half > _ROUNDING * abs(cell.mean):
+        return number(cell.mean, 4)
+    decimals = max(0, 1 - math.floor(math.log10(half)))
+    return f"{cell.mean:,.{decimals}f} ± {half:,.{decimals}f}"
 
 
 def _named(rows: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -64,10 +65,11 @@ def findings_table(analysis: TableAnalysis, findings: Findings) -> Table:
     cost = analysis.cost.column if analysis.cost else ""
     quality = analysis.quality.column if analysis.quality else ""
     several = len({place.group for place in findings.points}) > 1
-    heads = ("configuration", "seeds", cost, quality, "front", "probability")
+    columns = tuple(dict.fromkeys(name for place in findings.points for name in place.settings))
+    heads = (*(("group",) if several else ()), *columns, "seeds", cost, quality, "front", "P(front)")
     return Table(
         heads,
-        tuple(_row(place, several) for place in findings.points),
+        tuple(_row(place, several, columns) for place in findings.points),
         tuple(place.on_front for place in findings.points),
     )
 
@@ -106,21 +108,22 @@ def interval(ci: tuple[float, float] | None) -> str:
     return f" [{', '.join(number(bound) if math.isfinite(bound) else '∞' for bound in ci)}]"
 
 
-def _half(ci: tuple[float, float] | None) -> str:
-    """Student's t intervals lie evenly around their mean."""
-    return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2, 2)}"
+def half(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
+    """` ± x`: Student's t intervals lie evenly around their mean."""
+    return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2 * scale, 2)}"
 
 
 def _bounds(fit: CriticalBatch) -> str:
     return f"; it lies in{interval(fit.b_crit_ci)}" if fit.b_crit_ci else ""
 
 
-def _row(place: Place, several: bool) -> tuple[str, ...]:
+def _row(place: Place, several: bool, columns: Sequence[str]) -> tuple[str, ...]:
     return (
-        f"{place.group}: {place.label}" if several else place.label,
-        str(place.n_seeds) + (f" (+{place.n_censored} censored)" if place.n_censored else ""),
-        f"{number(place.cost, 4)}{_half(place.cost_ci)}",
-        f"{number(place.quality, 4)}{_half(place.quality_ci)}",
+        *((place.group,) if several else ()),
+        *(place.settings.get(column, NOTHING) for column in columns),
+        str(place.n_seeds) + (f" (+{place.n_censored})" if place.n_censored else ""),
+        f"{number(place.cost, 4)}{half(place.cost_ci)}",
+        f"{number(place.quality, 4)}{half(place.quality_ci)}",
         "yes" if place.on_front else "",
         percent(place.p_on_front, 0),
     )

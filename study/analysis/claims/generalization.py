@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
-from study.analysis.claims.rates import MARGIN
 from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Series, Setting, has_equal_epochs, has_one_rate, series_of
+from study.analysis.claims.settings import Series, Setting, has_equal_epochs, has_margin, has_one_rate, series_of
 from study.plan.config import StudyConfig
 
 GENERALIZATION_GAP = Statement(
@@ -20,12 +19,12 @@ GENERALIZATION_GAP = Statement(
 )
 TRAIN_LONGER = Statement(
     "train_longer",
-    f"The gap of a large batch comes from too few updates: with those of the small one it is within {100 * MARGIN:g} "
-    "point or better",
+    "The gap of a large batch comes from too few updates: with those of the small one it is as accurate or better, "
+    "within report.margin",
     "Hoffer et al. 2017",
     "1705.08741",
     "variants: a small and a large batch alike in all else at one rate, and the large one with budget.regime_batch "
-    "set to the small",
+    "set to the small; report.margin above 0",
 )
 
 
@@ -58,7 +57,7 @@ def _that_met(setting: Setting, train_loss: float) -> Setting:
 
 def train_longer(settings: Sequence[Setting]) -> ClaimVerdict:
     """The columns of the paper's table 1: small batch, large batch, and the large one with one remedy after another."""
-    for series in series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c)):
+    for series in series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c) and has_margin(c)):
         columns = _columns(series, settings)
         if columns is not None:
             return _remedied(columns)
@@ -82,10 +81,11 @@ def _adapts(config: StudyConfig, small_batch: int) -> bool:
 
 def _remedied(columns: Series) -> ClaimVerdict:
     small, large, longer = columns[0], columns[1], columns[-1]
+    margin = small.config.report.margin
     findings = answers(
         (
-            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY, MARGIN),
-            ask(f"{longer.name} ends no less accurate than {small.name}", "no_less", longer, small, ACCURACY, MARGIN),
+            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY, margin),
+            ask(f"{longer.name} ends no less accurate than {small.name}", "no_less", longer, small, ACCURACY, margin),
         )
     )
     return concluded(TRAIN_LONGER, findings, table(columns, (ACCURACY, VAL_LOSS, UPDATES)))

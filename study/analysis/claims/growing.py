@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, DEVICE_S, SAMPLES, UPDATES, VAL_LOSS
-from study.analysis.claims.rates import MARGIN
 from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Setting, is_contrastive, likeness, series_of
+from study.analysis.claims.settings import Setting, has_margin, is_contrastive, likeness, series_of
 
 GROW_BATCH = Statement(
     "grow_batch",
-    f"Growing the batch replaces decaying the rate: within {100 * MARGIN:g} point of accuracy after fewer updates",
+    "Growing the batch replaces decaying the rate: equally accurate, within report.margin, after fewer updates",
     "Smith et al. 2018",
     "1711.00489",
     "variants with growth at the same milestones: one whose largest_batch is the first (it decays the rate), one or "
-    "more that grow",
+    "more that grow; report.margin above 0",
 )
 CONTRASTIVE = Statement(
     "contrastive",
@@ -29,13 +28,14 @@ CONTRASTIVE = Statement(
 
 def grow_batch(settings: Sequence[Setting]) -> ClaimVerdict:
     """Each variant that grows its batch against the one that decays the rate instead, for as many epochs."""
-    staged = [setting for setting in settings if setting.config.growth is not None]
+    staged = [setting for setting in settings if setting.config.growth is not None and has_margin(setting.config)]
     decays = next((setting for setting in staged if not _grows(setting)), None)
     grown = [s for s in staged if _grows(s) and decays and s.config.budget.epochs == decays.config.budget.epochs]
     if decays is None or not grown:
         return unproved(GROW_BATCH)
+    margin = decays.config.report.margin
     findings = answers(
-        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, ACCURACY, MARGIN) for s in grown]
+        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, ACCURACY, margin) for s in grown]
     )
     return concluded(GROW_BATCH, findings, table((decays, *grown), (ACCURACY, VAL_LOSS, UPDATES, SAMPLES, DEVICE_S)))
 

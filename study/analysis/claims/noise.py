@@ -8,11 +8,12 @@ from statistics import fmean
 
 from study.analysis.claims.compare import cell_of, concluded, unproved
 from study.analysis.claims.records import Answer, ClaimVerdict, Details, Figure, Finding, Statement
-from study.analysis.claims.settings import Series, Setting, has_target_accuracy, series_of
+from study.analysis.claims.settings import Series, Setting, series_of
 from study.analysis.critical import CriticalBatch, StepsToTarget, fit_critical_batch
-from study.analysis.crossing import first_meeting
 from study.analysis.records import TrialRecord
 from study.analysis.samples import mean_interval
+from study.analysis.targets import steps_to
+from study.plan.config import StudyConfig
 
 FACTOR = 3.0  # nearer counts as predicted: the paper asks for the order of magnitude
 _PROBE = "noise_b_simple"
@@ -25,7 +26,7 @@ NOISE_SCALE = Statement(
     f"The gradient noise scale predicts, within a factor of {FACTOR:g}, the batch size past which training costs more",
     "McCandlish et al. 2018",
     "1812.06162",
-    "three or more batch sizes with probes.noise_scale and budget.target_val_accuracy",
+    "three or more batch sizes with probes.noise_scale and a target_val_accuracy, of budget or report",
 )
 
 
@@ -36,7 +37,7 @@ def noise_scale(settings: Sequence[Setting]) -> ClaimVerdict:
     doi:10.1002/sim.3095), as if the two were independent. Supported if all of it is within the factor, contradicted
     if all is beyond.
     """
-    found = [s for s in series_of(settings, lambda c: has_target_accuracy(c) and c.probes.noise_scale) if len(s) > 2]
+    found = [s for s in series_of(settings, lambda c: _target(c) is not None and c.probes.noise_scale) if len(s) > 2]
     if not found:
         return unproved(NOISE_SCALE)
     series = found[0]
@@ -45,11 +46,14 @@ def noise_scale(settings: Sequence[Setting]) -> ClaimVerdict:
     return concluded(NOISE_SCALE, (_finding(series, fit, measured),), _details(series, fit))
 
 
+def _target(config: StudyConfig) -> float | None:
+    return config.budget.target_val_accuracy or config.report.target_val_accuracy
+
+
 def _runs(setting: Setting) -> list[StepsToTarget]:
-    target = setting.config.budget.target_val_accuracy
+    target = _target(setting.config)
     assert target is not None
-    met = [first_meeting(trial.curve, "val_accuracy", target) for trial in setting.trials]
-    return [StepsToTarget(setting.batch_size, m.updates, m.reached) for m in met if m is not None and m.updates > 0]
+    return [steps_to(trial, target) for trial in setting.trials if trial.curve and trial.curve[-1].updates > 0]
 
 
 def _noise_of(trial: TrialRecord) -> float | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from study.analysis.claims.compare import all_of, answers, any_of, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, TRAIN_LOSS, UPDATES, VAL_LOSS
-from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Setting, has_equal_epochs, has_one_rate, is_contrastive, series_of
-
-MARGIN = 0.01  # one point of accuracy: closer counts as the same
+from study.analysis.claims.records import Answer, ClaimVerdict, Statement
+from study.analysis.claims.settings import (
+    Setting,
+    has_equal_epochs,
+    has_margin,
+    has_one_rate,
+    is_contrastive,
+    series_of,
+)
 
 FIXED_LR = Statement(
     "fixed_lr",
@@ -20,10 +25,11 @@ FIXED_LR = Statement(
 )
 SCALED_LR = Statement(
     "scaled_lr",
-    f"With the rate adjusted to the batch, small and large batches end within {100 * MARGIN:g} point of accuracy",
+    "With the rate adjusted to the batch, small and large batches end equally accurate, within report.margin",
     "Goyal et al. 2017; Shallue et al. 2019",
     "1706.02677, 1811.03600",
-    "several batch sizes with search.lr_rule linear or sqrt, or with several rates in search.lr; budget.epochs",
+    "several batch sizes with search.lr_rule linear or sqrt, or with several rates in search.lr; budget.epochs, "
+    "report.margin above 0",
 )
 
 
@@ -49,20 +55,21 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
 
     It takes one way that works, and, where the rate was held too, a gap that there was to close.
     """
-    adjusted = series_of(settings, lambda c: has_equal_epochs(c) and not has_one_rate(c))
+    adjusted = series_of(settings, lambda c: has_equal_epochs(c) and has_margin(c) and not has_one_rate(c))
     if not adjusted:
         return unproved(SCALED_LR)
     held = series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c))[:1]
+    margin = settings[0].config.report.margin
     gap = [
-        ask(f"{s[0].name} ends more accurate than {s[-1].name}", "greater", s[0], s[-1], ACCURACY, MARGIN) for s in held
+        ask(f"{s[0].name} ends more accurate than {s[-1].name}", "greater", s[0], s[-1], ACCURACY, margin) for s in held
     ]
     near = [
-        ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], ACCURACY, MARGIN) for s in adjusted
+        ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], ACCURACY, margin) for s in adjusted
     ]
     shown = [setting for series in (*held, *adjusted) for setting in (series[0], series[-1])]
-    return concluded(
-        SCALED_LR,
-        answers(gap + near),
-        table(shown, (ACCURACY, VAL_LOSS)),
-        lambda found: all_of((*(verdicts := list(found))[: len(gap)], any_of(verdicts[len(gap) :]))),
-    )
+
+    def decide(verdicts: Iterable[Answer]) -> Answer:
+        found = list(verdicts)
+        return all_of((*found[: len(gap)], any_of(found[len(gap) :])))
+
+    return concluded(SCALED_LR, answers(gap + near), table(shown, (ACCURACY, VAL_LOSS)), decide)

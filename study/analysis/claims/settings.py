@@ -100,11 +100,11 @@ def has_equal_epochs(config: StudyConfig) -> bool:
     return budget.epochs is not None and config.growth is None and all(other is None for other in others)
 
 
-def has_target_accuracy(config: StudyConfig) -> bool:
-    """Trials end where they have met a validation accuracy."""
-    return config.budget.target_val_accuracy is not None
+def has_margin(config: StudyConfig) -> bool:
+    """There is an accuracy too small to matter, without which nothing is ever the same."""
+    return config.report.margin > 0
 
 
 def is_contrastive(config: StudyConfig) -> bool:
     """The loss is over the pairs of a batch, so that losses of different batch sizes cannot be compared."""
-    return str(config.workload.kind) == "contrastive"
+    return config.workload.kind == "contrastive"

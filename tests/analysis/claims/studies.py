@@ -44,6 +44,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "cost": {},
     "serving": {"probes": {"serving": True}},
+    "contrastive": {
+        "workload": {"kind": "contrastive"},
+        "variants": {"short": {}, "long": {"budget": {"epochs": 36}}},
+    },
     "noise_scale": {
         "batch_sizes": [8, 32, 128, 512],
         "budget": {"epochs": 9, "target_val_accuracy": 0.9},

@@ -1,0 +1,118 @@
+"""Studies against one another: their fronts on one cost axis, and what differs in their configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from study.analysis.arrays import Floats
+from study.analysis.points import samples_of
+from study.analysis.records import Summary
+from study.analysis.samples import Sample
+from study.analysis.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
+from study.plan.errors import PlanError
+
+N_DRAWS = 2000
+_NOT_COMPARED = ("name",)  # keys that say nothing of the result
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One study among the others. Ratios are to the first study's hypervolume; None of the first itself."""
+
+    name: str
+    points: tuple[FrontPoint, ...]  # on_front and p_on_front are of the study's own front
+    on_joint_front: tuple[bool, ...]  # of the points of all studies together
+    hypervolume: float  # against the reference that all share
+    ratio: float | None
+    ratio_ci: tuple[float, float] | None  # 95%; None if a point of either study has under 3 seeds
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of the config that is not the same everywhere."""
+
+    key: str  # with dots between
+    values: tuple[Any, ...]  # of each study; None where it has no such key
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Studies side by side, in the order given."""
+
+    cost_axis: str
+    reference: tuple[float, float]  # of the hypervolumes: the dearest point of all, and an accuracy of 0
+    studies: tuple[Compared, ...]
+    changes: tuple[Change, ...]
+
+
+def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
+    """Compare studies on the first one's cost axis.
+
+    Raises PlanError for studies without points, without that cost, or of other protocol majors than the first.
+    """
+    axis = summaries[0].cost_axis
+    groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
+    reference = max(s.mean_cost for samples in groups for s in samples), 0.0
+    joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points
+    draws = [_hypervolume_draws(samples, reference, seed) for seed, samples in enumerate(groups)]
+    studies: list[Compared] = []
+    taken = 0
+    for name, summary, samples, drawn in zip(names, summaries, groups, draws, strict=True):
+        front = frontier(samples, reference, summary.cost_tolerance)
+        of_all = joint[taken : taken + len(samples)]
+        taken += len(samples)
+        study = Compared(name, front.points, tuple(p.on_front for p in of_all), front.hypervolume, None, None)
+        if studies and studies[0].hypervolume > 0:
+            first = draws[0]
+            study = replace(
+                study,
+                ratio=study.hypervolume / studies[0].hypervolume,
+                ratio_ci=None if drawn is None or first is None else _interval(drawn / first),
+            )
+        studies.append(study)
+    return Comparison(axis, reference, tuple(studies), changes_of([summary.study.config for summary in summaries]))
+
+
+def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
+    """The keys that differ between configs, in the order in which they stand there."""
+    flat = [_flat(config) for config in configs]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    rows = (Change(key, tuple(one.get(key) for one in flat)) for key in keys if key not in _NOT_COMPARED)
+    return tuple(row for row in rows if any(value != row.values[0] for value in row.values[1:]))
+
+
+def _samples(name: str, summary: Summary, axis: str, first: Summary) -> tuple[Sample, ...]:
+    major, wanted = (s.protocol_version.partition(".")[0] for s in (summary, first))
+    if major != wanted:
+        raise PlanError(f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}")
+    if not summary.points:
+        raise PlanError(f"{name}: no confirm trial has completed, so it has no frontier")
+    samples = samples_of(summary.points, summary.trials, axis)
+    if samples is None:
+        raise PlanError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
+    return samples
+
+
+def _hypervolume_draws(samples: Sequence[Sample], reference: tuple[float, float], seed: int) -> Floats | None:
+    if min(sample.n_seeds for sample in samples) < MIN_SEEDS:
+        return None
+    return hypervolumes(*draw_places(samples, N_DRAWS, np.random.default_rng(seed)), reference)
+
+
+def _interval(ratios: Floats) -> tuple[float, float]:
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{at}{key}.")
+        else:
+            flat[f"{at}{key}"] = value
+    return flat

@@ -1,0 +1,95 @@
+"""Every study file that comes with the package: planned, explained, and open to a user's own model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from study.cli import app
+from study.plan.config import FrontierAsha, StudyConfig
+from study.plan.load import load_study, shipped_configs
+from study.plan.trials import Plan, make_plan
+
+PRESETS = shipped_configs()
+NEED_A_GPU = {"cifar10_gpu", "scaling"}
+CLAIMS = {
+    "fixed_lr", "scaled_lr", "generalization_gap", "train_longer", "grow_batch", "cost", "serving", "contrastive",
+    "noise_scale", "scaling",
+}  # fmt: skip
+
+
+def plan_of(name: str) -> Plan:
+    return make_plan(load_study(PRESETS[name]).config)
+
+
+def comments(path: Path) -> str:
+    """The header, as running text."""
+    lines = path.read_text().splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+
+
+def test_all_are_there() -> None:
+    assert {*CLAIMS, *NEED_A_GPU, "quickstart", "grid"} == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_plan_that_searches_by_cell_and_can_be_decided(name: str) -> None:
+    plan = plan_of(name)
+    assert plan.config.name == name
+    if plan.search and name != "grid":
+        assert isinstance(plan.config.scheduler, FrontierAsha)
+    assert name == "grid" or plan.config.confirm.seeds >= 3
+
+
+@pytest.mark.parametrize("name", sorted(CLAIMS))
+def test_a_preset_says_what_is_claimed_and_what_it_trains(name: str) -> None:
+    said = comments(PRESETS[name])
+    assert said.startswith("Claim: ")
+    assert " Trains " in said
+    assert name in NEED_A_GPU or "on two cores" in said
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"quickstart"}))
+def test_the_line_for_an_own_model_fits_where_the_comment_says(name: str) -> None:
+    text = PRESETS[name].read_text()
+    line = next(line for line in text.splitlines() if line.startswith("#   workload: "))
+    data: dict[str, Any] = yaml.safe_load(text) | yaml.safe_load(line.removeprefix("#   "))
+    if "`probes`" in comments(PRESETS[name]):
+        del data["probes"]
+    assert make_plan(StudyConfig.model_validate(data, strict=False)).train_samples == 50_000
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - NEED_A_GPU))
+def test_check_shows_every_preset_that_runs_on_cpus(name: str) -> None:
+    done = CliRunner().invoke(app, ["check", name, "--no-measure", "--cpus", "2"])
+    assert done.exit_code == 0, done.output
+    assert f"Study '{name}'" in done.output
+
+
+def test_train_longer_has_the_columns_of_the_paper() -> None:
+    """Hoffer et al. 2017, table 1; the last has exactly the updates of the first."""
+    plan = plan_of("train_longer")
+    assert list(plan.variants) == ["SB", "LB", "+LR", "+GBN", "+RA"]
+    first = {cell.variant: plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells}
+    assert first["+RA"].total_updates == first["SB"].total_updates > first["LB"].total_updates
+    assert first["LB"].lr == first["SB"].lr
+    assert first["+LR"].lr == first["+RA"].lr == pytest.approx(4 * first["SB"].lr)
+    assert [plan.variants[name].ghost_batch for name in plan.variants] == [None, None, None, 16, 16]
+
+
+def test_grow_batch_gives_all_the_same_samples_and_fewer_updates_the_more_it_grows() -> None:
+    plan = plan_of("grow_batch")
+    specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells]
+    assert len({spec.samples_at(spec.total_updates) for spec in specs}) == 1
+    updates = {spec.cell.variant: spec.total_updates for spec in specs}
+    assert updates["decay"] > updates["hybrid"] > updates["grow"] > updates["grow-larger-rate"]
+    # The paper's noise scale, eta / B, is the same for all in every third of the run.
+    noise = [[spec.lr * stage.lr_factor / stage.batch.global_batch for stage in spec.stages] for spec in specs]
+    assert all(levels == pytest.approx(noise[0]) for levels in noise)
+
+
+def test_the_large_batch_of_generalization_gap_is_a_tenth_of_the_data() -> None:
+    plan = plan_of("generalization_gap")
+    assert max(plan.config.batch_sizes) / plan.train_samples == pytest.approx(0.1, abs=0.001)
