@@ -126,5 +126,5 @@ def _notes(configurations: Sequence[Configuration], samples: Sequence[Sample]) -
         notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are told.")
     censored = sum(one.n_censored for one in configurations)
     if censored:
-        notes.append(f"{censored} rows are censored: bounds on steps to the target, and on no front.")
+        notes.append(f"Censored rows: {censored}; they are bounds on steps to the target, and on no front.")
     return tuple(notes)

@@ -39,8 +39,9 @@ def _headline(analysis: TableAnalysis) -> str:
     front = analysis.whole.frontier
     if not front:
         return "Steps to a target, by batch size."
-    named = ", ".join(place.label for place in front[:6]) + (", ..." if len(front) > 6 else "")
-    return f"{len(front)} of {len(analysis.whole.points)} configurations are on the front: {named}."
+    named = ", ".join(f"{place.group}: {place.label}" if place.group else place.label for place in front[:6])
+    more = f" and {len(front) - 6} more" if len(front) > 6 else ""
+    return f"{len(front)} of {len(analysis.whole.points)} configurations are on the front: {named}{more}."
 
 
 def _fronts(analysis: TableAnalysis, parts: dict[str, Findings]) -> list[Section]:

@@ -75,7 +75,7 @@ def test_censored_rows_bound_the_law_and_stand_on_no_front(tmp_path: Path) -> No
     assert found.critical_batch.n_censored == 1
     assert {place.p_on_front for place in found.points} == {None}  # two seeds are left of one
     assert any("under 3 seeds" in note for note in found.notes)
-    assert any("1 rows are censored" in note for note in found.notes)
+    assert any("Censored rows: 1;" in note for note in found.notes)
 
 
 def test_steps_alone_are_enough(tmp_path: Path) -> None:
