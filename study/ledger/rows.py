@@ -144,4 +144,3 @@ class EndRow(Row):
 
 AnyRow = Annotated[StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)
-ROWS: TypeAdapter[list[Any]] = TypeAdapter(list[AnyRow])

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from study.analysis.records import Point, Summary, cost_of
-from study.report.words import Unit, cost_unit, percent, ranks
+from study.report.words import AXIS_NAMES, Unit, cost_unit, percent, ranks
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
-    return (*_frontier(summary), *stopping_sentences(summary))
+    return (*_frontier(summary), *_second_frontier(summary), *stopping_sentences(summary))
 
 
 def _frontier(summary: Summary) -> tuple[str, ...]:
@@ -38,6 +38,18 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
         whole = _step(frontier[0], frontier[-1], axis)
         steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
     return (_ends(frontier, axis, unit), *steps, *_dominated(points, summary.cost_tolerance))
+
+
+def _second_frontier(summary: Summary) -> tuple[str, ...]:
+    """Who is on the frontier over the other cost that the config asks for."""
+    axis = summary.second_cost_axis
+    found = summary.frontiers.get(axis) if axis else None
+    if axis is None or found is None:
+        return ()
+    unit = cost_unit([place.cost for place in found.points], axis)
+    members = sorted((place for place in found.points if place.on_front), key=lambda place: place.cost)
+    listed = ", ".join(f"{place.label} at {unit.show(place.cost)}" for place in members)
+    return (f"Over {AXIS_NAMES[axis]} the frontier is {listed}.",)
 
 
 def overlap(one: Point, other: Point) -> bool | None:

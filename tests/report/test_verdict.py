@@ -6,6 +6,7 @@ import pytest
 from handmade import point, summary, trial
 
 from study.report.verdict import overlap, verdict
+from tests.analysis.test_summary import summary as made_up
 
 
 def test_nothing_confirmed_is_said_plainly() -> None:
@@ -82,3 +83,12 @@ def test_overlap_is_closed(distance: float, expected: bool) -> None:
     high = type(other)(**{**other.__dict__, "val_accuracy_ci": (distance, 0.5)})
     assert overlap(low, high) is overlap(high, low) is expected
     assert overlap(low, point(3, 1, 0.5, None)) is None
+
+
+def test_a_second_cost_has_its_frontier_told() -> None:
+
+    told = verdict(made_up(report={"cost": ["billed_device_h", "updates"]}))
+    assert any(
+        sentence.startswith("Over updates the frontier is batch 256 on 1 rank at 80 updates") for sentence in told
+    )
+    assert not any("Over updates" in sentence for sentence in verdict(made_up()))
