@@ -49,7 +49,7 @@ def recommend(
     limits = Limits(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
     plan = repriced(recorded(folder), usd_per_device_hour, prices)
     summary = summarize(good_rows(folder), plan)
-    check_limits(limits, summary.points)
+    check_limits(limits, summary.points, summary.trials)
     found = choose(summary.points, summary.trials, summary.cost_axis, limits, plan.config.report.margin)
     if found is None:
         raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
@@ -115,7 +115,10 @@ def compare(
     if len(folders) < 2:
         raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
     summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
-    compared = compare_studies([str(one) for one in folders], summaries)
+    names = [one.resolve().name for one in folders]
+    if len(set(names)) < len(names):
+        names = [str(one) for one in folders]
+    compared = compare_studies(names, summaries)
     from study.report.comparison import comparison_json, print_comparison, write_comparison
 
     print_comparison(compared, out)

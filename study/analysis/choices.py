@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from statistics import fmean
 
-from study.analysis.points import samples_of
+from study.analysis.points import cell_of, samples_of
 from study.analysis.recommend import Candidate, Limits, Recommendation, recommend
 from study.analysis.records import Point, TrialRecord
 from study.plan.errors import PlanError
+from study.plan.trials import Cell
 
 
 def choose(
@@ -19,6 +22,7 @@ def choose(
     samples = samples_of(points, trials, axis)
     if not samples:
         return None
+    latencies = latencies_ms(trials)
     candidates = [
         Candidate(
             sample=sample,
@@ -26,13 +30,28 @@ def choose(
             device_h=point.cost.billed_device_h,
             wall_h=point.cost.wall_h,
             gpus=point.world_size,
+            latency_ms=latencies.get(cell_of(point)),
         )
         for point, sample in zip(points, samples, strict=True)
     ]
     return recommend(candidates, limits, margin)
 
 
-def check_limits(limits: Limits, points: Sequence[Point]) -> None:
+def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
+    """The 99th percentile of the latency at the request batch where it is least, by configuration: mean over seeds."""
+    found: dict[Cell, list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome == "completed":
+            probes = trial.curve[-1].probes
+            served = [
+                value for name, value in probes.items() if name.startswith("serving_") and name.endswith("_p99_ms")
+            ]
+            if served:
+                found[cell_of(trial)].append(min(served))
+    return {cell: fmean(values) for cell, values in found.items()}
+
+
+def check_limits(limits: Limits, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
     """Raises PlanError for a limit that cannot be, or that nothing is known of to hold against it."""
     for name, value in asdict(limits).items():
         option = f"--{name.replace('_', '-')}"
@@ -44,5 +63,5 @@ def check_limits(limits: Limits, points: Sequence[Point]) -> None:
         raise PlanError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
     if limits.max_usd is not None and any(point.cost.usd is None for point in points):
         raise PlanError("the study has no price; give --usd-per-device-hour", "--max-usd")
-    if limits.max_latency_ms is not None:
-        raise PlanError("the study has no serving curve, so nothing is known of latencies", "--max-latency-ms")
+    if limits.max_latency_ms is not None and not latencies_ms(trials):
+        raise PlanError("nothing is known of latencies: the study was run without probes.serving", "--max-latency-ms")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from statistics import median
 
 from study.analysis.choices import choose
 from study.analysis.claims.every import claims_of
@@ -30,7 +32,8 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
-    criticals, missing = criticals_of(fixed, report.target_val_accuracy)
+    target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
+    criticals, missing = criticals_of(fixed, target)
     steps = _step_times(fixed)
     return Summary(
         protocol_version=PROTOCOL_VERSION,
@@ -48,7 +51,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         critical=criticals[0] if criticals else None,
         other_criticals=criticals[1:],
         critical_missing=missing,
-        noise_scale=None,
+        noise_scale=_noise_scale(trials),
         step_times=steps,
         throughput_model=fit_step_model(steps),
         recommendation=choose(points, trials, axis, Limits(), report.margin),
@@ -84,6 +87,13 @@ def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
         for trial in trials
         if trial.samples_per_s and len(trial.curve) > 1
     )
+
+
+def _noise_scale(trials: Iterable[TrialRecord]) -> float | None:
+    """At the end of training, the median over confirm trials; in samples."""
+    ends = [trial.curve[-1].probes for trial in trials if trial.phase == "confirm" and trial.curve]
+    found = [probes["noise_b_simple"] for probes in ends if probes.get("noise_b_simple", math.nan) > 0]
+    return median(found) if found else None
 
 
 def _spend(trials: Sequence[TrialRecord]) -> Spend:

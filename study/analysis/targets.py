@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -30,8 +31,9 @@ def criticals_of(trials: Sequence[TrialRecord], target: float | None) -> tuple[t
 def _critical(variant: str, over: Sequence[TrialRecord], target: float | None) -> Critical:
     best: dict[int, list[float]] = defaultdict(list)
     for trial in over:
-        best[trial.batch_size].append(max(point.val_accuracy for point in trial.curve))
-    why = "report.target_val_accuracy"
+        known = [point.val_accuracy for point in trial.curve if math.isfinite(point.val_accuracy)]
+        best[trial.batch_size].append(max(known, default=0.0))
+    why = "the config's target_val_accuracy"
     if target is None:
         hardest = min(best, key=lambda batch: fmean(best[batch]))
         target = fmean(best[hardest])

@@ -28,7 +28,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         if table.rows:
             shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
             for i, head in enumerate(table.heads):
-                shown.add_column(Text(printable(head)), justify="left" if i == 0 else "right")
+                shown.add_column(Text(head), justify="left" if i == 0 else "right")
             for row, marked in zip(table.rows, table.marked, strict=True):
                 shown.add_row(*(Text(printable(cell)) for cell in row), style="bold" if marked else "")
             console.print(shown)
@@ -78,7 +78,15 @@ def render_comparison(comparison: Comparison) -> str:
 def points_table(comparison: Comparison) -> Table:
     """A row for each point of each study; those on the joint front marked."""
     unit = _unit(comparison)
-    heads = ("study", "configuration", "seeds", f"{unit.label} a trial", "accuracy %", "own front", "joint front")
+    heads = (
+        "study",
+        "configuration",
+        "seeds",
+        f"{unit.label}\na trial",
+        "accuracy %",
+        "own\nfront",
+        "joint\nfront",
+    )
     rows = [
         (
             study.name,

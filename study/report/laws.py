@@ -19,16 +19,20 @@ _ALONG = 60  # points of a drawn curve
 
 
 def critical_figure(summary: Summary) -> go.Figure | None:
+    """Updates to the target of a study's variants."""
+    if summary.critical is None:
+        return None
+    return steps_figure((summary.critical, *summary.other_criticals), summary.noise_scale)
+
+
+def steps_figure(criticals: Sequence[Critical], noise_scale: float | None) -> go.Figure:
     """Updates to the target against batch size, both logarithmic: runs, the fitted law, the critical batch size.
 
     Runs that never reached the target are hollow and point up: they would have taken longer. A colour for each variant.
     """
-    if summary.critical is None:
-        return None
-    criticals = (summary.critical, *summary.other_criticals)
     runs = [run for critical in criticals for run in critical.runs]
     batches = [run.batch_size for run in runs]
-    places = [*batches, *([] if summary.noise_scale is None else [summary.noise_scale])]
+    places = [*batches, *([] if noise_scale is None else [noise_scale])]
     for critical in criticals:
         if critical.fit.b_crit is not None:  # one far outside is not gone after
             places.append(min(max(critical.fit.b_crit, min(batches) / 4), 4 * max(batches)))
@@ -36,8 +40,8 @@ def critical_figure(summary: Summary) -> go.Figure | None:
     figure = styled("Updates to the target")
     for i, critical in enumerate(criticals):
         _draw_critical(figure, critical, shown, SERIES[i % len(SERIES)][0])
-    if summary.noise_scale is not None:
-        _draw_place(figure, summary.noise_scale, "noise scale, measured", GREY, "dot")
+    if noise_scale is not None:
+        _draw_place(figure, noise_scale, "noise scale, measured", GREY, "dot")
     figure.update_xaxes(title_text="global batch size", **log_axis(places))
     figure.update_yaxes(title_text="updates to the target", **log_axis([run.steps for run in runs]))
     return figure

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from study.analysis.records import Critical
 from study.analysis.tablefronts import Findings, TableAnalysis
 from study.ledger.files import write_atomic
 from study.report.fronts import Axes, fronts_figure
 from study.report.html import Section, rendered, section
+from study.report.laws import steps_figure
 from study.report.tabletext import analysis_json, findings_lines, findings_table
 
 
@@ -28,7 +30,7 @@ def render_analysis(analysis: TableAnalysis) -> str:
         title=f"{Path(analysis.source).name}: batch size analysis",
         headline=_headline(analysis),
         lines=[f"{name}: {line}" if name else line for name, part in parts.items() for line in findings_lines(part)],
-        sections=_fronts(analysis, parts),
+        sections=[*_fronts(analysis, parts), *_criticals(parts)],
         tables=[(name or "Configurations", findings_table(analysis, part)) for name, part in parts.items()],
     )
 
@@ -55,3 +57,15 @@ def _fronts(analysis: TableAnalysis, parts: dict[str, Findings]) -> list[Section
 
 def _wanted(maximize: bool) -> str:
     return "high" if maximize else "low"
+
+
+def _criticals(parts: dict[str, Findings]) -> list[Section]:
+    fitted = [
+        Critical(name, None, "as in the table", part.runs, part.critical_batch)
+        for name, part in parts.items()
+        if part.critical_batch is not None
+    ]
+    if not fitted:
+        return []
+    caption = "Steps that each run took to the target, and the law fitted to them."
+    return [section("Critical batch size", caption, "critical", {"": steps_figure(fitted, None)})]

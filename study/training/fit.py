@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.training.energy import EnergyMeter
 from study.training.handover import HandOver
 from study.training.jobs import Job, Measured
 from study.training.lean import NoProfiler, no_sigterm_broadcast
@@ -25,9 +26,17 @@ from study.training.strategies import strategy
 class TrialFit(pl.Callback):
     """One call of Lightning's `fit`, which hands over a Report at every validation."""
 
-    def __init__(self, place: Place, config: StudyConfig, spec: TrialSpec, job: Job, resumed: Resumed | None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        config: StudyConfig,
+        spec: TrialSpec,
+        job: Job,
+        resumed: Resumed | None,
+        meter: EnergyMeter | None,
+    ) -> None:
         self.place, self.config, self.spec, self.job = place, config, spec, job
-        self.resumed = resumed
+        self.resumed, self.meter = resumed, meter
         # Reports handed over, in attempts before this one too.
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
@@ -107,6 +116,7 @@ class TrialFit(pl.Callback):
         if not self.hand_over.give(None):
             trainer.should_stop = True
         self.mark = self._now()
+        self.began_j = self._joules()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the data."""
@@ -160,7 +170,15 @@ class TrialFit(pl.Callback):
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,
             probes=probes,
+            energy_j=self._used_j(),
         )
+
+    def _joules(self) -> float | None:
+        return None if self.meter is None else self.meter.joules()
+
+    def _used_j(self) -> float | None:
+        now = self._joules()
+        return None if now is None or self.began_j is None else now - self.began_j
 
     def _lap(self, phase: str) -> None:
         """Book the time since the last mark."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
 from study.plan.workload import Contrastive, Custom, Workload
 from study.training.contrastive_job import ContrastiveJob
+from study.training.energy import open_meter
 from study.training.fit import TrialFit
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
@@ -37,6 +39,7 @@ class Rank:
         self._splits = cache(load_splits)  # variants may have data of their own
         self._fit: HandOver[Report | None] | None = None
         self._store: Any = None
+        self._meter = open_meter([place.local_rank], os.environ) if place.device == "cuda" else None
 
     def open_store(self, host: str) -> int:
         """On rank 0: where the group will meet."""
@@ -58,7 +61,7 @@ class Rank:
         job = self._job(config.workload, spec, resumed)
         if config.ghost_batch is not None:
             with_ghost_norm(job.module, config.ghost_batch)
-        self._trial = TrialFit(self.place, config, spec, job, resumed)
+        self._trial = TrialFit(self.place, config, spec, job, resumed, self._meter)
         self._fit = HandOver(self._trial.run)
         self._fit.start()
         if not has_batch_norm(job.module):

@@ -23,6 +23,7 @@ class Report:
     phases_s: dict[str, float]  # train, validate, probe: cumulative
     final: bool
     probes: dict[str, float] = field(default_factory=dict)  # further measurements, by name
+    energy_j: float | None = None  # of this rank's GPU since the trial was ready; None without a meter
 
     @property
     def diverged(self) -> bool:

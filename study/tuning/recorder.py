@@ -118,6 +118,7 @@ class Recorder(tune.Callback):
                 phases_s=report.phases_s,
                 final=report.final,
                 probes=report.probes,
+                energy_j=report.energy_j,
             ),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )

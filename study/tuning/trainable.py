@@ -65,7 +65,8 @@ class TrialRun(tune.Trainable):
         """Advance every rank by one report interval."""
         if self.failure is None:
             try:
-                report = self.group.all("advance")[0]
+                reports = self.group.all("advance")
+                report = replace(reports[0], energy_j=_total([one.energy_j for one in reports]))
                 over = report.final or report.diverged
                 snapshot = self._snapshot() if report.updates in self.pause_at and not over else None
                 report = replace(report, phases_s=report.phases_s | {"checkpoint": self.checkpoint_s})
@@ -91,6 +92,12 @@ class TrialRun(tune.Trainable):
         """End the ranks, which the placement group's removal would do too, but later."""
         if hasattr(self, "group"):
             self.group.kill()
+
+
+def _total(energies_j: list[float | None]) -> float | None:
+    """Of all ranks, each on a GPU of its own; None if one is not known."""
+    known = [joules for joules in energies_j if joules is not None]
+    return sum(known) if len(known) == len(energies_j) else None
 
 
 def _one_line(error: RayTaskError) -> str:
