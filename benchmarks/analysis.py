@@ -2,7 +2,8 @@
 
 The ledger is made by formula, with the rows that the product writes: an attempt, 50 reports each with its decision, a
 bill and an end for every trial. Reading, summary and page run in a process of their own, whose memory is counted whole.
-Then the fronts of 100,000 points: random ones, and ones that are all on the front.
+The page is opened in Chromium, if there is one. Then the fronts of 100,000 points: random ones, and ones that are all
+on the front.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from playwright.sync_api import sync_playwright
 from show import show
 
 from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
@@ -38,6 +41,7 @@ CONFIG = {
 }
 WRITTEN = "2026-01-01T00:00:00.000+00:00"
 MANY_POINTS = 100_000
+PAGE = "report.html"
 
 
 def trials(plan: Plan) -> list[TrialSpec]:
@@ -118,6 +122,7 @@ def report(folder: Path) -> dict[str, float]:
     summarised = time.perf_counter()
     page = render_page(summary)
     done = time.perf_counter()
+    (folder / PAGE).write_text(page)
     return {
         "summary_s": done - imported,
         "of_it_page_s": done - summarised,
@@ -127,6 +132,25 @@ def report(folder: Path) -> dict[str, float]:
         "trials": len(summary.trials),
         "reports": sum(len(trial.curve) for trial in summary.trials),
     }
+
+
+def interactive_s(page: Path) -> float | None:
+    """Seconds from opening the page until the frontier is drawn and answers a click; None without Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        return None
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto("about:blank")
+        begin = time.perf_counter()
+        tab.goto(page.as_uri(), wait_until="commit")
+        tab.locator("#frontier .main-svg").first.wait_for()
+        tab.locator("label").get_by_text("linear", exact=True).click()
+        tab.locator("#scale-linear:checked").wait_for(state="attached")
+        taken = time.perf_counter() - begin
+        browser.close()
+    return taken
 
 
 def front_100k_s() -> float:
@@ -157,7 +181,9 @@ def main() -> None:
         mebibytes = (Path(name) / LEDGER).stat().st_size / 2**20
         command = [sys.executable, __file__, "--folder", name]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result = json.loads(done.stdout) | {"ledger_mib": round(mebibytes), "front_100k_s": front_100k_s()}
+        opened = interactive_s(Path(name) / PAGE)
+    further = {"ledger_mib": round(mebibytes), "interactive_s": opened, "front_100k_s": front_100k_s()}
+    result = json.loads(done.stdout) | further
     show("A large study analysed", [result], result, arguments.json)
 
 
