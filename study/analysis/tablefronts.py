@@ -9,7 +9,7 @@ from study.analysis.critical import CriticalBatch, StepsToTarget, fit_critical_b
 from study.analysis.samples import Sample
 from study.analysis.table import Configuration, Table
 from study.analysis.tablerows import Objective
-from study.analysis.uncertainty import MIN_SEEDS, Frontier, FrontPoint, frontier
+from study.analysis.uncertainty import MAX_DRAWN, MIN_SEEDS, Frontier, FrontPoint, frontier
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def _notes(configurations: Sequence[Configuration], samples: Sequence[Sample]) -
     few = sum(sample.n_seeds < MIN_SEEDS for sample in samples)
     if few:
         notes.append(f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are told.")
+    if len(samples) > MAX_DRAWN:
+        notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are told.")
     censored = sum(one.n_censored for one in configurations)
     if censored:
         notes.append(f"{censored} rows are censored: bounds on steps to the target, and on no front.")

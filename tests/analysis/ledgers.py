@@ -19,7 +19,7 @@ CONFIG: dict[str, Any] = {
     "name": "made up",
     "batch_sizes": [16, 32, 64, 128, 256],
     "search": {"lr": [0.1]},
-    "budget": {"epochs": 20},
+    "budget": {"epochs": 20, "report_every_updates": 5},
     "confirm": {"seeds": 3},
     "price": {"usd_per_device_hour": 2.0},
 }
@@ -58,10 +58,8 @@ def _trial(spec: TrialSpec, rng: np.random.Generator, changes: dict[str, Any]) -
     step_s = (1e-3 + 20e-6 * batch.micro_batch) * rng.lognormal(0, 0.02)
     accuracy = 0.0
     for updates in spec.report_at:
-        # Straight up to the target, so that nothing is lost by interpolating, then on to the best.
-        straight = TARGET * updates / to_target
-        beyond = TARGET + (best - TARGET) * (1 - to_target / max(updates, to_target))
-        accuracy = float(straight if updates < to_target else beyond)
+        # Straight past the target, so that nothing is lost by interpolating, up to the best.
+        accuracy = float(min(TARGET * updates / to_target, best))
         seconds = step_s * updates
         values = {
             "attempt": 1, "updates": updates, "samples": updates * size, "epochs": spec.epochs_at(updates),

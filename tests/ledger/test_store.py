@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.ledger.rows import AnyRow, DecisionRow, EndRow, ReportRow
-from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, read
+from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, good_rows, read
 
 STAMP = {"at_s": 1.5, "written": "2026-01-01T00:00:00.000+00:00"}
 
@@ -121,3 +121,16 @@ def test_another_major_protocol_is_refused(tmp_path: Path) -> None:
 def test_no_study_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="no study here"):
         read(tmp_path)
+
+
+def test_rows_one_by_one_are_those_of_the_good_prefix(tmp_path: Path) -> None:
+    rows = write(tmp_path)
+    assert list(good_rows(tmp_path)) == rows
+    path = tmp_path / LEDGER
+    whole = path.read_bytes()
+    for cut in (len(whole) - 1, len(whole) // 2):
+        path.write_bytes(whole[:cut])
+        assert list(good_rows(tmp_path)) == list(read(tmp_path).rows) != rows
+    path.unlink()
+    with pytest.raises(LedgerError, match="no study here"):
+        list(good_rows(tmp_path))

@@ -1,0 +1,114 @@
+"""`study recommend`, `analyze`, `compare` and `prices` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from study.ledger.store import LEDGER
+from tests.analysis.ledgers import made_study
+from tests.analysis.test_tablefronts import EXAMPLE
+from tests.test_cli import study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies made by formula, one of another protocol, and tables that are none."""
+    folder = tmp_path_factory.mktemp("deciding")
+    made_study(folder / "one")
+    made_study(folder / "two", seed=1, optimizer={"kind": "lars"})
+    old = made_study(folder / "old") / LEDGER
+    old.write_bytes(b"".join(_older(line) for line in old.read_bytes().splitlines()))
+    (folder / "empty.csv").write_text("")
+    (folder / "ragged.csv").write_text("batch_size,usd\n1,2,3\n")
+    (folder / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (folder / "t.csv").write_text("batch_size,usd,acc\n8,1,0.9\n16,x,0.8\n")
+    (folder / "t.xlsx").write_text("")
+    return folder
+
+
+def _older(line: bytes) -> bytes:
+    """The same row, of a protocol of another major."""
+    import zlib
+
+    body = line.rpartition(b',"crc32"')[0].replace(b'"protocol_version":"1.', b'"protocol_version":"0.')
+    return body + b',"crc32":"%08x"}\n' % zlib.crc32(body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["recommend", "."], "study: .: no study here"),
+        (
+            ["recommend", "one", "--min-accuracy", "95"],
+            "--min-accuracy: is a fraction between 0 and 1; got 95 (did you",
+        ),
+        (["recommend", "one", "--max-latency-ms", "5"], "--max-latency-ms: nothing is known of latencies"),
+        (["recommend", "one", "--prices", "own.yaml"], "--prices: the study names no price.gpu_type"),
+        (["recommend", "old"], "protocol 0."),
+        (["analyze", "nothing.csv"], "nothing.csv: "),
+        (["analyze", "empty.csv"], "empty.csv: empty"),
+        (["analyze", "ragged.csv"], "ragged.csv: not a table"),
+        (["analyze", "binary.csv"], "binary.csv: not a table"),
+        (["analyze", "t.xlsx"], "t.xlsx: a table is .csv, .parquet or .json"),
+        (["analyze", "t.csv"], "t.csv: row 2: usd: 'x' is not allowed; needs a finite number"),
+        (["analyze", "t.csv", "--group-by", "batchsize"], "(did you mean batch_size?)"),
+        (
+            ["analyze", "t.csv", "--minimize", "usd", "--minimize", "acc", "--maximize", "acc"],
+            "more than two objectives",
+        ),
+        (["compare", "one"], "one: nothing to compare with"),
+        (["compare", "one", "old"], "protocol 0."),
+        (["compare", "one", "two", "three"], "three: no study here"),
+        (["prices", "--prices", "none.yaml"], "none.yaml: No such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], says: str) -> None:
+    done = study(folder, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_recommend_answers_in_words_and_json(folder: Path) -> None:
+    done = study(folder, "recommend", "one", "--max-usd", "100", "--min-accuracy", "0.9", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "Choose batch " in done.stdout
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert record["aim"] == "cheapest"
+    assert record["choice"]["quality"] >= 0.9
+
+
+def test_recommend_reckons_with_another_price(folder: Path) -> None:
+    costs = [
+        json.loads(study(folder, "recommend", "one", *price, "--json").stdout.splitlines()[-1])["configuration"]["cost"]
+        for price in ((), ("--usd-per-device-hour", "6"))
+    ]
+    assert costs[1]["usd"] == pytest.approx(3 * costs[0]["usd"])
+
+
+def test_analyze_writes_what_it_says(folder: Path) -> None:
+    done = study(folder, "analyze", str(EXAMPLE), "--group-by", "gpu", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "out" / "summary.json").read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == record
+    assert set(record["groups"]) == {"A", "B"}
+    assert (folder / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_compare_writes_what_it_says(folder: Path) -> None:
+    done = study(folder, "compare", "one", "two", "--out", "both", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "optimizer.kind" in done.stdout
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert record["studies"][1]["ratio_ci"][0] < record["studies"][1]["ratio"]
+    assert (folder / "both" / "compare.html").stat().st_size > 10_000
+
+
+def test_prices_lists_source_and_date(folder: Path) -> None:
+    done = study(folder, "prices", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "H100-SXM-80GB" in done.stdout
+    assert all(price["date"] and price["source"] for price in json.loads(done.stdout.splitlines()[-1]))
