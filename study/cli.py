@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from study import __version__, deciding
+from study import __version__
 from study.analysis.contenders import CONTENDERS, contenders
 from study.analysis.curves import curves_of
 from study.analysis.curvetable import read_curves
 from study.analysis.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected
+from study.commands import deciding
+from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, good_rows, read
 from study.plan.capacity import check_capacity
@@ -26,7 +28,6 @@ from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan
-from study.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 
 if TYPE_CHECKING:
     from study.report.watch import LivePage

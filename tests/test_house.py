@@ -9,6 +9,7 @@ import study
 
 ROOT = Path(study.__file__).parent
 MAY_IMPORT = {
+    "commands": {"tuning", "report", "training", "analysis", "workloads", "cluster", "pareto", "ledger", "plan"},
     "tuning": {"training", "workloads", "ledger", "pareto", "cluster", "plan"},
     "report": {"analysis", "ledger", "pareto", "plan"},
     "training": {"workloads", "plan"},

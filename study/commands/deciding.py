@@ -15,12 +15,12 @@ from study.analysis.recommend import Limits
 from study.analysis.summary import summarize
 from study.analysis.table import read_table
 from study.analysis.tablefronts import analyze_table
+from study.commands.shell import FolderArgument, JsonOption, out, recorded, repriced, say
 from study.ledger.files import write_atomic
 from study.ledger.store import good_rows
 from study.plan.errors import PlanError
 from study.plan.market import market_prices, prices_yaml
 from study.plan.prices import read_prices
-from study.shell import FolderArgument, JsonOption, out, recorded, repriced, say
 
 app = typer.Typer()
 PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
