@@ -1,5 +1,6 @@
 """Every study file that comes with the package: planned, explained, and open to a user's own model."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_the_line_for_an_own_model_fits_where_the_comment_says(name: str) -> Non
     assert make_plan(StudyConfig.model_validate(data, strict=False)).train_samples == 50_000
 
 
+def test_scaling_can_be_tried_on_a_laptop_as_its_comment_says() -> None:
+    words = comments(PRESETS["scaling"]).split()
+    changes = [change for option, change in pairwise(words) if option == "--set"]
+    plan = make_plan(load_study(PRESETS["scaling"], changes).config)
+    assert plan.config.hardware.gpus_per_rank == 0
+    assert max(plan.config.hardware.world_sizes) == 2
+
+
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - NEED_A_GPU))
 def test_check_shows_every_preset_that_runs_on_cpus(name: str) -> None:
     done = CliRunner().invoke(app, ["check", name, "--no-measure", "--cpus", "2"])
@@ -75,7 +84,7 @@ def test_train_longer_has_the_columns_of_the_paper() -> None:
     first = {cell.variant: plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells}
     assert first["+RA"].total_updates == first["SB"].total_updates > first["LB"].total_updates
     assert first["LB"].lr == first["SB"].lr
-    assert first["+LR"].lr == first["+RA"].lr == pytest.approx(4 * first["SB"].lr)
+    assert first["+LR"].lr == first["+RA"].lr == pytest.approx(8**0.5 * first["SB"].lr)
     assert [plan.variants[name].ghost_batch for name in plan.variants] == [None, None, None, 16, 16]
 
 

@@ -86,8 +86,9 @@ class Job(Protocol):
 class TensorJob:
     """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
 
+    batches_on_device = True
+
     def __init__(self, spec: TrialSpec, place: Place, splits: Splits, resumed: Resumed | None) -> None:
-        self.batches_on_device = place.device == "cpu"
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
         shard = (place.rank, place.world_size, EVAL_BATCH)

@@ -36,7 +36,8 @@ class Rank:
         remember_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
         self.place, self.config = place, config
-        self._splits = cache(load_splits)  # variants may have data of their own
+        # Variants may have data of their own. All of it lies where it is used: a copy a batch would cost more.
+        self._splits = cache(lambda workload: load_splits(workload).to(place.torch_device))
         self._fit: HandOver[Report | None] | None = None
         self._store: Any = None
         self._meter = open_meter([place.local_rank], os.environ) if place.device == "cuda" else None

@@ -112,7 +112,7 @@ def few_labelled(part: Part, n: int) -> Part:
     place_in_class = torch.zeros_like(part.y)
     for label in part.y.unique():
         of_class = part.y == label
-        place_in_class[of_class] = torch.arange(int(of_class.sum()))
+        place_in_class[of_class] = torch.arange(int(of_class.sum()), device=part.y.device)
     chosen = place_in_class.argsort(stable=True)[:n]
     return Part(part.x[chosen], part.y[chosen])
 

@@ -69,7 +69,7 @@ class TrainBatches:
         """The micro batches of an epoch's updates from `begin` to `end`."""
         accumulation, size = stage.batch.accumulation, stage.batch.micro_batch
         micro_batches = slice(begin * accumulation, end * accumulation)
-        indices = self.indices(epoch, stage)[micro_batches]
+        indices = self.indices(epoch, stage)[micro_batches].to(self.part.x.device)
         if self.part.crop_px:
             yield from self._cropped(indices, self.crops(epoch, stage)[micro_batches])
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device) -> Part:
+        """On another device."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -37,6 +41,10 @@ class Splits:
     val: Part
     test: Part
     classes: int
+
+    def to(self, device: torch.device) -> Splits:
+        """On another device."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
 def digits(config: Digits | Contrastive) -> Splits:

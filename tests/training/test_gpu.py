@@ -1,5 +1,7 @@
 """On a real GPU: `pytest -m gpu` (docs/gpu.md)."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from study.plan.trials import make_plan
 from study.training.localgroup import LocalGroup
 from study.training.report import Report
 from study.training.snapshot import join_parts
+from study.workloads.crops import crop, draw_crops
 from tests.conftest import TINY, make_config
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -15,9 +18,9 @@ pytestmark = [pytest.mark.gpu, needs_a_gpu]
 CONVNET = TINY["workload"] | {"model": "convnet", "width": 4}
 
 
-def run(gpus: int, world_size: int, precision: str = "32") -> list[Report]:
+def run(gpus: int, world_size: int, precision: str = "32", workload: dict[str, Any] = CONVNET) -> list[Report]:
     config = make_config(
-        workload=CONVNET, hardware={"world_size": world_size, "gpus_per_rank": gpus, "precision": precision}
+        workload=workload, hardware={"world_size": world_size, "gpus_per_rank": gpus, "precision": precision}
     )
     with LocalGroup(config, world_size) as group:
         return group.run(make_plan(config).search[0])
@@ -30,6 +33,18 @@ def test_a_trial_on_the_gpu_is_the_one_on_the_cpu() -> None:
 
 def test_bf16_learns_as_well() -> None:
     assert run(1, 1, "bf16-mixed")[-1].val_loss == pytest.approx(run(1, 1)[-1].val_loss, rel=0.1)
+
+
+def test_contrastive_learning_sees_the_same_views_on_the_gpu() -> None:
+    workload = {"kind": "contrastive", "width": 16}
+    cpu, gpu = run(0, 1, workload=workload), run(1, 1, workload=workload)
+    assert [report.train_loss for report in gpu] == pytest.approx([report.train_loss for report in cpu], rel=1e-2)
+
+
+def test_cropped_images_are_the_same_on_the_gpu() -> None:
+    x = torch.rand(8, 3, 32, 32)
+    by = draw_crops(8, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(crop(x.cuda(), by, 4).cpu(), crop(x, by, 4))
 
 
 @needs_two

@@ -73,7 +73,7 @@ class TrialProbes:
             chance = np.random.default_rng(self.spec.seed)
             told["hessian_top"] = model_curvature(probed.model, probed.loss, train, chance)
         if self.config.serving:
-            for point in serving_curve(probed.model, probed.train.x, SERVING_S):
+            for point in serving_curve(probed.model, probed.train.x[:PROBE_BATCH].cpu(), SERVING_S):
                 name = f"serving_{point.batch_size}"
                 told[f"{name}_predictions_per_s"] = point.predictions_per_s
                 told[f"{name}_p50_ms"], told[f"{name}_p99_ms"] = point.p50_ms, point.p99_ms
