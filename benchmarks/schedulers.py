@@ -20,9 +20,9 @@ import yaml
 from rich.console import Console
 from show import show
 
-from study.analysis.contenders import CONTENDERS
-from study.analysis.curves import Curve, curves_of
-from study.analysis.replay import play, replay
+from study.analysis.replays.contenders import CONTENDERS
+from study.analysis.replays.curves import Curve, curves_of
+from study.analysis.replays.replay import play, replay
 from study.analysis.summary import summarize
 from study.ledger.store import read
 from study.plan.load import load_study

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study import __version__
-from study.analysis.contenders import CONTENDERS, contenders
-from study.analysis.curves import curves_of
-from study.analysis.curvetable import read_curves
-from study.analysis.replay import replay as replay_schedulers
+from study.analysis.replays.contenders import CONTENDERS, contenders
+from study.analysis.replays.curves import curves_of
+from study.analysis.replays.curvetable import read_curves
+from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected
 from study.commands import deciding

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.arrays import Floats
 from study.analysis.points import samples_of
 from study.analysis.records import Summary
-from study.analysis.samples import Sample
-from study.analysis.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
+from study.analysis.statistics.arrays import Floats
+from study.analysis.statistics.samples import Sample
+from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
 from study.plan.errors import PlanError
 
 N_DRAWS = 2000

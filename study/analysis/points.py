@@ -8,8 +8,8 @@ from dataclasses import fields
 from statistics import fmean
 
 from study.analysis.records import COST_AXES, Cost, Point, TrialRecord
-from study.analysis.samples import Sample, mean_interval
-from study.analysis.uncertainty import MIN_SEEDS, Frontier, frontier
+from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.uncertainty import MIN_SEEDS, Frontier, frontier
 from study.plan.trials import Cell
 
 

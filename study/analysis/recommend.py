@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.analysis.hypotheses import LEVEL, holm, welch
-from study.analysis.samples import Sample, mean_interval
+from study.analysis.statistics.hypotheses import LEVEL, holm, welch
+from study.analysis.statistics.samples import Sample, mean_interval
 from study.pareto.fronts import on_front
 
 Interval = tuple[float, float]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import get_args
 
 from study.analysis.claims.records import ClaimVerdict
-from study.analysis.critical import CriticalBatch, StepsToTarget
 from study.analysis.recommend import Recommendation
-from study.analysis.stepmodel import StepModel, StepTime
-from study.analysis.uncertainty import Frontier
+from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
+from study.analysis.statistics.stepmodel import StepModel, StepTime
+from study.analysis.statistics.uncertainty import Frontier
 from study.plan.reporting import Metric
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over

@@ -13,11 +13,11 @@ from study.analysis.claims.every import claims_of
 from study.analysis.points import cell_of, frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
-from study.analysis.stepmodel import StepTime, fit_step_model
+from study.analysis.statistics.stepmodel import StepTime, fit_step_model
+from study.analysis.statistics.uncertainty import Frontier
 from study.analysis.stopping import stopping
 from study.analysis.targets import criticals_of
 from study.analysis.trials import Gathered, gather, trial_records
-from study.analysis.uncertainty import Frontier
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow
 from study.plan.trials import Cell, Plan
 

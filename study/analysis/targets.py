@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
-from study.analysis.critical import StepsToTarget, fit_critical_batch
 from study.analysis.crossing import first_meeting
 from study.analysis.records import Critical, TrialRecord
+from study.analysis.statistics.critical import StepsToTarget, fit_critical_batch
 
 
 def criticals_of(trials: Sequence[TrialRecord], target: float | None) -> tuple[tuple[Critical, ...], str | None]:

@@ -13,8 +13,8 @@ from study.analysis.choices import check_limits, choose
 from study.analysis.comparison import compare as compare_studies
 from study.analysis.recommend import Limits
 from study.analysis.summary import summarize
-from study.analysis.table import read_table
-from study.analysis.tablefronts import analyze_table
+from study.analysis.tables.table import read_table
+from study.analysis.tables.tablefronts import analyze_table
 from study.commands.shell import FolderArgument, JsonOption, out, recorded, repriced, say
 from study.ledger.files import write_atomic
 from study.ledger.store import good_rows

@@ -10,7 +10,7 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from study.analysis.records import COST_AXES, Point, Summary, TrialRecord
-from study.analysis.uncertainty import FrontPoint
+from study.analysis.statistics.uncertainty import FrontPoint
 from study.report.style import GREY, escaped, evenly, log_axis, series_styles, styled
 from study.report.words import Unit, accuracy, cost_unit, number, percent, series_name, series_of
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from study.analysis.uncertainty import FrontPoint
+from study.analysis.statistics.uncertainty import FrontPoint
 from study.report.style import SERIES, escaped, log_axis, styled
 from study.report.words import number, percent
 

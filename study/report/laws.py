@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 import plotly.graph_objects as go
 
-from study.analysis.critical import StepsToTarget
 from study.analysis.records import Critical, Summary
-from study.analysis.stepmodel import StepModel, StepTime
+from study.analysis.statistics.critical import StepsToTarget
+from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.report.style import GREY, SERIES, log_axis, styled
 from study.report.words import number, ranks
 

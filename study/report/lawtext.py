@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from study.analysis.records import Summary
-from study.analysis.stepmodel import StepModel
+from study.analysis.statistics.stepmodel import StepModel
 from study.report.tabletext import critical_lines
 from study.report.words import number, percent
 

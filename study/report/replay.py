@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from study.analysis.contenders import RANDOM_SHARE
-from study.analysis.replay import COST_TOLERANCE, Estimate, Replay, Result
+from study.analysis.replays.contenders import RANDOM_SHARE
+from study.analysis.replays.replay import COST_TOLERANCE, Estimate, Replay, Result
 from study.ledger.files import write_atomic
 from study.report.html import rendered, section
 from study.report.style import SERIES, styled

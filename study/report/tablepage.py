@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.analysis.records import Critical
-from study.analysis.tablefronts import Findings, TableAnalysis
+from study.analysis.tables.tablefronts import Findings, TableAnalysis
 from study.ledger.files import write_atomic
 from study.report.fronts import Axes, fronts_figure
 from study.report.html import Section, rendered, section

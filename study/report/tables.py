@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import yaml
 
 from study.analysis.records import Summary
-from study.analysis.uncertainty import FrontPoint
+from study.analysis.statistics.uncertainty import FrontPoint
 from study.report.words import NOTHING, Unit, accuracy, column, cost_unit, duration, half_width, number, percent
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from study.analysis.critical import CriticalBatch
-from study.analysis.tablefronts import Findings, Place, TableAnalysis
+from study.analysis.statistics.critical import CriticalBatch
+from study.analysis.tables.tablefronts import Findings, Place, TableAnalysis
 from study.report.tables import Table
 from study.report.words import NOTHING, number, percent, printable
 

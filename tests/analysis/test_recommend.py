@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from study.analysis.recommend import Candidate, Limits, Miss, cheapest_not_worse, misses, recommend
-from study.analysis.samples import Sample
+from study.analysis.statistics.samples import Sample
 
 
 def candidate(label: str, cost: float, quality: float, spread: float = 0.002, **known: float) -> Candidate:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from study.analysis.records import COST_AXES, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
-from study.analysis.uncertainty import Frontier, FrontPoint
+from study.analysis.statistics.uncertainty import Frontier, FrontPoint
 from study.ledger.rows import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from handmade import point, summary, trial
 
-from study.analysis.critical import StepsToTarget, fit_critical_batch
 from study.analysis.records import Cost, Critical
-from study.analysis.stepmodel import StepTime, fit_step_model
+from study.analysis.statistics.critical import StepsToTarget, fit_critical_batch
+from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.ledger.rows import PHASES
 from study.report.batches import batch_figure, cost_figure
 from study.report.figures import FIGURES

@@ -12,8 +12,8 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 from test_page import ATTACK, Page
 
-from study.analysis.contenders import CONTENDERS
-from study.analysis.replay import Estimate, Replay, Result
+from study.analysis.replays.contenders import CONTENDERS
+from study.analysis.replays.replay import Estimate, Replay, Result
 from study.report.replay import print_replay, render_replay, replay_figure, replay_json, replay_table, write_replay
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from study.analysis.curves import curves_of
-from study.analysis.simulate import Course, simulate
+from study.analysis.replays.curves import curves_of
+from study.analysis.replays.simulate import Course, simulate
 from study.analysis.summary import summarize
 from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read

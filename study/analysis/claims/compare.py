@@ -9,8 +9,8 @@ from typing import Literal
 from study.analysis.claims.measures import Measure
 from study.analysis.claims.records import Answer, Cell, ClaimVerdict, Details, Figure, Finding, Statement
 from study.analysis.claims.settings import Setting
-from study.analysis.hypotheses import Arm, Claim, Verdict, judge
-from study.analysis.samples import mean_interval
+from study.analysis.statistics.hypotheses import Arm, Claim, Verdict, judge
+from study.analysis.statistics.samples import mean_interval
 
 Kind = Literal["greater", "equivalent", "no_less"]
 

@@ -9,9 +9,9 @@ from statistics import fmean
 from study.analysis.claims.compare import cell_of, concluded, unproved
 from study.analysis.claims.records import Answer, ClaimVerdict, Details, Figure, Finding, Statement
 from study.analysis.claims.settings import Series, Setting, series_of
-from study.analysis.critical import CriticalBatch, StepsToTarget, fit_critical_batch
 from study.analysis.records import TrialRecord
-from study.analysis.samples import mean_interval
+from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit_critical_batch
+from study.analysis.statistics.samples import mean_interval
 from study.analysis.targets import steps_to
 from study.plan.config import StudyConfig
 

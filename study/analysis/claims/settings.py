@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from study.analysis.claims.measures import Measure
-from study.analysis.hypotheses import Arm
 from study.analysis.records import TrialRecord
+from study.analysis.statistics.hypotheses import Arm
 from study.plan.config import StudyConfig
 from study.plan.rates import base_rates
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import t as student_t
 
-from study.analysis.pooling import draw_means, moderate
-from study.analysis.samples import Sample, mean_interval
-from study.analysis.uncertainty import dominance, frontier, hypervolumes, membership
+from study.analysis.statistics.pooling import draw_means, moderate
+from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.uncertainty import dominance, frontier, hypervolumes, membership
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 # A coarse grid makes ties common. Axes: draw, point, (cost, quality).

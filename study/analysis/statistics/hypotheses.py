@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import nctdtr, stdtr, stdtrit
 
-from study.analysis.arrays import Floats
+from study.analysis.statistics.arrays import Floats
 
 Answer = Literal["supported", "contradicted", "inconclusive"]
 LEVEL = 0.025  # of each one-sided test, so that a verdict says what the 95% interval shows

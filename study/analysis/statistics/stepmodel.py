@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from study.analysis.arrays import Flags, Floats
+from study.analysis.statistics.arrays import Flags, Floats
 
 _MAX_OVERLAP = 10.0
 _STARTS = (1.2, 2.5, 6.0)  # values of the overlap that the search begins from

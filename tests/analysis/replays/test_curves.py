@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study.analysis.curves import curves_of
-from study.analysis.curvetable import read_curves
 from study.analysis.records import Summary, TrialRecord
+from study.analysis.replays.curves import curves_of
+from study.analysis.replays.curvetable import read_curves
 from study.plan.errors import PlanError
 from study.plan.trials import Cell
 from tests.analysis.grids import EPOCHS, table

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from study.analysis.curves import Curve
+from study.analysis.replays.curves import Curve
 from study.pareto.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, RayAsha
 from study.plan.errors import PlanError, did_you_mean
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.analysis.simulate import Course, Decision, simulate
+from study.analysis.replays.simulate import Course, Decision, simulate
 from study.pareto.policies import FrontierAsha, Grid, MoAsha, Policy, Profile, RayAsha
 
 HALF = Profile(((0.5, 0.5),))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.analysis.stepmodel import StepTime, fit_step_model
+from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 
 WORLDS, MICROS, PASSES = (1, 2, 4), (8, 16, 32, 64, 128), (1, 2, 4)
 Truth = tuple[float, float, float, float, float]

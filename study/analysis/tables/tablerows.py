@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from study.analysis.columns import COSTS, HIGHER_IS_BETTER, QUALITIES, Columns
-from study.analysis.critical import StepsToTarget
-from study.analysis.tablefile import is_empty
+from study.analysis.statistics.critical import StepsToTarget
+from study.analysis.tables.columns import COSTS, HIGHER_IS_BETTER, QUALITIES, Columns
+from study.analysis.tables.tablefile import is_empty
 from study.plan.errors import PlanError
 
 _TRUE, _FALSE = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}

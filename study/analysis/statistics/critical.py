@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, stdtrit
 
-from study.analysis.arrays import Flags, Floats
-from study.analysis.lawcheck import misfits
+from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics.lawcheck import misfits
 
 _BEYOND = math.log(1000)  # how far outside the batch sizes run B_crit is looked for
 _GRID = 400

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study.analysis.contenders import CONTENDERS, contenders
-from study.analysis.curves import Curve
-from study.analysis.replay import Replay, Result, play, replay
+from study.analysis.replays.contenders import CONTENDERS, contenders
+from study.analysis.replays.curves import Curve
+from study.analysis.replays.replay import Replay, Result, play, replay
 from study.pareto.policies import GENTLE, STRICT
 from study.plan.errors import PlanError
 from study.plan.trials import Cell

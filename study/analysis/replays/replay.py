@@ -10,10 +10,10 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from study.analysis.contenders import Contender
-from study.analysis.curves import Curve
-from study.analysis.samples import mean_interval
-from study.analysis.simulate import Course, Simulation, simulate
+from study.analysis.replays.contenders import Contender
+from study.analysis.replays.curves import Curve
+from study.analysis.replays.simulate import Course, Simulation, simulate
+from study.analysis.statistics.samples import mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.plan.errors import PlanError
 from study.plan.trials import Cell

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.analysis.arrays import Flags, Floats
-from study.analysis.pooling import draw_means
-from study.analysis.samples import Sample, mean_interval
+from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics.pooling import draw_means
+from study.analysis.statistics.samples import Sample, mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown

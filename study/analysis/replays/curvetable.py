@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from study.analysis.curves import Curve, check_grid
+from study.analysis.replays.curves import Curve, check_grid
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.trials import Cell
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.analysis.critical import CriticalBatch, StepsToTarget, fit_critical_batch
-from study.analysis.samples import Sample
-from study.analysis.table import Configuration, Table
-from study.analysis.tablerows import Objective
-from study.analysis.uncertainty import MAX_DRAWN, MIN_SEEDS, Frontier, FrontPoint, frontier
+from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit_critical_batch
+from study.analysis.statistics.samples import Sample
+from study.analysis.statistics.uncertainty import MAX_DRAWN, MIN_SEEDS, Frontier, FrontPoint, frontier
+from study.analysis.tables.table import Configuration, Table
+from study.analysis.tables.tablerows import Objective
 
 
 @dataclass(frozen=True)

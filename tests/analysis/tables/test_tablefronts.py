@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from study.analysis.table import read_table
-from study.analysis.tablefronts import TableAnalysis, analyze_table
+from study.analysis.tables.table import read_table
+from study.analysis.tables.tablefronts import TableAnalysis, analyze_table
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "batches.csv"
 

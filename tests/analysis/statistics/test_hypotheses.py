@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from study.analysis.hypotheses import LEVEL, Arm, Claim, difference, holm, judge, seeds_to_settle, welch
+from study.analysis.statistics.hypotheses import LEVEL, Arm, Claim, difference, holm, judge, seeds_to_settle, welch
 
 values = st.lists(st.floats(-100, 100).map(lambda v: round(v, 3)), min_size=2, max_size=8)
 

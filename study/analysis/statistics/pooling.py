@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-from study.analysis.arrays import Floats
+from study.analysis.statistics.arrays import Floats
 
 _POOL_FROM = 4  # a line and a spread around it need more than three configurations
 _SPREADS = np.concatenate(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.analysis.critical import StepsToTarget
-from study.analysis.table import Objective, Table, read_table
+from study.analysis.statistics.critical import StepsToTarget
+from study.analysis.tables.table import Objective, Table, read_table
 from study.plan.errors import PlanError
 
 ROWS = [

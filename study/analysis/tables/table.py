@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from study.analysis.critical import StepsToTarget
-from study.analysis.samples import Sample
-from study.analysis.tablefile import read_frame
-from study.analysis.tablerows import Objective, Row, RowReader
+from study.analysis.statistics.critical import StepsToTarget
+from study.analysis.statistics.samples import Sample
+from study.analysis.tables.tablefile import read_frame
+from study.analysis.tables.tablerows import Objective, Row, RowReader
 from study.plan.errors import PlanError
 
 

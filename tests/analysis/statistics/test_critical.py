@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from study.analysis.critical import StepsToTarget, fit_critical_batch
+from study.analysis.statistics.critical import StepsToTarget, fit_critical_batch
 
 BATCHES = [16 * 2**i for i in range(8)]
 S_MIN = 1000.0

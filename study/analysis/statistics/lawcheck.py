@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc, stdtrit
 
-from study.analysis.arrays import Flags, Floats
+from study.analysis.statistics.arrays import Flags, Floats
 
 MIN_BATCHES = 4  # two parameters, and something left over to contradict them
 _TOO_FAR = 0.2  # with one seed a batch: misses that no plausible noise between seeds explains

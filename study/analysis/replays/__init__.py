@@ -1,0 +1,1 @@
+"""Schedulers replayed on full learning curves."""

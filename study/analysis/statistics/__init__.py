@@ -1,0 +1,1 @@
+"""Fits, tests and intervals: arrays in, frozen records out."""

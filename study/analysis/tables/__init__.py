@@ -1,0 +1,1 @@
+"""Results that were not made here, from a table."""
