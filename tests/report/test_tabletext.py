@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from test_page import ATTACK
-from tests.analysis.test_tablefronts import EXAMPLE, analysed, rows
+from tests.analysis.tables.test_tablefronts import EXAMPLE, analysed, rows
 
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import TableAnalysis, analyze_table

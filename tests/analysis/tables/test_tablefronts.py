@@ -11,7 +11,7 @@ import pytest
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import TableAnalysis, analyze_table
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "batches.csv"
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "batches.csv"
 
 
 def analysed(folder: Path, rows: list[dict[str, Any]], **options: Any) -> TableAnalysis:
