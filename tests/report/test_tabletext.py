@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from test_page import ATTACK
-from tests.analysis.tables.test_tablefronts import EXAMPLE, analysed, rows
 
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import TableAnalysis, analyze_table
 from study.report.tablepage import render_analysis, write_analysis
 from study.report.tabletext import analysis_json, analysis_record, critical_lines, print_analysis
+from tests.analysis.tables.test_tablefronts import EXAMPLE, analysed, rows
 
 CRITICAL_KEYS = {"b_crit", "b_crit_ci", "s_min", "e_min", "r2", "misfit", "misfit_reason"}
 
