@@ -159,6 +159,7 @@ class Interrupted(Exception):
     """Stands for a driver that died."""
 
 
+@pytest.mark.slow
 def test_a_study_resumed_among_paused_trials_decides_as_if_nothing_had_happened(
     local_ray: None, frontier_run: Run, tmp_path: Path
 ) -> None:
@@ -191,10 +192,7 @@ def test_a_study_resumed_among_paused_trials_decides_as_if_nothing_had_happened(
     assert len(ends) == len(set(ends)) == len(plan.search) + plan.n_confirm
 
 
-@pytest.mark.parametrize("kind", ["mo_asha", "grid"])
-def test_the_other_policies_run(local_ray: None, tmp_path: Path, kind: str) -> None:
-    run = run_for_real(make_config(scheduler={"kind": kind}, hardware={"world_size": 2}), tmp_path)
-    ended = {row.trial_id: row.outcome for row in run.of(EndRow)}
-    assert len(ended) == len(run.plan.search) + run.plan.n_confirm
-    if kind == "grid":
-        assert set(ended.values()) == {"completed"}
+def test_the_multi_objective_policy_runs(local_ray: None, tmp_path: Path) -> None:
+    run = run_for_real(make_config(scheduler={"kind": "mo_asha"}, hardware={"world_size": 2}), tmp_path)
+    ended = [row.trial_id for row in run.of(EndRow)]
+    assert len(ended) == len(set(ended)) == len(run.plan.search) + run.plan.n_confirm
