@@ -81,7 +81,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "notes": list(summary.notes),
         "claims": [asdict(claim) for claim in summary.claims],
     }
-    return {key: _plain(value) for key, value in record.items()}
+    return {key: strict_json(value) for key, value in record.items()}
 
 
 def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
             {
                 "study_id": summary.study.study_id,
                 "name": summary.study.name,
-                "claims": [_plain(asdict(claim)) for claim in summary.claims],
+                "claims": [strict_json(asdict(claim)) for claim in summary.claims],
             }
             for summary in summaries
         ]
@@ -115,12 +115,12 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
     return row | {f"{phase}_s": seconds for phase, seconds in trial.phases_s.items()}
 
 
-def _plain(value: Any) -> Any:
-    """A value that strict JSON can hold; NumPy's floats become Python's."""
+def strict_json(value: Any) -> Any:
+    """A value that strict JSON can hold: what is not finite becomes None, NumPy's floats Python's."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): strict_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [strict_json(item) for item in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

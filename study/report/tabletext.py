@@ -15,6 +15,7 @@ from rich.text import Text
 
 from study.analysis.statistics.critical import CriticalBatch
 from study.analysis.tables.tablefronts import Findings, Place, TableAnalysis
+from study.report.exports import strict_json
 from study.report.tables import Table
 from study.report.words import NOTHING, number, percent, printable
 
@@ -31,7 +32,7 @@ def analysis_record(analysis: TableAnalysis) -> dict[str, Any]:
     }
     if analysis.groups:
         record["groups"] = {name: _findings_record(findings) for name, findings in analysis.groups.items()}
-    plain = _plain(record)
+    plain = strict_json(record)
     assert isinstance(plain, dict)
     return plain
 
@@ -138,13 +139,3 @@ def _findings_record(findings: Findings) -> dict[str, Any]:
         "critical_batch": asdict(findings.critical_batch) if findings.critical_batch else None,
         "notes": findings.notes,
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
