@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,12 @@ def rank_pids() -> set[int]:
     """Processes of rank actors on this test session's own Ray."""
     import psutil
 
-    ours = psutil.Process().children(recursive=True)
-    return {process.pid for process in ours if "RankActor" in " ".join(process.cmdline())}
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if "RankActor" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 def test_a_killed_rank_is_another_attempt_and_billed(local_ray: None, tmp_path: Path) -> None:
