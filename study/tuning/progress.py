@@ -49,7 +49,7 @@ class Progress:
         random.Random(plan.config.seed).shuffle(order)
         self._index = {spec.trial_id: index for index, spec in enumerate(plan.search)}
         self._members = {cell: [spec for spec in plan.search if spec.cell == cell] for cell in plan.cells}
-        self._rates: dict[Cell, float | None] = {}
+        self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is over
         self._policies = {
             world_size: make_policy(plan, [spec for spec in order if spec.batch.world_size == world_size])
             for world_size in plan.config.hardware.world_sizes
@@ -196,9 +196,7 @@ class Progress:
         A batch size is confirmed as soon as its own search is over, so that groups need not wait for the others.
         """
         for cell in self._cells(world_size):
-            rate = self._rate(cell)
-            if rate is not None:
-                yield from self.plan.confirm_trials(cell, rate)
+            yield from self._confirm_trials(cell)
         for trial_id in self.audited:
             spec = self.plan.search[self._index[trial_id]]
             if spec.batch.world_size == world_size:
@@ -218,10 +216,11 @@ class Progress:
     def _searched(self, cell: Cell) -> bool:
         return all(spec.trial_id in self.ends or spec.trial_id in self.audited for spec in self._members[cell])
 
-    def _rate(self, cell: Cell) -> float | None:
-        """The chosen rate, once the cell's search is over."""
-        if cell not in self._rates:
+    def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
+        """None before the cell's search is over; made once, for Tune's loop asks at every turn."""
+        if cell not in self._confirm:
             if not self._searched(cell):
-                return None
-            self._rates[cell] = self.chosen_rate(cell)
-        return self._rates[cell]
+                return ()
+            rate = self.chosen_rate(cell)
+            self._confirm[cell] = () if rate is None else self.plan.confirm_trials(cell, rate)
+        return self._confirm[cell]
