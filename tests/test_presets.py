@@ -52,7 +52,18 @@ def test_a_preset_says_what_is_claimed_and_what_it_trains(name: str) -> None:
     assert name in NEED_A_GPU or "on two cores" in said
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"quickstart", "serving"}))
+# Probes do not look into a user's module, and its data module has one batch size for a whole trial.
+PACKAGE_ALONE = {"serving", "grow_batch"}
+
+
+@pytest.mark.parametrize("name", sorted(PACKAGE_ALONE))
+def test_a_preset_for_the_packages_workloads_alone_says_so(name: str) -> None:
+    said = comments(PRESETS[name])
+    assert "come with the package alone: " in said
+    assert "workload: {" not in said
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"quickstart"} - PACKAGE_ALONE))
 def test_the_line_for_an_own_model_fits_where_the_comment_says(name: str) -> None:
     text = PRESETS[name].read_text()
     line = next(line for line in text.splitlines() if line.startswith("#   workload: "))

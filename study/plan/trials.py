@@ -13,7 +13,7 @@ from study.plan.config import VARIABLE, RungAsha, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
-from study.plan.workload import Contrastive, Embedded, train_samples
+from study.plan.workload import Contrastive, Custom, Embedded, train_samples
 
 Phase = Literal["search", "confirm"]
 
@@ -141,6 +141,7 @@ def make_plan(config: StudyConfig) -> Plan:
     for world_size in config.hardware.world_sizes:
         for name, variant in variants.items():
             with _blaming(name):
+                _check_workload(variant)
                 if (own := train_samples(variant.workload)) != samples:
                     raise PlanError(f"has {own} training samples, the study {samples}", "workload")
                 for batch_size in variant.batch_sizes:
@@ -148,8 +149,6 @@ def make_plan(config: StudyConfig) -> Plan:
                     cells.append(cell)
                     search += _search(variant, samples, cell)
     _check_scheduler(config, search)
-    if not isinstance(config.workload, Embedded) and any(config.probes.model_dump().values()):
-        raise PlanError(f"are for the classifiers of the package; leave them out for {config.workload.kind}", "probes")
     return Plan(config, variants, samples, tuple(cells), tuple(search))
 
 
@@ -251,6 +250,15 @@ def in_unit(scheduler: RungAsha, spec: TrialSpec, updates: int, device_seconds: 
 def whole_in_unit(scheduler: RungAsha, spec: TrialSpec) -> float:
     """The whole length of a trial, in the unit of the scheduler's rungs."""
     return in_unit(scheduler, spec, spec.total_updates, scheduler.max_device_seconds or math.inf)
+
+
+def _check_workload(config: StudyConfig) -> None:
+    workload = config.workload
+    if not isinstance(workload, Embedded) and any(config.probes.model_dump().values()):
+        raise PlanError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
+    if isinstance(workload, Custom) and config.growth is not None:
+        # Its data module is given one batch size, when a trial begins.
+        raise PlanError("is for the workloads of the package; leave it out for a module of your own", "growth")
 
 
 def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:

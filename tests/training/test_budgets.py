@@ -145,3 +145,10 @@ def test_probes_of_a_users_module_are_refused(config: Make) -> None:
     }  # fmt: skip
     with pytest.raises(PlanError, match=r"probes: are for the classifiers of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], probes={"sharpness": True}))
+
+
+def test_a_growing_batch_is_refused_for_a_users_data_which_has_one_batch_size(config: Make) -> None:
+    custom = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
+    growing = {"growth": {"milestones": [0.5], "largest_batch": 16}, "schedule": {"kind": "constant"}}
+    with pytest.raises(PlanError, match=r"growth: is for the workloads of the package"):
+        make_plan(config(workload=custom, batch_sizes=[8], budget={"epochs": 4}, **growing))
