@@ -1,4 +1,4 @@
-"""The parts of a study file that say what devices cost and how the result is shown."""
+"""The parts of a study file that say what devices cost, what may be spent, and how the result is shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from study.plan.section import Fraction, Section
+from study.plan.section import Fraction, PositiveFloat, Section
 
 Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
 Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
@@ -34,6 +34,14 @@ class Price(Section):
         if self.gpu_type is None and (self.provider or self.file):
             raise ValueError("provider and file go with gpu_type, which says what to look up")
         return self
+
+
+class Limits(Section):
+    """What a study may spend. Past a limit it is cut: nothing new starts, and what runs ends at its next report."""
+
+    device_hours: PositiveFloat | None = Field(None, description="billed device-hours of all trials and drivers")
+    usd: PositiveFloat | None = Field(None, description="US dollars for these device-hours; needs a price")
+    wall_h: PositiveFloat | None = Field(None, description="hours in which a driver of the study runs")
 
 
 class Report(Section):
