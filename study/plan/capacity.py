@@ -18,7 +18,9 @@ class Node:
 
 
 def ranks_that_fit(nodes: Sequence[Node], hardware: Hardware) -> int:
-    """Ranks that the empty cluster can hold at once. All ranks are alike, so counting by node is exact."""
+    """Ranks that the empty cluster can hold at once. All ranks are alike, and packed or spread each may lie anywhere,
+    so that counting by node is exact.
+    """
     return sum(
         int(min(node.cpus // hardware.cpus_per_rank, node.gpus // hardware.gpus_per_rank))
         if hardware.gpus_per_rank

@@ -19,8 +19,8 @@ from study.plan.config import Hardware
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
-# to the books: (placement group, its devices, monotonic time), as asked for in this process and not yet entered.
-_asked: list[tuple[Any, int, float]] = []
+# to the books: groups asked for in this process and not yet entered.
+_asked: list[_Group] = []
 
 
 class GroupRequest(tune.PlacementGroupFactory):
@@ -35,7 +35,8 @@ class GroupRequest(tune.PlacementGroupFactory):
     def to_placement_group(self) -> Any:
         """Called by Tune in the driver."""
         placement = super().to_placement_group()
-        _asked.append((placement, len(self.bundles), time.monotonic()))  # the empty bundle is none of them
+        device = "gpu" if self.bundles[0].get("GPU") else "cpu"
+        _asked.append(_Group(placement, len(self.bundles), device, time.monotonic()))  # without the empty bundle
         return placement
 
 
@@ -68,6 +69,7 @@ class RayCluster:
 class _Group:
     placement: Any
     devices: int
+    device: str  # before the group itself has said which
     requested_s: float
     placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
@@ -94,8 +96,8 @@ class Leases:
     def _groups(self) -> dict[str, _Group]:
         """Groups not given back yet, by id, in the order in which they were asked for."""
         while _asked:
-            placement, devices, at_s = _asked.pop(0)
-            self._known[placement.id.hex()] = _Group(placement, devices, at_s)
+            group = _asked.pop(0)
+            self._known[group.placement.id.hex()] = group
         return self._known
 
     def start(self, trial_id: str, attempt: int, devices: int, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
@@ -124,7 +126,7 @@ class Leases:
             if unclaimed is None:
                 return None
             group, placed_s = unclaimed
-            info = GroupInfo(group.placement.id.hex(), (), "cpu", None, 0.0)
+            info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
             self._open(group, trial_id, attempt, devices, placed_s, info)
         group.ended = "lost"
         return group.lease
@@ -195,6 +197,7 @@ class Leases:
             device=info.device,
             devices=devices,
             nodes=info.nodes,
+            hosts=info.hosts,
             opened_s=opened_s,
             heard_s=opened_s,
         )
