@@ -105,6 +105,8 @@ class FakeTrial:
         spec: TrialSpec = self.config["spec"]
         return spec
 
+    def init_local_path(self) -> None: ...
+
 
 class Cache:
     """Of idle groups: how many are kept is not asked for here."""

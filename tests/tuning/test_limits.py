@@ -169,8 +169,19 @@ def test_the_wall_clock_goes_on_over_drivers() -> None:
     assert [(row.limit, 3600 * row.allowed) for row in limits] == [("wall_h", pytest.approx(s)) for s in (20, 20, 45)]
 
 
+def test_groups_that_are_being_set_up_count_and_are_not_waited_for() -> None:
+    """Two groups of one device, set up for 30 s: 10 device-seconds are spent after 5 s."""
+    ledger = Memory()
+    with without_ray(2):
+        plan = study_plan(limits={"device_hours": 10 / 3600})
+        assert not FakeTune(plan, ledger, FakeShelf(), 2, INTERVAL_S, setup_s=30.0).run()
+    limit = next(row for row in ledger.rows if isinstance(row, LimitRow))
+    assert 5 <= limit.at_s <= 5 + SLACK_S
+    assert 10 <= billed_s(ledger.rows) <= 2 * (5 + SLACK_S)
+    assert {row.reason for row in ledger.rows if isinstance(row, LeaseRow)} == {"lost"}
+
+
 def test_open_leases_count_from_their_beginning() -> None:
-    stamp = {"written": "2026-01-01T00:00:00.000+00:00"}
     ledger = Memory()
     with without_ray(2):
         tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeShelf(), 2, INTERVAL_S)
@@ -181,7 +192,7 @@ def test_open_leases_count_from_their_beginning() -> None:
     began_s = attempts[0].at_s - attempts[0].setup_s
     assert spent.device_h(began_s + 36) == pytest.approx(2 * 36 / 3600)
     lease = next(row for row in ledger.rows if isinstance(row, LeaseRow) and row.lease_id == attempts[0].lease_id)
-    spent.follow(lease.model_copy(update=stamp))
+    spent.follow(lease)
     assert spent.device_h(began_s + 1e6) == pytest.approx(2 * lease.billed_s / 3600)
 
 
