@@ -26,7 +26,7 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
                 trial_id=row.trial_id,
                 attempt=row.attempt,
                 device=row.device,
-                devices=row.world_size,
+                devices=row.world_size * row.devices_per_rank,
                 nodes=row.nodes,
                 opened_s=row.at_s - row.setup_s,
                 heard_s=row.at_s,
@@ -48,7 +48,7 @@ class OpenLease:
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float
     nodes: tuple[str, ...]
     opened_s: float
     heard_s: float  # when the group last spoke, or the trial was ended

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 PROTOCOL_VERSION = "1.1"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 Decision = Literal["continue", "pause", "stop", "audit"]  # audit: stopped, but trained on to check the stopping
-Outcome = Literal["completed", "stopped", "diverged", "failed"]
-CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed"})
+# infeasible: it needs more memory than its device has
+Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
+CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
 class Row(BaseModel):
@@ -54,6 +55,7 @@ class AttemptRow(Row):
     variant: str = ""
     batch_size: int  # achieved: world size x micro batch x accumulation; the first of a growing batch
     world_size: int
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None  # samples behind one batch-norm statistic; None without batch norm
@@ -86,6 +88,7 @@ class ReportRow(Row):
     final: bool = False  # the trial has come to its end
     probes: dict[str, float] = {}  # further measurements, by name
     energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
+    peak_memory_bytes: int | None = None  # of this attempt so far, of the rank that needed most; None on the CPU
 
     @property
     def diverged(self) -> bool:
@@ -112,7 +115,7 @@ class LeaseRow(Row):
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float  # ranks x devices per rank
     nodes: tuple[str, ...]
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device

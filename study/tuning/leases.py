@@ -28,7 +28,7 @@ class GroupRequest(tune.PlacementGroupFactory):
 
     def __init__(self, hardware: Hardware, world_size: int) -> None:
         bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
-        if hardware.gpus_per_rank:
+        if hardware.on_gpu:
             bundle["GPU"] = hardware.gpus_per_rank
         super().__init__([{}, *[bundle] * world_size], strategy="PACK")
 
@@ -96,7 +96,7 @@ class Leases:
             self._known[placement.id.hex()] = _Group(placement, at_s)
         return self._known
 
-    def start(self, trial_id: str, attempt: int, devices: int, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
+    def start(self, trial_id: str, attempt: int, devices: float, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
         """A trial is ready to train. Returns its lease, and the one whose group it took over, if any."""
         group = self._groups[info.group_id]
         now = self._now()
@@ -109,7 +109,7 @@ class Leases:
         lease.started(now)
         return lease, closed
 
-    def lost(self, trial_id: str, attempt: int, devices: int) -> OpenLease | None:
+    def lost(self, trial_id: str, attempt: int, devices: float) -> OpenLease | None:
         """An attempt failed. Returns the lease it opened if it died before it was ready to train.
 
         A group that never spoke cannot say whose it is: the attempt is billed the oldest placed group that no
@@ -136,10 +136,10 @@ class Leases:
             group.ended = "released"
             group.lease.heard_s = self._now()
 
-    def let_go(self, world_size: int) -> None:
+    def let_go(self, devices: float) -> None:
         """Idle groups are about to be given back: until now they waited."""
         for group in self._groups.values():
-            if group.ended == "released" and group.lease is not None and group.lease.devices == world_size:
+            if group.ended == "released" and group.lease is not None and group.lease.devices == devices:
                 group.lease.heard_s = self._now()
 
     def cut_short(self) -> None:
@@ -173,7 +173,7 @@ class Leases:
         return group.requested_s + (self._cluster.creation_s(group.placement) or 0.0)
 
     def _open(
-        self, group: _Group, trial_id: str, attempt: int, devices: int, opened_s: float, info: GroupInfo
+        self, group: _Group, trial_id: str, attempt: int, devices: float, opened_s: float, info: GroupInfo
     ) -> OpenLease:
         group.lease = OpenLease(
             lease_id=f"{trial_id}#{attempt}",
