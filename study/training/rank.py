@@ -19,7 +19,8 @@ from study.training.fit import TrialFit
 from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
 from study.training.lean import remember_entry_points
-from study.training.place import Place, join_group, open_store
+from study.training.meeting import join_group, open_store
+from study.training.place import Place
 from study.training.report import Report
 from study.training.snapshot import Resumed, State
 from study.workloads.batching import derived_seed

@@ -8,7 +8,8 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from study.training.jobs import Job
-from study.training.place import Place, PlacedEnvironment
+from study.training.meeting import PlacedEnvironment
+from study.training.place import Place
 
 
 class _JobsOwn:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from study.training.place import Place
+
 if TYPE_CHECKING:
     from study.plan.config import StudyConfig
     from study.plan.trials import TrialSpec
-    from study.training.place import Place
     from study.training.report import Report
     from study.training.snapshot import State
 
@@ -134,8 +135,6 @@ class WarmGroup:
 
 def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str, ...]]]:
     """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order."""
-    from study.training.place import Place
-
     nodes = list(dict.fromkeys(seat.node_id for seat in seats))
     by_node = {node: [rank for rank, seat in enumerate(seats) if seat.node_id == node] for node in nodes}
     places, visible = [], []

@@ -1,5 +1,8 @@
 """Which rank sits where, and which GPUs it sees."""
 
+import subprocess
+import sys
+
 from study.tuning.actor import Seat, _places
 
 
@@ -24,3 +27,9 @@ def test_ranks_on_cpus_see_no_gpu() -> None:
     places, visible = _places([Seat("a", "10.0.0.1", ())] * 2, "cpu")
     assert visible == [(), ()]
     assert [place.local_rank for place in places] == [0, 1]
+
+
+def test_the_process_that_drives_a_group_does_without_torch() -> None:
+    # It would cost every group seconds and hundreds of megabytes, beside those of its ranks.
+    told = "import sys; import study.tuning.trainable; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout == "False\n"
