@@ -42,7 +42,7 @@ def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> Batch
             )
     else:
         # What `auto` comes to is known once a GPU was probed; until then it stands for all of the local batch.
-        most = local if hardware.micro_batch in (None, "auto") else hardware.micro_batch
+        most = hardware.micro_batch if isinstance(hardware.micro_batch, int) else local
         accumulation = next(parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most)
     return BatchPlan(global_batch, world_size, local // accumulation, accumulation)
 

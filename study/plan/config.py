@@ -209,7 +209,7 @@ class Hardware(Section):
         0.0,
         ge=0,
         le=1,
-        description="1 trains on a GPU with nccl, 0 on the CPU; ranks that share GPUs take a fraction, and meet over gloo",
+        description="1 trains on a GPU with nccl, 0 on the CPU; a fraction shares GPUs between ranks, with gloo",
     )
     micro_batch: MicroBatch | None = Field(
         None,

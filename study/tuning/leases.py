@@ -96,7 +96,9 @@ class Leases:
             self._known[placement.id.hex()] = _Group(placement, at_s)
         return self._known
 
-    def start(self, trial_id: str, attempt: int, devices: float, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
+    def start(
+        self, trial_id: str, attempt: int, devices: float, info: GroupInfo
+    ) -> tuple[OpenLease, list[ClosedLease]]:
         """A trial is ready to train. Returns its lease, and the one whose group it took over, if any."""
         group = self._groups[info.group_id]
         now = self._now()
