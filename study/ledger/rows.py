@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 PROTOCOL_VERSION = "1.1"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
-Decision = Literal["continue", "pause", "stop", "audit"]  # audit: stopped, but trained on to check the stopping
+# audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
+Decision = Literal["continue", "pause", "stop", "audit", "cut"]
+LimitName = Literal["device_hours", "usd", "wall_h"]
 # infeasible: it needs more memory than its device has
 Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
@@ -145,5 +147,18 @@ class EndRow(Row):
     error: str | None
 
 
-AnyRow = Annotated[StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")]
+class LimitRow(Row):
+    """A limit is passed: nothing starts after this row, and what runs ends at its next report. The next StudyRow, of
+    a driver that may spend more, lifts it.
+    """
+
+    kind: Literal["limit"] = "limit"
+    limit: LimitName
+    allowed: float
+    spent: float  # when it was noticed, open leases included
+
+
+AnyRow = Annotated[
+    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | LimitRow, Field(discriminator="kind")
+]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from study.plan.reporting import Price, Report
+from study.plan.reporting import Limits, Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
 from study.plan.workload import Digits, Workload
 
@@ -218,6 +218,9 @@ class Hardware(Section):
     )
     accumulation: PositiveInt | None = Field(None, description="fixes the number of parts instead")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="Lightning's precision")
+    placement: Literal["pack", "spread"] = Field(
+        "pack", description="ranks of a trial on as few machines as will hold them, or on as many as there are"
+    )
     channels_last: bool = Field(False, description="images and weights in the order that tensor cores like")
     compile: bool = Field(False, description="torch.compile, warmed up for each trial before its clock starts")
 
@@ -277,6 +280,9 @@ class StudyConfig(Section):
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
     hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
     price: Price = Field(default_factory=Price, description="cost of a device")
+    limits: Limits = Field(
+        default_factory=Limits, description="what may be spent; a study that was cut goes on once they are raised"
+    )
     report: Report = Field(default_factory=Report, description="how the result is shown")
     max_retries: int = Field(1, ge=0, description="further attempts at a trial whose process died")
 
@@ -286,6 +292,8 @@ class StudyConfig(Section):
             raise ValueError("batch_sizes lists a size twice")
         if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
             raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
+        if self.limits.usd is not None and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("limits.usd is given, but neither price.usd_per_device_hour nor price.gpu_type")
         if "billed_gpu_h" in self.report.costs and not self.hardware.on_gpu:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
         if "energy_j" in self.report.costs and self.hardware.gpus_per_rank < 1:

@@ -77,7 +77,7 @@ class TrialRun(tune.Trainable):
                     peak_memory_bytes=_most([one.peak_memory_bytes for one in reports]),
                 )
                 over = report.final or report.diverged
-                snapshot = self._snapshot() if report.updates in self.pause_at and not over else None
+                snapshot = self.snapshot()[0] if report.updates in self.pause_at and not over else None
                 report = replace(report, phases_s=report.phases_s | {"checkpoint": self.checkpoint_s})
                 return {
                     "report": report,
@@ -106,11 +106,14 @@ class TrialRun(tune.Trainable):
         if self.ended:
             self.group.kill()
 
-    def _snapshot(self) -> bytes:
+    def snapshot(self) -> tuple[bytes, float]:
+        """What the trial needs to go on from its last report, and the seconds that snapshots of this attempt took so
+        far. Asked by the driver too, at a report that it cuts the trial at.
+        """
         began = time.perf_counter()
         snapshot = self.group.snapshot()
         self.checkpoint_s += time.perf_counter() - began
-        return snapshot
+        return snapshot, self.checkpoint_s
 
     def cleanup(self) -> None:
         """End the ranks, which the placement group's removal would do too, but later."""
