@@ -102,8 +102,10 @@ def run(
 ) -> None:
     """Run a study and write its report."""
     plan = planned(find_config(config), set_, address, cpus)
+    from study.tuning.fitting import fitted
     from study.tuning.runner import run_study
 
+    plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 
