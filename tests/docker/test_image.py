@@ -48,6 +48,8 @@ def own_rules(text: str) -> set[str]:
     for line in parsed.structure:
         if line["instruction"] in ("ENV", "ARG") and SECRET.search(line["value"]):
             broken.add("secret")
+        if line["instruction"] == "ADD":
+            broken.add("add")  # from elsewhere, unchecked; COPY does the rest
         if (
             line["instruction"] == "RUN"
             and "pip install" in line["value"]
