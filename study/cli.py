@@ -112,8 +112,10 @@ def run(
     if dry_run:
         _show_plan(plan, address, cpus, measure=True)
         return
+    from study.tuning.fitting import fitted
     from study.tuning.runner import run_study
 
+    plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 

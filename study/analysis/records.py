@@ -56,6 +56,7 @@ class TrialRecord:
     variant: str  # "" where the study has none
     batch_size: int
     world_size: int
+    devices: float  # as billed: fewer than ranks where these share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None
@@ -73,6 +74,7 @@ class TrialRecord:
     test_accuracy: float | None
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
+    peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
 
     @property
     def censored(self) -> bool:
@@ -92,7 +94,7 @@ class Point:
     accumulation: int
     norm_batch: int | None
     n_seeds: int
-    n_censored: int  # confirm seeds that diverged or failed
+    n_censored: int  # confirm seeds that diverged, failed or did not fit
     updates: int
     cost: Cost  # mean of a trial
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
@@ -104,6 +106,7 @@ class Point:
     samples_per_s: float
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
+    peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
 
     @property
     def label(self) -> str:

@@ -119,7 +119,7 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
         censored_device_h=device_h(trial for trial in trials if trial.censored),
         total_device_h=device_h(trials),
         phases_device_h={
-            phase: sum(trial.world_size * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
+            phase: sum(trial.devices * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
         },
     )
 
@@ -142,11 +142,11 @@ def _facts(found: Gathered, name: str) -> StudyFacts:
 
 
 def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
-    """Cells whose every search trial diverged or failed: they have nothing to confirm."""
+    """Cells whose every search trial diverged, failed or did not fit: they have nothing to confirm."""
     searched = Counter(spec.cell for spec in plan.search)
     lost: Counter[Cell] = Counter()
     for trial in trials:
-        if trial.phase == "search" and trial.outcome in ("diverged", "failed"):
+        if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
             lost[cell_of(trial)] += 1
     return [cell for cell, n in searched.items() if lost[cell] == n]
 
@@ -159,10 +159,20 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
     seeds = min((point.n_seeds for point in points), default=0)
     if points and seeds < 3:
         notes.append(f"Only {seeds} seed(s) behind some points: differences may be noise.")
-    for outcome in ("diverged", "failed"):
+    for outcome, words in (
+        ("diverged", "diverged"),
+        ("failed", "failed"),
+        ("infeasible", "infeasible (out of memory)"),
+    ):
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
-            notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
+            notes.append(f"{count} trial(s) {words}; their cost is counted, they are on no frontier.")
+    hardware = plan.config.hardware
+    if hardware.shares_gpus:
+        notes.append(
+            f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
+            "device time are unfit for claims about throughput."
+        )
     shown = {cell_of(point) for point in points}
     missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:

@@ -26,7 +26,7 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
                 trial_id=row.trial_id,
                 attempt=row.attempt,
                 device=row.device,
-                devices=row.world_size,
+                devices=row.world_size * row.devices_per_rank,
                 nodes=row.nodes,
                 hosts=row.hosts,
                 opened_s=row.at_s - row.setup_s,
@@ -45,12 +45,12 @@ class Spent:
 
     def __init__(self) -> None:
         self._closed_h = 0.0
-        self._open: dict[tuple[str, int], tuple[int, float]] = {}  # devices, and when the lease began
+        self._open: dict[tuple[str, int], tuple[float, float]] = {}  # devices, and when the lease began
 
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
         if isinstance(row, AttemptRow):
-            self._open[row.trial_id, row.attempt] = row.world_size, row.at_s - row.setup_s
+            self._open[row.trial_id, row.attempt] = row.world_size * row.devices_per_rank, row.at_s - row.setup_s
         elif isinstance(row, LeaseRow):
             self._open.pop((row.trial_id, row.attempt), None)
             self._closed_h += row.billed_device_h
@@ -69,7 +69,7 @@ class OpenLease:
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float
     nodes: tuple[str, ...]
     opened_s: float
     heard_s: float  # when the group last spoke, or the trial was ended

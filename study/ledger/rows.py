@@ -16,8 +16,9 @@ PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
 LimitName = Literal["device_hours", "usd", "wall_h"]
-Outcome = Literal["completed", "stopped", "diverged", "failed"]
-CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed"})
+# infeasible: it needs more memory than its device has
+Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
+CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
 class Row(BaseModel):
@@ -57,6 +58,7 @@ class AttemptRow(Row):
     variant: str = ""
     batch_size: int  # achieved: world size x micro batch x accumulation; the first of a growing batch
     world_size: int
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None  # samples behind one batch-norm statistic; None without batch norm
@@ -89,6 +91,7 @@ class ReportRow(Row):
     final: bool = False  # the trial has come to its end
     probes: dict[str, float] = {}  # further measurements, by name
     energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
+    peak_memory_bytes: int | None = None  # of this attempt so far, of the rank that needed most; None on the CPU
 
     @property
     def diverged(self) -> bool:
@@ -115,7 +118,7 @@ class LeaseRow(Row):
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float  # ranks x devices per rank
     nodes: tuple[str, ...]
     hosts: tuple[str, ...] = ()  # see AttemptRow
     reason: Literal["hand_over", "released", "lost"]

@@ -52,7 +52,7 @@ def price_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanPrice 
         return None
     cells, search_device_h, wall_h = [], 0.0, 0.0
     for world_size in plan.config.hardware.world_sizes:
-        groups = max(ranks // world_size, 1)
+        groups, devices = max(ranks // world_size, 1), world_size * plan.config.hardware.devices_per_rank
         work_h = longest_h = 0.0
         for cell in (cell for cell in plan.cells if cell.world_size == world_size):
             search = [spec for spec in plan.search if spec.cell == cell]
@@ -60,8 +60,8 @@ def price_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanPrice 
             confirm = plan.confirm_trials(cell, plan.rates(cell)[0])
             whole_h = trial_h(confirm[0], paces[cell])
             cell_h = (len(search) + len(confirm)) * whole_h
-            cells.append(CellPrice(cell, len(search), len(confirm), world_size * cell_h))
-            search_device_h += world_size * len(search) * whole_h
+            cells.append(CellPrice(cell, len(search), len(confirm), devices * cell_h))
+            search_device_h += devices * len(search) * whole_h
             work_h += cell_h
             longest_h = max(longest_h, (2 if search else 1) * whole_h)
         wall_h += work_h / groups + longest_h * (1 - 1 / groups)

@@ -28,15 +28,15 @@ class GroupRequest(tune.PlacementGroupFactory):
 
     def __init__(self, hardware: Hardware, world_size: int) -> None:
         bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
-        if hardware.gpus_per_rank:
+        if hardware.on_gpu:
             bundle["GPU"] = hardware.gpus_per_rank
+        self._devices, self._device = world_size * hardware.devices_per_rank, "gpu" if hardware.on_gpu else "cpu"
         super().__init__([{}, *[bundle] * world_size], strategy=hardware.placement.upper())
 
     def to_placement_group(self) -> Any:
         """Called by Tune in the driver."""
         placement = super().to_placement_group()
-        device = "gpu" if self.bundles[0].get("GPU") else "cpu"
-        _asked.append(_Group(placement, len(self.bundles), device, time.monotonic()))  # without the empty bundle
+        _asked.append(_Group(placement, self._devices, self._device, time.monotonic()))
         return placement
 
 
@@ -68,7 +68,7 @@ class RayCluster:
 @dataclass
 class _Group:
     placement: Any
-    devices: int
+    devices: float
     device: str  # before the group itself has said which
     requested_s: float
     placed_s: float | None = None  # once Ray has said so
@@ -100,7 +100,9 @@ class Leases:
             self._known[group.placement.id.hex()] = group
         return self._known
 
-    def start(self, trial_id: str, attempt: int, devices: int, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
+    def start(
+        self, trial_id: str, attempt: int, devices: float, info: GroupInfo
+    ) -> tuple[OpenLease, list[ClosedLease]]:
         """A trial is ready to train. Returns its lease, and the one whose group it took over, if any."""
         group = self._groups[info.group_id]
         now = self._now()
@@ -114,7 +116,7 @@ class Leases:
         lease.started(now)
         return lease, closed
 
-    def lost(self, trial_id: str, attempt: int, devices: int) -> OpenLease | None:
+    def lost(self, trial_id: str, attempt: int, devices: float) -> OpenLease | None:
         """An attempt failed. Returns the lease it opened if it died before it was ready to train.
 
         A group that never spoke cannot say whose it is: the attempt is billed the oldest placed group that no
@@ -137,10 +139,10 @@ class Leases:
             group.ended = "released"
             group.lease.heard_s = self._now()
 
-    def let_go(self, world_size: int) -> None:
+    def let_go(self, devices: float) -> None:
         """Idle groups are about to be given back: until now they waited."""
         for group in self._groups.values():
-            if group.ended == "released" and group.lease is not None and group.lease.devices == world_size:
+            if group.ended == "released" and group.lease is not None and group.lease.devices == devices:
                 group.lease.heard_s = self._now()
 
     def cut_short(self) -> None:
@@ -187,7 +189,7 @@ class Leases:
         return group.placed_s
 
     def _open(
-        self, group: _Group, trial_id: str, attempt: int, devices: int, opened_s: float, info: GroupInfo
+        self, group: _Group, trial_id: str, attempt: int, devices: float, opened_s: float, info: GroupInfo
     ) -> OpenLease:
         group.lease = OpenLease(
             lease_id=f"{trial_id}#{attempt}",

@@ -144,6 +144,7 @@ class Recorder(tune.Callback):
                 final=report.final,
                 probes=report.probes,
                 energy_j=report.energy_j,
+                peak_memory_bytes=report.peak_memory_bytes,
             ),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
@@ -179,7 +180,7 @@ class Recorder(tune.Callback):
         spec: TrialSpec = trial.config["spec"]
         described = ray.get(trial.temporary_state.ray_actor.describe.remote())
         attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
-        lease, closed = self.leases.start(spec.trial_id, attempt, spec.batch.world_size, described)
+        lease, closed = self.leases.start(spec.trial_id, attempt, self._devices(spec), described)
         self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch, lease.setup_s))
 
     def on_trial_result(
@@ -192,14 +193,18 @@ class Recorder(tune.Callback):
         result.pop("snapshot", None)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The attempt is over: the trial pauses, was stopped or cut, came to its end, diverged, or made a mistake."""
+        """The attempt is over: the trial pauses, was stopped or cut, came to its end, diverged, did not fit, or made a
+        mistake.
+        """
         spec: TrialSpec = trial.config["spec"]
         self.leases.ended(spec.trial_id)
         if spec.trial_id not in self._progress.paused:
             error = trial.last_result.get("error")
             curve = self._progress.curves[spec.trial_id]
             outcome: Outcome = "stopped"
-            if error is not None or not curve:
+            if trial.last_result.get("infeasible"):
+                outcome = "infeasible"
+            elif error is not None or not curve:
                 outcome = "failed"
             elif curve[-1].diverged:
                 outcome = "diverged"
@@ -231,13 +236,16 @@ class Recorder(tune.Callback):
         """Bill what the cluster has back."""
         self.write(*map(self._bill, self.leases.sweep()))
 
+    def _devices(self, spec: TrialSpec) -> float:
+        return spec.batch.world_size * self._progress.plan.config.hardware.devices_per_rank
+
     def lose(self, trial: Trial) -> None:
         """An attempt ends with nothing to go on from; one whose group was not ready is entered now, to be billed."""
         spec: TrialSpec = trial.config["spec"]
         attempt = self._progress.attempts.get(spec.trial_id, 0)
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             attempt += 1
-        lease = self.leases.lost(spec.trial_id, attempt, spec.batch.world_size)
+        lease = self.leases.lost(spec.trial_id, attempt, self._devices(spec))
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
             self.write(self._attempt(trial, lease, None, self._clock() - lease.opened_s))
 
@@ -267,6 +275,7 @@ class Recorder(tune.Callback):
             variant=spec.cell.variant,
             batch_size=spec.batch.global_batch,
             world_size=spec.batch.world_size,
+            devices_per_rank=self._progress.plan.config.hardware.devices_per_rank,
             micro_batch=spec.batch.micro_batch,
             accumulation=spec.batch.accumulation,
             norm_batch=norm_batch,

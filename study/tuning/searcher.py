@@ -122,4 +122,4 @@ class Verdicts(FIFOScheduler):
             elif kept and not wanted:
                 cache.decrease_max(request, MANY)
                 self._kept.remove(world_size)
-                self.recorder.leases.let_go(world_size)
+                self.recorder.leases.let_go(world_size * hardware.devices_per_rank)
