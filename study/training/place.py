@@ -1,16 +1,12 @@
-"""Where a rank stands, in the words Lightning asks for."""
+"""Where a rank stands. The process that drives a group needs it too, so torch is imported only by a rank."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-from lightning_fabric.plugins.environments import ClusterEnvironment
-
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -23,83 +19,12 @@ class Place:
     local_world_size: int
     node_rank: int
     device: str  # "cpu" or "cuda"
+    gpu: int = 0  # number of its GPU, among those that its process sees
+    gpu_share: float = 1.0  # below 1, other ranks are on the same GPU
 
     @property
     def torch_device(self) -> torch.device:
         """This rank's own."""
-        return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.local_rank)
+        import torch
 
-
-class PlacedEnvironment(ClusterEnvironment):
-    """Lightning's extension point for processes that somebody else has started."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Always: by Ray, or by whoever made this rank."""
-        return True
-
-    @staticmethod
-    def detect() -> bool:
-        """Never found by looking around; it is passed in."""
-        return False
-
-    # The process group is up before Lightning asks, so these two are only read for its log.
-    @property
-    def main_address(self) -> str:
-        """Not used to meet."""
-        return os.environ.get("MASTER_ADDR", "127.0.0.1")
-
-    @property
-    def main_port(self) -> int:
-        """Not used to meet."""
-        return 0
-
-    def world_size(self) -> int:
-        """Ranks of the group."""
-        return self.place.world_size
-
-    def set_world_size(self, size: int) -> None:
-        """Fixed by the place."""
-
-    def global_rank(self) -> int:
-        """Rank in the group."""
-        return self.place.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Fixed by the place."""
-
-    def local_rank(self) -> int:
-        """Rank on the node."""
-        return self.place.local_rank
-
-    def node_rank(self) -> int:
-        """Number of the node."""
-        return self.place.node_rank
-
-
-def open_store(host: str, world_size: int) -> tuple[dist.TCPStore, int]:
-    """On rank 0: the store where the group meets, and its port.
-
-    The system picks the port and it stays bound: nobody can take it between choosing and meeting.
-    """
-    store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=COLLECTIVE_TIMEOUT)
-    return store, store.port
-
-
-def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None = None) -> None:
-    """Bring up the process group, nccl on GPUs and gloo else; blocks until every rank has come."""
-    if store is None:
-        store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
-    if place.device == "cuda":
-        torch.cuda.set_device(place.local_rank)
-    dist.init_process_group(
-        "nccl" if place.device == "cuda" else "gloo",
-        store=store,
-        rank=place.rank,
-        world_size=place.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
-    )
+        return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.gpu)
