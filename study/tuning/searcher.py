@@ -89,9 +89,9 @@ class Verdicts(FIFOScheduler):
         """
         cache = controller._actor_cache
         cache._may_keep_one = False
-        hardware = self.progress.plan.config.hardware
-        for world_size in hardware.world_sizes:
-            request = GroupRequest(hardware, world_size)
+        config = self.progress.plan.config
+        for world_size in config.hardware.world_sizes:
+            request = GroupRequest(config, world_size)
             wanted, kept = self.progress.wants_groups(world_size), world_size in self._kept
             if wanted and not kept:
                 cache.increase_max(request, MANY)
