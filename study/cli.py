@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
+CUT = 3
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -109,12 +110,19 @@ def run(
 
 
 @app.command()
-def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusOption = None) -> None:
-    """Go on with a study that was interrupted."""
+def resume(
+    folder: FolderArgument,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
+    ] = None,
+    address: AddressOption = "local",
+    cpus: CpusOption = None,
+) -> None:
+    """Go on with a study that was interrupted, or cut by a limit that is raised."""
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, recorded(folder, address, cpus), folder, address, cpus)
+    _drive(resume_study, recorded(folder, address, cpus, set_), folder, address, cpus)
 
 
 def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
@@ -125,6 +133,11 @@ def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
+    if (cut := outcome.cut) is not None:
+        say(
+            f"Cut by limits.{cut.limit}. Go on with: study resume {folder} --set limits.{cut.limit}={2 * cut.allowed:g}"
+        )
+        raise typer.Exit(CUT)
     if not outcome.finished:
         say(f"Interrupted. Go on with: study resume {folder}")
         raise typer.Exit(INTERRUPTED)

@@ -12,6 +12,7 @@ from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
 from study.plan.reporting import Metric
+from study.plan.trials import Cell
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
 
@@ -158,6 +159,20 @@ class Critical:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A limit on spending that ended a study before it was finished."""
+
+    limit: str  # device_hours, usd or wall_h: the unit of the three figures
+    allowed: float
+    noticed: float  # spent when nothing new was started any more
+    spent: float  # in the end, or so far: what ran goes on to its next report
+    running: int  # trials whose lease is open
+    ended_early: int  # trials that began and are not over; they can go on
+    not_run: int
+    unconfirmed: tuple[Cell, ...]  # without a completed confirm trial, though one was still to come
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """What the study was, and on what."""
 
@@ -197,6 +212,7 @@ class Summary:
     recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
+    cut: Cut | None = None  # a limit has ended the study, and it is not finished
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
 
 _ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 
@@ -19,6 +19,9 @@ class Gathered:
     """The rows of a ledger by trial, one pass over them done."""
 
     study: StudyRow | None = None  # the first
+    config: dict[str, object] = field(default_factory=dict)  # the last driver's: limits may change on a resume
+    limit: LimitRow | None = None  # that the last driver has passed
+    cut: set[str] = field(default_factory=set)  # trials that wait to go on where that limit cut them
     last_s: float = 0.0  # the writer's clock at the last row
     attempts: dict[str, AttemptRow] = field(default_factory=dict)  # the last of each trial
     curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
@@ -50,8 +53,11 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
         elif isinstance(row, DecisionRow):
             if row.decision == "audit":
                 found.stopped_at[row.trial_id] = row.updates
+            elif row.decision == "cut":
+                found.cut.add(row.trial_id)
         elif isinstance(row, AttemptRow):
             found.attempts[row.trial_id] = row
+            found.cut.discard(row.trial_id)
             # What an attempt does not go on from was lost with the one before it.
             kept = [point for point in found.curves[row.trial_id] if point.updates <= row.from_updates]
             found.curves[row.trial_id] = kept
@@ -59,8 +65,11 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
             found.leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
             found.ends[row.trial_id] = row
-        elif found.study is None:
-            found.study = row
+        elif isinstance(row, LimitRow):
+            found.limit = row
+        else:
+            found.study = found.study or row
+            found.config, found.limit = row.config, None
     if row is not None:
         found.last_s = row.at_s
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from study.cluster.metrics import OUTCOMES
 from study.cluster.queries import most, total
 
 
@@ -19,7 +20,7 @@ class Alert:
     description: str
 
 
-_OVER = 'state=~"completed|stopped|diverged|failed"'
+_OVER = f'state=~"{"|".join(OUTCOMES)}"'
 _FAILED = total("study_trials", "", 'state="failed"')
 _QUIET, _LONGEST = most("study_quiet_seconds"), most("study_longest_interval_seconds")
 _LAST_SIGN = "max by (study) (last_over_time(ray_study_heartbeat_timestamp_seconds[f][1h]))"

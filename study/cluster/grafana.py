@@ -184,7 +184,7 @@ def readme() -> str:
 | file | for |
 | ---- | --- |
 | `grafana/study.json` | Grafana: import it, or provision it |
-| `grafana/provisioning/` | Grafana, as its provisioning folder: ours is in `/etc/grafana/dashboards`, Ray's in `/tmp/ray` |
+| `grafana/provisioning/` | Grafana: ours is looked for in `/etc/grafana/dashboards`, Ray's own in `/tmp/ray` |
 | `prometheus.yml` | Prometheus, where Ray's head writes its service discovery into `/tmp/ray` |
 | `alerts.yml` | Prometheus, beside `prometheus.yml` |
 

@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from study.cluster.metrics import DECISIONS, KINDS, LIMITS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
+from study.cluster.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
 from study.ledger.accounts import OpenLeases
 from study.ledger.rows import CENSORED, PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.pareto.fronts import hypervolume
@@ -119,7 +119,7 @@ class Meter:
             return
         cell = Cell(attempt.batch_size, attempt.world_size, attempt.variant)
         if attempt.phase == "search":
-            self._lost_searches[cell] += row.outcome in ("diverged", "failed")
+            self._lost_searches[cell] += row.outcome in ("diverged", "failed", "infeasible")
         elif row.final_val_accuracy is not None:
             self._finals[cell][row.trial_id] = row.final_val_accuracy
             self._hypervolume = None
@@ -157,7 +157,7 @@ class Meter:
     def _read_trials(self) -> Iterator[Reading]:
         counts = Counter((_phase(trial), state) for trial, state in self._states.items() if state != "pending")
         planned = {"search": len(self._plan.search), "confirm": self._plan.n_confirm}
-        # A cell whose every search trial diverged or failed has no rate to confirm.
+        # A cell whose every search trial diverged, failed or did not fit has no rate to confirm.
         searched = Counter(spec.cell for spec in self._plan.search)
         hopeless = sum(self._lost_searches[cell] == n for cell, n in searched.items())
         planned["confirm"] -= hopeless * self._plan.config.confirm.seeds
@@ -182,11 +182,8 @@ class Meter:
         usd = config.price.usd_per_device_hour
         if usd is not None:
             yield Reading("study_spend_usd", usd * device_h, {})
-        spent = {"device_hours": device_h, "wall_h": wall_h, "usd": (usd or 0.0) * device_h}
-        for limit in LIMITS:
-            allowed = getattr(getattr(config, "limits", None), limit, None)
-            if allowed is not None:
-                yield Reading("study_limit_used_ratio", spent[limit] / allowed, {"limit": limit})
+        for limit, (spent, allowed) in config.limits.against(device_h, wall_h, usd).items():
+            yield Reading("study_limit_used_ratio", spent / allowed, {"limit": limit})
 
     def _area(self) -> float:
         """The hypervolume, computed anew only after a confirm trial has ended or was billed."""

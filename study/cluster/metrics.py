@@ -6,13 +6,16 @@ Dashboard and alert rules are built from it, and the documentation's table is he
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
+
+from study.ledger.rows import Decision, Outcome
 
 UNREPORTED = "unreported"  # the phase of what an open lease has cost since its group last spoke
-STATES = ("pending", "running", "paused", "completed", "stopped", "diverged", "failed")
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+STATES = ("pending", "running", "paused", *OUTCOMES)
 KINDS = ("search", "confirm", "censored")
 TRIAL_KINDS = KINDS[:2]
-DECISIONS = ("continue", "pause", "stop", "audit", "cut")
-LIMITS = ("device_hours", "usd", "wall_h")
+DECISIONS: tuple[str, ...] = get_args(Decision)
 RECENT = 100  # hand-overs
 
 
@@ -43,7 +46,7 @@ METRICS = (
         "device-hours",
         "Area between the frontier of billed confirm trials (device-hours, final accuracy) and (the dearest, 0).",
     ),
-    Metric("study_decisions", "decisions", "Answers to reports: continue, pause, stop, audit, cut.", ("decision",)),
+    Metric("study_decisions", "decisions", f"Answers to reports: {', '.join(DECISIONS)}.", ("decision",)),
     Metric("study_hand_over_seconds", "s", f"From trial to trial on a warm group, of the last {RECENT}.", ("stat",)),
     Metric("study_attempts", "attempts", "Tries at trials, retries included."),
     Metric("study_lost_leases", "leases", "Leases whose group or driver died under them; most are tried again."),

@@ -16,7 +16,7 @@ from study.analysis.summary import summarize
 from study.cluster import export as module
 from study.cluster.export import Export
 from study.cluster.meter import Meter, Reading
-from study.cluster.metrics import DECISIONS, LIMITS, METRICS, STATES, UNREPORTED
+from study.cluster.metrics import DECISIONS, METRICS, STATES, UNREPORTED
 from study.ledger.rows import (
     PHASES,
     AnyRow,
@@ -28,6 +28,7 @@ from study.ledger.rows import (
     ReportRow,
     StudyRow,
 )
+from study.plan.reporting import LIMITS
 from study.plan.trials import Plan, TrialSpec, make_plan
 from tests.conftest import Run, make_config
 
@@ -100,7 +101,7 @@ def followed(rows: list[AnyRow], plan: Plan = PLAN, clock: Clock | None = None) 
 
 
 seconds = st.floats(0.01, 1e4)
-outcomes = st.sampled_from(["completed", "completed", "stopped", "diverged", "failed"])
+outcomes = st.sampled_from(["completed", "completed", "stopped", "diverged", "failed", "infeasible"])
 lives = st.tuples(outcomes, st.integers(0, 2), seconds, seconds, seconds, st.floats(0.05, 1.0))
 
 
