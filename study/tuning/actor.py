@@ -95,10 +95,12 @@ class WarmGroup:
         hardware = config.hardware
         placement = ray.util.get_current_placement_group()
         self.group_id: str = placement.id.hex()
+        self.name: str = ray.util.placement_group_table(placement)["name"]
         actor = ray.remote(RankActor)
         # Tune drops the empty driver bundle, so that bundle r is rank r's.
         self.actors = [
             actor.options(
+                name=f"{self.name}/rank-{rank}",
                 num_cpus=hardware.cpus_per_rank,
                 num_gpus=hardware.gpus_per_rank,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank),

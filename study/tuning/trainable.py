@@ -32,6 +32,10 @@ class GroupInfo:
 class TrialRun(tune.Trainable):
     """One report a step. A trial's own mistake ends it; a process that dies is Tune's to retry."""
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the actor, whose name is Tune's to give."""
+        return f"{self.group.name}/driver" if hasattr(self, "group") else super().__repr__()
+
     def setup(self, config: dict[str, Any], study: StudyConfig) -> None:
         """Build the group, then begin its first trial."""
         spec: TrialSpec = config["spec"]
