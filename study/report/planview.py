@@ -186,6 +186,8 @@ def _limits(plan: Plan, price: PlanPrice, planned: Forecast | None) -> list[str]
         elif expected[name][0] < allowed:
             verdict = "early stopping should keep the study within it; else it is cut there"
         else:
-            verdict = f"even with early stopping about {of_limit(name, *expected[name])}: the study will be cut there"
+            verdict = (
+                f"even with early stopping about {of_limit(name, *expected[name])}: the study is likely to be cut there"
+            )
         lines.append(f"limits.{name}: at most {of_limit(name, cost, allowed)}; {verdict}.")
     return lines
