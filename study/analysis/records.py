@@ -188,6 +188,7 @@ class StudyFacts:
     devices: tuple[str, ...]  # names of the devices leased
     started: str  # UTC
     wall_s: float  # while a driver ran
+    hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ POINT_KEYS = {
 SUMMARY_KEYS = {
     "claims",
     "critical",
+    "cut",
     "critical_batch",
     "critical_missing",
     "other_criticals",
