@@ -87,20 +87,22 @@ class RankActor:
 
 
 class WarmGroup:
-    """The rank actors of one placement group, kept from trial to trial."""
+    """The rank actors of one placement group, kept from trial to trial; `build` counts how often it was built there."""
 
-    def __init__(self, config: StudyConfig, world_size: int) -> None:
+    def __init__(self, config: StudyConfig, world_size: int, build: int = 1) -> None:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         hardware = config.hardware
         placement = ray.util.get_current_placement_group()
         self.group_id: str = placement.id.hex()
         self.name: str = ray.util.placement_group_table(placement)["name"]
+        # Ray may not have noticed yet that the ranks of the build before are dead, and their names free.
+        suffix = f"#{build}" if build > 1 else ""
         actor = ray.remote(RankActor)
         # Tune drops the empty driver bundle, so that bundle r is rank r's.
         self.actors = [
             actor.options(
-                name=f"{self.name}/rank-{rank}",
+                name=f"{self.name}/rank-{rank}{suffix}",
                 num_cpus=hardware.cpus_per_rank,
                 num_gpus=hardware.gpus_per_rank,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank),

@@ -40,8 +40,13 @@ class TrialRun(tune.Trainable):
         """Build the group, then begin its first trial."""
         spec: TrialSpec = config["spec"]
         self.study, self.world_size = study, spec.batch.world_size
-        self.group, self.ended = WarmGroup(study, self.world_size), False
+        self.builds = 0
+        self._build()
         self._begin(config)
+
+    def _build(self) -> None:
+        self.builds += 1
+        self.group, self.ended = WarmGroup(self.study, self.world_size, self.builds), False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
@@ -51,7 +56,7 @@ class TrialRun(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         began = time.perf_counter()
         if self.ended:
-            self.group, self.ended = WarmGroup(self.study, self.world_size), False  # anew, where it was
+            self._build()  # anew, where it was
         self.failure: str | None = None
         self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
