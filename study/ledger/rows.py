@@ -77,7 +77,7 @@ class ReportRow(Row):
     lr: float
     train_loss: float
     train_accuracy: float | None
-    val_loss: float
+    val_loss: float | None  # None where a user's own module does not log it
     val_accuracy: float
     test_accuracy: float | None  # at the end of a confirm trial only
     samples_per_s: float  # of this interval, training time only
@@ -88,9 +88,14 @@ class ReportRow(Row):
     energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
 
     @property
+    def loss(self) -> float:
+        """What decides between equal accuracies: the validation loss, or the training loss where there is none."""
+        return self.train_loss if self.val_loss is None else self.val_loss
+
+    @property
     def diverged(self) -> bool:
         """A loss that is no number cannot become one again."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+        return not all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
 
 
 class DecisionRow(Row):
