@@ -97,7 +97,7 @@ def image_folder(config: ImageFolder) -> Splits:
     mean, std = _channel_statistics(labelled.pixels[train])
 
     def part(images: Images, chosen: NDArray[np.int64] | slice, crop_px: int = 0) -> Part:
-        x = torch.from_numpy(images.pixels[chosen]).float().sub_(mean).div_(std)
+        x = torch.from_numpy(images.pixels[chosen].astype(np.float32)).sub_(mean).div_(std)
         return Part(x, torch.from_numpy(images.labels[chosen].astype(np.int64)), crop_px)
 
     every = slice(None)
