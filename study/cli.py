@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
+CUT = 3
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -106,19 +107,28 @@ def run(
 ) -> None:
     """Run a study and write its report."""
     plan = planned(find_config(config), set_, address, cpus, try_)
+    from study.tuning.fitting import fitted
     from study.tuning.runner import run_study
 
+    plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 
 
 @app.command()
-def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusOption = None) -> None:
-    """Go on with a study that was interrupted."""
+def resume(
+    folder: FolderArgument,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
+    ] = None,
+    address: AddressOption = "local",
+    cpus: CpusOption = None,
+) -> None:
+    """Go on with a study that was interrupted, or cut by a limit that is raised."""
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    plan = recorded(folder, address, cpus)
+    plan = recorded(folder, address, cpus, set_)
     check_importable(plan)
     _drive(resume_study, plan, folder, address, cpus)
 
@@ -131,6 +141,11 @@ def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
+    if (cut := outcome.cut) is not None:
+        say(
+            f"Cut by limits.{cut.limit}. Go on with: study resume {folder} --set limits.{cut.limit}={2 * cut.allowed:g}"
+        )
+        raise typer.Exit(CUT)
     if not outcome.finished:
         say(f"Interrupted. Go on with: study resume {folder}")
         raise typer.Exit(INTERRUPTED)

@@ -12,6 +12,7 @@ from rich.console import Console
 from study.cluster.connect import this_machine
 from study.ledger.store import LedgerError
 from study.plan.capacity import check_capacity
+from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import load_study
 from study.plan.prices import priced
@@ -34,12 +35,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object 
 def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | None, try_: bool = False) -> Plan:
     """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now.
 
-    Samples nobody has counted are counted; `try_` also trains two batches of a module of the user's own.
+    Samples that the file does not tell are counted; `try_` also trains two batches of a module of the user's own.
     """
     file = load_study(path, overrides or ())
     with file.naming_places():
-        plan = make_plan(counted(file.config))
-        _check_place(plan, address, cpus)
+        plan = _plan_for(counted(file.config), address, cpus)
         if try_ and any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
             from study.training.tryout import try_out
 
@@ -47,14 +47,22 @@ def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | N
     return plan
 
 
-def recorded(folder: Path, address: str = "", cpus: int | None = None) -> Plan:
-    """The plan of a study's own file, in which all samples are counted."""
+def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides: list[str] | None = None) -> Plan:
+    """The plan of a study's own file, in which all samples are counted: no code of the user's is run."""
     if not (folder / CONFIG).is_file():
         raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
-    file = load_study(folder / CONFIG)
+    file = load_study(folder / CONFIG, overrides or ())
     with file.naming_places():
-        plan = make_plan(file.config)
-        _check_place(plan, address, cpus)
+        return _plan_for(file.config, address, cpus)
+
+
+def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
+    """The plan. Raises PlanError if this machine is meant, and is too small for it or lacks the files."""
+    plan = make_plan(config)
+    if address == "local":
+        check_capacity(this_machine(cpus), plan.config.hardware)
+        if isinstance(plan.config.workload, ImageFolder):
+            find_images(plan.config.workload)
     return plan
 
 
@@ -64,14 +72,6 @@ def check_importable(plan: Plan) -> None:
         if isinstance(variant.workload, Custom):
             import_class(variant.workload.module, "module")
             import_class(variant.workload.data, "data")
-
-
-def _check_place(plan: Plan, address: str, cpus: int | None) -> None:
-    """Raises PlanError if this machine is meant, and is too small or lacks the files."""
-    if address == "local":
-        check_capacity(this_machine(cpus), plan.config.hardware)
-        if isinstance(plan.config.workload, ImageFolder):
-            find_images(plan.config.workload)
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

@@ -17,7 +17,7 @@ class Pace:
 
 
 def trial_device_h(spec: TrialSpec, pace: Pace) -> float:
-    """Device-hours of a whole trial; the setting-up of groups is not in it."""
+    """Hours of a whole trial times its ranks; the setting-up of groups is not in it."""
     seconds = spec.total_updates * pace.update_s + len(spec.report_at) * pace.validation_s
     return spec.batch.world_size * seconds / 3600
 
@@ -29,4 +29,5 @@ def most_device_h(plan: Plan, paces: Mapping[Cell, Pace]) -> float | None:
     search = sum(trial_device_h(spec, paces[spec.cell]) for spec in plan.search)
     # A trial's length does not depend on its rate.
     confirm = (plan.confirm_trials(cell, plan.rates(cell)[0]) for cell in plan.cells)
-    return search + sum(trial_device_h(spec, paces[spec.cell]) for specs in confirm for spec in specs)
+    confirmed = sum(trial_device_h(spec, paces[spec.cell]) for specs in confirm for spec in specs)
+    return (search + confirmed) * plan.config.hardware.devices_per_rank

@@ -20,6 +20,8 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None
         markup=False,
     )
     console.print(_cells(plan, paces))
+    if plan.config.hardware.micro_batch == "auto":
+        console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
     planned = _forecast(plan, paces)
     if planned is not None:
         console.print(_brackets(plan, planned))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+from contextlib import closing, suppress
 from datetime import timedelta
 
 import torch
@@ -12,6 +14,7 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 from study.training.place import Place
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 
 
 class PlacedEnvironment(ClusterEnvironment):
@@ -75,15 +78,46 @@ def open_store(host: str, world_size: int) -> tuple[dist.TCPStore, int]:
 
 
 def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None = None) -> None:
-    """Bring up the process group, nccl on GPUs and gloo else; blocks until every rank has come."""
+    """Bring up the process group; blocks until every rank has come.
+
+    It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
+    """
     if store is None:
         store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
     if place.device == "cuda":
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(place.gpu)
+    if place.local_world_size < place.world_size:
+        name_interface(host)
     dist.init_process_group(
-        "nccl" if place.device == "cuda" else "gloo",
+        "nccl" if place.device == "cuda" and place.gpu_share == 1 else "gloo",
         store=store,
         rank=place.rank,
         world_size=place.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
+
+
+def name_interface(host: str) -> None:
+    """Across nodes, have nccl and gloo use the interface that leads to `host`, unless the user names another.
+
+    gloo goes by the node's own name, which on many systems stands for a loopback address, and nccl takes the first
+    that is up.
+    """
+    if interface := interface_towards(host):
+        for library in ("NCCL", "GLOO"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+
+
+def interface_towards(host: str) -> str | None:
+    """The network interface from which this node reaches `host`; None where the system does not tell."""
+    import fcntl  # not everywhere
+
+    with suppress(OSError), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.connect((host, 9))  # of a datagram socket: nothing is sent
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an address
+                request = name.encode()[:15].ljust(256, b"\0")
+                if fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24] == own:
+                    return name
+    return None

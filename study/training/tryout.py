@@ -82,22 +82,21 @@ def _brief(spec: TrialSpec, micro_batch: int, samples: int) -> TrialSpec:
 
 def _train(config: StudyConfig, spec: TrialSpec) -> None:
     rank = _BriefRank(ALONE, config.model_copy(update={"hardware": Hardware()}))
-    rank.begin(spec)
-    rank.advance()
     try:
+        rank.begin(spec)
+        rank.advance()
         Resumed.read(join_parts([rank.snapshot()]), 0)
     except pickle.UnpicklingError as error:
         said = str(error).split(" Do it only")[0]
-        raise PlanError(
-            f"keeps in its checkpoint what cannot be read back safely: {said}", "workload.module"
-        ) from error
-    rank.halt()
+        raise PlanError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
+    finally:
+        rank.halt()
 
 
 class _BriefRank(Rank):
     """Validates one batch."""
 
-    def _job(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
+    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         assert isinstance(workload, Custom)
         return _BriefJob(workload, spec, self.place, resumed)
 

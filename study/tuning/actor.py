@@ -50,7 +50,7 @@ class RankActor:
             return "cpu"
         import torch
 
-        return torch.cuda.get_device_name(place.local_rank)
+        return torch.cuda.get_device_name(place.gpu)
 
     def open_store(self, host: str) -> int:
         """See Rank."""
@@ -104,7 +104,7 @@ class WarmGroup:
         ]
         seats: list[Seat] = self.all("where")
         self.nodes = tuple(dict.fromkeys(seat.node_id for seat in seats))
-        places, visible = _places(seats, "cuda" if hardware.gpus_per_rank else "cpu")
+        places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
         names = ray.get(
             [
                 actor.sit_down.remote(place, config, gpus)
@@ -133,13 +133,14 @@ class WarmGroup:
             ray.kill(actor)
 
 
-def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str, ...]]]:
-    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order."""
+def _places(seats: list[Seat], device: str, devices_per_rank: float = 1.0) -> tuple[list[Place], list[tuple[str, ...]]]:
+    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order, each once."""
     nodes = list(dict.fromkeys(seat.node_id for seat in seats))
     by_node = {node: [rank for rank, seat in enumerate(seats) if seat.node_id == node] for node in nodes}
     places, visible = [], []
     for rank, seat in enumerate(seats):
         neighbours = by_node[seat.node_id]
+        gpus = tuple(dict.fromkeys(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
         places.append(
             Place(
                 rank=rank,
@@ -148,7 +149,9 @@ def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str
                 local_world_size=len(neighbours),
                 node_rank=nodes.index(seat.node_id),
                 device=device,
+                gpu=gpus.index(seat.gpu_ids[0]) if seat.gpu_ids else 0,
+                gpu_share=devices_per_rank,
             )
         )
-        visible.append(tuple(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
+        visible.append(gpus)
     return places, visible

@@ -98,6 +98,8 @@ def test_capacity_counts_whole_ranks_on_each_node() -> None:
 
 def test_gpus_bound_the_ranks() -> None:
     assert ranks_that_fit([Node(64, 8), Node(64, 0)], Hardware(gpus_per_rank=1)) == 8
+    # Two ranks of 0.4 lie on a GPU, and a third would lie across two.
+    assert ranks_that_fit([Node(64, 8), Node(3, 8)], Hardware(gpus_per_rank=0.4)) == 16 + 3
 
 
 def test_most_cost_by_hand(config: Make) -> None:

@@ -60,8 +60,12 @@ def test_a_torchmetrics_object_is_read_and_a_loss_is_not_needed(config: Make, ch
 
 
 def seen_by(group: LocalGroup, spec: TrialSpec) -> list[list[list[int]]]:
-    group.run(spec)
-    return group.call(seen_here)
+    group._all("begin", spec)
+    for _ in spec.report_at:
+        group._all("advance")
+    seen = group.call(seen_here)
+    group._all("halt")
+    return seen
 
 
 def seen_here() -> list[list[int]]:

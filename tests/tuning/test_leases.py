@@ -64,7 +64,7 @@ def books(clock: Clock, cluster: FakeCluster) -> Leases:
 
 
 def ask(clock: Clock, group: str) -> None:
-    module._asked.append((Placement(Id(group)), clock.now_s))
+    module._asked.append((Placement(Id(group)), 2, clock.now_s))
 
 
 def billed(closed: ClosedLease) -> float:
