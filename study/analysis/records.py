@@ -56,7 +56,6 @@ class TrialRecord:
     variant: str  # "" where the study has none
     batch_size: int
     world_size: int
-    devices: float  # as billed: fewer than ranks where these share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None
@@ -75,6 +74,7 @@ class TrialRecord:
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
     peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
 
     @property
     def censored(self) -> bool:
@@ -188,6 +188,7 @@ class StudyFacts:
     devices: tuple[str, ...]  # names of the devices leased
     started: str  # UTC
     wall_s: float  # while a driver ran
+    hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
 
 
 @dataclass(frozen=True)

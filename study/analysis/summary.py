@@ -60,7 +60,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=planned,
         cut=cut_of(found, trials, points, plan, planned, hopeless),
-        notes=(*unmetered, *_notes(trials, points, plan, planned)),
+        notes=(*unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
 
@@ -73,6 +73,15 @@ def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tupl
     first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _mixed(found: Gathered) -> tuple[str, ...]:
+    """A note, if trials that completed ran on devices of several types."""
+    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
+    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+    if len(devices) < 2:
+        return ()
+    return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
 
 
 def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...]:
@@ -110,7 +119,8 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
         censored_device_h=device_h(trial for trial in trials if trial.censored),
         total_device_h=device_h(trials),
         phases_device_h={
-            phase: sum(trial.devices * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
+            phase: sum(trial.world_size * trial.devices_per_rank * trial.phases_s[phase] for trial in trials) / 3600
+            for phase in PHASES
         },
     )
 
@@ -126,6 +136,7 @@ def _facts(found: Gathered, name: str) -> StudyFacts:
         hardware=first.hardware,
         versions=first.versions,
         devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
+        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
         started=first.written,
         wall_s=found.last_s,
     )

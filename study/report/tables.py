@@ -133,6 +133,7 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
         ("started", study.started),
         ("a driver ran for", duration(study.wall_s)),
         ("devices", ", ".join(study.devices) or NOTHING),
+        *((("machines", ", ".join(study.hosts)),) if len(study.hosts) > 1 else ()),
         ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
         ("price", _price(study.config.get("price"))),
         ("versions", ", ".join(f"{key} {value}" for key, value in study.versions.items())),
