@@ -20,7 +20,7 @@ from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
 from study.commands import dashboards, deciding
-from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
+from study.commands.shell import REPORT, FolderArgument, JsonOption, check_importable, out, planned, recorded, say
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
@@ -50,6 +50,9 @@ ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or witho
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
+TryOption = Annotated[
+    bool, typer.Option("--try/--no-try", help="first train two batches of a module of your own here, on the CPU")
+]
 FormatOption = Annotated[
     str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
 ]
@@ -78,9 +81,10 @@ def check(
     address: AddressOption = "local",
     cpus: CpusOption = None,
     measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
+    try_: TryOption = True,
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
-    plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    plan = planned(find_config(config), set_, address, cpus, try_)  # a mistake is told before torch is imported
     _show_plan(plan, address, cpus, measure)
 
 
@@ -104,12 +108,13 @@ def run(
     cpus: CpusOption = None,
     live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
     port: PortOption = 0,
+    try_: TryOption = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
     ] = False,
 ) -> None:
     """Run a study and write its report."""
-    plan = planned(find_config(config), set_, address, cpus)
+    plan = planned(find_config(config), set_, address, cpus, try_)
     if dry_run:
         _show_plan(plan, address, cpus, measure=True)
         return
@@ -134,7 +139,9 @@ def resume(
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, recorded(folder, address, cpus, set_), folder, address, cpus)
+    plan = recorded(folder, address, cpus, set_)
+    check_importable(plan)
+    _drive(resume_study, plan, folder, address, cpus)
 
 
 def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
