@@ -19,10 +19,11 @@ from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected
-from study.commands import deciding
+from study.cluster.head import is_http
+from study.commands import deciding, jobs
 from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 from study.ledger.files import write_atomic
-from study.ledger.store import LedgerError, good_rows, read
+from study.ledger.store import LEDGER, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(deciding.app)
+app.add_typer(jobs.app)
 
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
@@ -108,12 +110,33 @@ def run(
 
 
 @app.command()
-def resume(folder: FolderArgument, address: AddressOption = "local", cpus: CpusOption = None) -> None:
+def resume(
+    folder: Annotated[Path, typer.Argument(help="a study's folder; or the id of a submitted one, with its --address")],
+    address: Annotated[
+        str, typer.Option(help="local, auto or host:port; or the head that it was submitted to: http://head:8265")
+    ] = "local",
+    cpus: CpusOption = None,
+) -> None:
     """Go on with a study that was interrupted."""
+    if is_http(address):
+        jobs.resume_submitted(str(folder), address)
+        return
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
     _drive(resume_study, recorded(folder, address, cpus), folder, address, cpus)
+
+
+@app.command(hidden=True)
+def drive(study_id: str, storage: str | None = None) -> None:
+    """Run a submitted study or go on with it: what its Ray job does, in the folder that was sent."""
+    from study.cluster.driver import study_folder
+    from study.tuning.runner import resume_study, run_study
+
+    plan = recorded(Path.cwd(), "auto")
+    with study_folder(study_id, storage) as folder:
+        go_on = (folder / LEDGER).exists()
+        _drive(resume_study if go_on else run_study, plan, folder, "auto", None)
 
 
 def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,11 +47,18 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise PlanError(f"--address {address}: {str(error).splitlines()[0]}") from None
+        take_sigterm_as_ctrl_c()
     try:
         yield alive_nodes()
     finally:
         if not joined:
             ray.shutdown()
+
+
+def take_sigterm_as_ctrl_c() -> None:
+    """Whoever stops us so (Ray Jobs, Kubernetes, a spot machine) means a clean end. Ray's own handler just exits."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
 
 
 def alive_nodes() -> tuple[Node, ...]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
+from contextlib import suppress
 from datetime import timedelta
 
 import torch
@@ -11,6 +15,7 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 
 from study.training.place import Place
 
+SIOCGIFADDR = 0x8915  # linux/sockios.h; elsewhere the call fails, and gloo is left alone
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
@@ -80,6 +85,8 @@ def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None =
         store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
     if place.device == "cuda":
         torch.cuda.set_device(place.local_rank)
+    elif name := interface_towards(host):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     dist.init_process_group(
         "nccl" if place.device == "cuda" else "gloo",
         store=store,
@@ -87,3 +94,23 @@ def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None =
         world_size=place.world_size,
         timeout=COLLECTIVE_TIMEOUT,
     )
+
+
+def interface_towards(host: str) -> str | None:
+    """The network interface that this machine reaches another by; None where the system does not tell.
+
+    Left alone, gloo listens on the address that the machine's own name stands for, often a loopback in /etc/hosts,
+    and the ranks of other nodes wait for ten minutes.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # a datagram socket: nothing is sent
+            own = probe.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                with suppress(OSError):  # an interface without an address
+                    asked = struct.pack("256s", name.encode()[:15])
+                    if socket.inet_ntoa(fcntl.ioctl(probe, SIOCGIFADDR, asked)[20:24]) == own:
+                        return name
+        except OSError:
+            return None
+    return None
