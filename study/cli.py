@@ -133,6 +133,7 @@ def drive(study_id: str, storage: str | None = None) -> None:
     from study.cluster.driver import study_folder
     from study.tuning.runner import resume_study, run_study
 
+    print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
     plan = recorded(Path.cwd(), "auto")
     with study_folder(study_id, storage) as folder:
         go_on = (folder / LEDGER).exists()

@@ -69,7 +69,7 @@ def resume_submitted(study_id: str, address: str | None) -> None:
     head = Head(head_address(address))
     study = find(studies_of(head.jobs()), study_id)
     if study.is_running:
-        raise PlanError(f"{study_id} is {study.status.value.lower()}; `study stop {study_id}` ends it")
+        raise PlanError(f"{study_id} is {_word(study.status)}; `{_command(head, 'stop', study_id)}` ends it")
     source = fetching.source_of(head, study)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -95,7 +95,8 @@ def _send(head: Head, run: Submission, config: StudyConfig, wait: bool) -> None:
     if wait:
         _follow(head, run.study_id, run.job_id)
     else:
-        say(f"Follow it: study logs {run.study_id} -f", f"Fetch it:  study fetch {run.study_id} --out FOLDER")
+        say(f"Follow it: {_command(head, 'logs', run.study_id)} -f")
+        say(f"Fetch it:  {_command(head, 'fetch', run.study_id)} --out FOLDER")
 
 
 @app.command()
@@ -150,7 +151,7 @@ def _follow(head: Head, study_id: str, job_id: str) -> None:
         head.follow(job_id, _print)
         status = head.wait_until_over(job_id, STOP_WAIT_S)
     except KeyboardInterrupt:
-        say("", f"The study goes on. Follow it: study logs {study_id} -f    End it: study stop {study_id}")
+        say("", f"The study goes on; `{_command(head, 'stop', study_id)}` ends it.")
         raise typer.Exit(INTERRUPTED) from None
     say(f"{study_id}: {_word(status)}")
     if status != JobStatus.SUCCEEDED:
@@ -171,7 +172,7 @@ def stop(study_id: IdArgument, address: HeadOption = None) -> None:
         return
     head.stop(study.job_id)
     status = head.wait_until_over(study.job_id, STOP_WAIT_S + 30)
-    say(f"{study_id}: {_word(status)}. Go on with it: study resume {study_id} --address {head.address}")
+    say(f"{study_id}: {_word(status)}.", f"Go on with it: {_command(head, 'resume', study_id)}")
 
 
 @app.command()
@@ -196,6 +197,10 @@ def fetch(
     if contents.damage:
         say(f"The last row was being written: {contents.damage}")
     say(f"Next: study report {folder}")
+
+
+def _command(head: Head, name: str, study_id: str) -> str:
+    return f"study {name} {study_id} --address {head.address}"
 
 
 def _word(status: JobStatus) -> str:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +87,28 @@ class TwoNodes:
 
     def start(self) -> None:
         """Returns when both nodes are there and the head takes jobs."""
-        head = self.places.addresses["head"]
+        head, (port, dashboard) = self.places.addresses["head"], self._ports[:2]
         self._raylet(
-            "head", "--head", f"--port={self._ports[0]}", f"--dashboard-port={self._ports[1]}", f"--dashboard-host={head}",
-            f"--ray-client-server-port={self._ports[10]}", f"--dashboard-agent-listen-port={self._ports[2]}",
-            f"--metrics-export-port={self._ports[3]}", f"--dashboard-agent-grpc-port={self._ports[4]}",
-            f"--runtime-env-agent-port={self._ports[5]}",
-        )  # fmt: skip
-        self._wait("the head", lambda: self._asked("/api/version"))
-        self._raylet(
-            "worker", f"--address={head}:{self._ports[0]}", f"--dashboard-agent-listen-port={self._ports[6]}",
-            f"--metrics-export-port={self._ports[7]}", f"--dashboard-agent-grpc-port={self._ports[8]}",
-            f"--runtime-env-agent-port={self._ports[9]}",
-        )  # fmt: skip
-        self._wait("both nodes", lambda: self._asked("/nodes?view=summary").count('"ALIVE"') >= 2)
+            "head",
+            self._ports[2:6],
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            f"--dashboard-host={head}",
+            f"--ray-client-server-port={self._ports[10]}",
+        )
+        self._wait("the head", lambda: self.asked("/api/version"))
+        self._raylet("worker", self._ports[6:10], f"--address={head}:{port}")
+        self._wait("both nodes", lambda: self.asked("/nodes?view=summary").count('"ALIVE"') >= 2)
 
-    def _raylet(self, name: str, *options: str) -> None:
+    def _raylet(self, name: str, ports: Sequence[int], *options: str) -> None:
         own = self.root / name
         own.mkdir()
+        kinds = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
         command = [str(RAY), "start", "--block", "--num-cpus=1", f"--temp-dir={own}", "--disable-usage-stats"]
         command += [f"--node-ip-address={self.places.addresses[name]}", "--object-store-memory=100000000", *options]
+        command += [f"--{kind}-port={port}" for kind, port in zip(kinds, ports, strict=False)]
+        command = self.places.within(name, command)
         environment = _plain_environment() | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._token_file),
@@ -113,16 +116,10 @@ class TwoNodes:
             "OMP_NUM_THREADS": "1",
         }
         with (self.root / f"{name}.out").open("wb") as log:
-            self._started.append(
-                subprocess.Popen(
-                    self.places.within(name, command),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd=own,
-                    start_new_session=True,
-                )  # fmt: skip
+            process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=own, start_new_session=True
             )
+        self._started.append(process)
 
     def laptop(self, command: Sequence[str], token: str | None = "", **options: Any) -> subprocess.Popen[str]:
         """Start a command on the laptop, which knows the token unless another (None: none) is given."""
@@ -131,7 +128,7 @@ class TwoNodes:
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token or self.token}
         return subprocess.Popen(self.places.within("laptop", command), text=True, env=environment, **options)
 
-    def _asked(self, path: str) -> str:
+    def asked(self, path: str) -> str:
         """What the head says to a request of the laptop's; nothing if it says nothing."""
         code = "import sys, urllib.request as u; r = u.Request(sys.argv[1], headers={'Authorization': sys.argv[2]})"
         code += "\nprint(u.urlopen(r, timeout=5).read().decode())"
@@ -156,10 +153,8 @@ class TwoNodes:
         for process in reversed(self._started):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=20)
-                except subprocess.TimeoutExpired:
-                    pass
             # What `ray start` has begun is of its session.
             _kill_session(process.pid)
             process.wait()

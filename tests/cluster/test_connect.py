@@ -1,0 +1,17 @@
+"""Joining a cluster."""
+
+import signal
+
+import pytest
+
+from study.cluster.connect import take_sigterm_as_ctrl_c
+
+
+def test_whoever_terminates_the_driver_interrupts_it() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        take_sigterm_as_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
