@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import ray
@@ -57,8 +58,15 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
 
 def take_sigterm_as_ctrl_c() -> None:
     """Whoever stops us so (Ray Jobs, Kubernetes, a spot machine) means a clean end. Ray's own handler just exits."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Called, not raised: Ray blocks SIGINT in the processes that it starts, a job's driver among them.
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def alive_nodes() -> tuple[Node, ...]:
