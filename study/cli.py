@@ -19,7 +19,7 @@ from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected
-from study.cluster.head import is_http
+from study.cluster.head import environment_address, is_http
 from study.commands import deciding, jobs
 from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 from study.ledger.files import write_atomic
@@ -118,8 +118,8 @@ def resume(
     cpus: CpusOption = None,
 ) -> None:
     """Go on with a study that was interrupted."""
-    if is_http(address):
-        jobs.resume_submitted(str(folder), address)
+    if is_http(address) or (address == "local" and not folder.exists() and environment_address()):
+        jobs.resume_submitted(str(folder), address if is_http(address) else None)
         return
     from study.tuning.runner import resume_study
 

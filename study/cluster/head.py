@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from study.cluster.connect import CONNECT_TIMEOUT_S
+from study.cluster.jobs import STOP_WAIT_S, Submission
 from study.plan.errors import PlanError
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -38,10 +39,14 @@ def is_http(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
 
+def environment_address() -> str | None:
+    """The head that the environment names, as far as it does so over HTTP."""
+    return next((value for name in ADDRESS_VARIABLES if is_http(value := os.environ.get(name, ""))), None)
+
+
 def head_address(given: str | None) -> str:
-    """What --address says, else the environment as far as it means HTTP. Raises PlanError."""
-    if given is None:
-        given = next((value for name in ADDRESS_VARIABLES if is_http(value := os.environ.get(name, ""))), None)
+    """What --address says, else the environment. Raises PlanError."""
+    given = given or environment_address()
     if given is None:
         raise PlanError(f"say which cluster, as http://head:8265, or set {ADDRESS_VARIABLES[0]}", "--address")
     if not is_http(given) or not urlsplit(given).hostname:
@@ -63,17 +68,23 @@ class Head:
             self._refuse_silence()
             self._client = JobSubmissionClient(address)
 
-    def submit(
-        self, job_id: str, entrypoint: str, runtime_env: Mapping[str, Any], metadata: Mapping[str, str], cpus: float
-    ) -> None:
-        """Start a job. With 0 CPUs Ray runs it on the head, else where it finds them."""
+    def submit(self, run: Submission, archive: Path, node_id: str | None) -> None:
+        """Start a run, its working directory unpacked from `archive`; on one node, or wherever Ray sees fit.
+
+        Without a node and CPUs for the driver, Ray puts it on the head.
+        """
         with self._told():
             self._client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=job_id,
-                runtime_env=dict(runtime_env),
-                metadata=dict(metadata),
-                entrypoint_num_cpus=cpus or None,
+                entrypoint=run.entrypoint,
+                submission_id=run.job_id,
+                # Ray reads how long a job may take to stop from its supervisor's environment, which is the job's.
+                runtime_env={
+                    "working_dir": str(archive),
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+                },
+                metadata=run.metadata,
+                entrypoint_num_cpus=run.driver_cpus or None,
+                entrypoint_label_selector={"ray.io/node-id": node_id} if node_id else None,
             )
 
     def jobs(self) -> list[JobDetails]:
@@ -184,11 +195,3 @@ class Head:
 
     def _wrong(self, why: str) -> PlanError:
         return PlanError(f"{self.address}: {why}", "--address")
-
-
-def archive_env(archive: Path, stop_wait_s: int) -> dict[str, Any]:
-    """The runtime environment of a job and of all its processes.
-
-    Ray reads how long a job may take to stop from the environment of the job's supervisor, which is this one.
-    """
-    return {"working_dir": str(archive), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_wait_s)}}

@@ -36,8 +36,13 @@ class Code:
 def code_of(config: StudyConfig) -> Code:
     """This package, and every module beside the user's own that has been imported with it.
 
-    The user's classes must have been imported. Raises PlanError for a package in several folders.
+    The user's classes must have been imported. Raises PlanError for a package in several folders, and for data that the
+    study file names by a path of this machine's.
     """
+    for name in config.variant_names:
+        data = getattr(config.variant(name).workload, "path", None)
+        if data is not None and not Path(data).is_absolute():
+            raise PlanError(f"{data}: a submitted study reads it on the nodes; give an absolute path", "workload.path")
     package = Path(study.__file__).parent
     files = dict(_below(package, package.parent))
     installed = set()

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from study.cluster import fetch as fetching
-from study.cluster.head import Head, archive_env, head_address
+from study.cluster.head import Head, head_address
 from study.cluster.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.payload import code_of, pack
 from study.cluster.results import CONFIG
@@ -59,7 +59,11 @@ def submit(
     head = Head(head_address(address))
     name = plan.config.name
     run = Submission(new_id(name), name, config_hash(plan.config), storage, driver_cpus)
-    _send(head, run, plan.config, wait)
+    _send(head, run, plan.config, node_id=None)
+    if wait:
+        _follow(head, run.study_id, run.job_id)
+    else:
+        _say_what_next(head, run.study_id)
 
 
 def resume_submitted(study_id: str, address: str | None) -> None:
@@ -78,25 +82,26 @@ def resume_submitted(study_id: str, address: str | None) -> None:
             raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
         config = recorded(Path(scratch), "cluster").config
-    _send(head, study.next_run(config_hash(config)), config, wait=False)
+    _send(head, study.next_run(config_hash(config)), config, study.node_id if study.storage is None else None)
+    _say_what_next(head, study_id)
 
 
-def _send(head: Head, run: Submission, config: StudyConfig, wait: bool) -> None:
+def _send(head: Head, run: Submission, config: StudyConfig, node_id: str | None) -> None:
     code = code_of(config)
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "study.zip"
         size = pack(config, code, archive)
-        head.submit(run.job_id, run.entrypoint, archive_env(archive, STOP_WAIT_S), run.metadata, run.driver_cpus)
+        head.submit(run, archive, node_id)
     say(f"Submitted {run.study_id}: {len(code.files)} files, {size / 1024:,.0f} KiB.")
     if code.installed:
         say(f"Not sent, since installed here; the nodes must have them too: {', '.join(code.installed)}.")
     if run.storage is None:
         say("Without --storage the results last as long as the cluster: fetch them before it ends.")
-    if wait:
-        _follow(head, run.study_id, run.job_id)
-    else:
-        say(f"Follow it: {_command(head, 'logs', run.study_id)} -f")
-        say(f"Fetch it:  {_command(head, 'fetch', run.study_id)} --out FOLDER")
+
+
+def _say_what_next(head: Head, study_id: str) -> None:
+    say(f"Follow it: {_command(head, 'logs', study_id)} -f")
+    say(f"Fetch it:  {_command(head, 'fetch', study_id)} --out FOLDER")
 
 
 @app.command()

@@ -104,3 +104,9 @@ def test_too_much_is_refused_and_the_largest_named(own: Callable[..., StudyConfi
     config = own("payloadbig.models", {"payloadbig/__init__.py": "", "payloadbig/models.py": CLASSES})
     with pytest.raises(PlanError, match=r"larger than the 0 MiB .* largest: payloadbig/images\.bin \(3\.0 MiB\), "):
         pack(config, code_of(config), tmp_path / "x.zip", limit_bytes=1000)
+
+
+def test_data_are_named_as_the_nodes_see_them() -> None:
+    with pytest.raises(PlanError, match=r"^workload\.path: data/cifar: .* give an absolute path"):
+        code_of(make_config(workload={"kind": "cifar10", "path": "data/cifar"}))
+    assert code_of(make_config(workload={"kind": "cifar10", "path": "/data/cifar"})).files
