@@ -18,13 +18,13 @@ from study.analysis.replays.curves import curves_of
 from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
-from study.cluster.connect import connected
+from study.cluster.connect import connected, this_machine
 from study.cluster.head import environment_address, is_http
 from study.commands import deciding, jobs
 from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 from study.ledger.files import write_atomic
 from study.ledger.store import LEDGER, LedgerError, good_rows, read
-from study.plan.capacity import check_capacity
+from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from study.tuning.runner import Outcome
 
 USAGE_ERROR = 2
+CUT = 3
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -81,14 +82,18 @@ def check(
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
     plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    _show_plan(plan, address, cpus, measure)
+
+
+def _show_plan(plan: Plan, address: str, cpus: int | None, measure: bool) -> None:
     from study.report.planview import print_plan
     from study.training.pilot import measure_paces
 
-    if address != "local":
-        with connected(address, cpus) as nodes:
-            check_capacity(nodes, plan.config.hardware)
+    with nullcontext(this_machine(cpus)) if address == "local" else connected(address, cpus) as nodes:
+        check_capacity(nodes, plan.config.hardware)
+        ranks = ranks_that_fit(nodes, plan.config.hardware)
     paces = measure_paces(plan, os.cpu_count() or 1) if measure else {}
-    print_plan(plan, paces, out)
+    print_plan(plan, paces, ranks, out)
 
 
 @app.command()
@@ -100,11 +105,19 @@ def run(
     cpus: CpusOption = None,
     live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
     port: PortOption = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
+    ] = False,
 ) -> None:
     """Run a study and write its report."""
     plan = planned(find_config(config), set_, address, cpus)
+    if dry_run:
+        _show_plan(plan, address, cpus, measure=True)
+        return
+    from study.tuning.fitting import fitted
     from study.tuning.runner import run_study
 
+    plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 
@@ -112,44 +125,56 @@ def run(
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(help="a study's folder; or the id of a submitted one, with its --address")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
+    ] = None,
     address: Annotated[
         str, typer.Option(help="local, auto or host:port; or the head that it was submitted to: http://head:8265")
     ] = "local",
     cpus: CpusOption = None,
 ) -> None:
-    """Go on with a study that was interrupted."""
+    """Go on with a study that was interrupted, or cut by a limit that is raised."""
     if is_http(address) or (address == "local" and not folder.exists() and environment_address()):
-        jobs.resume_submitted(str(folder), address if is_http(address) else None)
+        jobs.resume_submitted(str(folder), address if is_http(address) else None, set_)
         return
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, recorded(folder, address, cpus), folder, address, cpus)
+    _drive(resume_study, recorded(folder, address, cpus, set_), folder, address, cpus)
 
 
 @app.command(hidden=True)
 def drive(study_id: str, storage: str | None = None) -> None:
     """Run a submitted study or go on with it: what its Ray job does, in the folder that was sent."""
     from study.cluster.driver import study_folder
+    from study.tuning.fitting import fitted
     from study.tuning.runner import resume_study, run_study
 
     print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
     plan = recorded(Path.cwd(), "auto")
     with study_folder(study_id, storage) as folder:
-        go_on = (folder / LEDGER).exists()
-        _drive(resume_study if go_on else run_study, plan, folder, "auto", None)
+        if (folder / LEDGER).exists():
+            _drive(resume_study, plan, folder, "auto", None, study_id)
+        else:
+            _drive(run_study, fitted(plan, "auto", None, say), folder, "auto", None, study_id)
 
 
-def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
+def _drive(
+    drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
+) -> None:
     from study.report.terminal import ProgressView
 
+    again = f"study resume {name or folder}"
     with ProgressView(plan, out) as view:
         outcome = drive(plan, folder, address, cpus, view)
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
+    if (cut := outcome.cut) is not None:
+        say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")
+        raise typer.Exit(CUT)
     if not outcome.finished:
-        say(f"Interrupted. Go on with: study resume {folder}")
+        say(f"Interrupted. Go on with: {again}")
         raise typer.Exit(INTERRUPTED)
 
 

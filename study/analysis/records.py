@@ -12,6 +12,7 @@ from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
 from study.plan.reporting import Metric
+from study.plan.trials import Cell
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
 
@@ -72,6 +73,8 @@ class TrialRecord:
     test_accuracy: float | None
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
+    peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
 
     @property
     def censored(self) -> bool:
@@ -91,7 +94,7 @@ class Point:
     accumulation: int
     norm_batch: int | None
     n_seeds: int
-    n_censored: int  # confirm seeds that diverged or failed
+    n_censored: int  # confirm seeds that diverged, failed or did not fit
     updates: int
     cost: Cost  # mean of a trial
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
@@ -103,6 +106,7 @@ class Point:
     samples_per_s: float
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
+    peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
 
     @property
     def label(self) -> str:
@@ -158,6 +162,20 @@ class Critical:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A limit on spending that ended a study before it was finished."""
+
+    limit: str  # device_hours, usd or wall_h: the unit of the three figures
+    allowed: float
+    noticed: float  # spent when nothing new was started any more
+    spent: float  # in the end, or so far: what ran goes on to its next report
+    running: int  # trials whose lease is open
+    ended_early: int  # trials that began and are not over; they can go on
+    not_run: int
+    unconfirmed: tuple[Cell, ...]  # without a completed confirm trial, though one was still to come
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """What the study was, and on what."""
 
@@ -170,6 +188,7 @@ class StudyFacts:
     devices: tuple[str, ...]  # names of the devices leased
     started: str  # UTC
     wall_s: float  # while a driver ran
+    hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
 
 
 @dataclass(frozen=True)
@@ -197,6 +216,7 @@ class Summary:
     recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
+    cut: Cut | None = None  # a limit has ended the study, and it is not finished
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
 
     @property

@@ -10,6 +10,7 @@ from statistics import median
 
 from study.analysis.choices import choose
 from study.analysis.claims.every import claims_of
+from study.analysis.cutting import cut_of
 from study.analysis.points import cell_of, frontiers_of, points_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
@@ -35,6 +36,8 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
     criticals, missing = criticals_of(fixed, target)
     steps = _step_times(fixed)
+    hopeless = _hopeless(trials, plan)
+    planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     return Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(found, plan.config.name),
@@ -55,8 +58,9 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         step_times=steps,
         throughput_model=fit_step_model(steps),
         recommendation=choose(points, trials, axis, Limits(), report.margin),
-        planned_trials=_planned(trials, plan),
-        notes=(*unmetered, *_notes(trials, points, plan)),
+        planned_trials=planned,
+        cut=cut_of(found, trials, points, plan, planned, hopeless),
+        notes=(*unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
 
@@ -69,6 +73,15 @@ def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tupl
     first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _mixed(found: Gathered) -> tuple[str, ...]:
+    """A note, if trials that completed ran on devices of several types."""
+    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
+    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+    if len(devices) < 2:
+        return ()
+    return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
 
 
 def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...]:
@@ -106,7 +119,8 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
         censored_device_h=device_h(trial for trial in trials if trial.censored),
         total_device_h=device_h(trials),
         phases_device_h={
-            phase: sum(trial.world_size * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
+            phase: sum(trial.world_size * trial.devices_per_rank * trial.phases_s[phase] for trial in trials) / 3600
+            for phase in PHASES
         },
     )
 
@@ -117,40 +131,49 @@ def _facts(found: Gathered, name: str) -> StudyFacts:
     return StudyFacts(
         study_id=first.study_id,
         name=name,
-        config=first.config,
+        config=found.config,
         config_hash=first.config_hash,
         hardware=first.hardware,
         versions=first.versions,
         devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
+        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
         started=first.written,
         wall_s=found.last_s,
     )
 
 
-def _planned(trials: Sequence[TrialRecord], plan: Plan) -> int:
-    """Trials in the end: a cell whose every search trial diverged or failed has none to confirm."""
+def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
+    """Cells whose every search trial diverged, failed or did not fit: they have nothing to confirm."""
     searched = Counter(spec.cell for spec in plan.search)
     lost: Counter[Cell] = Counter()
     for trial in trials:
-        if trial.phase == "search" and trial.outcome in ("diverged", "failed"):
+        if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
             lost[cell_of(trial)] += 1
-    hopeless = sum(lost[cell] == n for cell, n in searched.items())
-    return len(plan.search) + plan.n_confirm - hopeless * plan.config.confirm.seeds
+    return [cell for cell, n in searched.items() if lost[cell] == n]
 
 
-def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan) -> tuple[str, ...]:
+def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, planned: int) -> tuple[str, ...]:
     notes = []
     over = sum(trial.outcome is not None for trial in trials)
-    planned = _planned(trials, plan)
     if over < planned:
         notes.append(f"Not finished: {over} of {planned} planned trials are over.")
     seeds = min((point.n_seeds for point in points), default=0)
     if points and seeds < 3:
         notes.append(f"Only {seeds} seed(s) behind some points: differences may be noise.")
-    for outcome in ("diverged", "failed"):
+    for outcome, words in (
+        ("diverged", "diverged"),
+        ("failed", "failed"),
+        ("infeasible", "infeasible (out of memory)"),
+    ):
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
-            notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
+            notes.append(f"{count} trial(s) {words}; their cost is counted, they are on no frontier.")
+    hardware = plan.config.hardware
+    if hardware.shares_gpus:
+        notes.append(
+            f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
+            "device time are unfit for claims about throughput."
+        )
     shown = {cell_of(point) for point in points}
     missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
 
 _ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 
@@ -19,10 +19,14 @@ class Gathered:
     """The rows of a ledger by trial, one pass over them done."""
 
     study: StudyRow | None = None  # the first
+    config: dict[str, object] = field(default_factory=dict)  # the last driver's: limits may change on a resume
+    limit: LimitRow | None = None  # that the last driver has passed
+    cut: set[str] = field(default_factory=set)  # trials that wait to go on where that limit cut them
     last_s: float = 0.0  # the writer's clock at the last row
     attempts: dict[str, AttemptRow] = field(default_factory=dict)  # the last of each trial
     curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
     energies_j: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))  # by attempt
+    peaks_bytes: dict[str, int] = field(default_factory=dict)  # most memory that any attempt took of a GPU
     leases: dict[str, list[LeaseRow]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[str, EndRow] = field(default_factory=dict)
     stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
@@ -47,11 +51,16 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
         if isinstance(row, ReportRow):
             found.curves[row.trial_id].append(CurvePoint(*_ON_A_CURVE(row)))
             found.energies_j[row.trial_id][row.attempt] = row.energy_j
+            if row.peak_memory_bytes is not None:
+                found.peaks_bytes[row.trial_id] = max(row.peak_memory_bytes, found.peaks_bytes.get(row.trial_id, 0))
         elif isinstance(row, DecisionRow):
             if row.decision == "audit":
                 found.stopped_at[row.trial_id] = row.updates
+            elif row.decision == "cut":
+                found.cut.add(row.trial_id)
         elif isinstance(row, AttemptRow):
             found.attempts[row.trial_id] = row
+            found.cut.discard(row.trial_id)
             # What an attempt does not go on from was lost with the one before it.
             kept = [point for point in found.curves[row.trial_id] if point.updates <= row.from_updates]
             found.curves[row.trial_id] = kept
@@ -59,8 +68,11 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
             found.leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
             found.ends[row.trial_id] = row
-        elif found.study is None:
-            found.study = row
+        elif isinstance(row, LimitRow):
+            found.limit = row
+        else:
+            found.study = found.study or row
+            found.config, found.limit = row.config, None
     if row is not None:
         found.last_s = row.at_s
     return found
@@ -76,6 +88,7 @@ def trial_records(found: Gathered, usd_per_device_hour: float | None) -> tuple[T
             list(found.energies_j[trial_id].values()),
             found.ends.get(trial_id),
             found.stopped_at.get(trial_id),
+            found.peaks_bytes.get(trial_id),
             usd_per_device_hour,
         )
         for trial_id, attempt in found.attempts.items()
@@ -89,6 +102,7 @@ def _record(
     energies_j: list[float | None],
     end: EndRow | None,
     stopped_at: int | None,
+    peak_bytes: int | None,
     usd: float | None,
 ) -> TrialRecord:
     return TrialRecord(
@@ -113,6 +127,8 @@ def _record(
         best_val_accuracy=end.best_val_accuracy if end else None,
         test_accuracy=end.test_accuracy if end else None,
         samples_per_s=throughput(curve),
+        peak_memory_bytes=peak_bytes,
+        devices_per_rank=attempt.devices_per_rank,
         curve=tuple(curve),
     )
 

@@ -97,24 +97,18 @@ class Head:
         with self._told():
             return self._client.get_job_status(job_id)
 
-    def exit_code(self, job_id: str) -> int:
-        """Of the driver of a job that failed; 1 if it never got to have one."""
-        with self._told():
-            return self._client.get_job_info(job_id).driver_exit_code or 1
-
     def stop(self, job_id: str) -> None:
         """Ask a job to end; returns at once."""
         with self._told():
             self._client.stop_job(job_id)
 
-    def wait_until_over(self, job_id: str, timeout_s: float) -> JobStatus:
-        """How the job ended. Raises PlanError if it has not by then."""
+    def wait_until_over(self, job_id: str, timeout_s: float) -> None:
+        """Return when a job has ended. Raises PlanError if it has not by then."""
         deadline = time.monotonic() + timeout_s
         while not (status := self.status(job_id)).is_terminal():
             if time.monotonic() > deadline:
                 raise PlanError(f"{job_id} is still {status.value.lower()} after {timeout_s:.0f} s")
             time.sleep(POLL_EVERY_S)
-        return status
 
     def log(self, job_id: str) -> str:
         """What a job has printed."""

@@ -31,9 +31,8 @@ HeadOption = Annotated[
     str | None,
     typer.Option(help="the head, as http://head:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS when left out"),
 ]
-WORDS = {JobStatus.SUCCEEDED: "finished"}
 LOG_TAIL_LINES = 500
-INTERRUPTED = 130
+CUT, INTERRUPTED = 3, 130
 
 
 @app.command()
@@ -66,14 +65,14 @@ def submit(
         _say_what_next(head, run.study_id)
 
 
-def resume_submitted(study_id: str, address: str | None) -> None:
+def resume_submitted(study_id: str, address: str | None, overrides: list[str] | None) -> None:
     """Go on with a submitted study in the folder where it is, in another job."""
     from study.tuning.runner import config_hash
 
     head = Head(head_address(address))
-    study = find(studies_of(head.jobs()), study_id)
+    study = _found(head, study_id)
     if study.is_running:
-        raise PlanError(f"{study_id} is {_word(study.status)}; `{_command(head, 'stop', study_id)}` ends it")
+        raise PlanError(f"{study_id} is {_word(study)}; `{_command(head, 'stop', study_id)}` ends it")
     source = fetching.source_of(head, study)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -81,7 +80,7 @@ def resume_submitted(study_id: str, address: str | None) -> None:
         except (PlanError, *TROUBLE) as error:
             raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
-        config = recorded(Path(scratch), "cluster").config
+        config = recorded(Path(scratch), "cluster", overrides=overrides).config
     _send(head, study.next_run(config_hash(config)), config, study.node_id if study.storage is None else None)
     _say_what_next(head, study_id)
 
@@ -119,7 +118,7 @@ def jobs(address: HeadOption = None) -> None:
         table.add_row(
             one.study_id,
             one.name,
-            _word(one.status),
+            _word(one),
             f"{one.started:%Y-%m-%d %H:%M}",
             str(len(one.runs)),
             _trials_over(head, one),
@@ -144,7 +143,7 @@ def logs(
 ) -> None:
     """Show what a submitted study has printed, in its last run."""
     head = Head(head_address(address))
-    study = find(studies_of(head.jobs()), study_id)
+    study = _found(head, study_id)
     if follow:
         _follow(head, study_id, study.job_id)
     else:
@@ -154,13 +153,18 @@ def logs(
 def _follow(head: Head, study_id: str, job_id: str) -> None:
     try:
         head.follow(job_id, _print)
-        status = head.wait_until_over(job_id, STOP_WAIT_S)
+        head.wait_until_over(job_id, STOP_WAIT_S)
     except KeyboardInterrupt:
         say("", f"The study goes on; `{_command(head, 'stop', study_id)}` ends it.")
         raise typer.Exit(INTERRUPTED) from None
-    say(f"{study_id}: {_word(status)}")
-    if status != JobStatus.SUCCEEDED:
-        raise typer.Exit(INTERRUPTED if status == JobStatus.STOPPED else head.exit_code(job_id))
+    study = _found(head, study_id)
+    say(f"{study_id}: {_word(study)}")
+    if study.status != JobStatus.SUCCEEDED:
+        raise typer.Exit(INTERRUPTED if study.status == JobStatus.STOPPED else study.last.driver_exit_code or 1)
+
+
+def _found(head: Head, study_id: str) -> SubmittedStudy:
+    return find(studies_of(head.jobs()), study_id)
 
 
 def _print(text: str) -> None:
@@ -171,13 +175,13 @@ def _print(text: str) -> None:
 def stop(study_id: IdArgument, address: HeadOption = None) -> None:
     """End a submitted study: its trials are stopped and billed, a report is written, and it can be resumed."""
     head = Head(head_address(address))
-    study = find(studies_of(head.jobs()), study_id)
+    study = _found(head, study_id)
     if not study.is_running:
-        say(f"{study_id} is not running: {_word(study.status)}.")
+        say(f"{study_id} is not running: {_word(study)}.")
         return
     head.stop(study.job_id)
-    status = head.wait_until_over(study.job_id, STOP_WAIT_S + 30)
-    say(f"{study_id}: {_word(status)}.", f"Go on with it: {_command(head, 'resume', study_id)}")
+    head.wait_until_over(study.job_id, STOP_WAIT_S + 30)
+    say(f"{study_id}: {_word(_found(head, study_id))}.", f"Go on with it: {_command(head, 'resume', study_id)}")
 
 
 @app.command()
@@ -193,10 +197,10 @@ def fetch(
     from study.report.terminal import status_lines
 
     head = Head(head_address(address))
-    study = find(studies_of(head.jobs()), study_id)
+    study = _found(head, study_id)
     names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints)
     size = sum((folder / name).stat().st_size for name in names)
-    say(f"Fetched {len(names)} files, {size / 1024:,.0f} KiB, into {folder}; the study is {_word(study.status)}.")
+    say(f"Fetched {len(names)} files, {size / 1024:,.0f} KiB, into {folder}; the study is {_word(study)}.")
     contents = read(folder)
     say(*status_lines(recorded(folder, "cluster"), contents.rows))
     if contents.damage:
@@ -208,5 +212,6 @@ def _command(head: Head, name: str, study_id: str) -> str:
     return f"study {name} {study_id} --address {head.address}"
 
 
-def _word(status: JobStatus) -> str:
-    return WORDS.get(status, str(status.value).lower())
+def _word(study: SubmittedStudy) -> str:
+    by_code = {CUT: "cut by a limit", INTERRUPTED: "interrupted"}.get(study.last.driver_exit_code or 0)
+    return by_code or {JobStatus.SUCCEEDED: "finished"}.get(study.status, study.status.value.lower())

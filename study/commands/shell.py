@@ -45,11 +45,11 @@ def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | N
     return plan
 
 
-def recorded(folder: Path, address: str = "", cpus: int | None = None) -> Plan:
+def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides: list[str] | None = None) -> Plan:
     """The plan of a study's own file."""
     if not (folder / CONFIG).is_file():
         raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
-    return planned(folder / CONFIG, None, address, cpus)
+    return planned(folder / CONFIG, overrides, address, cpus)
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

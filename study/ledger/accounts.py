@@ -26,8 +26,9 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
                 trial_id=row.trial_id,
                 attempt=row.attempt,
                 device=row.device,
-                devices=row.world_size,
+                devices=row.world_size * row.devices_per_rank,
                 nodes=row.nodes,
+                hosts=row.hosts,
                 opened_s=row.at_s - row.setup_s,
                 heard_s=row.at_s,
                 setup_s=row.setup_s,
@@ -39,6 +40,26 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
     return list(open_leases.values())
 
 
+class Spent:
+    """Device-time on the bill of a study, from its rows: closed leases, and open ones up to now."""
+
+    def __init__(self) -> None:
+        self._closed_h = 0.0
+        self._open: dict[tuple[str, int], tuple[float, float]] = {}  # devices, and when the lease began
+
+    def follow(self, row: AnyRow) -> None:
+        """Take in one more row."""
+        if isinstance(row, AttemptRow):
+            self._open[row.trial_id, row.attempt] = row.world_size * row.devices_per_rank, row.at_s - row.setup_s
+        elif isinstance(row, LeaseRow):
+            self._open.pop((row.trial_id, row.attempt), None)
+            self._closed_h += row.billed_device_h
+
+    def device_h(self, at_s: float) -> float:
+        """Device-hours up to `at_s` of the study's clock."""
+        return self._closed_h + sum(n * max(at_s - opened_s, 0.0) for n, opened_s in self._open.values()) / 3600
+
+
 @dataclass
 class OpenLease:
     """A lease that is running. All times are seconds on the writer's monotonic clock."""
@@ -48,10 +69,11 @@ class OpenLease:
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float
     nodes: tuple[str, ...]
     opened_s: float
     heard_s: float  # when the group last spoke, or the trial was ended
+    hosts: tuple[str, ...] = ()
     setup_s: float = 0.0
     worked_s: Mapping[str, float] = field(default_factory=dict)  # cumulative, as measured in the rank
 

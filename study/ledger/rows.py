@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 PROTOCOL_VERSION = "1.1"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
-Decision = Literal["continue", "pause", "stop", "audit"]  # audit: stopped, but trained on to check the stopping
-Outcome = Literal["completed", "stopped", "diverged", "failed"]
-CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed"})
+# audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
+Decision = Literal["continue", "pause", "stop", "audit", "cut"]
+LimitName = Literal["device_hours", "usd", "wall_h"]
+# infeasible: it needs more memory than its device has
+Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
+CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
 class Row(BaseModel):
@@ -49,11 +52,13 @@ class AttemptRow(Row):
     group_id: str
     device: str  # "cpu", or the GPU's name
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...] = ()  # of the nodes, in their order, for people: name and address
     setup_s: float  # since the lease began
     phase: Literal["search", "confirm"]
     variant: str = ""
     batch_size: int  # achieved: world size x micro batch x accumulation; the first of a growing batch
     world_size: int
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None  # samples behind one batch-norm statistic; None without batch norm
@@ -86,6 +91,7 @@ class ReportRow(Row):
     final: bool = False  # the trial has come to its end
     probes: dict[str, float] = {}  # further measurements, by name
     energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
+    peak_memory_bytes: int | None = None  # of this attempt so far, of the rank that needed most; None on the CPU
 
     @property
     def diverged(self) -> bool:
@@ -112,8 +118,9 @@ class LeaseRow(Row):
     trial_id: str
     attempt: int
     device: str
-    devices: int
+    devices: float  # ranks x devices per rank
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...] = ()  # see AttemptRow
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device
     phases_s: dict[str, float]  # adds up to billed_s
@@ -142,5 +149,18 @@ class EndRow(Row):
     error: str | None
 
 
-AnyRow = Annotated[StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow, Field(discriminator="kind")]
+class LimitRow(Row):
+    """A limit is passed: nothing starts after this row, and what runs ends at its next report. The next StudyRow, of
+    a driver that may spend more, lifts it.
+    """
+
+    kind: Literal["limit"] = "limit"
+    limit: LimitName
+    allowed: float
+    spent: float  # when it was noticed, open leases included
+
+
+AnyRow = Annotated[
+    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | LimitRow, Field(discriminator="kind")
+]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from study.plan.config import Hardware
@@ -40,6 +41,33 @@ def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> Batch
                 "hardware.accumulation",
             )
     else:
-        most = hardware.micro_batch or local
+        # What `auto` comes to is known once a GPU was probed; until then it stands for all of the local batch.
+        most = hardware.micro_batch if isinstance(hardware.micro_batch, int) else local
         accumulation = next(parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most)
     return BatchPlan(global_batch, world_size, local // accumulation, accumulation)
+
+
+def micro_batches(local_batch: int) -> list[int]:
+    """Every micro batch that divides a rank's part of a batch, ascending."""
+    return [size for size in range(1, local_batch + 1) if local_batch % size == 0]
+
+
+def largest(fits: Callable[[int], bool], at_most: int) -> int:
+    """The largest n in 1 to `at_most` that fits, 0 if none does; where n fits, all below are taken to fit.
+
+    Doubles until it does not fit or is past the end, then halves what is left: about 2 log2 n questions.
+    """
+    good, bad = 0, at_most + 1
+    while good < at_most and bad > at_most:
+        trying = min(2 * good or 1, at_most)
+        if fits(trying):
+            good = trying
+        else:
+            bad = trying
+    while bad - good > 1:
+        trying = (good + bad) // 2
+        if fits(trying):
+            good = trying
+        else:
+            bad = trying
+    return good

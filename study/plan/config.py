@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from study.plan.reporting import Price, Report
+from study.plan.reporting import Limits, Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
 from study.plan.workload import Digits, Workload
 
@@ -35,6 +35,10 @@ LrGrid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 LrSpace = Annotated[
     Annotated[LrGrid, Tag("list")] | Annotated[LogUniform, Tag("range")],
     Discriminator(lambda value: "range" if isinstance(value, dict | LogUniform) else "list"),
+]
+MicroBatch = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[PositiveInt, Tag("samples")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "samples"),
 ]
 WorldSizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 WorldSize = Annotated[
@@ -201,23 +205,49 @@ class Hardware(Section):
 
     world_size: WorldSize = Field(1, description="DDP ranks of a trial, or a list of sizes to compare")
     cpus_per_rank: PositiveInt = Field(1, description="logical CPUs leased for each rank")
-    gpus_per_rank: int = Field(0, ge=0, le=1, description="1 trains on a GPU with nccl, 0 on the CPU with gloo")
-    micro_batch: PositiveInt | None = Field(
+    gpus_per_rank: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="1 trains on a GPU with nccl, 0 on the CPU; a fraction shares GPUs between ranks, with gloo",
+    )
+    micro_batch: MicroBatch | None = Field(
         None,
-        description="most samples a rank takes at once; a larger local batch is accumulated in equal parts",
+        description="most samples a rank takes at once, a larger local batch is accumulated in equal parts; "
+        "auto: as many as fit on a GPU",
     )
     accumulation: PositiveInt | None = Field(None, description="fixes the number of parts instead")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="Lightning's precision")
+    placement: Literal["pack", "spread"] = Field(
+        "pack", description="ranks of a trial on as few machines as will hold them, or on as many as there are"
+    )
+    channels_last: bool = Field(False, description="images and weights in the order that tensor cores like")
+    compile: bool = Field(False, description="torch.compile, warmed up for each trial before its clock starts")
 
     @model_validator(mode="after")
     def _consistent(self) -> Hardware:
         if self.micro_batch is not None and self.accumulation is not None:
             raise ValueError("give micro_batch or accumulation, not both")
-        if self.precision == "16-mixed" and self.gpus_per_rank == 0:
+        if self.precision == "16-mixed" and not self.on_gpu:
             raise ValueError("precision 16-mixed needs a GPU; use 32 or bf16-mixed on the CPU")
         if len(set(self.world_sizes)) != len(self.world_sizes):
             raise ValueError("world_size lists a size twice")
         return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether ranks train on GPUs."""
+        return self.gpus_per_rank > 0
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether ranks have a part of a GPU each: what they do then depends on who has the rest."""
+        return 0 < self.gpus_per_rank < 1
+
+    @property
+    def devices_per_rank(self) -> float:
+        """What a rank is billed: one device, CPU or GPU, or the part of a GPU that it leases."""
+        return self.gpus_per_rank if self.shares_gpus else 1.0
 
     @property
     def world_sizes(self) -> tuple[int, ...]:
@@ -250,6 +280,9 @@ class StudyConfig(Section):
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
     hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
     price: Price = Field(default_factory=Price, description="cost of a device")
+    limits: Limits = Field(
+        default_factory=Limits, description="what may be spent; a study that was cut goes on once they are raised"
+    )
     report: Report = Field(default_factory=Report, description="how the result is shown")
     max_retries: int = Field(1, ge=0, description="further attempts at a trial whose process died")
 
@@ -259,10 +292,15 @@ class StudyConfig(Section):
             raise ValueError("batch_sizes lists a size twice")
         if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
             raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
-        if "billed_gpu_h" in self.report.costs and self.hardware.gpus_per_rank == 0:
+        if self.limits.usd is not None and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("limits.usd is given, but neither price.usd_per_device_hour nor price.gpu_type")
+        if "billed_gpu_h" in self.report.costs and not self.hardware.on_gpu:
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
-        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank == 0:
-            raise ValueError("report.cost is energy_j, which a GPU's meter tells, but hardware.gpus_per_rank is 0")
+        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank < 1:
+            raise ValueError(
+                "report.cost is energy_j, which a whole GPU's meter tells, "
+                f"but hardware.gpus_per_rank is {self.hardware.gpus_per_rank:g}"
+            )
         if self.growth is not None:
             if self.budget.epochs is None or self.budget.regime_batch is not None:
                 raise ValueError("growth needs budget.epochs, without regime_batch")

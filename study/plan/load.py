@@ -36,6 +36,8 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "list": None,
     "one": None,
     "several": None,
+    "auto": None,
+    "samples": None,
 }
 
 

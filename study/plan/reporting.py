@@ -1,12 +1,13 @@
-"""The parts of a study file that say what devices cost and how the result is shown."""
+"""The parts of a study file that say what devices cost, what may be spent, and how the result is shown."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from study.plan.section import Fraction, Section
+from study.plan.errors import PlanError
+from study.plan.section import Fraction, PositiveFloat, Section
 
 Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
 Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
@@ -14,6 +15,8 @@ Cost = Annotated[
     Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
+LimitName = Literal["device_hours", "usd", "wall_h"]
+LIMITS: tuple[LimitName, ...] = get_args(LimitName)
 Purchase = Literal["on_demand", "spot", "reserved"]
 
 
@@ -34,6 +37,25 @@ class Price(Section):
         if self.gpu_type is None and (self.provider or self.file):
             raise ValueError("provider and file go with gpu_type, which says what to look up")
         return self
+
+
+class Limits(Section):
+    """What a study may spend. Past a limit it is cut: nothing new starts, and what runs ends at its next report."""
+
+    device_hours: PositiveFloat | None = Field(None, description="billed device-hours of all trials and drivers")
+    usd: PositiveFloat | None = Field(None, description="US dollars for these device-hours; needs a price")
+    wall_h: PositiveFloat | None = Field(None, description="hours in which a driver of the study runs")
+
+    def against(
+        self, device_h: float, wall_h: float, usd_per_device_hour: float | None
+    ) -> dict[LimitName, tuple[float, float]]:
+        """(spent, allowed) of each limit that is given. Raises PlanError for dollars without a price."""
+        spent: dict[LimitName, float] = {"device_hours": device_h, "wall_h": wall_h}
+        if self.usd is not None:
+            if usd_per_device_hour is None:
+                raise PlanError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
+            spent["usd"] = device_h * usd_per_device_hour
+        return {name: (spent[name], allowed) for name in LIMITS if (allowed := getattr(self, name)) is not None}
 
 
 class Report(Section):

@@ -78,6 +78,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,
         "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
+        "cut": asdict(summary.cut) if summary.cut else None,
         "notes": list(summary.notes),
         "claims": [asdict(claim) for claim in summary.claims],
     }

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
-from study.ledger.rows import AnyRow, EndRow, StudyRow
+from study.ledger.rows import AnyRow, EndRow, LimitRow, StudyRow
 from study.plan.trials import Plan
 from study.report.tables import total_usd
 from study.report.tracker import PhaseCount, Tracker
 from study.report.verdict import verdict
-from study.report.words import NOTHING, column, cost_unit, duration, half_width, number, percent, printable
+from study.report.words import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent, printable
 
 _SHOWN_RUNNING = 8
 
@@ -103,7 +103,13 @@ def _status(tracker: Tracker, with_guess: bool) -> list[str]:
     ]
     billed = f"billed  {cost_unit([tracker.billed_device_h]).show(tracker.billed_device_h)}"
     left_s = tracker.left_s() if with_guess else None
-    return [*lines, billed + (f", about {duration(left_s)} left" if left_s is not None else "")]
+    lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
+    if limits := tracker.of_limits:
+        lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
+    if tracker.cut is not None and len(tracker.ends) < tracker.planned:
+        then = "running trials end at their next report" if tracker.running else "raise it to go on"
+        lines.append(f"cut     by limits.{tracker.cut.limit}: {then}")
+    return lines
 
 
 def _count_line(count: PhaseCount) -> str:
@@ -149,6 +155,11 @@ class ProgressView:
                 self._say(self._end_line(row))
             else:
                 self._past += 1
+        elif isinstance(row, LimitRow) and new:
+            self._say(
+                f"limits.{row.limit} is passed: {of_limit(row.limit, row.spent, row.allowed)}. Nothing new starts; "
+                f"running trials end at their next report"
+            )
         elif isinstance(row, StudyRow) and new and self._past:
             self._say(f"Resumed: {self._past} of {self._tracker.planned} trials are over")
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.ledger.accounts import Spent
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.plan.reporting import LimitName
 from study.plan.trials import Cell, Plan
 
 _ENOUGH = 2  # finished trials before a guess at the time left is worth showing
@@ -33,6 +35,8 @@ class Tracker:
         self.reports: dict[str, ReportRow] = {}
         self.attempts: dict[str, AttemptRow] = {}
         self.ends: dict[str, EndRow] = {}
+        self.cut: LimitRow | None = None
+        self._config, self._spent = plan.config, Spent()
         self._planned = Counter[Kind]((spec.phase, spec.cell) for spec in plan.search)
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
         self._worked_s: dict[str, float] = defaultdict(float)  # by trial, per device, without setup
@@ -45,8 +49,12 @@ class Tracker:
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
         self._now_s = row.at_s
+        self._spent.follow(row)
         if isinstance(row, StudyRow):
             self.running.clear()  # a driver that died left its trials without an end
+            self.cut = None
+        elif isinstance(row, LimitRow):
+            self.cut = row
         elif isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = self.running[row.trial_id] = row
             if not row.from_updates:
@@ -75,6 +83,12 @@ class Tracker:
     def planned(self) -> int:
         """Trials that the plan means, both phases."""
         return self._planned.total()
+
+    @property
+    def of_limits(self) -> dict[LimitName, tuple[float, float]]:
+        """(spent, allowed) of each limit that the study has, as of the last row."""
+        device_h, usd = self._spent.device_h(self._now_s), self._config.price.usd_per_device_hour
+        return self._config.limits.against(device_h, self._now_s / 3600, usd)
 
     def count(self, phase: str) -> PhaseCount:
         """Where the trials of a phase stand."""

@@ -6,14 +6,35 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from study.analysis.records import Point, Summary, cost_of
-from study.report.words import AXIS_NAMES, Unit, cost_unit, percent, ranks
+from study.plan.trials import Cell
+from study.report.words import AXIS_NAMES, Unit, cost_unit, of_limit, percent, ranks
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
-    return (*_frontier(summary), *_second_frontier(summary), *stopping_sentences(summary))
+    first, *others = _frontier(summary)
+    return (first, *_cut(summary), *others, *_second_frontier(summary), *stopping_sentences(summary))
+
+
+def _cut(summary: Summary) -> tuple[str, ...]:
+    """What a limit has cut, and what is missing because of it."""
+    cut = summary.cut
+    if cut is None:
+        return ()
+    cells = [_cell(cell) for cell in cut.unconfirmed]
+    listed = ", ".join(cells) if len(cells) <= _LISTED else f"{len(cells)} of {len(cells) + len(summary.points)} points"
+    return (
+        f"Cut by limits.{cut.limit}: {of_limit(cut.limit, cut.spent, cut.allowed)} spent. Of {summary.planned_trials} "
+        f"trials {cut.not_run} were not run and {cut.ended_early} ended early; they go on once the limit is raised.",
+        *((f"Without a confirmed point because of it: {listed}.",) if cells else ()),
+    )
+
+
+def _cell(cell: Cell) -> str:
+    variant = f" ({cell.variant})" if cell.variant else ""
+    return f"batch {cell.batch_size}{variant} on {ranks(cell.world_size)}"
 
 
 def _frontier(summary: Summary) -> tuple[str, ...]:
@@ -129,8 +150,8 @@ def stopping_sentences(summary: Summary) -> tuple[str, ...]:
 
 
 def _name(point: Point, start: bool = False) -> str:
-    variant = f" ({point.variant})" if point.variant else ""
-    return f"{'Batch' if start else 'batch'} {point.batch_size}{variant} on {ranks(point.world_size)}"
+    name = _cell(Cell(point.batch_size, point.world_size, point.variant))
+    return name[0].upper() + name[1:] if start else name
 
 
 def _cost(point: Point, axis: str, unit: Unit) -> str:

@@ -65,7 +65,7 @@ class LivePage:
         self._thread.join()
 
     def wait_until_over(self) -> None:
-        """Return when every planned trial is over; at once if they are."""
+        """Return when every planned trial is over, or what a limit has left of the study is; at once if it is."""
         while True:
             self.latest()
             if self._over:
@@ -116,6 +116,8 @@ class LivePage:
 
 
 def _finished(summary: Summary) -> bool:
+    if summary.cut is not None:
+        return not summary.cut.running
     return sum(trial.outcome is not None for trial in summary.trials) >= summary.planned_trials
 
 

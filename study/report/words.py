@@ -18,6 +18,7 @@ AXIS_NAMES = {
     "samples": "samples",
     "updates": "updates",
 }
+LIMIT_AXES = {"device_hours": "billed_device_h", "usd": "usd", "wall_h": "wall_h"}
 _UNITS = {"usd": "USD", "samples": "samples", "updates": "updates"}  # costs that need no scaling
 NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
 
@@ -47,6 +48,12 @@ def cost_unit(costs: Iterable[float], axis: str = "billed_device_h") -> Unit:
     if most * 60 >= 1:
         return Unit(f"{noun}minutes", 60.0)
     return Unit(f"{noun}seconds", 3600.0)
+
+
+def of_limit(limit: str, spent: float, allowed: float) -> str:
+    """What is spent of what a limit allows."""
+    unit = cost_unit([allowed], LIMIT_AXES[limit])
+    return f"{number(spent * unit.scale)} of {unit.show(allowed)}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

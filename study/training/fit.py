@@ -11,10 +11,12 @@ import torch.distributed as dist
 
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.training.compiled import uncompiled
 from study.training.energy import EnergyMeter
 from study.training.handover import HandOver
 from study.training.jobs import Job, Measured
 from study.training.lean import NoProfiler, no_sigterm_broadcast
+from study.training.memory import peak_bytes
 from study.training.optimizers import lightning_optimizers
 from study.training.place import Place
 from study.training.probes.trial import TrialProbes
@@ -53,9 +55,9 @@ class TrialFit(pl.Callback):
         self.trainer = trainer = pl.Trainer(
             plugins=[self.checkpoints],
             accelerator=self.place.device,
-            devices=self.place.local_world_size,
+            devices=1,  # the strategy knows them
             num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=strategy(self.place, self.job),
+            strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_epochs=-1,
@@ -154,7 +156,8 @@ class TrialFit(pl.Callback):
         final = self._is_final(updates, measured)
         test_accuracy = self.job.test_accuracy() if final and spec.phase == "confirm" else None
         self._lap("validate_s")
-        probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+        with uncompiled(self.config.hardware.compile):
+            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
         self._lap("probe_s")
         return Report(
             updates=updates,
@@ -171,6 +174,7 @@ class TrialFit(pl.Callback):
             final=final,
             probes=probes,
             energy_j=self._used_j(),
+            peak_memory_bytes=peak_bytes(self.place),
         )
 
     def _joules(self) -> float | None:

@@ -31,15 +31,18 @@ class LocalGroup:
     """`world_size` spawned processes, each holding one Rank. A context manager."""
 
     def __init__(self, config: StudyConfig, world_size: int) -> None:
-        place = Place(0, world_size, 0, world_size, 0, "cuda" if config.hardware.gpus_per_rank else "cpu")
+        hardware = config.hardware
+        place = Place(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
+        place = replace(place, gpu_share=hardware.devices_per_rank)
+        to_a_gpu = int(1 / place.gpu_share + 1e-9)
         # Read when torch is imported, so it must be set before the processes start.
-        os.environ.setdefault("OMP_NUM_THREADS", str(config.hardware.cpus_per_rank))
+        os.environ.setdefault("OMP_NUM_THREADS", str(hardware.cpus_per_rank))
         self._pools = [
             ProcessPoolExecutor(
                 1,
                 mp.get_context("spawn"),
                 initializer=_create,
-                initargs=(replace(place, rank=rank, local_rank=rank), config),
+                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config),
             )
             for rank in range(world_size)
         ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import struct
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
 
 import torch
@@ -15,8 +13,8 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 
 from study.training.place import Place
 
-SIOCGIFADDR = 0x8915  # linux/sockios.h; elsewhere the call fails, and gloo is left alone
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 
 
 class PlacedEnvironment(ClusterEnvironment):
@@ -80,15 +78,18 @@ def open_store(host: str, world_size: int) -> tuple[dist.TCPStore, int]:
 
 
 def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None = None) -> None:
-    """Bring up the process group, nccl on GPUs and gloo else; blocks until every rank has come."""
+    """Bring up the process group; blocks until every rank has come.
+
+    It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
+    """
     if store is None:
         store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
     if place.device == "cuda":
-        torch.cuda.set_device(place.local_rank)
-    elif name := interface_towards(host):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        torch.cuda.set_device(place.gpu)
+    if place.local_world_size < place.world_size:
+        name_interface(host)
     dist.init_process_group(
-        "nccl" if place.device == "cuda" else "gloo",
+        "nccl" if place.device == "cuda" and place.gpu_share == 1 else "gloo",
         store=store,
         rank=place.rank,
         world_size=place.world_size,
@@ -96,21 +97,27 @@ def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None =
     )
 
 
-def interface_towards(host: str) -> str | None:
-    """The network interface that this machine reaches another by; None where the system does not tell.
+def name_interface(host: str) -> None:
+    """Across nodes, have nccl and gloo use the interface that leads to `host`, unless the user names another.
 
-    Left alone, gloo listens on the address that the machine's own name stands for, often a loopback in /etc/hosts,
-    and the ranks of other nodes wait for ten minutes.
+    gloo goes by the node's own name, which on many systems stands for a loopback address, and nccl takes the first
+    that is up.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))  # a datagram socket: nothing is sent
-            own = probe.getsockname()[0]
-            for _, name in socket.if_nameindex():
-                with suppress(OSError):  # an interface without an address
-                    asked = struct.pack("256s", name.encode()[:15])
-                    if socket.inet_ntoa(fcntl.ioctl(probe, SIOCGIFADDR, asked)[20:24]) == own:
-                        return name
-        except OSError:
-            return None
+    if interface := interface_towards(host):
+        for library in ("NCCL", "GLOO"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+
+
+def interface_towards(host: str) -> str | None:
+    """The network interface from which this node reaches `host`; None where the system does not tell."""
+    import fcntl  # not everywhere
+
+    with suppress(OSError), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.connect((host, 9))  # of a datagram socket: nothing is sent
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an address
+                request = name.encode()[:15].ljust(256, b"\0")
+                if fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24] == own:
+                    return name
     return None

@@ -19,10 +19,12 @@ class Place:
     local_world_size: int
     node_rank: int
     device: str  # "cpu" or "cuda"
+    gpu: int = 0  # number of its GPU, among those that its process sees
+    gpu_share: float = 1.0  # below 1, other ranks are on the same GPU
 
     @property
     def torch_device(self) -> torch.device:
         """This rank's own."""
         import torch
 
-        return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.local_rank)
+        return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.gpu)

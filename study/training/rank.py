@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 
-from study.plan.config import StudyConfig
+from study.plan.config import Probes, StudyConfig
 from study.plan.trials import TrialSpec
 from study.plan.workload import Contrastive, Custom, Workload
+from study.training.compiled import compile_children, rehearsal, rehearsing
 from study.training.contrastive_job import ContrastiveJob
 from study.training.energy import open_meter
 from study.training.fit import TrialFit
@@ -20,6 +21,7 @@ from study.training.handover import HandOver
 from study.training.jobs import CustomJob, EmbeddedJob, Job
 from study.training.lean import remember_entry_points
 from study.training.meeting import join_group, open_store
+from study.training.memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
 from study.training.place import Place
 from study.training.report import Report
 from study.training.snapshot import Resumed, State
@@ -37,11 +39,15 @@ class Rank:
         remember_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
         self.place, self.config = place, config
-        # Variants may have data of their own. All of it lies where it is used: a copy a batch would cost more.
-        self._splits = cache(lambda workload: load_splits(workload).to(place.torch_device))
+        keep_to_share(place)
+        # Variants may have data of their own.
+        self._splits = cache(lambda workload: lay_out(load_splits(workload), place))
         self._fit: HandOver[Report | None] | None = None
+        self._trial: TrialFit | None = None
         self._store: Any = None
-        self._meter = open_meter([place.local_rank], os.environ) if place.device == "cuda" else None
+        # A counter is of a whole GPU.
+        metered = place.device == "cuda" and place.gpu_share == 1
+        self._meter = open_meter([place.gpu], os.environ) if metered else None
 
     def open_store(self, host: str) -> int:
         """On rank 0: where the group will meet."""
@@ -57,12 +63,15 @@ class Rank:
         """Make a trial ready to train, from its beginning or from a snapshot of its group; returns the samples
         behind one batch-norm statistic, if there is any.
         """
-        torch.manual_seed(derived_seed(*spec.seed))
+        return within_memory(partial(self._begin, spec, snapshot))
+
+    def _begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
         config = self.config.variant(spec.cell.variant)
+        if config.hardware.compile:
+            self._rehearse(config, spec)
+        start_measuring(self.place)
         resumed = Resumed.read(snapshot, self.place.rank) if snapshot is not None else None
-        job = self._job(config.workload, spec, resumed)
-        if config.ghost_batch is not None:
-            with_ghost_norm(job.module, config.ghost_batch)
+        job = self._job(config, spec, resumed)
         self._trial = TrialFit(self.place, config, spec, job, resumed, self._meter)
         self._fit = HandOver(self._trial.run)
         self._fit.start()
@@ -70,7 +79,29 @@ class Rank:
             return None
         return config.ghost_batch or spec.batch.micro_batch
 
-    def _job(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
+    def _rehearse(self, config: StudyConfig, spec: TrialSpec) -> None:
+        """Compile for all that the trial will do."""
+        config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
+        with rehearsing():
+            fit = HandOver(TrialFit(self.place, config, spec, self._job(config, spec, None), None, None).run)
+            fit.start()
+            fit.go_on()
+            fit.stop()
+        give_back(self.place)
+
+    def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
+        """A fresh module and its data."""
+        torch.manual_seed(derived_seed(*spec.seed))
+        job = self._of(config.workload, spec, resumed)
+        if config.ghost_batch is not None:
+            with_ghost_norm(job.module, config.ghost_batch)
+        if config.hardware.channels_last:
+            job.module.to(memory_format=torch.channels_last)
+        if config.hardware.compile:
+            compile_children(job.module)
+        return job
+
+    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
             return CustomJob(workload, spec, resumed)
         if isinstance(workload, Contrastive):
@@ -78,15 +109,16 @@ class Rank:
         return EmbeddedJob(workload, spec, self.place, self._splits(workload), resumed)
 
     def advance(self) -> Report:
-        """Train up to the next report."""
+        """Train up to the next report. Raises OutOfMemory; the rank is then free for the next trial."""
         assert self._fit is not None, "begin first"
-        report = self._fit.go_on()
+        report = within_memory(self._fit.go_on)
         assert report is not None, "only `begin` is answered without a report"
         return report
 
     def snapshot(self) -> State:
         """This rank's part of a snapshot, at a report. Every rank must be asked; `join_parts` makes one of them."""
         assert self._fit is not None, "begin first"
+        assert self._trial is not None, "with it"
         return self._fit.ask(self._trial.snapshot)
 
     def halt(self) -> None:
@@ -94,6 +126,8 @@ class Rank:
         fit, self._fit = self._fit, None
         if fit is not None:
             fit.stop()
+        self._trial = fit = None
+        give_back(self.place)
 
 
 def _quieten() -> None:

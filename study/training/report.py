@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass, field
 
 
+class OutOfMemory(Exception):
+    """A trial needs more memory than its device has."""
+
+
 @dataclass(frozen=True)
 class Report:
     """One interval, measured on this rank; losses and accuracies are over all ranks."""
@@ -24,6 +28,7 @@ class Report:
     final: bool
     probes: dict[str, float] = field(default_factory=dict)  # further measurements, by name
     energy_j: float | None = None  # of this rank's GPU since the trial was ready; None without a meter
+    peak_memory_bytes: int | None = None  # of this rank's GPU since the trial began; None on the CPU
 
     @property
     def diverged(self) -> bool:

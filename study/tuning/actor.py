@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ class Seat:
     node_id: str
     address: str
     gpu_ids: tuple[str, ...]
+    host: str = ""
 
 
 class RankActor:
@@ -33,7 +35,8 @@ class RankActor:
         """The node and devices of this process."""
         context = ray.get_runtime_context()
         gpu_ids = tuple(context.get_accelerator_ids().get("GPU", ()))
-        return Seat(context.get_node_id(), ray.util.get_node_ip_address(), gpu_ids)
+        address = ray.util.get_node_ip_address()
+        return Seat(context.get_node_id(), address, gpu_ids, f"{socket.gethostname()} ({address})")
 
     def sit_down(self, place: Place, config: StudyConfig, visible_gpus: tuple[str, ...]) -> str:
         """Create the Rank; returns the device's name.
@@ -50,7 +53,7 @@ class RankActor:
             return "cpu"
         import torch
 
-        return torch.cuda.get_device_name(place.local_rank)
+        return torch.cuda.get_device_name(place.gpu)
 
     def open_store(self, host: str) -> int:
         """See Rank."""
@@ -103,8 +106,9 @@ class WarmGroup:
             for rank in range(world_size)
         ]
         seats: list[Seat] = self.all("where")
-        self.nodes = tuple(dict.fromkeys(seat.node_id for seat in seats))
-        places, visible = _places(seats, "cuda" if hardware.gpus_per_rank else "cpu")
+        hosts = {seat.node_id: seat.host for seat in seats}
+        self.nodes, self.hosts = tuple(hosts), tuple(hosts.values())
+        places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
         names = ray.get(
             [
                 actor.sit_down.remote(place, config, gpus)
@@ -133,13 +137,14 @@ class WarmGroup:
             ray.kill(actor)
 
 
-def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str, ...]]]:
-    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order."""
+def _places(seats: list[Seat], device: str, devices_per_rank: float = 1.0) -> tuple[list[Place], list[tuple[str, ...]]]:
+    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order, each once."""
     nodes = list(dict.fromkeys(seat.node_id for seat in seats))
     by_node = {node: [rank for rank, seat in enumerate(seats) if seat.node_id == node] for node in nodes}
     places, visible = [], []
     for rank, seat in enumerate(seats):
         neighbours = by_node[seat.node_id]
+        gpus = tuple(dict.fromkeys(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
         places.append(
             Place(
                 rank=rank,
@@ -148,7 +153,9 @@ def _places(seats: list[Seat], device: str) -> tuple[list[Place], list[tuple[str
                 local_world_size=len(neighbours),
                 node_rank=nodes.index(seat.node_id),
                 device=device,
+                gpu=gpus.index(seat.gpu_ids[0]) if seat.gpu_ids else 0,
+                gpu_share=devices_per_rank,
             )
         )
-        visible.append(tuple(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
+        visible.append(gpus)
     return places, visible

@@ -7,7 +7,7 @@ handed to the next trial or the cluster has its resources back. All times are th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +19,8 @@ from study.plan.config import Hardware
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
-# to the books: (placement group, monotonic time), as asked for in this process and not yet entered.
-_asked: list[tuple[Any, float]] = []
+# to the books: groups asked for in this process and not yet entered.
+_asked: list[_Group] = []
 
 
 class GroupRequest(tune.PlacementGroupFactory):
@@ -28,14 +28,15 @@ class GroupRequest(tune.PlacementGroupFactory):
 
     def __init__(self, hardware: Hardware, world_size: int) -> None:
         bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
-        if hardware.gpus_per_rank:
+        if hardware.on_gpu:
             bundle["GPU"] = hardware.gpus_per_rank
-        super().__init__([{}, *[bundle] * world_size], strategy="PACK")
+        self._devices, self._device = world_size * hardware.devices_per_rank, "gpu" if hardware.on_gpu else "cpu"
+        super().__init__([{}, *[bundle] * world_size], strategy=hardware.placement.upper())
 
     def to_placement_group(self) -> Any:
         """Called by Tune in the driver."""
         placement = super().to_placement_group()
-        _asked.append((placement, time.monotonic()))
+        _asked.append(_Group(placement, self._devices, self._device, time.monotonic()))
         return placement
 
 
@@ -67,7 +68,10 @@ class RayCluster:
 @dataclass
 class _Group:
     placement: Any
+    devices: float
+    device: str  # before the group itself has said which
     requested_s: float
+    placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
     ended: Reason | None = None  # the current trial is over, for this reason
 
@@ -92,24 +96,27 @@ class Leases:
     def _groups(self) -> dict[str, _Group]:
         """Groups not given back yet, by id, in the order in which they were asked for."""
         while _asked:
-            placement, at_s = _asked.pop(0)
-            self._known[placement.id.hex()] = _Group(placement, at_s)
+            group = _asked.pop(0)
+            self._known[group.placement.id.hex()] = group
         return self._known
 
-    def start(self, trial_id: str, attempt: int, devices: int, info: GroupInfo) -> tuple[OpenLease, list[ClosedLease]]:
+    def start(
+        self, trial_id: str, attempt: int, devices: float, info: GroupInfo
+    ) -> tuple[OpenLease, list[ClosedLease]]:
         """A trial is ready to train. Returns its lease, and the one whose group it took over, if any."""
         group = self._groups[info.group_id]
         now = self._now()
         closed = []
-        opened_s = self._placed_s(group)
-        if group.lease is not None:
+        if group.lease is None:
+            opened_s = self._placed_s(group) or group.requested_s
+        else:
             opened_s = now - info.hand_over_s
             closed.append(ClosedLease(group.lease, opened_s, "hand_over"))
         lease = self._open(group, trial_id, attempt, devices, opened_s, info)
         lease.started(now)
         return lease, closed
 
-    def lost(self, trial_id: str, attempt: int, devices: int) -> OpenLease | None:
+    def lost(self, trial_id: str, attempt: int, devices: float) -> OpenLease | None:
         """An attempt failed. Returns the lease it opened if it died before it was ready to train.
 
         A group that never spoke cannot say whose it is: the attempt is billed the oldest placed group that no
@@ -117,16 +124,12 @@ class Leases:
         """
         group = self._of(trial_id)
         if group is None:
-            placed = [
-                g
-                for g in self._groups.values()
-                if g.lease is None and self._cluster.creation_s(g.placement) is not None
-            ]
-            if not placed:
+            unclaimed = next(self._unclaimed(), None)
+            if unclaimed is None:
                 return None
-            group = placed[0]
-            info = GroupInfo(group.placement.id.hex(), (), "cpu", None, 0.0)
-            self._open(group, trial_id, attempt, devices, self._placed_s(group), info)
+            group, placed_s = unclaimed
+            info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
+            self._open(group, trial_id, attempt, devices, placed_s, info)
         group.ended = "lost"
         return group.lease
 
@@ -136,10 +139,10 @@ class Leases:
             group.ended = "released"
             group.lease.heard_s = self._now()
 
-    def let_go(self, world_size: int) -> None:
+    def let_go(self, devices: float) -> None:
         """Idle groups are about to be given back: until now they waited."""
         for group in self._groups.values():
-            if group.ended == "released" and group.lease is not None and group.lease.devices == world_size:
+            if group.ended == "released" and group.lease is not None and group.lease.devices == devices:
                 group.lease.heard_s = self._now()
 
     def cut_short(self) -> None:
@@ -161,6 +164,10 @@ class Leases:
                 del self._known[key]
         return closed
 
+    def starting_device_s(self) -> float:
+        """Device-seconds so far of groups that are placed, and that no trial has started on."""
+        return sum(group.devices * (self._now() - placed_s) for group, placed_s in self._unclaimed())
+
     @property
     def open(self) -> list[OpenLease]:
         """Leases not closed yet."""
@@ -169,11 +176,20 @@ class Leases:
     def _of(self, trial_id: str) -> _Group | None:
         return next((g for g in self._groups.values() if g.lease and g.lease.trial_id == trial_id), None)
 
-    def _placed_s(self, group: _Group) -> float:
-        return group.requested_s + (self._cluster.creation_s(group.placement) or 0.0)
+    def _unclaimed(self) -> Iterator[tuple[_Group, float]]:
+        """Groups that no trial has started on, and when they were placed; the oldest first."""
+        for group in self._groups.values():
+            if group.lease is None and (placed_s := self._placed_s(group)) is not None:
+                yield group, placed_s
+
+    def _placed_s(self, group: _Group) -> float | None:
+        """When Ray placed the group; None while it has not."""
+        if group.placed_s is None and (waited_s := self._cluster.creation_s(group.placement)) is not None:
+            group.placed_s = group.requested_s + waited_s
+        return group.placed_s
 
     def _open(
-        self, group: _Group, trial_id: str, attempt: int, devices: int, opened_s: float, info: GroupInfo
+        self, group: _Group, trial_id: str, attempt: int, devices: float, opened_s: float, info: GroupInfo
     ) -> OpenLease:
         group.lease = OpenLease(
             lease_id=f"{trial_id}#{attempt}",
@@ -183,6 +199,7 @@ class Leases:
             device=info.device,
             devices=devices,
             nodes=info.nodes,
+            hosts=info.hosts,
             opened_s=opened_s,
             heard_s=opened_s,
         )

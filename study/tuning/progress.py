@@ -11,7 +11,8 @@ from statistics import fmean
 
 import numpy as np
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.ledger.accounts import Spent
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, ReportRow, StudyRow
 from study.pareto.policies import Policy, Verdict
 from study.plan.config import FullGrid, RungAsha
 from study.plan.trials import Cell, Plan, TrialSpec, in_unit
@@ -44,6 +45,8 @@ class Progress:
         self.paused: set[str] = set()
         self.snapshots: dict[str, int] = {}  # updates after which it paused last
         self.audited: dict[str, ReportRow] = {}  # where it would have been stopped
+        self.spent = Spent()
+        self.cut: LimitRow | None = None  # by the limit that this driver has passed
         order = list(plan.search)
         # No batch size meets the policy first.
         random.Random(plan.config.seed).shuffle(order)
@@ -57,12 +60,13 @@ class Progress:
         self._out: set[str] = set()  # with a group, or about to be
         for row in rows:
             self.follow(row)
-        # The driver died under them.
+        # The driver died under them, or a limit cut them.
         self._again = [spec for spec in order if spec.trial_id in self._out]
         self._out.clear()
 
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
+        self.spent.follow(row)
         if isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = row.attempt
             curve = self.curves[row.trial_id]
@@ -76,18 +80,25 @@ class Progress:
             if not row.diverged and (policy := self._policy(row.trial_id)):  # it sets no bar for others
                 self.verdicts[row.trial_id] = self._judge(policy, row)
         elif isinstance(row, DecisionRow):
-            if row.decision == "pause":
+            if row.decision in ("pause", "cut"):
                 self.paused.add(row.trial_id)
                 self.snapshots[row.trial_id] = row.updates
-                self._out.discard(row.trial_id)
+                # To its policy, a trial that was cut runs on: the driver that goes on hands it out again.
+                if row.decision == "pause":
+                    self._out.discard(row.trial_id)
             elif row.decision == "audit":
                 self.audited[row.trial_id] = self.curves[row.trial_id][-1]
         elif isinstance(row, EndRow):
             self.ends[row.trial_id] = row
+            del self.curves[row.trial_id][:-1]  # by the last it is judged
             self.paused.discard(row.trial_id)
             self._out.discard(row.trial_id)
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
                 policy.leave(row.trial_id, row.outcome == "completed")
+        elif isinstance(row, LimitRow):
+            self.cut = row
+        elif isinstance(row, StudyRow):
+            self.cut = None
 
     def verdict(self, trial_id: str) -> Verdict:
         """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
@@ -108,6 +119,8 @@ class Progress:
 
     def hand_out(self, ranks: int) -> Assignment | None:
         """What to run next on a cluster that holds so many ranks; None while there is nothing for it to do."""
+        if self.cut is not None:
+            return None
         for world_size in self._policies:
             if self._finished(world_size):
                 continue
@@ -131,6 +144,8 @@ class Progress:
 
     def wants_groups(self, world_size: int) -> bool:
         """Whether anything may yet be handed out to a group of this size."""
+        if self.cut is not None:
+            return False
         if any(not self._searched(cell) for cell in self._cells(world_size)):
             return True
         return any(self._waits(spec) for spec in self._late(world_size))

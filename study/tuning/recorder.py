@@ -20,14 +20,16 @@ from study.ledger.rows import (
     DecisionRow,
     EndRow,
     LeaseRow,
+    LimitRow,
     Outcome,
     ReportRow,
     StudyRow,
 )
 from study.ledger.store import Ledger
+from study.plan.reporting import Limits
 from study.plan.trials import TrialSpec
 from study.training.report import Report
-from study.tuning.leases import ClosedLease, Leases, RayCluster
+from study.tuning.leases import ClosedLease, Cluster, Leases, RayCluster
 from study.tuning.progress import Progress
 from study.tuning.shelf import Shelf
 
@@ -38,10 +40,19 @@ SWEEP_EVERY_S = 0.2
 class Recorder(tune.Callback):
     """A Tune callback. Its clock goes on from the last row, so that a resumed study has one time axis."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, shelf: Shelf, observe: Observer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        progress: Progress,
+        shelf: Shelf,
+        observe: Observer,
+        cluster: Cluster | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ledger, self._progress, self._shelf, self._observe = ledger, progress, shelf, observe
-        self._zero = time.monotonic() - (ledger.rows[-1].at_s if ledger.rows else 0.0)
-        self.leases = Leases(RayCluster())
+        self._clock = clock
+        self._zero = clock() - (ledger.rows[-1].at_s if ledger.rows else 0.0)
+        self.leases = Leases(cluster or RayCluster(), clock)
         self._swept = 0.0
         self.failure: Exception | None = None
 
@@ -51,7 +62,7 @@ class Recorder(tune.Callback):
 
     def now(self) -> float:
         """Seconds since the study's first row, less the time in which no driver ran."""
-        return time.monotonic() - self._zero
+        return self._clock() - self._zero
 
     def stamp(self) -> dict[str, Any]:
         """What every row starts with."""
@@ -87,17 +98,31 @@ class Recorder(tune.Callback):
     def release(self, timeout_s: float) -> None:
         """After Tune has ended: wait until the cluster has every group back, and bill it."""
         self.leases.cut_short()
-        deadline = time.monotonic() + timeout_s
-        while self.leases.open and time.monotonic() < deadline:
+        deadline = self._clock() + timeout_s
+        while self.leases.open and self._clock() < deadline:
             self.sweep()
 
-    def hear(self, trial: Trial, result: Mapping[str, Any]) -> Decision:
-        """Write down a report, what the policy makes of it, and before that the snapshot of a trial that pauses."""
+    def limit_passed(self) -> LimitRow | None:
+        """The first limit that the study has passed by now, as a row that is not written yet."""
+        config = self._progress.plan.config
+        if config.limits == Limits():
+            return None
+        device_h = self._progress.spent.device_h(self.now()) + self.leases.starting_device_s() / 3600
+        figures = config.limits.against(device_h, self.now() / 3600, config.price.usd_per_device_hour)
+        for name, (spent, allowed) in figures.items():
+            if spent >= allowed:
+                return LimitRow(**self.stamp(), limit=name, allowed=allowed, spent=spent)
+        return None
+
+    def hear(self, trial: Trial, result: Mapping[str, Any]) -> bool:
+        """Write down a report, what the policy makes of it, and before that the snapshot of a trial that pauses or is
+        cut. Returns whether the trial goes on.
+        """
         report: Report = result["report"]
         spec: TrialSpec = trial.config["spec"]
         lease = self.leases.lease_of(spec.trial_id)
         assert lease is not None
-        lease.heard(time.monotonic(), report.phases_s)
+        lease.heard(self._clock(), report.phases_s)
         at: dict[str, Any] = {"trial_id": spec.trial_id, "attempt": lease.attempt, "updates": report.updates}
         before = [row for row in self._progress.curves[spec.trial_id] if row.updates == trial.config["from_updates"]]
         worked_s = report.phases_s["train"] + report.phases_s["validate"]
@@ -119,6 +144,7 @@ class Recorder(tune.Callback):
                 final=report.final,
                 probes=report.probes,
                 energy_j=report.energy_j,
+                peak_memory_bytes=report.peak_memory_bytes,
             ),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
@@ -127,8 +153,25 @@ class Recorder(tune.Callback):
             self._shelf.put(spec.trial_id, report.updates, result["snapshot"])
         elif decision == "stop" and not result["over"] and self._progress.is_to_be_audited(spec.trial_id):
             decision = "audit"
-        self.write(DecisionRow(**self.stamp(), **at, decision=decision))
-        return decision
+        snapshot = None
+        if self._progress.cut is not None and decision in ("continue", "audit"):
+            snapshot = self._snapshot(trial, lease, report)
+        if snapshot is None or decision == "audit":
+            self.write(DecisionRow(**self.stamp(), **at, decision=decision))
+        if snapshot is not None:
+            self._shelf.put(spec.trial_id, report.updates, snapshot)
+            self.write(DecisionRow(**self.stamp(), **at, decision="cut"))
+        return self._progress.cut is None and decision in ("continue", "audit")
+
+    def _snapshot(self, trial: Trial, lease: OpenLease, report: Report) -> bytes | None:
+        """Of a trial that is cut, from its waiting group; None if that cannot give one."""
+        try:
+            snapshot, checkpoint_s = ray.get(trial.temporary_state.ray_actor.snapshot.remote())
+        except ray.exceptions.RayError:
+            return None
+        lease.heard(self._clock(), {**report.phases_s, "checkpoint": checkpoint_s})
+        data: bytes = snapshot
+        return data
 
     # Tune's events, in the order in which they come.
 
@@ -137,8 +180,8 @@ class Recorder(tune.Callback):
         spec: TrialSpec = trial.config["spec"]
         described = ray.get(trial.temporary_state.ray_actor.describe.remote())
         attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
-        lease, closed = self.leases.start(spec.trial_id, attempt, spec.batch.world_size, described)
-        self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch))
+        lease, closed = self.leases.start(spec.trial_id, attempt, self._devices(spec), described)
+        self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch, lease.setup_s))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -150,29 +193,36 @@ class Recorder(tune.Callback):
         result.pop("snapshot", None)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """The attempt is over: the trial pauses, was stopped, came to its end, diverged, or made a mistake."""
+        """The attempt is over: the trial pauses, was stopped or cut, came to its end, diverged, did not fit, or made a
+        mistake.
+        """
         spec: TrialSpec = trial.config["spec"]
         self.leases.ended(spec.trial_id)
         if spec.trial_id not in self._progress.paused:
             error = trial.last_result.get("error")
             curve = self._progress.curves[spec.trial_id]
             outcome: Outcome = "stopped"
-            if error is not None or not curve:
+            if trial.last_result.get("infeasible"):
+                outcome = "infeasible"
+            elif error is not None or not curve:
                 outcome = "failed"
             elif curve[-1].diverged:
                 outcome = "diverged"
             elif curve[-1].final:
                 outcome = "completed"
+            elif self._progress.verdict(spec.trial_id) == "continue":  # cut, and its group could give no snapshot
+                self.lose(trial)
+                return
             self._end(spec.trial_id, outcome, error)
         self._drop()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An attempt died and will be tried again."""
-        self._lose(trial)
+        self.lose(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
-        self._lose(trial)
+        self.lose(trial)
         self._end(trial.config["spec"].trial_id, "failed", "a process of the trial died")
         self._drop()
 
@@ -186,14 +236,18 @@ class Recorder(tune.Callback):
         """Bill what the cluster has back."""
         self.write(*map(self._bill, self.leases.sweep()))
 
-    def _lose(self, trial: Trial) -> None:
+    def _devices(self, spec: TrialSpec) -> float:
+        return spec.batch.world_size * self._progress.plan.config.hardware.devices_per_rank
+
+    def lose(self, trial: Trial) -> None:
+        """An attempt ends with nothing to go on from; one whose group was not ready is entered now, to be billed."""
         spec: TrialSpec = trial.config["spec"]
         attempt = self._progress.attempts.get(spec.trial_id, 0)
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             attempt += 1
-        lease = self.leases.lost(spec.trial_id, attempt, spec.batch.world_size)
+        lease = self.leases.lost(spec.trial_id, attempt, self._devices(spec))
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
-            self.write(self._attempt(trial, lease, None))
+            self.write(self._attempt(trial, lease, None, self._clock() - lease.opened_s))
 
     def _drop(self) -> None:
         """Paused trials of which it is now known that they do not go on."""
@@ -205,7 +259,7 @@ class Recorder(tune.Callback):
             else:
                 self._end(trial_id, "stopped", None)
 
-    def _attempt(self, trial: Trial, lease: OpenLease, norm_batch: int | None) -> AttemptRow:
+    def _attempt(self, trial: Trial, lease: OpenLease, norm_batch: int | None, setup_s: float) -> AttemptRow:
         spec: TrialSpec = trial.config["spec"]
         return AttemptRow(
             **self.stamp(),
@@ -215,11 +269,13 @@ class Recorder(tune.Callback):
             group_id=lease.group_id,
             device=lease.device,
             nodes=lease.nodes,
-            setup_s=lease.setup_s,
+            hosts=lease.hosts,
+            setup_s=setup_s,
             phase=spec.phase,
             variant=spec.cell.variant,
             batch_size=spec.batch.global_batch,
             world_size=spec.batch.world_size,
+            devices_per_rank=self._progress.plan.config.hardware.devices_per_rank,
             micro_batch=spec.batch.micro_batch,
             accumulation=spec.batch.accumulation,
             norm_batch=norm_batch,
@@ -260,6 +316,7 @@ class Recorder(tune.Callback):
             device=lease.device,
             devices=lease.devices,
             nodes=lease.nodes,
+            hosts=lease.hosts,
             reason=closed.reason,
             billed_s=billed_s,
             phases_s={phase: phases_s.get(phase, 0.0) for phase in PHASES},

@@ -16,16 +16,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ray import tune
 from ray.tune.experiment import Trial
 
 from study import __version__
 from study.cluster.connect import connected
 from study.ledger.files import write_atomic
-from study.ledger.rows import StudyRow
+from study.ledger.rows import LimitRow, StudyRow
 from study.ledger.store import LEDGER, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import Hardware, StudyConfig
+from study.plan.errors import PlanError
 from study.plan.load import to_yaml
 from study.plan.trials import Plan
 from study.tuning.leases import GroupRequest
@@ -45,17 +47,20 @@ class Outcome:
 
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
+    cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
     """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
+    if plan.config.hardware.micro_batch == "auto":
+        raise PlanError("auto must be a number by now: see study.tuning.fitting", "hardware.micro_batch")
     return _drive(plan, folder, address, cpus, observe)
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
-    """Run what a ledger says is missing. Raises LedgerError if it was made under another config."""
+    """Run what a ledger says is missing. Raises LedgerError if it was made under another config, but for limits."""
     return _drive(plan, folder, address, cpus, observe)
 
 
@@ -70,15 +75,17 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         recorder.settle()
         if ledger.rows and progress.finished:
             return Outcome(True, ledger.quarantined)
+        if (passed := recorder.limit_passed()) is not None:
+            recorder.write(passed)  # it may be another than the one before
+            return Outcome(False, ledger.quarantined, passed)
         with connected(address, cpus) as nodes:
             check_capacity(nodes, plan.config.hardware)
-            if not ledger.rows:
-                write_atomic(folder / CONFIG, to_yaml(plan.config))
+            write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
             recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
             # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
             with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
                 _tune(plan, Path(scratch), progress, shelf, recorder)
-        return Outcome(progress.finished, ledger.quarantined)
+        return Outcome(progress.finished, ledger.quarantined, None if progress.finished else progress.cut)
 
 
 def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder: Recorder) -> None:
@@ -121,16 +128,25 @@ def _request(hardware: Hardware, config: dict[str, Any]) -> GroupRequest:
 
 
 def config_hash(config: StudyConfig) -> str:
-    """Equal for equal configs, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    """Equal for equal configs, whatever the order of their keys. What may be spent is no part of what is studied."""
+    return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
+
+
+def _studied(config: StudyConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"limits"})
 
 
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
     if recorded is None or recorded.config_hash == config_hash(config):
         return
-    changed = sorted(_differences(recorded.config, config.model_dump(mode="json")))
-    raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
+    try:
+        # A ledger of an earlier version says nothing of keys that are newer: they had their defaults.
+        before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
+    except ValidationError:
+        before = recorded.config
+    if changed := sorted(_differences(before, _studied(config))):
+        raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
 
 
 def _differences(old: Any, new: Any, at: str = "") -> list[str]:

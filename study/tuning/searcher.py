@@ -72,15 +72,38 @@ class Verdicts(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """A trial that pauses has given its snapshot: to Tune it is over."""
-        on = self.recorder.hear(trial, result) in ("continue", "audit")
-        return str(TrialScheduler.CONTINUE if on else TrialScheduler.STOP)
+        goes_on = self.recorder.hear(trial, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called at every turn of Tune's loop. None: pending trials start in their order, each in an idle group or
         one of its own. A trial that is named here takes an idle group, and the one that was starting for it is lost.
         """
+        self._keep_limits(tune_controller)
         self._keep_groups(tune_controller)
         return None
+
+    def _keep_limits(self, controller: Any) -> None:
+        """Past a limit, end at once what waits for a group, or for its group to be ready. What runs ends at its next
+        report. This reaches into Tune, which would let a group finish its setup first.
+        """
+        passed = self.recorder.limit_passed() if self.progress.cut is None else None
+        if passed is None and self.progress.cut is None:
+            return
+        controller.search_alg.set_finished()
+        waiting = [trial for trial in controller.get_live_trials() if trial.status == Trial.PENDING]
+        for trial in waiting:
+            if trial in controller._staged_trials:
+                controller._unstage_trial_with_resources(trial)
+        for trial in waiting:
+            trial.init_local_path()  # Tune lists its trials' folders in the end
+            self.recorder.lose(trial)
+            actor = controller._trial_to_actor.get(trial)
+            controller._schedule_trial_stop(trial)
+            if actor is not None and controller._actor_manager.is_actor_started(actor):
+                controller._actor_manager.remove_actor(actor, kill=True)
+        if passed is not None:
+            self.recorder.write(passed)
 
     def _keep_groups(self, controller: Any) -> None:
         """Keep every idle group while there may yet be work for it, and none longer.
@@ -99,4 +122,4 @@ class Verdicts(FIFOScheduler):
             elif kept and not wanted:
                 cache.decrease_max(request, MANY)
                 self._kept.remove(world_size)
-                self.recorder.leases.let_go(world_size)
+                self.recorder.leases.let_go(world_size * hardware.devices_per_rank)

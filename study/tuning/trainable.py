@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.training.report import OutOfMemory
 from study.tuning.actor import WarmGroup
 from study.tuning.shelf import Shelved
 
@@ -22,6 +23,7 @@ class GroupInfo:
 
     group_id: str
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...]
     device: str
     norm_batch: int | None
     hand_over_s: float  # from the call that gave us this trial to the ranks being ready
@@ -33,7 +35,8 @@ class TrialRun(tune.Trainable):
     def setup(self, config: dict[str, Any], study: StudyConfig) -> None:
         """Build the group, then begin its first trial."""
         spec: TrialSpec = config["spec"]
-        self.group = WarmGroup(study, spec.batch.world_size)
+        self.study, self.world_size = study, spec.batch.world_size
+        self.group, self.ended = WarmGroup(study, self.world_size), False
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -43,7 +46,10 @@ class TrialRun(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         began = time.perf_counter()
+        if self.ended:
+            self.group, self.ended = WarmGroup(self.study, self.world_size), False  # anew, where it was
         self.failure: str | None = None
+        self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s = 0.0
         shelved: Shelved | None = config["snapshot"]
@@ -52,10 +58,9 @@ class TrialRun(tune.Trainable):
             self.group.all("halt")
             norm_batch = self.group.all("begin", config["spec"], shelved.read() if shelved else None)[0]
         except RayTaskError as error:
-            self.failure = _one_line(error)
-        self.info = GroupInfo(
-            self.group.group_id, self.group.nodes, self.group.device, norm_batch, time.perf_counter() - began
-        )
+            self._fail(error)
+        group, hand_over_s = self.group, time.perf_counter() - began
+        self.info = GroupInfo(group.group_id, group.nodes, group.hosts, group.device, norm_batch, hand_over_s)
 
     def describe(self) -> GroupInfo:
         """Asked by the driver before the first step."""
@@ -66,9 +71,13 @@ class TrialRun(tune.Trainable):
         if self.failure is None:
             try:
                 reports = self.group.all("advance")
-                report = replace(reports[0], energy_j=_total([one.energy_j for one in reports]))
+                report = replace(
+                    reports[0],
+                    energy_j=_total([one.energy_j for one in reports]),
+                    peak_memory_bytes=_most([one.peak_memory_bytes for one in reports]),
+                )
                 over = report.final or report.diverged
-                snapshot = self._snapshot() if report.updates in self.pause_at and not over else None
+                snapshot = self.snapshot()[0] if report.updates in self.pause_at and not over else None
                 report = replace(report, phases_s=report.phases_s | {"checkpoint": self.checkpoint_s})
                 return {
                     "report": report,
@@ -76,17 +85,35 @@ class TrialRun(tune.Trainable):
                     "over": over,
                     "done": over,
                     "error": None,
+                    "infeasible": False,
                     "val_accuracy": report.val_accuracy,
                 }
             except RayTaskError as error:
-                self.failure = _one_line(error)
-        return {"report": None, "over": True, "done": True, "error": self.failure, "val_accuracy": float("nan")}
+                self._fail(error)
+        return {
+            "report": None,
+            "over": True,
+            "done": True,
+            "error": self.failure,
+            "infeasible": self.infeasible,
+            "val_accuracy": float("nan"),
+        }
 
-    def _snapshot(self) -> bytes:
+    def _fail(self, error: RayTaskError) -> None:
+        """The trial is over. Where one rank of several failed, the others wait for it in a collective, for minutes."""
+        self.failure, self.infeasible = _one_line(error), isinstance(error.cause, OutOfMemory)
+        self.ended = self.world_size > 1
+        if self.ended:
+            self.group.kill()
+
+    def snapshot(self) -> tuple[bytes, float]:
+        """What the trial needs to go on from its last report, and the seconds that snapshots of this attempt took so
+        far. Asked by the driver too, at a report that it cuts the trial at.
+        """
         began = time.perf_counter()
         snapshot = self.group.snapshot()
         self.checkpoint_s += time.perf_counter() - began
-        return snapshot
+        return snapshot, self.checkpoint_s
 
     def cleanup(self) -> None:
         """End the ranks, which the placement group's removal would do too, but later."""
@@ -98,6 +125,12 @@ def _total(energies_j: list[float | None]) -> float | None:
     """Of all ranks, each on a GPU of its own; None if one is not known."""
     known = [joules for joules in energies_j if joules is not None]
     return sum(known) if len(known) == len(energies_j) else None
+
+
+def _most(peaks_bytes: list[int | None]) -> int | None:
+    """Of the rank that needed most; None if one is not known."""
+    known = [peak for peak in peaks_bytes if peak is not None]
+    return max(known) if len(known) == len(peaks_bytes) else None
 
 
 def _one_line(error: RayTaskError) -> str:

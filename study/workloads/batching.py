@@ -73,6 +73,9 @@ class TrainBatches:
         if self.part.crop_px:
             yield from self._cropped(indices, self.crops(epoch, stage)[micro_batches])
             return
+        if self.part.used_on is not None:
+            yield from map(self.part.take, indices)
+            return
         # One gather an epoch costs less than one a batch; views are then free.
         x, y = self.part.x[indices.flatten()], self.part.y[indices.flatten()]
         yield from zip(x.split(size), y.split(size), strict=True)
@@ -80,7 +83,8 @@ class TrainBatches:
     def _cropped(self, indices: Tensor, crops: Tensor) -> Iterator[Batch]:
         """Augmented micro batches, one at a time: photographs of a whole epoch would fill the memory twice."""
         for chosen, by in zip(indices, crops, strict=True):
-            yield crop(self.part.x[chosen], by, self.part.crop_px), self.part.y[chosen]
+            x, y = self.part.take(chosen)
+            yield crop(x, by, self.part.crop_px), y
 
 
 class EvalBatches:
@@ -90,11 +94,14 @@ class EvalBatches:
     """
 
     def __init__(self, part: Part, rank: int, world_size: int, batch_size: int) -> None:
-        self.x, self.y = part.x[rank::world_size], part.y[rank::world_size]
-        self.batch_size = batch_size
+        self.part, self.own, self.batch_size = part, slice(rank, None, world_size), batch_size
 
     def __len__(self) -> int:
-        return max(-(-len(self.y) // self.batch_size), 1)
+        return max(-(-len(self.part.y[self.own]) // self.batch_size), 1)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
+        if self.part.used_on is not None:
+            yield from map(self.part.take, torch.arange(len(self.part))[self.own].split(self.batch_size))
+            return
+        x, y = self.part.x[self.own], self.part.y[self.own]
+        yield from zip(x.split(self.batch_size), y.split(self.batch_size), strict=True)

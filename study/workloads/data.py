@@ -24,13 +24,31 @@ class Part:
     x: Tensor
     y: Tensor
     crop_px: int = 0  # training batches are moved at random by up to so many pixels, and mirrored; 0: left as they are
+    used_on: torch.device | None = None  # where batches are copied to, one by one; None: the part lies where it is used
 
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.x.nbytes + self.y.nbytes
+
     def to(self, device: torch.device) -> Part:
         """On another device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples with these numbers, (n,), where they are used."""
+        if self.used_on is None:
+            return self.x[rows], self.y[rows]
+        return _copied(self.x, rows, self.used_on), _copied(self.y, rows, self.used_on)
+
+
+def _copied(values: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on another device. From pinned memory the copy goes on while the host collects the next ones."""
+    chosen = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=device.type == "cuda")
+    return torch.index_select(values, 0, rows, out=chosen).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -42,9 +60,19 @@ class Splits:
     test: Part
     classes: int
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return self.train.nbytes + self.val.nbytes + self.test.nbytes
+
     def to(self, device: torch.device) -> Splits:
         """On another device."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def streamed_to(self, device: torch.device) -> Splits:
+        """Where they are, each batch copied to a device when it is used."""
+        train, val, test = (replace(part, used_on=device) for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
 
 
 def digits(config: Digits | Contrastive) -> Splits:
