@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 RAY = Path(sys.executable).with_name("ray")
 START_TIMEOUT_S = 180.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Places:
@@ -26,7 +28,7 @@ class Places:
     NAMES = ("head", "worker", "laptop")
 
     def __init__(self) -> None:
-        self._tag = f"st{os.getpid() % 100000}"
+        self._tag = f"st{os.getpid()}"
         self.separate = os.geteuid() == 0 and shutil.which("ip") is not None
         self.addresses = dict.fromkeys(self.NAMES, "127.0.0.1")
         if self.separate:
@@ -38,6 +40,7 @@ class Places:
 
     def _lay(self) -> None:
         """The bridge lies in the laptop's namespace, so that the machine's own network is left alone."""
+        _sweep()
         for number, name in enumerate(self.NAMES, start=1):
             _ip("netns", "add", self._space(name))
             _ip("-n", self._space(name), "link", "set", "lo", "up")
@@ -66,6 +69,14 @@ class Places:
         self.addresses = dict.fromkeys(self.NAMES, "127.0.0.1")
         for name in self.NAMES:
             subprocess.run(["ip", "netns", "del", self._space(name)], stderr=subprocess.DEVNULL, check=False)
+
+
+def _sweep() -> None:
+    """Take away the namespaces of tests that were killed."""
+    for space in Path("/run/netns").glob("st*-*"):
+        owner = space.name.removeprefix("st").partition("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            subprocess.run(["ip", "netns", "del", space.name], check=False)
 
 
 def _ip(*arguments: str) -> None:
@@ -117,7 +128,13 @@ class TwoNodes:
         }
         with (self.root / f"{name}.out").open("wb") as log:
             process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=own, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=own,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self._started.append(process)
 
@@ -160,6 +177,12 @@ class TwoNodes:
             process.wait()
         self.places.clear()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Even if the tests are killed: `ray start --block` takes its processes along on SIGTERM."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kill_session(session: int) -> None:
