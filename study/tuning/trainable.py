@@ -56,10 +56,13 @@ class TrialRun(tune.Trainable):
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s = 0.0
         shelved: Shelved | None = config["snapshot"]
+        spec: TrialSpec = config["spec"]
+        cell = spec.cell
+        self.group.serves = " ".join(f"{spec.phase} {cell.variant} b{cell.batch_size} w{cell.world_size}".split())
         norm_batch = None
         try:
             self.group.all("halt")
-            norm_batch = self.group.all("begin", config["spec"], shelved.read() if shelved else None)[0]
+            norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self._fail(error)
         self.info = GroupInfo(
