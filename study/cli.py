@@ -18,12 +18,12 @@ from study.analysis.replays.curves import curves_of
 from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
-from study.cluster.connect import connected
+from study.cluster.connect import connected, this_machine
 from study.commands import dashboards, deciding
 from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
 from study.ledger.files import write_atomic
 from study.ledger.store import LedgerError, good_rows, read
-from study.plan.capacity import check_capacity
+from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
@@ -81,14 +81,18 @@ def check(
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
     plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    _show_plan(plan, address, cpus, measure)
+
+
+def _show_plan(plan: Plan, address: str, cpus: int | None, measure: bool) -> None:
     from study.report.planview import print_plan
     from study.training.pilot import measure_paces
 
-    if address != "local":
-        with connected(address, cpus) as nodes:
-            check_capacity(nodes, plan.config.hardware)
+    with nullcontext(this_machine(cpus)) if address == "local" else connected(address, cpus) as nodes:
+        check_capacity(nodes, plan.config.hardware)
+        ranks = ranks_that_fit(nodes, plan.config.hardware)
     paces = measure_paces(plan, os.cpu_count() or 1) if measure else {}
-    print_plan(plan, paces, out)
+    print_plan(plan, paces, ranks, out)
 
 
 @app.command()
@@ -100,11 +104,19 @@ def run(
     cpus: CpusOption = None,
     live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
     port: PortOption = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
+    ] = False,
 ) -> None:
     """Run a study and write its report."""
     plan = planned(find_config(config), set_, address, cpus)
+    if dry_run:
+        _show_plan(plan, address, cpus, measure=True)
+        return
+    from study.tuning.fitting import fitted
     from study.tuning.runner import run_study
 
+    plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 

@@ -11,12 +11,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class ToyModule(pl.LightningModule):
-    """A linear classifier whose training step takes `step_s` seconds, give or take nothing."""
+    """A linear classifier whose training step takes `step_s` seconds, give or take nothing.
 
-    def __init__(self, step_s: float = 0.0, fail_at: int | None = None) -> None:
+    Of more than `most` samples it runs out of memory as a GPU would, on `only_rank` if that is given.
+    """
+
+    def __init__(
+        self, step_s: float = 0.0, fail_at: int | None = None, most: int | None = None, only_rank: int | None = None
+    ) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 2)
-        self.step_s, self.fail_at = step_s, fail_at
+        self.step_s, self.fail_at, self.most, self.only_rank = step_s, fail_at, most, only_rank
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Wait out the step's duration."""
@@ -24,6 +29,9 @@ class ToyModule(pl.LightningModule):
             raise ArithmeticError("the toy broke")
         until = time.perf_counter() + self.step_s
         x, y = batch
+        if self.most is not None and len(y) > self.most and self.only_rank in (None, self.global_rank):
+            activations = x * 2  # noqa: F841
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has 80 GiB.")
         loss = nn.functional.cross_entropy(self.layer(x), y)
         time.sleep(max(until - time.perf_counter(), 0))
         return loss

@@ -92,6 +92,7 @@ def _point(done: Sequence[TrialRecord], n_censored: int, search: Sequence[Cost],
         best_val_accuracy=fmean(trial.best_val_accuracy or 0.0 for trial in done),
         test_accuracy=fmean(tests) if tests else None,
         samples_per_s=fmean(trial.samples_per_s or 0.0 for trial in done),
+        peak_memory_bytes=max((trial.peak_memory_bytes or 0 for trial in done), default=0) or None,
         on_frontier=False,
         p_on_front=None,
     )

@@ -73,6 +73,8 @@ class TrialRecord:
     test_accuracy: float | None
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
+    peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
 
     @property
     def censored(self) -> bool:
@@ -92,7 +94,7 @@ class Point:
     accumulation: int
     norm_batch: int | None
     n_seeds: int
-    n_censored: int  # confirm seeds that diverged or failed
+    n_censored: int  # confirm seeds that diverged, failed or did not fit
     updates: int
     cost: Cost  # mean of a trial
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
@@ -104,6 +106,7 @@ class Point:
     samples_per_s: float
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
+    peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
 
     @property
     def label(self) -> str:
@@ -185,6 +188,7 @@ class StudyFacts:
     devices: tuple[str, ...]  # names of the devices leased
     started: str  # UTC
     wall_s: float  # while a driver ran
+    hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=planned,
         cut=cut_of(found, trials, points, plan, planned, hopeless),
-        notes=(*unmetered, *_notes(trials, points, plan, planned)),
+        notes=(*unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
 
@@ -73,6 +73,15 @@ def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tupl
     first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _mixed(found: Gathered) -> tuple[str, ...]:
+    """A note, if trials that completed ran on devices of several types."""
+    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
+    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+    if len(devices) < 2:
+        return ()
+    return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
 
 
 def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...]:
@@ -110,7 +119,8 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
         censored_device_h=device_h(trial for trial in trials if trial.censored),
         total_device_h=device_h(trials),
         phases_device_h={
-            phase: sum(trial.world_size * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
+            phase: sum(trial.world_size * trial.devices_per_rank * trial.phases_s[phase] for trial in trials) / 3600
+            for phase in PHASES
         },
     )
 
@@ -126,17 +136,18 @@ def _facts(found: Gathered, name: str) -> StudyFacts:
         hardware=first.hardware,
         versions=first.versions,
         devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
+        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
         started=first.written,
         wall_s=found.last_s,
     )
 
 
 def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
-    """Cells whose every search trial diverged or failed: they have nothing to confirm."""
+    """Cells whose every search trial diverged, failed or did not fit: they have nothing to confirm."""
     searched = Counter(spec.cell for spec in plan.search)
     lost: Counter[Cell] = Counter()
     for trial in trials:
-        if trial.phase == "search" and trial.outcome in ("diverged", "failed"):
+        if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
             lost[cell_of(trial)] += 1
     return [cell for cell, n in searched.items() if lost[cell] == n]
 
@@ -149,10 +160,20 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
     seeds = min((point.n_seeds for point in points), default=0)
     if points and seeds < 3:
         notes.append(f"Only {seeds} seed(s) behind some points: differences may be noise.")
-    for outcome in ("diverged", "failed"):
+    for outcome, words in (
+        ("diverged", "diverged"),
+        ("failed", "failed"),
+        ("infeasible", "infeasible (out of memory)"),
+    ):
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
-            notes.append(f"{count} trial(s) {outcome}; their cost is counted, they are on no frontier.")
+            notes.append(f"{count} trial(s) {words}; their cost is counted, they are on no frontier.")
+    hardware = plan.config.hardware
+    if hardware.shares_gpus:
+        notes.append(
+            f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
+            "device time are unfit for claims about throughput."
+        )
     shown = {cell_of(point) for point in points}
     missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:

@@ -26,6 +26,7 @@ class Gathered:
     attempts: dict[str, AttemptRow] = field(default_factory=dict)  # the last of each trial
     curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
     energies_j: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))  # by attempt
+    peaks_bytes: dict[str, int] = field(default_factory=dict)  # most memory that any attempt took of a GPU
     leases: dict[str, list[LeaseRow]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[str, EndRow] = field(default_factory=dict)
     stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
@@ -50,6 +51,8 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
         if isinstance(row, ReportRow):
             found.curves[row.trial_id].append(CurvePoint(*_ON_A_CURVE(row)))
             found.energies_j[row.trial_id][row.attempt] = row.energy_j
+            if row.peak_memory_bytes is not None:
+                found.peaks_bytes[row.trial_id] = max(row.peak_memory_bytes, found.peaks_bytes.get(row.trial_id, 0))
         elif isinstance(row, DecisionRow):
             if row.decision == "audit":
                 found.stopped_at[row.trial_id] = row.updates
@@ -85,6 +88,7 @@ def trial_records(found: Gathered, usd_per_device_hour: float | None) -> tuple[T
             list(found.energies_j[trial_id].values()),
             found.ends.get(trial_id),
             found.stopped_at.get(trial_id),
+            found.peaks_bytes.get(trial_id),
             usd_per_device_hour,
         )
         for trial_id, attempt in found.attempts.items()
@@ -98,6 +102,7 @@ def _record(
     energies_j: list[float | None],
     end: EndRow | None,
     stopped_at: int | None,
+    peak_bytes: int | None,
     usd: float | None,
 ) -> TrialRecord:
     return TrialRecord(
@@ -122,6 +127,8 @@ def _record(
         best_val_accuracy=end.best_val_accuracy if end else None,
         test_accuracy=end.test_accuracy if end else None,
         samples_per_s=throughput(curve),
+        peak_memory_bytes=peak_bytes,
+        devices_per_rank=attempt.devices_per_rank,
         curve=tuple(curve),
     )
 

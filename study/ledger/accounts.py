@@ -40,6 +40,7 @@ class OpenLeases:
                 device=row.device,
                 devices=row.world_size * row.devices_per_rank,
                 nodes=row.nodes,
+                hosts=row.hosts,
                 opened_s=row.at_s - row.setup_s,
                 heard_s=row.at_s,
                 setup_s=row.setup_s,
@@ -83,6 +84,7 @@ class OpenLease:
     nodes: tuple[str, ...]
     opened_s: float
     heard_s: float  # when the group last spoke, or the trial was ended
+    hosts: tuple[str, ...] = ()
     setup_s: float = 0.0
     worked_s: Mapping[str, float] = field(default_factory=dict)  # cumulative, as measured in the rank
 

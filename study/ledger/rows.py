@@ -52,6 +52,7 @@ class AttemptRow(Row):
     group_id: str
     device: str  # "cpu", or the GPU's name
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...] = ()  # of the nodes, in their order, for people: name and address
     setup_s: float  # since the lease began
     phase: Literal["search", "confirm"]
     variant: str = ""
@@ -119,6 +120,7 @@ class LeaseRow(Row):
     device: str
     devices: float  # ranks x devices per rank
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...] = ()  # see AttemptRow
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device
     phases_s: dict[str, float]  # adds up to billed_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,7 +118,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEDGER
-        self.rows: list[AnyRow] = []
+        self.rows: tuple[AnyRow, ...] = ()  # as found when it was opened; those appended are not kept
         self._file: BinaryIO | None
         self.quarantined: str | None = None
         self._lock = FileLock(folder / f".{LEDGER}.lock")
@@ -134,7 +134,7 @@ class Ledger:
 
     def _open(self) -> BinaryIO:
         contents = read(self.path.parent)
-        self.rows = list(contents.rows)
+        self.rows = contents.rows
         if contents.damage:
             self.quarantined = self._quarantine(contents)
         return self.path.open("ab", buffering=0)
@@ -158,10 +158,6 @@ class Ledger:
 
         Raises LedgerError if the disk refuses; what was written of them is cut off again.
         """
-        self._append(rows, durable)
-        self.rows.extend(rows)
-
-    def _append(self, rows: Sequence[AnyRow], durable: bool) -> None:
         data = b"".join(encode(row) for row in rows)
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)

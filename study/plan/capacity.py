@@ -18,7 +18,9 @@ class Node:
 
 
 def ranks_that_fit(nodes: Sequence[Node], hardware: Hardware) -> int:
-    """Ranks that the empty cluster can hold at once. All ranks are alike, so counting by node is exact."""
+    """Ranks that the empty cluster can hold at once. All ranks are alike, and packed or spread each may lie anywhere,
+    so that counting by node is exact.
+    """
     if not hardware.on_gpu:
         return sum(int(node.cpus // hardware.cpus_per_rank) for node in nodes)
     a_gpu = int(1 / hardware.gpus_per_rank + 1e-9)  # a rank does not lie across two

@@ -109,7 +109,7 @@ def _draw_censored(figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them:
         x=[trial_cost(trial, axis) * unit.scale for trial in drawn],
         y=[trial.curve[-1].val_accuracy for trial in drawn],
         mode="markers",
-        name=f"stopped, diverged or failed{part}",
+        name=f"stopped, diverged, failed or too large{part}",
         legendrank=1003,
         marker={"symbol": "circle-open", "size": 7, "color": GREY, "line": {"width": 1.2}},
         hovertext=[censored_hover(trial, axis, unit) for trial in drawn],

@@ -9,26 +9,32 @@ from rich.console import Console
 from rich.table import Table
 
 from study.analysis.forecast import Forecast, forecast
-from study.plan.estimate import Pace, most_device_h, trial_device_h
+from study.plan.estimate import Pace, PlanPrice, price_plan, trial_h
 from study.plan.trials import Cell, Plan, TrialSpec
+from study.report.words import column, cost_unit, duration, number, of_limit
 
 
-def print_plan(plan: Plan, paces: Mapping[Cell, Pace], console: Console) -> None:
-    """Cells with their derived values, the exact trials, and the cost."""
+def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:
+    """Cells with their derived values, the exact trials, and the cost on hardware that holds `ranks` ranks at once."""
     console.print(
         f"Study {plan.config.name!r}: {len(plan.search)} search and {plan.n_confirm} confirm trials",
         markup=False,
     )
     console.print(_cells(plan, paces))
+    if plan.config.hardware.micro_batch == "auto":
+        console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
     planned = _forecast(plan, paces)
     if planned is not None:
         console.print(_brackets(plan, planned))
     console.print(_trials(plan))
-    console.print(_cost(plan, paces), markup=False, soft_wrap=True)
+    price = price_plan(plan, paces, ranks)
+    if price is not None:
+        console.print(_prices(plan, price))
+    lines = [_cost(plan, price, ranks)]
     if planned is not None:
-        console.print(
-            f"The search is expected to take {planned.cost_fraction:.0%} of the full grid's cost.", markup=False
-        )
+        lines.append(f"The search is expected to take {planned.cost_fraction:.0%} of the full grid's cost.")
+    for line in (*lines, *(_limits(plan, price, planned) if price else ())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
@@ -126,16 +132,60 @@ def _forecast(plan: Plan, paces: Mapping[Cell, Pace]) -> Forecast | None:
     """None where there is no search, or a pace is not known."""
     if not plan.search or any(cell not in paces for cell in plan.cells):
         return None
-    return forecast(plan, {spec.cell: trial_device_h(spec, paces[spec.cell]) for spec in plan.search})
+    return forecast(plan, {spec.cell: spec.cell.world_size * trial_h(spec, paces[spec.cell]) for spec in plan.search})
 
 
-def _cost(plan: Plan, paces: Mapping[Cell, Pace]) -> str:
-    most = most_device_h(plan, paces)
-    if most is None:
+def _prices(plan: Plan, price: PlanPrice) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="What it can cost", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
+    unit = cost_unit([max(one.device_h for one in price.cells)])
+    usd = plan.config.price.usd_per_device_hour
+    for name in ("batch", "ranks", "search\ntrials", "confirm\ntrials", f"at most\n{unit.label}"):
+        table.add_column(name, justify="right")
+    if usd is not None:
+        table.add_column("at most\nUSD", justify="right")
+    figures = column(one.device_h * unit.scale for one in price.cells)
+    for one, figure in zip(price.cells, figures, strict=True):
+        table.add_row(
+            *_variant(plan, one.cell),
+            str(one.cell.batch_size),
+            str(one.cell.world_size),
+            str(one.search_trials),
+            str(one.confirm_trials),
+            figure,
+            *([] if usd is None else [number(one.device_h * usd)]),
+        )
+    return table
+
+
+def _cost(plan: Plan, price: PlanPrice | None, ranks: int) -> str:
+    if price is None:
         return "Cost: not known; the pace of some batch size was not measured on this machine."
-    price = plan.config.price.usd_per_device_hour
-    dollars = "" if price is None else f", {most * price:.2f} USD at {price:g} USD per device-hour"
+    usd = plan.config.price.usd_per_device_hour
+    dollars = "" if usd is None else f", {number(price.device_h * usd)} USD at {usd:g} USD per device-hour"
     return (
-        f"At most {most:.4g} device-hours{dollars}: all trials to the end, at the pace just measured on this machine; "
-        f"early stopping takes away from it, setting up groups and retries add to it."
+        f"At most {cost_unit([price.device_h]).show(price.device_h)}{dollars}, and {duration(3600 * price.wall_h)} on "
+        f"hardware that holds {ranks} rank(s) at once: all trials to the end, at the pace just measured on this "
+        f"machine. Early stopping takes away from it; setting up groups and retries add to it."
     )
+
+
+def _limits(plan: Plan, price: PlanPrice, planned: Forecast | None) -> list[str]:
+    """Each limit against the most that the plan can cost, and against what it is expected to."""
+    usd = plan.config.price.usd_per_device_hour
+    against = plan.config.limits.against
+    most = against(price.device_h, price.wall_h, usd)
+    saved = price.search_device_h * (1 - (planned.cost_fraction if planned else 1.0))
+    share = 1 - saved / price.device_h
+    expected = against(share * price.device_h, share * price.wall_h, usd)
+    lines = []
+    for name, (cost, allowed) in most.items():
+        if cost < allowed:
+            verdict = "the plan fits"
+        elif expected[name][0] < allowed:
+            verdict = "early stopping should keep the study within it; else it is cut there"
+        else:
+            verdict = f"even with early stopping about {of_limit(name, *expected[name])}: the study will be cut there"
+        lines.append(f"limits.{name}: at most {of_limit(name, cost, allowed)}; {verdict}.")
+    return lines

@@ -34,6 +34,9 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
     searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
     costs = column(front.cost * unit.scale for _, front in both)
     variants = any(point.variant for point in summary.points)
+    memory = any(point.peak_memory_bytes for point in summary.points)
+    energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
+    energy_unit = cost_unit([point.cost.energy_j or 0.0 for point in summary.points], "energy_j")
     heads = (
         *(("variant",) if variants else ()),
         "batch",
@@ -46,6 +49,8 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         "best %",
         "test %",
         "samples/s",
+        *(("peak memory GB",) if memory else ()),
+        *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
         "of its search",
         "frontier",
@@ -63,6 +68,8 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
             percent(point.best_val_accuracy, 2).rstrip("%"),
             percent(point.test_accuracy, 2).rstrip("%"),
             number(point.samples_per_s),
+            *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
+            *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
             cost + _half(front.cost_ci, unit),
             search,
             _membership(front),
@@ -70,6 +77,10 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         for (point, front), cost, search in zip(both, costs, searches, strict=True)
     )
     return Table(heads, rows, tuple(front.on_front for _, front in both))
+
+
+def _gigabytes(size: int | None) -> str:
+    return NOTHING if size is None else number(size / 1e9)
 
 
 def _half(interval: tuple[float, float] | None, unit: Unit) -> str:
@@ -122,6 +133,7 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
         ("started", study.started),
         ("a driver ran for", duration(study.wall_s)),
         ("devices", ", ".join(study.devices) or NOTHING),
+        *((("machines", ", ".join(study.hosts)),) if len(study.hosts) > 1 else ()),
         ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
         ("price", _price(study.config.get("price"))),
         ("versions", ", ".join(f"{key} {value}" for key, value in study.versions.items())),

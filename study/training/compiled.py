@@ -37,13 +37,18 @@ def rehearsing() -> Iterator[None]:
 
     What torch keeps belongs to the code of `forward`, not to a module, so that a fresh module finds it.
     """
-    torch._dynamo.reset()
-    torch._dynamo.config.recompile_limit = SHAPES
+    _forget()
     before = generators()
     try:
         yield
     finally:
         set_generators(before)
+
+
+def _forget() -> None:
+    """Start as a fresh process would: a warm group's trials must not add up to more shapes than torch takes."""
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = SHAPES
 
 
 def uncompiled(compiled: bool) -> AbstractContextManager[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ class Seat:
     node_id: str
     address: str
     gpu_ids: tuple[str, ...]
+    host: str = ""
 
 
 class RankActor:
@@ -42,7 +44,8 @@ class RankActor:
         """The node and devices of this process."""
         context = ray.get_runtime_context()
         gpu_ids = tuple(context.get_accelerator_ids().get("GPU", ()))
-        return Seat(context.get_node_id(), ray.util.get_node_ip_address(), gpu_ids)
+        address = ray.util.get_node_ip_address()
+        return Seat(context.get_node_id(), address, gpu_ids, f"{socket.gethostname()} ({address})")
 
     def sit_down(self, place: Place, config: StudyConfig, visible_gpus: tuple[str, ...]) -> str:
         """Create the Rank; returns the device's name.
@@ -114,7 +117,8 @@ class WarmGroup:
             for rank in range(world_size)
         ]
         seats: list[Seat] = self.all("where")
-        self.nodes = tuple(dict.fromkeys(seat.node_id for seat in seats))
+        hosts = {seat.node_id: seat.host for seat in seats}
+        self.nodes, self.hosts = tuple(hosts), tuple(hosts.values())
         places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
         names = ray.get(
             [

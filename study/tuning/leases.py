@@ -20,8 +20,8 @@ from study.plan.config import StudyConfig
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
-# to the books: (placement group, its devices, monotonic time), as asked for in this process and not yet entered.
-_asked: list[tuple[Any, float, float]] = []
+# to the books: groups asked for in this process and not yet entered.
+_asked: list[_Group] = []
 
 
 class GroupRequest(tune.PlacementGroupFactory):
@@ -35,7 +35,7 @@ class GroupRequest(tune.PlacementGroupFactory):
         bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
         if hardware.on_gpu:
             bundle["GPU"] = hardware.gpus_per_rank
-        self._devices = world_size * hardware.devices_per_rank
+        self._devices, self._device = world_size * hardware.devices_per_rank, "gpu" if hardware.on_gpu else "cpu"
         super().__init__([{}, *[bundle] * world_size], strategy=hardware.placement.upper())
         self._study = study.name
 
@@ -44,7 +44,7 @@ class GroupRequest(tune.PlacementGroupFactory):
         # Names must be unique among what lives in a cluster, and a study may share it with its own former drivers.
         name = f"{self._study}/group-{uuid.uuid4().hex[:8]}"
         placement = ray.util.placement_group(self.bundles, strategy=self.strategy, name=name)
-        _asked.append((placement, self._devices, time.monotonic()))
+        _asked.append(_Group(placement, self._devices, self._device, time.monotonic()))
         return placement
 
 
@@ -77,6 +77,7 @@ class RayCluster:
 class _Group:
     placement: Any
     devices: float
+    device: str  # before the group itself has said which
     requested_s: float
     placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
@@ -103,8 +104,8 @@ class Leases:
     def _groups(self) -> dict[str, _Group]:
         """Groups not given back yet, by id, in the order in which they were asked for."""
         while _asked:
-            placement, devices, at_s = _asked.pop(0)
-            self._known[placement.id.hex()] = _Group(placement, devices, at_s)
+            group = _asked.pop(0)
+            self._known[group.placement.id.hex()] = group
         return self._known
 
     def start(
@@ -135,7 +136,7 @@ class Leases:
             if unclaimed is None:
                 return None
             group, placed_s = unclaimed
-            info = GroupInfo(group.placement.id.hex(), (), "cpu", None, 0.0)
+            info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
             self._open(group, trial_id, attempt, devices, placed_s, info)
         group.ended = "lost"
         return group.lease
@@ -206,6 +207,7 @@ class Leases:
             device=info.device,
             devices=devices,
             nodes=info.nodes,
+            hosts=info.hosts,
             opened_s=opened_s,
             heard_s=opened_s,
         )

@@ -90,6 +90,7 @@ class Progress:
                 self.audited[row.trial_id] = self.curves[row.trial_id][-1]
         elif isinstance(row, EndRow):
             self.ends[row.trial_id] = row
+            del self.curves[row.trial_id][:-1]  # by the last it is judged
             self.paused.discard(row.trial_id)
             self._out.discard(row.trial_id)
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):

@@ -29,6 +29,7 @@ from study.ledger.rows import AnyRow, LimitRow, StudyRow
 from study.ledger.store import LEDGER, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
+from study.plan.errors import PlanError
 from study.plan.load import to_yaml
 from study.plan.trials import Plan
 from study.tuning.leases import GroupRequest
@@ -55,6 +56,8 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
     """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
+    if plan.config.hardware.micro_batch == "auto":
+        raise PlanError("auto must be a number by now: see study.tuning.fitting", "hardware.micro_batch")
     return _drive(plan, folder, address, cpus, observe)
 
 

@@ -96,6 +96,7 @@ class Verdicts(FIFOScheduler):
             if trial in controller._staged_trials:
                 controller._unstage_trial_with_resources(trial)
         for trial in waiting:
+            trial.init_local_path()  # Tune lists its trials' folders in the end
             self.recorder.lose(trial)
             actor = controller._trial_to_actor.get(trial)
             controller._schedule_trial_stop(trial)

@@ -23,6 +23,7 @@ class GroupInfo:
 
     group_id: str
     nodes: tuple[str, ...]
+    hosts: tuple[str, ...]
     device: str
     norm_batch: int | None
     hand_over_s: float  # from the call that gave us this trial to the ranks being ready
@@ -65,9 +66,8 @@ class TrialRun(tune.Trainable):
             norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self._fail(error)
-        self.info = GroupInfo(
-            self.group.group_id, self.group.nodes, self.group.device, norm_batch, time.perf_counter() - began
-        )
+        group, hand_over_s = self.group, time.perf_counter() - began
+        self.info = GroupInfo(group.group_id, group.nodes, group.hosts, group.device, norm_batch, hand_over_s)
 
     def describe(self) -> GroupInfo:
         """Asked by the driver before the first step."""

@@ -43,7 +43,7 @@ def test_a_row_comes_back_as_it_went(loss: float, name: str, phases: dict[str, f
 def test_appends_add_up_over_openings(tmp_path: Path) -> None:
     rows = write(tmp_path)
     with Ledger(tmp_path) as ledger:
-        assert ledger.rows == rows
+        assert list(ledger.rows) == rows
         ledger.append(decision(99))
     assert list(read(tmp_path).rows) == [*rows, decision(99)]
 
@@ -57,7 +57,7 @@ def test_cut_at_every_byte_the_prefix_survives_and_the_next_append_succeeds(tmp_
         path.write_bytes(whole[:cut])
         kept = sum(end <= cut for end in ends)
         with Ledger(tmp_path) as ledger:
-            assert ledger.rows == rows[:kept]
+            assert list(ledger.rows) == rows[:kept]
             torn = cut not in (0, *ends)
             assert (ledger.quarantined is not None) == torn
             ledger.append(decision(99))

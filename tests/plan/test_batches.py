@@ -1,10 +1,12 @@
 """The exact split of a global batch."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.plan.batches import BatchPlan, split_batch
+from study.plan.batches import BatchPlan, largest, micro_batches, split_batch
 from study.plan.config import Hardware
 from study.plan.errors import PlanError
 
@@ -39,3 +41,30 @@ def test_refusal_names_the_nearest_batches() -> None:
 def test_a_batch_plan_that_does_not_multiply_out_cannot_exist() -> None:
     with pytest.raises(ValueError, match="not an exact split"):
         BatchPlan(64, 2, 16, 1)
+
+
+@given(boundary=st.integers(0, 5000), at_most=st.integers(1, 5000))
+def test_the_largest_that_fits_is_found_in_about_2_log_n_questions(boundary: int, at_most: int) -> None:
+    asked: list[int] = []
+
+    def fits(n: int) -> bool:
+        asked.append(n)
+        return n <= boundary
+
+    assert largest(fits, at_most) == min(boundary, at_most)
+    assert len(asked) == len(set(asked)) <= 2 * math.ceil(math.log2(at_most + 1)) + 1
+    assert all(1 <= n <= at_most for n in asked)
+    # From below: what does not fit may take a machine down, so little more than twice the answer is ever tried.
+    assert all(n <= max(2 * boundary, 1) for n in asked)
+
+
+@given(local=st.integers(1, 2000), world=st.integers(1, 8), boundary=st.integers(1, 2000))
+def test_a_batch_is_split_into_the_largest_micro_batch_that_fits(local: int, world: int, boundary: int) -> None:
+    sizes = micro_batches(local)
+    found = sizes[largest(lambda count: sizes[count - 1] <= boundary, len(sizes)) - 1]
+    split = split_batch(local * world, world, Hardware(world_size=world, micro_batch=found))
+    assert split.micro_batch == max(size for size in range(1, local + 1) if local % size == 0 and size <= boundary)
+
+
+def test_auto_stands_for_the_whole_local_batch_until_a_gpu_was_probed() -> None:
+    assert split_batch(64, 2, Hardware(world_size=2, micro_batch="auto")) == BatchPlan(64, 2, 32, 1)

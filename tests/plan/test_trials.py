@@ -7,7 +7,6 @@ import pytest
 from study.plan.capacity import Node, check_capacity, ranks_that_fit
 from study.plan.config import Hardware, StudyConfig
 from study.plan.errors import PlanError
-from study.plan.estimate import Pace, most_device_h
 from study.plan.trials import Cell, in_unit, make_plan, whole_in_unit
 
 Make = Callable[..., StudyConfig]
@@ -98,11 +97,5 @@ def test_capacity_counts_whole_ranks_on_each_node() -> None:
 
 def test_gpus_bound_the_ranks() -> None:
     assert ranks_that_fit([Node(64, 8), Node(64, 0)], Hardware(gpus_per_rank=1)) == 8
-
-
-def test_most_cost_by_hand(config: Make) -> None:
-    plan = make_plan(config(hardware={"world_size": 2}))
-    paces = {cell: Pace(update_s=0.5, validation_s=2.0) for cell in plan.cells}
-    # 4 trials of 144 and of 36 updates each (2 search, 2 confirm), 3 reports each, on 2 ranks.
-    assert most_device_h(plan, paces) == pytest.approx(2 * (4 * 144 * 0.5 + 4 * 36 * 0.5 + 8 * 3 * 2.0) / 3600)
-    assert most_device_h(plan, {}) is None
+    # Two ranks of 0.4 lie on a GPU, and a third would lie across two.
+    assert ranks_that_fit([Node(64, 8), Node(3, 8)], Hardware(gpus_per_rank=0.4)) == 16 + 3

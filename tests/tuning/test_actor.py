@@ -18,9 +18,18 @@ def test_ranks_of_a_node_see_the_same_gpus_and_take_theirs_by_local_rank() -> No
         (0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1),
     ]  # fmt: skip
     assert visible == [("3", "1"), ("0", "2"), ("3", "1"), ("0", "2")]
-    # Every rank's own device, by what Ray gave it, is the one at its local rank in the list that it sees.
-    assert [seen[place.local_rank] for place, seen in zip(places, visible, strict=True)] == ["3", "0", "1", "2"]
+    # Every rank's own device, by what Ray gave it, has its number in the list that it sees.
+    assert [seen[place.gpu] for place, seen in zip(places, visible, strict=True)] == ["3", "0", "1", "2"]
     assert {place.local_world_size for place in places} == {2}
+
+
+def test_ranks_that_share_gpus_see_each_once() -> None:
+    seats = [Seat("a", "10.0.0.1", (gpu,)) for gpu in ("2", "0", "2", "0")]
+    places, visible = _places(seats, "cuda", 0.5)
+    assert visible == [("2", "0")] * 4
+    assert [place.gpu for place in places] == [0, 1, 0, 1]
+    assert [place.local_rank for place in places] == [0, 1, 2, 3]
+    assert {place.gpu_share for place in places} == {0.5}
 
 
 def test_ranks_on_cpus_see_no_gpu() -> None:

@@ -44,7 +44,7 @@ class FakeCluster:
 
 
 def info(group: str, hand_over_s: float = 0.5) -> GroupInfo:
-    return GroupInfo(group, ("node",), "cpu", None, hand_over_s)
+    return GroupInfo(group, ("node",), ("host",), "cpu", None, hand_over_s)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def books(clock: Clock, cluster: FakeCluster) -> Leases:
 
 
 def ask(clock: Clock, group: str) -> None:
-    module._asked.append((Placement(Id(group)), 2, clock.now_s))
+    module._asked.append(module._Group(Placement(Id(group)), 2, "cpu", clock.now_s))
 
 
 def billed(closed: ClosedLease) -> float:

@@ -33,6 +33,8 @@ SERVING = Statement(
 
 def cost(settings: Sequence[Setting]) -> ClaimVerdict:
     """Device time of the smallest batch against the largest, over the same epochs."""
+    if any(setting.config.hardware.shares_gpus for setting in settings):
+        return replace(unproved(COST), to_settle="hardware.gpus_per_rank: 1; ranks that share a GPU slow one another")
     found = series_of(settings, has_equal_epochs)
     if not found:
         return unproved(COST)

@@ -1,0 +1,305 @@
+"""Tune's loop without Ray, on a clock of its own: the study's own searcher, scheduler, recorder and books drive it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from study.ledger.rows import AnyRow
+from study.plan.capacity import Node
+from study.plan.trials import Plan, TrialSpec
+from study.training.report import Report
+from study.tuning import leases
+from study.tuning.progress import Progress
+from study.tuning.recorder import Recorder
+from study.tuning.searcher import Attempts, Verdicts
+from study.tuning.trainable import GroupInfo
+
+TURN_S = 0.5  # the longest turn of the loop; a tenth of a second in Tune
+
+
+class Memory:
+    """A ledger that is not on disk."""
+
+    def __init__(self) -> None:
+        self.rows: list[AnyRow] = []
+
+    def append(self, *rows: AnyRow, durable: bool = True) -> None:
+        self.rows.extend(rows)
+
+
+class FakeShelf:
+    """Snapshots by trial: the updates they were taken after."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+
+    def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+        assert snapshot == updates
+        self.held[trial_id] = updates
+
+    def find(self, trial_id: str, updates: int) -> int | None:
+        return updates if self.held.get(trial_id) == updates else None
+
+    def remove(self, trial_id: str) -> None:
+        self.held.pop(trial_id, None)
+
+
+@dataclass(eq=False)
+class Group:
+    """A placement group, and what of a Trainable's actor the driver asks."""
+
+    name: str
+    ranks: int
+    born_s: float
+    died_s: float | None = None
+    info: GroupInfo | None = None
+    updates: int = 0  # of its trial, at its last report
+
+    @property
+    def placement(self) -> Any:
+        return SimpleNamespace(id=SimpleNamespace(hex=lambda: self.name), group=self)
+
+    @property
+    def describe(self) -> Any:
+        return SimpleNamespace(remote=lambda: self.info)
+
+    @property
+    def snapshot(self) -> Any:
+        return SimpleNamespace(remote=lambda: (self.updates, 0.0))
+
+
+class FakeCluster:
+    """Places at once; a group is back when it has died."""
+
+    def creation_s(self, placement: Any) -> float:
+        return 0.0
+
+    def is_removed(self, placement: Any) -> bool:
+        return placement.group.died_s is not None
+
+
+@dataclass(eq=False)
+class FakeTrial:
+    """As much of Tune's trial as is looked at."""
+
+    config: dict[str, Any]
+    status: str = Trial.PENDING
+    last_result: dict[str, Any] = field(default_factory=dict)
+    temporary_state: Any = field(default_factory=SimpleNamespace)
+    group: Group | None = None
+    failures: int = 0
+    began_s: float = 0.0
+
+    @property
+    def spec(self) -> TrialSpec:
+        spec: TrialSpec = self.config["spec"]
+        return spec
+
+    def init_local_path(self) -> None: ...
+
+
+class Cache:
+    """Of idle groups: how many are kept is not asked for here."""
+
+    _may_keep_one = True
+
+    def increase_max(self, request: Any, n: int) -> None: ...
+
+    def decrease_max(self, request: Any, n: int) -> None: ...
+
+
+class FakeTune:
+    """One driver of a study. An interval of a trial takes what `interval_s` says for its batch size."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Memory,
+        shelf: FakeShelf,
+        slots: int,
+        interval_s: Mapping[int, float],
+        setup_s: float = 3.0,
+        dies: Sequence[int] = (),
+    ) -> None:
+        self.plan, self.ledger, self.slots, self.interval_s, self.setup_s = plan, ledger, slots, interval_s, setup_s
+        self.now_s = 1000.0
+        self.groups: list[Group] = []
+        self.trials: list[FakeTrial] = []
+        self._idle: list[Group] = []
+        self._due: list[tuple[float, int, str, FakeTrial]] = []
+        self._serial = count()
+        self._dies, self._reports = set(dies), count()
+        leases._asked.clear()
+        self.progress = Progress(plan, ledger.rows)
+        self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
+        self.searcher = Attempts(self.progress, shelf)
+        self.verdicts = Verdicts(self.recorder, self.progress)
+        # What the scheduler reaches into.
+        self.search_alg = self
+        self.finished = False
+        self._staged_trials: set[FakeTrial] = set()
+        self._trial_to_actor: dict[FakeTrial, Group] = {}
+        self._actor_manager, self._actor_cache = self, Cache()
+
+    def run(self) -> bool:
+        """Until nothing is left to do; whether the study is finished."""
+        self.recorder.settle()
+        if (passed := self.recorder.limit_passed()) is not None:
+            self.recorder.write(passed)
+            return False
+        self.recorder.open_study(study_id="s", config={}, config_hash="h", hardware={}, versions={})
+        while not (self.finished and all(trial.status in ("TERMINATED", "ERROR") for trial in self.trials)):
+            self._ask()
+            self.verdicts.choose_trial_to_run(self)
+            self._start()
+            if not (self.finished and not self._due):
+                self._next()
+            self.recorder.on_step_end(0, [])
+            if self.finished and not any(trial.status == Trial.PENDING for trial in self.trials):
+                self._end_idle()
+        self._end_idle()
+        self.recorder.release(1.0)
+        assert not self.recorder.leases.open
+        return self.progress.finished
+
+    @property
+    def leased_s(self) -> float:
+        """Device-seconds that all groups lived, as the cluster knows it."""
+        return sum(group.ranks * ((group.died_s or self.now_s) - group.born_s) for group in self.groups)
+
+    def _ask(self) -> None:
+        while not self.finished and (config := self.searcher.suggest("")) is not None:
+            if isinstance(config, str):
+                self.finished = True
+            else:
+                self.trials.append(FakeTrial(config))
+
+    def _start(self) -> None:
+        for trial in self.trials:
+            if trial.status != Trial.PENDING or trial in self._trial_to_actor:
+                continue
+            ranks = trial.spec.batch.world_size
+            group = next((group for group in self._idle if group.ranks == ranks), None)
+            if group is not None:
+                self._idle.remove(group)
+                self._wait(0.02, "reset", trial)
+            elif sum(g.ranks for g in self.groups if g.died_s is None) + ranks <= self.slots:
+                group = Group(f"g{next(self._serial)}", ranks, self.now_s)
+                self.groups.append(group)
+                leases._asked.append(leases._Group(group.placement, ranks, "cpu", self.now_s))
+                self._wait(self.setup_s, "ready", trial)
+            else:
+                self._end_idle()  # of another world size
+                continue
+            trial.group = trial.temporary_state.ray_actor = group
+            self._trial_to_actor[trial] = group
+
+    def _wait(self, seconds: float, event: str, trial: FakeTrial) -> None:
+        heapq.heappush(self._due, (self.now_s + seconds, next(self._serial), event, trial))
+
+    def _next(self) -> None:
+        """One event, or a turn in which there was none."""
+        if not self._due or self._due[0][0] > self.now_s + TURN_S:
+            self.now_s += TURN_S
+            return
+        at_s, _, event, trial = heapq.heappop(self._due)
+        self.now_s = max(self.now_s, at_s)
+        group = trial.group
+        if self._trial_to_actor.get(trial) is not group or group is None or group.died_s is not None:
+            return  # it was ended meanwhile
+        if event == "report":
+            self._report(trial, group)
+            return
+        hand_over_s = 0.02 if event == "reset" else self.setup_s
+        group.info = GroupInfo(group.name, ("n",), ("h",), "cpu", None, hand_over_s)
+        group.updates = trial.config["from_updates"]
+        self.recorder.on_trial_start(0, [], trial)
+        trial.status, trial.began_s = Trial.RUNNING, self.now_s
+        self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial)
+
+    def _report(self, trial: FakeTrial, group: Group) -> None:
+        if next(self._reports) in self._dies:
+            self._die(trial, group)
+            return
+        spec = trial.spec
+        group.updates = next(at for at in spec.report_at if at > group.updates)
+        final = group.updates == spec.total_updates
+        # The clock that policies grade by is the trial's own, so that drivers and turns do not enter.
+        done = spec.report_at.index(group.updates) + 1
+        before = sum(at <= trial.config["from_updates"] for at in spec.report_at)
+        worked_s = (done - before) * self.interval_s[spec.batch.global_batch]
+        accuracy = round(1 - abs(spec.base_lr - 0.1) - 1 / (1 + done) - spec.seed_index / 1e3, 6)
+        report = Report(
+            updates=group.updates, samples=spec.samples_at(group.updates), epochs=spec.epochs_at(group.updates),
+            lr=spec.lr, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy, test_accuracy=None,
+            samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=final,
+        )  # fmt: skip
+        pauses = group.updates in trial.config["pause_at"] and not final
+        result = {"report": report, "snapshot": group.updates if pauses else None, "over": final, "error": None}
+        goes_on = not final and self.verdicts.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
+        self.recorder.on_trial_result(0, [], trial, result)
+        trial.last_result = result
+        if goes_on:
+            self._wait(self.interval_s[spec.batch.global_batch], "report", trial)
+            return
+        self.recorder.on_trial_complete(0, [], trial)
+        trial.status = Trial.TERMINATED
+        self._trial_to_actor.pop(trial)
+        if self.finished:
+            group.died_s = self.now_s
+        else:
+            self._idle.append(group)
+
+    def _die(self, trial: FakeTrial, group: Group) -> None:
+        group.died_s = self.now_s
+        self._trial_to_actor.pop(trial)
+        trial.failures += 1
+        if trial.failures > self.plan.config.max_retries:
+            trial.status = Trial.ERROR
+            self.recorder.on_trial_error(0, [], trial)
+        else:
+            trial.status = Trial.PENDING
+            self.recorder.on_trial_recover(0, [], trial)
+
+    def _end_idle(self) -> None:
+        for group in self._idle:
+            group.died_s = self.now_s
+        self._idle.clear()
+
+    # What the scheduler calls of Tune's controller and of its actor manager.
+
+    def set_finished(self) -> None:
+        self.finished = True
+
+    def get_live_trials(self) -> list[FakeTrial]:
+        return [trial for trial in self.trials if trial.status in (Trial.PENDING, Trial.RUNNING)]
+
+    def _schedule_trial_stop(self, trial: FakeTrial) -> None:
+        trial.status = Trial.TERMINATED
+        self._trial_to_actor.pop(trial, None)
+
+    def is_actor_started(self, group: Group) -> bool:
+        return group.died_s is None
+
+    def remove_actor(self, group: Group, kill: bool) -> None:
+        assert kill
+        group.died_s = self.now_s
+
+
+@contextmanager
+def without_ray(ranks: int) -> Iterator[None]:
+    """Within, the cluster holds so many ranks of one CPU, and actors answer at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("study.tuning.searcher.alive_nodes", lambda: (Node(ranks, 0),))
+        patch.setattr("study.tuning.recorder.ray.get", lambda answer: answer)
+        yield

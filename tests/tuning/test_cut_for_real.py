@@ -1,0 +1,80 @@
+"""A study on a real Ray that is cut, and goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from study.analysis.summary import summarize
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
+from study.ledger.store import LedgerError, read
+from study.plan.reporting import LimitName, Limits
+from study.plan.trials import make_plan
+from study.tuning.runner import resume_study, run_study
+from tests.conftest import Run, make_config, run_for_real
+
+GRID = {"scheduler": {"kind": "grid"}, "hardware": {"world_size": 2}, "confirm": {"seeds": 1}}
+
+
+def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for row in run.of(ReportRow):
+        found.setdefault(row.trial_id, []).append((row.updates, row.val_loss, row.val_accuracy))
+    return found
+
+
+@pytest.mark.slow
+def test_a_study_that_was_cut_ends_as_one_that_was_not(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_for_real(make_config(**GRID), tmp_path / "whole")
+    reports: list[str] = []
+
+    def count(row: AnyRow) -> None:
+        reports.extend([row.trial_id] if isinstance(row, ReportRow) else [])
+
+    def so_many(self: Limits, device_h: float, wall_h: float, usd: float | None) -> dict[LimitName, object]:
+        """Reports for device-hours: no clock decides where the study is cut."""
+        return {"device_hours": (float(len(reports)), self.device_hours)}
+
+    monkeypatch.setattr(Limits, "against", so_many)
+    folder = tmp_path / "cut"
+    plans = {allowed: make_plan(make_config(**GRID, limits={"device_hours": allowed})) for allowed in (4.0, 13.0, 1e3)}
+    first = run_study(plans[4.0], folder, "local", None, count)
+    assert not first.finished
+    assert first.cut is not None
+    assert (first.cut.allowed, first.cut.spent) == (4, 4)
+    rows = read(folder).rows
+    at = rows.index(first.cut)
+    # Nothing starts any more, and of each trial that ran there is at most one report.
+    assert not any(isinstance(row, AttemptRow) for row in rows[at:])
+    late = [row.trial_id for row in rows[at:] if isinstance(row, ReportRow)]
+    assert len(late) == len(set(late)) <= 2
+    assert {row.decision for row in rows[at:] if isinstance(row, DecisionRow)} <= {"cut", "stop"}
+    held = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    cuts = {row.trial_id: row.updates for row in rows if isinstance(row, DecisionRow) and row.decision == "cut"}
+    assert held == sorted(f"{name}@{updates}.pt" for name, updates in cuts.items())
+    assert cuts
+    attempts = sorted(row.lease_id for row in rows if isinstance(row, AttemptRow))
+    assert attempts == sorted(row.lease_id for row in rows if isinstance(row, LeaseRow))
+    cut = summarize(rows, plans[4.0]).cut
+    assert cut is not None
+    assert (cut.limit, len(cut.unconfirmed)) == ("device_hours", 2)
+
+    # The same limit again: no driver starts. Another key: refused. More: on to the end, cut once more.
+    assert resume_study(plans[4.0], folder, "local", None, lambda row: None).cut is not None
+    other = make_plan(make_config(**GRID, limits={"device_hours": 13}, seed=1))
+    with pytest.raises(LedgerError, match=r"another config; changed: seed$"):
+        resume_study(other, folder, "local", None, lambda row: None)
+    assert resume_study(plans[13.0], folder, "local", None, count).cut is not None
+    assert resume_study(plans[1e3], folder, "local", None, count).finished
+    run = Run(plans[1e3], folder, list(read(folder).rows))
+    assert {row.trial_id: row.outcome for row in run.of(EndRow)} == {
+        row.trial_id: row.outcome for row in whole.of(EndRow)
+    }
+    assert curves(run) == curves(whole)
+    resumed = [row for row in run.of(AttemptRow) if row.from_updates]
+    assert {(row.trial_id, row.from_updates) for row in resumed} >= set(cuts.items())
+    assert len(run.of(LimitRow)) == 3
+    points = [(p.batch_size, p.lr, p.val_accuracy) for p in summarize(run.rows, run.plan).points]
+    assert points == [(p.batch_size, p.lr, p.val_accuracy) for p in summarize(whole.rows, whole.plan).points]
+    assert list((folder / "checkpoints").iterdir()) == []
