@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
@@ -38,8 +39,7 @@ STUDY = {
     "price": {"usd_per_device_hour": 2.0, "source": "made up"},
     "limits": {"usd": 1000.0},
 }
-# Not yet, in a study that has ended no trial: a frontier of some area, a hand-over, a limit near.
-LATER = ("hand_over",)
+LATER = ("hand_over", "ended")  # of these there is nothing to tell while the first trials run
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.port, dashboard, metrics = free_ports(3)
-        self.metrics_port = metrics
+        self.metrics_port, self.dashboard = metrics, f"http://127.0.0.1:{dashboard}"
         # Sockets lie in it, whose paths must be short.
         self.temp = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         token = folder / "token"
@@ -117,6 +117,14 @@ class Cluster:
         """Where drivers are to go; empty while it starts."""
         file = self.temp / "ray_current_cluster"
         return file.read_text().strip() if file.exists() else ""
+
+    def names(self, what: str, field: str) -> set[str]:
+        """What Ray's dashboard calls the living of a kind."""
+        token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = Request(f"{self.dashboard}/api/v0/{what}?detail=1", headers={"Authorization": f"Bearer {token}"})
+        with urlopen(request, timeout=30) as answer:
+            found = json.load(answer)["data"]["result"]["result"]
+        return {one[field] for one in found if one["state"] in ("ALIVE", "CREATED", "RUNNING")}
 
     def listed(self) -> bool:
         """Whether Ray has said what there is to scrape."""
@@ -229,6 +237,19 @@ def test_a_study_is_scraped_from_its_start_over_a_killed_driver_to_its_end(
         spend, limit = prometheus.value("ray_study_spend_usd"), prometheus.value("ray_study_limit_used_ratio")
         assert spend == pytest.approx(1000 * limit)
         assert spend == pytest.approx(2 * sum(prometheus.values("ray_study_device_hours")), rel=1e-6)
+
+        # Ray's own pages say whose is what.
+        groups = {
+            name
+            for name in cluster.names("placement_groups", "name")
+            if re.fullmatch("watched/group-[0-9a-f]{8}", name)
+        }
+        assert len(groups) == 2
+        assert {f"{group}/{part}" for group in groups for part in ("driver", "rank-0")} <= cluster.names(
+            "actors", "repr_name"
+        )
+        calls = {name for name in cluster.names("tasks", "name") if name.startswith("RankActor.advance")}
+        assert {re.fullmatch(r"RankActor.advance search b(16|32) w1", name) is not None for name in calls} == {True}
 
         # Three scrapes later, past the 20 s after which Ray forgets a gauge, all of them are there and new.
         names = {
