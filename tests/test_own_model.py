@@ -52,6 +52,12 @@ def test_the_example_is_tried_counted_and_planned(folder: Path) -> None:
     assert theirs.exit_code == 0, theirs.output
 
 
+def test_who_does_not_want_it_is_not_tried(folder: Path) -> None:
+    options = ["--set", "workload.module=net:Nothing", "--set", "workload.train_samples=1400"]
+    assert check("--no-try", *options).exit_code == 0
+    assert "has no class Nothing" in str(check(*options).exception)
+
+
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "says"),
     [
@@ -97,6 +103,12 @@ def test_samples_are_counted_but_not_of_a_stream() -> None:
     assert varied.variants["own"]["workload"]["train_samples"] == 1476
     with pytest.raises(PlanError, match=r"^workload\.train_samples: is required: the training set is a stream"):
         counted(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
+    ready_made = {"module": "tests.own:Net", "data": "tests.own:ReadyMade"}
+    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required"):
+        counted(make_config(workload=ready_made, batch_sizes=[8]))
+    try_out(
+        make_plan(make_config(workload=ready_made | {"train_samples": 64, "val_accuracy": "val_acc"}, batch_sizes=[8]))
+    )
 
 
 def blocks(language: str) -> list[str]:
