@@ -19,10 +19,11 @@ from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
-from study.commands import dashboards, deciding
+from study.cluster.head import environment_address, is_http
+from study.commands import dashboards, deciding, jobs
 from study.commands.shell import REPORT, FolderArgument, JsonOption, check_importable, out, planned, recorded, say
 from study.ledger.files import write_atomic
-from study.ledger.store import LedgerError, good_rows, read
+from study.ledger.store import LEDGER, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(deciding.app)
 app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(jobs.app)
 
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
@@ -128,14 +130,19 @@ def run(
 
 @app.command()
 def resume(
-    folder: FolderArgument,
+    folder: Annotated[Path, typer.Argument(help="a study's folder; or the id of a submitted one, with its --address")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
     ] = None,
-    address: AddressOption = "local",
+    address: Annotated[
+        str, typer.Option(help="local, auto or host:port; or the head that it was submitted to: http://head:8265")
+    ] = "local",
     cpus: CpusOption = None,
 ) -> None:
     """Go on with a study that was interrupted, or cut by a limit that is raised."""
+    if is_http(address) or (address == "local" and not folder.exists() and environment_address()):
+        jobs.resume_submitted(str(folder), address if is_http(address) else None, set_)
+        return
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
@@ -144,21 +151,38 @@ def resume(
     _drive(resume_study, plan, folder, address, cpus)
 
 
-def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
+@app.command(hidden=True)
+def drive(study_id: str, storage: str | None = None) -> None:
+    """Run a submitted study or go on with it: what its Ray job does, in the folder that was sent."""
+    from study.cluster.driver import study_folder
+    from study.tuning.fitting import fitted
+    from study.tuning.runner import resume_study, run_study
+
+    print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
+    plan = recorded(Path.cwd(), "auto")
+    with study_folder(study_id, storage) as folder:
+        if (folder / LEDGER).exists():
+            _drive(resume_study, plan, folder, "auto", None, study_id)
+        else:
+            _drive(run_study, fitted(plan, "auto", None, say), folder, "auto", None, study_id)
+
+
+def _drive(
+    drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
+) -> None:
     from study.report.terminal import ProgressView
 
+    again = f"study resume {name or folder}"
     with ProgressView(plan, out) as view:
         outcome = drive(plan, folder, address, cpus, view)
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
     if (cut := outcome.cut) is not None:
-        say(
-            f"Cut by limits.{cut.limit}. Go on with: study resume {folder} --set limits.{cut.limit}={2 * cut.allowed:g}"
-        )
+        say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")
         raise typer.Exit(CUT)
     if not outcome.finished:
-        say(f"Interrupted. Go on with: study resume {folder}")
+        say(f"Interrupted. Go on with: {again}")
         raise typer.Exit(INTERRUPTED)
 
 
