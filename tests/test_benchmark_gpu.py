@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from study.plan.workload import ImageFolder, Digits
+from study.plan.workload import Digits, ImageFolder
 from study.training.place import Place
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
