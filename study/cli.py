@@ -19,10 +19,11 @@ from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
-from study.commands import deciding
-from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
+from study.cluster.head import environment_address, is_http
+from study.commands import dashboards, deciding, jobs
+from study.commands.shell import REPORT, FolderArgument, JsonOption, check_importable, out, planned, recorded, say
 from study.ledger.files import write_atomic
-from study.ledger.store import LedgerError, good_rows, read
+from study.ledger.store import LEDGER, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
@@ -44,11 +45,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(deciding.app)
+app.add_typer(dashboards.app, name="dashboards")
+app.add_typer(jobs.app)
 
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
+TryOption = Annotated[
+    bool, typer.Option("--try/--no-try", help="first train two batches of a module of your own here, on the CPU")
+]
 FormatOption = Annotated[
     str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
 ]
@@ -77,9 +83,10 @@ def check(
     address: AddressOption = "local",
     cpus: CpusOption = None,
     measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
+    try_: TryOption = True,
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
-    plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    plan = planned(find_config(config), set_, address, cpus, try_)  # a mistake is told before torch is imported
     _show_plan(plan, address, cpus, measure)
 
 
@@ -103,12 +110,13 @@ def run(
     cpus: CpusOption = None,
     live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
     port: PortOption = 0,
+    try_: TryOption = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
     ] = False,
 ) -> None:
     """Run a study and write its report."""
-    plan = planned(find_config(config), set_, address, cpus)
+    plan = planned(find_config(config), set_, address, cpus, try_)
     if dry_run:
         _show_plan(plan, address, cpus, measure=True)
         return
@@ -122,35 +130,59 @@ def run(
 
 @app.command()
 def resume(
-    folder: FolderArgument,
+    folder: Annotated[Path, typer.Argument(help="a study's folder; or the id of a submitted one, with its --address")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
     ] = None,
-    address: AddressOption = "local",
+    address: Annotated[
+        str, typer.Option(help="local, auto or host:port; or the head that it was submitted to: http://head:8265")
+    ] = "local",
     cpus: CpusOption = None,
 ) -> None:
     """Go on with a study that was interrupted, or cut by a limit that is raised."""
+    if is_http(address) or (address == "local" and not folder.exists() and environment_address()):
+        jobs.resume_submitted(str(folder), address if is_http(address) else None, set_)
+        return
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, recorded(folder, address, cpus, set_), folder, address, cpus)
+    plan = recorded(folder, address, cpus, set_)
+    check_importable(plan)
+    _drive(resume_study, plan, folder, address, cpus)
 
 
-def _drive(drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None) -> None:
+@app.command(hidden=True)
+def drive(study_id: str, storage: str | None = None) -> None:
+    """Run a submitted study or go on with it: what its Ray job does, in the folder that was sent."""
+    from study.cluster.driver import study_folder
+    from study.tuning.fitting import fitted
+    from study.tuning.runner import resume_study, run_study
+
+    print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
+    plan = recorded(Path.cwd(), "auto")
+    with study_folder(study_id, storage) as folder:
+        if (folder / LEDGER).exists():
+            _drive(resume_study, plan, folder, "auto", None, study_id)
+        else:
+            _drive(run_study, fitted(plan, "auto", None, say), folder, "auto", None, study_id)
+
+
+def _drive(
+    drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
+) -> None:
     from study.report.terminal import ProgressView
 
+    again = f"study resume {name or folder}"
     with ProgressView(plan, out) as view:
         outcome = drive(plan, folder, address, cpus, view)
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
     _write_report(plan, folder, ALL_FORMATS)
     if (cut := outcome.cut) is not None:
-        say(
-            f"Cut by limits.{cut.limit}. Go on with: study resume {folder} --set limits.{cut.limit}={2 * cut.allowed:g}"
-        )
+        say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")
         raise typer.Exit(CUT)
     if not outcome.finished:
-        say(f"Interrupted. Go on with: study resume {folder}")
+        say(f"Interrupted. Go on with: {again}")
         raise typer.Exit(INTERRUPTED)
 
 

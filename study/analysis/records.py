@@ -40,7 +40,7 @@ class CurvePoint:
     lr: float
     train_loss: float
     train_accuracy: float | None
-    val_loss: float
+    val_loss: float | None
     val_accuracy: float
     samples_per_s: float  # of the interval that ends here, training time only
     device_seconds: float  # cumulative: ranks x (training + validation)
@@ -56,7 +56,6 @@ class TrialRecord:
     variant: str  # "" where the study has none
     batch_size: int
     world_size: int
-    devices: float  # as billed: fewer than ranks where these share GPUs
     micro_batch: int
     accumulation: int
     norm_batch: int | None
@@ -75,6 +74,7 @@ class TrialRecord:
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
     peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
+    devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
 
     @property
     def censored(self) -> bool:

@@ -119,7 +119,8 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
         censored_device_h=device_h(trial for trial in trials if trial.censored),
         total_device_h=device_h(trials),
         phases_device_h={
-            phase: sum(trial.devices * trial.phases_s[phase] for trial in trials) / 3600 for phase in PHASES
+            phase: sum(trial.world_size * trial.devices_per_rank * trial.phases_s[phase] for trial in trials) / 3600
+            for phase in PHASES
         },
     )
 

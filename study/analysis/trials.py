@@ -111,7 +111,6 @@ def _record(
         variant=attempt.variant,
         batch_size=attempt.batch_size,
         world_size=attempt.world_size,
-        devices=attempt.world_size * attempt.devices_per_rank,
         micro_batch=attempt.micro_batch,
         accumulation=attempt.accumulation,
         norm_batch=attempt.norm_batch,
@@ -129,6 +128,7 @@ def _record(
         test_accuracy=end.test_accuracy if end else None,
         samples_per_s=throughput(curve),
         peak_memory_bytes=peak_bytes,
+        devices_per_rank=attempt.devices_per_rank,
         curve=tuple(curve),
     )
 

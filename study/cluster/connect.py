@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import ray
@@ -45,11 +48,25 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise PlanError(f"--address {address}: {str(error).splitlines()[0]}") from None
+        take_sigterm_as_ctrl_c()
     try:
         yield alive_nodes()
     finally:
         if not joined:
             ray.shutdown()
+
+
+def take_sigterm_as_ctrl_c() -> None:
+    """Whoever stops us so (Ray Jobs, Kubernetes, a spot machine) means a clean end. Ray's own handler just exits."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # Called, not raised: Ray blocks SIGINT in the processes that it starts, a job's driver among them.
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def alive_nodes() -> tuple[Node, ...]:

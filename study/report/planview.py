@@ -21,7 +21,7 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Cons
         markup=False,
     )
     console.print(_cells(plan, paces))
-    if plan.config.hardware.micro_batch == "auto":
+    if plan.config.hardware.micro_batch == "auto" and plan.config.hardware.on_gpu:
         console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
     planned = _forecast(plan, paces)
     if planned is not None:

@@ -11,7 +11,7 @@ import pytest
 from study.analysis.points import samples_of
 from study.analysis.records import COST_AXES, Cost, Summary
 from study.analysis.summary import summarize
-from study.ledger.rows import AttemptRow, LeaseRow, ReportRow
+from study.ledger.rows import AttemptRow, EndRow, LeaseRow, ReportRow
 from study.plan.config import StudyConfig
 from study.plan.trials import make_plan
 from tests.analysis.ledgers import B_CRIT, CONFIG, S_MIN, TARGET, made_rows
@@ -159,3 +159,52 @@ def test_the_recommendation_is_there_without_being_asked() -> None:
     assert found.choice is not None
     assert found.choice.label == "batch 16 on 1 rank"
     assert found.cheapest_not_worse is not None
+
+
+def test_ranks_that_share_gpus_are_billed_their_share_and_flagged() -> None:
+    plan = make_plan(StudyConfig.model_validate(CONFIG | {"hardware": {"gpus_per_rank": 0.5}}, strict=False))
+    shared = {AttemptRow: {"devices_per_rank": 0.5}, LeaseRow: {"device": "H100", "devices": 0.5}}
+    rows = [row.model_copy(update=shared.get(type(row), {})) for row in made_rows(plan)]
+    found, whole = summarize(rows, plan), summary()
+    assert found.spend.total_device_h == pytest.approx(whole.spend.total_device_h / 2)
+    assert sum(found.spend.phases_device_h.values()) == pytest.approx(found.spend.total_device_h)
+    for point, alone in zip(found.points, whole.points, strict=True):
+        assert point.cost.usd == pytest.approx(alone.cost.usd / 2)
+        assert point.cost.billed_gpu_h == pytest.approx(alone.cost.billed_device_h / 2)
+        assert point.cost.wall_h == pytest.approx(alone.cost.wall_h)
+    (note,) = (note for note in found.notes if "GPU" in note)
+    assert note.startswith("Ranks had 0.5 of a GPU each")
+    assert not any("GPU" in note for note in whole.notes)
+    (cost,) = (claim for claim in found.claims if claim.statement.claim == "cost")
+    assert cost.verdict == "no_evidence"
+    assert cost.to_settle is not None
+    assert cost.to_settle.startswith("hardware.gpus_per_rank: 1")
+
+
+def test_trials_that_did_not_fit_are_censored_and_counted() -> None:
+    plan = make_plan(StudyConfig.model_validate(CONFIG, strict=False))
+    no_end = {"outcome": "infeasible", "final_val_accuracy": None, "error": "OutOfMemory: CUDA out of memory"}
+    rows = [
+        row.model_copy(update=no_end) if isinstance(row, EndRow) and "-b256-" in row.trial_id else row
+        for row in made_rows(plan)
+    ]
+    found = summarize(rows, plan)
+    assert [point.batch_size for point in found.points] == [16, 32, 64, 128]
+    assert "3 trial(s) infeasible (out of memory); their cost is counted, they are on no frontier." in found.notes
+    large = [trial for trial in found.trials if trial.batch_size == 256]
+    assert all(trial.censored for trial in large)
+    assert found.spend.censored_device_h == pytest.approx(sum(trial.cost.billed_device_h for trial in large))
+
+
+def test_peak_memory_is_the_most_of_any_seed() -> None:
+    assert {point.peak_memory_bytes for point in summary().points} == {None}
+    plan = make_plan(StudyConfig.model_validate(CONFIG, strict=False))
+    seeds = {f"-s{n}": n * 10**9 for n in (1, 2, 3)}
+    rows = [
+        row.model_copy(update={"peak_memory_bytes": seeds[row.trial_id[-3:]] + row.updates})
+        if isinstance(row, ReportRow)
+        else row
+        for row in made_rows(plan)
+    ]
+    found = summarize(rows, plan)
+    assert [point.peak_memory_bytes for point in found.points] == [3 * 10**9 + point.updates for point in found.points]

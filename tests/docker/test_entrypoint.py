@@ -113,9 +113,10 @@ def test_a_container_without_a_node_is_not_well(tmp_path: Path) -> None:
 
 @pytest.fixture
 def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces with one address each, joined by a wire."""
+    """Two network namespaces with one address each, joined by a wire. Skips, or fails if REQUIRE_NETNS is set."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
+        missing = "network namespaces need root and iproute2"
+        pytest.fail(missing) if os.environ.get("REQUIRE_NETNS") else pytest.skip(missing)
     mark = secrets.token_hex(3)
     names = f"study-h{mark}", f"study-w{mark}"
     commands = [f"netns add {names[0]}", f"netns add {names[1]}"]

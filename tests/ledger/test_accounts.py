@@ -63,3 +63,11 @@ def test_what_a_dead_driver_left_open_is_billed_up_to_its_last_row() -> None:
 
 def test_an_attempt_that_died_in_setup_is_billed_as_lost() -> None:
     assert lease().bill(25.0, "lost") == (15.0, {"setup": 0.0, "lost": 15.0, "idle": 0.0})
+
+
+def test_half_a_gpu_for_an_hour_is_half_a_device_hour() -> None:
+    shared = attempt(1, 10.0).model_copy(update={"devices_per_rank": 0.25})
+    (left,) = unbilled([shared])
+    assert left.devices == 0.5  # two ranks of a quarter each
+    row = bill(1, 31.0).model_copy(update={"device": "H100", "devices": left.devices, "billed_s": 3600.0})
+    assert (row.billed_device_h, row.billed_gpu_h) == (0.5, 0.5)

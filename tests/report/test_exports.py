@@ -41,6 +41,7 @@ POINT_KEYS = {
     "test_accuracy",
     "samples_per_s",
     "on_frontier",
+    "peak_memory_bytes",
 }
 SUMMARY_KEYS = {
     "claims",
@@ -204,3 +205,19 @@ def test_markdown_lists_all_points_only_where_some_are_dominated(tmp_path: Path)
     frontier, everything = (tmp_path / "report.md").read_text().split("## All points")
     assert "| 64 |" not in frontier
     assert "| 64 |" in everything
+
+
+def test_memory_and_energy_have_columns_where_they_were_measured(tmp_path: Path) -> None:
+    dear = Cost(1.0, 1.0, None, 0.5, 7.2e6)
+    gpu = [point(32, 1.0, 0.9, cost=dear, peak_memory_bytes=12_345_678_901), point(64, 2.0, 0.95, cost=dear)]
+    write_report(summary(gpu), tmp_path, ["md", "json", "csv"])
+    table = (tmp_path / "report.md").read_text()
+    assert "peak memory GB" in table
+    assert " 12.3 " in table
+    assert "kWh a trial" in table
+    assert " 2 " in table
+    points = json.loads((tmp_path / "summary.json").read_text())["points"]
+    assert [found["peak_memory_bytes"] for found in points] == [12_345_678_901, None]
+    assert "peak_memory_bytes" in pd.read_csv(tmp_path / "points.csv")
+    write_report(summary([point(32, 1.0, 0.9)]), tmp_path, ["md"])
+    assert "peak memory" not in (tmp_path / "report.md").read_text()

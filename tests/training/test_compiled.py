@@ -89,7 +89,7 @@ def test_a_rehearsal_has_one_update_of_each_batch_and_one_report(config: Make) -
 
 
 @pytest.mark.slow
-def test_what_a_trial_runs_is_compiled_when_its_clock_starts(config: Make) -> None:
+def test_what_a_trial_runs_is_compiled_when_its_clock_starts(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.utils import counters
 
     changes = {"workload": CONVNET, "probes": {"curvature": True}, "confirm": {"seeds": 1}} | GROWING
@@ -103,11 +103,14 @@ def test_what_a_trial_runs_is_compiled_when_its_clock_starts(config: Make) -> No
     rank.halt()
     assert counters["stats"]["unique_graphs"] == graphs
     assert reports[-1].probes["hessian_top"] > 0  # which compiled code cannot be differentiated for
+    # Sums in another order: alike at first, and then each rounding grows.
     expected = run(config(**changes))
-    assert [r.val_loss for r in reports] == pytest.approx([r.val_loss for r in expected], rel=1e-3)
-    # The next trial of the warm group finds nothing of it, and is the same.
-    again = run(made)
-    assert told(again) == told(reports)
+    assert [r.train_loss for r in reports[:2]] == pytest.approx([r.train_loss for r in expected[:2]], rel=1e-4)
+    # The next trial of the warm group is the same, and so is one that compiles as it goes.
+    assert told(run(made)) == told(reports)
+    compiled._forget()
+    monkeypatch.setattr(Rank, "_rehearse", lambda *args: None)
+    assert told(run(made)) == told(reports)
 
 
 def test_without_compile_probes_need_no_stance() -> None:

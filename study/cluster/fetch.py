@@ -1,0 +1,103 @@
+"""A study's results brought here: only known names, only into one folder, through no link."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from study.cluster.head import Head
+from study.cluster.jobs import SubmittedStudy
+from study.cluster.results import CHECKPOINTS, CONFIG, in_order
+from study.cluster.storage import TROUBLE, Store, shared_folder
+from study.ledger.store import LEDGER
+from study.plan.errors import PlanError
+
+
+class Source(Protocol):
+    """Where a study's results can be read."""
+
+    def names(self) -> list[str]:
+        """Relative to the study's folder; not to be trusted."""
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """One of them."""
+
+
+class OnNode:
+    """Through the head, from Ray's log folder on the node of the driver."""
+
+    def __init__(self, head: Head, study: SubmittedStudy) -> None:
+        """Raises PlanError if no driver of the study has started."""
+        if study.node_id is None:
+            raise PlanError(f"{study.study_id} has not started, so there is nothing of it yet")
+        self._head, self._node, self._folder = head, study.node_id, study.folder
+
+    def names(self) -> list[str]:
+        """See Source."""
+        patterns = (f"{self._folder}/*", f"{self._folder}/*/*")
+        found = [path for pattern in patterns for path in self._head.files(self._node, pattern)]
+        return [path.removeprefix(f"{self._folder}/") for path in found if not path.endswith("/")]
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """See Source."""
+        return self._head.chunks(self._node, f"{self._folder}/{name}")
+
+
+def source_of(head: Head, study: SubmittedStudy) -> Source:
+    """The storage itself where it can be read from here, else through the head."""
+    if study.storage is None:
+        return OnNode(head, study)
+    shared = shared_folder(study.storage)
+    if shared is None:
+        return Store(study.storage, study.study_id)
+    return Store(shared.as_uri(), study.study_id) if (shared / study.study_id).is_dir() else OnNode(head, study)
+
+
+def fetch(source: Source, out: Path, checkpoints: bool) -> list[str]:
+    """Write the results into `out`; returns their names.
+
+    Raises PlanError if there are none yet, or if `out` holds something else: a link where a folder belongs, or a ledger
+    that the fetched one does not go on from.
+    """
+    try:
+        names = in_order(name for name in source.names() if checkpoints or not name.startswith(f"{CHECKPOINTS}/"))
+        if LEDGER not in names or CONFIG not in names:
+            raise PlanError("the study has written nothing yet")
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (out / name).parent.is_symlink() and (out / name).parent != out:
+                raise PlanError(f"{(out / name).parent}: is a link; name another folder", "--out")
+            _write(source, name, out / name)
+    except TROUBLE as error:
+        if isinstance(error, PlanError):
+            raise
+        raise PlanError(f"{out}: {error.strerror if isinstance(error, OSError) else error}", "--out") from None
+    return names
+
+
+def _write(source: Source, name: str, target: Path) -> None:
+    """Whole or not at all; a link that stands there is replaced, not followed."""
+    target.parent.mkdir(exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fetch-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for chunk in source.chunks(name):
+                file.write(chunk)
+        if name == LEDGER and target.is_file() and not _begins_with(Path(temporary), target):
+            raise PlanError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _begins_with(longer: Path, shorter: Path) -> bool:
+    with longer.open("rb") as one, shorter.open("rb") as other:
+        while piece := other.read(1 << 20):
+            if one.read(len(piece)) != piece:
+                return False
+    return True

@@ -1,0 +1,86 @@
+"""Fetched files: only results, only within one folder, and never over another study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from study.cluster.fetch import fetch
+from study.ledger.rows import StudyRow
+from study.ledger.store import encode, read
+from study.plan.errors import PlanError
+from tests.cluster.test_results import HOSTILE
+
+
+class Fake:
+    """Names and their contents, as a cluster would tell them."""
+
+    def __init__(self, **changes: bytes) -> None:
+        self.files = {"config.yaml": b"name: x\n", "ledger.jsonl": b"row 1\n", "report/report.md": b"r"} | changes
+
+    def names(self) -> list[str]:
+        return list(self.files)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        for start in range(0, len(self.files[name]), 3):
+            yield self.files[name][start : start + 3]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_results_arrive_byte_for_byte_and_nothing_else_does(tmp_path: Path) -> None:
+    source = Fake(**dict.fromkeys(HOSTILE, b"evil"), **{"checkpoints/a@4.pt": bytes(range(256))})
+    out = tmp_path / "deep" / "out"
+    fetch(source, out, checkpoints=True)
+    assert files(tmp_path) == {
+        f"deep/out/{name}": source.files[name]
+        for name in ("config.yaml", "ledger.jsonl", "report/report.md", "checkpoints/a@4.pt")
+    }
+    assert "checkpoints/a@4.pt" not in fetch(source, tmp_path / "light", checkpoints=False)
+    assert not (tmp_path / "light" / "checkpoints").exists()
+
+
+def test_a_later_fetch_goes_on_from_an_earlier_one_and_not_over_another_study(tmp_path: Path) -> None:
+    fetch(Fake(), tmp_path, checkpoints=False)
+    fetch(Fake(**{"ledger.jsonl": b"row 1\nrow 2\n"}), tmp_path, checkpoints=False)
+    for other in (b"row 1\n", b"row 1\nrow X\nrow 3\n"):
+        with pytest.raises(PlanError, match="holds rows that the cluster's has not"):
+            fetch(Fake(**{"ledger.jsonl": other}), tmp_path, checkpoints=False)
+    assert files(tmp_path)["ledger.jsonl"] == b"row 1\nrow 2\n"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_links_in_the_way_are_not_followed(tmp_path: Path) -> None:
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    for folder in (elsewhere, out):
+        folder.mkdir()
+    (elsewhere / "file").write_text("mine")
+    (out / "config.yaml").symlink_to(elsewhere / "file")
+    (out / "report").symlink_to(elsewhere)
+    with pytest.raises(PlanError, match="report: is a link"):
+        fetch(Fake(), out, checkpoints=False)
+    assert files(elsewhere) == {"file": b"mine"}
+    assert not (out / "config.yaml").is_symlink()
+
+
+def test_before_the_first_row_there_is_nothing(tmp_path: Path) -> None:
+    source = Fake()
+    del source.files["ledger.jsonl"]
+    with pytest.raises(PlanError, match="has written nothing yet"):
+        fetch(source, tmp_path / "out", checkpoints=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_that_was_being_written_is_told(tmp_path: Path) -> None:
+    row = StudyRow(
+        at_s=0, written="2026-11-25T00:00:00", study_id="a", config={}, config_hash="b", hardware={}, versions={}
+    )
+    whole = encode(row)
+    fetch(Fake(**{"ledger.jsonl": whole + whole[:40]}), tmp_path, checkpoints=False)
+    contents = read(tmp_path)
+    assert contents.rows == (row,)
+    assert "torn line of 40 bytes" in str(contents.damage)
