@@ -21,7 +21,7 @@ from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
 from study.cluster.head import environment_address, is_http
 from study.commands import dashboards, deciding, jobs
-from study.commands.shell import REPORT, FolderArgument, JsonOption, check_importable, out, planned, recorded, say
+from study.commands.shell import REPORT, FolderArgument, JsonOption, import_own, out, planned, recorded, say, tried
 from study.ledger.files import write_atomic
 from study.ledger.store import LEDGER, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
@@ -147,7 +147,7 @@ def resume(
 
     read(folder)  # says so where there is no study
     plan = recorded(folder, address, cpus, set_)
-    check_importable(plan)
+    import_own(plan.config)
     _drive(resume_study, plan, folder, address, cpus)
 
 
@@ -164,7 +164,7 @@ def drive(study_id: str, storage: str | None = None) -> None:
         if (folder / LEDGER).exists():
             _drive(resume_study, plan, folder, "auto", None, study_id)
         else:
-            _drive(run_study, fitted(plan, "auto", None, say), folder, "auto", None, study_id)
+            _drive(run_study, fitted(tried(plan), "auto", None, say), folder, "auto", None, study_id)
 
 
 def _drive(

@@ -149,6 +149,14 @@ class NoBatchSize(Data):
         super().__init__(batch)
 
 
+class ReadyMade(Data):
+    """Its samples are batches already."""
+
+    def train_dataloader(self) -> Any:
+        """Eight at a time."""
+        return DataLoader(TensorDataset(*(part.unflatten(0, (8, 8)) for part in points())), batch_size=None)
+
+
 class TwoLoaders(Data):
     """Trains on two sets at once."""
 
@@ -200,6 +208,10 @@ class ByHand(Net):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+
+
+class Foreign(type("LightningModule", (), {})):  # type: ignore[misc]
+    """Of a namesake in another package."""
 
 
 class NoTraining(pl.LightningModule):

@@ -1,5 +1,6 @@
 """The worked example and the snippets of docs/own-model.md, as a user meets them."""
 
+import json
 import os
 import re
 import shutil
@@ -52,6 +53,12 @@ def test_the_example_is_tried_counted_and_planned(folder: Path) -> None:
     assert theirs.exit_code == 0, theirs.output
 
 
+def test_who_does_not_want_it_is_not_tried(folder: Path) -> None:
+    options = ["--set", "workload.val_accuracy=nothing"]
+    assert check("--no-try", *options).exit_code == 0
+    assert "the module does not log nothing" in str(check(*options).exception)
+
+
 @pytest.mark.parametrize(
     ("file", "right", "wrong", "says"),
     [
@@ -97,6 +104,12 @@ def test_samples_are_counted_but_not_of_a_stream() -> None:
     assert varied.variants["own"]["workload"]["train_samples"] == 1476
     with pytest.raises(PlanError, match=r"^workload\.train_samples: is required: the training set is a stream"):
         counted(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
+    ready_made = {"module": "tests.own:Net", "data": "tests.own:ReadyMade"}
+    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required"):
+        counted(make_config(workload=ready_made, batch_sizes=[8]))
+    try_out(
+        make_plan(make_config(workload=ready_made | {"train_samples": 64, "val_accuracy": "val_acc"}, batch_sizes=[8]))
+    )
 
 
 def blocks(language: str) -> list[str]:
@@ -136,6 +149,8 @@ def test_the_example_runs_for_real_with_either_optimizer(tmp_path: Path, world_s
     ends = [row for row in rows if isinstance(row, EndRow) and row.trial_id.startswith("confirm")]
     assert len(ends) == 4
     assert all(row.outcome == "completed" and (row.final_val_accuracy or 0) > 0.7 for row in ends)
+    summary = json.loads((tmp_path / "runs" / "own" / "report" / "summary.json").read_text())
+    assert any("module's own optimizer" in note for note in summary["notes"]) == bool(theirs)
     if theirs:  # a constant rate of 0.1, times the factor
         factors = {row.trial_id: row.lr for row in rows if isinstance(row, AttemptRow)}
         for row in rows:

@@ -20,6 +20,11 @@ class Panel:
     stacked: bool = False
 
 
+def _last(metric: str) -> str:
+    """A driver's sign, after the driver too."""
+    return f"max by (study) (last_over_time(ray_{metric}[f][10m]))"
+
+
 _HOURS = total("study_device_hours", "")
 PANELS = (
     Panel(
@@ -47,14 +52,12 @@ PANELS = (
         kind="stat",
     ),
     Panel(
-        "Seconds since the driver's last sign",
-        "Small while it runs. It goes on growing after a study has ended in order, until Prometheus forgets it.",
+        "The driver",
+        "Time since it last set its metrics, and since it ended in order, if it did; for ten minutes.",
         "s",
         (
-            (
-                "time() - max by (study) (last_over_time(ray_study_heartbeat_timestamp_seconds[f][10m]))",
-                "{{study}}",
-            ),
+            (f"time() - {_last('study_heartbeat_timestamp_seconds')}", "{{study}} last sign"),
+            (f"time() - ({_last('study_ended_timestamp_seconds')} > 0)", "{{study}} ended"),
         ),
         width=6,
         kind="stat",
@@ -139,11 +142,5 @@ PANELS = (
             (most("study_attempts"), "{{study}} attempts"),
             (most("study_lost_leases"), "{{study}} lost"),
         ),
-    ),
-    Panel(
-        "Driver's end",
-        "When the driver ended in order; 0 while it runs.",
-        "Unix time",
-        ((most("study_ended_timestamp_seconds"), "{{study}}"),),
     ),
 )

@@ -40,11 +40,8 @@ def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | N
     file = load_study(path, overrides or ())
     with file.naming_places():
         plan = _plan_for(counted(file.config), address, cpus)
-        if try_ and any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
-            from study.training.tryout import try_out
-
-            try_out(plan)
-    return plan
+        import_own(plan.config)
+        return tried(plan) if try_ else plan
 
 
 def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides: list[str] | None = None) -> Plan:
@@ -66,12 +63,22 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
     return plan
 
 
-def check_importable(plan: Plan) -> None:
-    """Raises PlanError if a module of the user's own is not where it was."""
-    for variant in plan.variants.values():
-        if isinstance(variant.workload, Custom):
-            import_class(variant.workload.module, "module")
-            import_class(variant.workload.data, "data")
+def tried(plan: Plan) -> Plan:
+    """The plan, once two batches have been trained with each module of the user's own. Raises PlanError."""
+    if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
+        from study.training.tryout import try_out
+
+        try_out(plan)
+    return plan
+
+
+def import_own(config: StudyConfig) -> None:
+    """Import the user's own classes. Raises PlanError if they are not where they were."""
+    for name in config.variant_names:
+        workload = config.variant(name).workload
+        if isinstance(workload, Custom):
+            import_class(workload.module, "module")
+            import_class(workload.data, "data")
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

@@ -101,8 +101,10 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
+    trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
+    trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config)),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=Attempts(progress, shelf),
             scheduler=Verdicts(recorder, progress),

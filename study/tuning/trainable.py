@@ -40,13 +40,11 @@ class TrialRun(tune.Trainable):
         """Build the group, then begin its first trial."""
         spec: TrialSpec = config["spec"]
         self.study, self.world_size = study, spec.batch.world_size
-        self.builds = 0
         self._build()
         self._begin(config)
 
     def _build(self) -> None:
-        self.builds += 1
-        self.group, self.ended = WarmGroup(self.study, self.world_size, self.builds), False
+        self.group, self.ended = WarmGroup(self.study, self.world_size), False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
@@ -62,10 +60,13 @@ class TrialRun(tune.Trainable):
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s = 0.0
         shelved: Shelved | None = config["snapshot"]
+        spec: TrialSpec = config["spec"]
+        cell = spec.cell
+        self.group.serves = " ".join(f"{spec.phase} {cell.variant} b{cell.batch_size} w{cell.world_size}".split())
         norm_batch = None
         try:
             self.group.all("halt")
-            norm_batch = self.group.all("begin", config["spec"], shelved.read() if shelved else None)[0]
+            norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self._fail(error)
         group, hand_over_s = self.group, time.perf_counter() - began

@@ -22,8 +22,12 @@ def the_one(loader: Any) -> Any:
 
 
 def is_stream(loader: Any) -> bool:
-    """Whether Lightning cannot share its samples out to ranks: whatever is no DataLoader on a map-style set."""
-    return not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset)
+    """Whether its samples can be neither counted nor shared out to ranks: whatever is no DataLoader that makes batches
+    of the samples of a map-style set.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return True
+    return loader.batch_sampler is None
 
 
 def samples_of(loader: DataLoader[Any]) -> int:

@@ -43,6 +43,7 @@ def test_what_is_right_passes_without_a_word(
     ("changes", "says"),
     [
         ({"module": "tests.own:Data"}, r"^workload\.module: tests.own:Data is no LightningModule$"),
+        ({"module": "tests.own:Foreign"}, r"is no LightningModule; .* import LightningModule from pytorch_lightning$"),
         ({"data": "tests.own:Net"}, r"^workload\.data: tests.own:Net is no LightningDataModule$"),
         ({"data": "tests.own:NoBatchSize"}, r"^workload\.data: .*NoBatchSize does not take batch_size .* mean batch\?"),
         ({"module_args": {"widht": 3}}, r"^workload\.module: .*Net does not take widht \(did you mean width\?\)$"),

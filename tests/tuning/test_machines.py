@@ -1,8 +1,10 @@
 """Trials over several machines: two raylets and a third, and one that goes away in the middle of a study."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,11 +33,14 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    folder = tempfile.mkdtemp(prefix="ray")  # short, for sockets lie in it; and `auto` must not find this cluster
+    monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(3):
         cluster.add_node(num_cpus=1, wait=True)
     yield cluster
     cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def rows_of(folder: Path, kind: type[Any]) -> list[Any]:
