@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from study.plan.config import Budget, Hardware, Search, StudyConfig
 from study.plan.trials import Plan, TrialSpec, make_plan
-from study.plan.workload import Cifar10, Workload
+from study.plan.workload import ImageFolder, Workload
 from study.training.energy import EnergyMeter, open_meter
 from study.training.evalmode import eval_mode
 from study.training.memory import lay_out, peak_bytes, start_measuring
@@ -206,7 +206,7 @@ def main() -> None:
     place = Place(0, 1, 0, 1, 0, "cuda")
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder), IMAGES, VAL_IMAGES)
-        workload = Cifar10(kind="cifar10", path=folder, images=IMAGES, val_samples=VAL_IMAGES)
+        workload = ImageFolder(kind="cifar10", path=folder, images=IMAGES, val_samples=VAL_IMAGES)
         rows = measure(place, workload, arguments.turns, arguments.updates)
         largest, tried = largest_micro_batch(plan_of(workload, 32_768, 2, gpus_per_rank=1.0), place)
     ratios = [row["ratio"] for row in rows]

@@ -20,8 +20,8 @@ from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
 from study.cluster.head import environment_address, is_http
-from study.commands import deciding, jobs
-from study.commands.shell import REPORT, FolderArgument, JsonOption, out, planned, recorded, say
+from study.commands import dashboards, deciding, jobs
+from study.commands.shell import REPORT, FolderArgument, JsonOption, import_own, out, planned, recorded, say, tried
 from study.ledger.files import write_atomic
 from study.ledger.store import LEDGER, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
@@ -45,12 +45,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(deciding.app)
+app.add_typer(dashboards.app, name="dashboards")
 app.add_typer(jobs.app)
 
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of our own; auto or host:port: join a cluster")]
 CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
+TryOption = Annotated[
+    bool, typer.Option("--try/--no-try", help="first train two batches of a module of your own here, on the CPU")
+]
 FormatOption = Annotated[
     str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
 ]
@@ -79,9 +83,10 @@ def check(
     address: AddressOption = "local",
     cpus: CpusOption = None,
     measure: Annotated[bool, typer.Option(help="train a few updates here, to tell what the study can cost")] = True,
+    try_: TryOption = True,
 ) -> None:
     """Show what a study file means: trials, rungs, derived values, and the most it can cost."""
-    plan = planned(find_config(config), set_, address, cpus)  # a mistake is told before torch is imported
+    plan = planned(find_config(config), set_, address, cpus, try_)  # a mistake is told before torch is imported
     _show_plan(plan, address, cpus, measure)
 
 
@@ -105,12 +110,13 @@ def run(
     cpus: CpusOption = None,
     live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
     port: PortOption = 0,
+    try_: TryOption = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
     ] = False,
 ) -> None:
     """Run a study and write its report."""
-    plan = planned(find_config(config), set_, address, cpus)
+    plan = planned(find_config(config), set_, address, cpus, try_)
     if dry_run:
         _show_plan(plan, address, cpus, measure=True)
         return
@@ -140,7 +146,9 @@ def resume(
     from study.tuning.runner import resume_study
 
     read(folder)  # says so where there is no study
-    _drive(resume_study, recorded(folder, address, cpus, set_), folder, address, cpus)
+    plan = recorded(folder, address, cpus, set_)
+    import_own(plan.config)
+    _drive(resume_study, plan, folder, address, cpus)
 
 
 @app.command(hidden=True)
@@ -156,7 +164,7 @@ def drive(study_id: str, storage: str | None = None) -> None:
         if (folder / LEDGER).exists():
             _drive(resume_study, plan, folder, "auto", None, study_id)
         else:
-            _drive(run_study, fitted(plan, "auto", None, say), folder, "auto", None, study_id)
+            _drive(run_study, fitted(tried(plan), "auto", None, say), folder, "auto", None, study_id)
 
 
 def _drive(

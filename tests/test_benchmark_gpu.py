@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from study.plan.workload import Cifar10, Digits
+from study.plan.workload import Digits, ImageFolder
 from study.training.place import Place
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -43,7 +43,7 @@ def test_trial_and_loop_end_at_the_same_loss(gpu: ModuleType, hardware: dict[str
 
 def test_its_noise_is_read_as_cifar10(gpu: ModuleType, tmp_path: Path) -> None:
     gpu.write_noise(tmp_path, images=50, test_images=10)
-    workload = Cifar10(kind="cifar10", path=str(tmp_path), images=50, val_samples=10, depth=8, width=4)
+    workload = ImageFolder(kind="cifar10", path=str(tmp_path), images=50, val_samples=10, depth=8, width=4)
     plan = gpu.plan_of(workload, 8, 4)
     study, by_hand = gpu.take_turns(plan, ALONE, turns=1)
     assert study[0].val_loss == pytest.approx(by_hand[0].val_loss, rel=1e-4)

@@ -105,6 +105,33 @@ def test_a_first_study_from_init_to_report(tmp_path: Path) -> None:
     assert (mixed.returncode, "did you mean json?" in mixed.stderr) == (2, True)
 
 
+def test_a_dry_run_prices_the_plan_and_starts_nothing(tiny: Path) -> None:
+    limits = ["--set", "price.usd_per_device_hour=1", "--set", "limits.usd=1e-9", "--set", "limits.wall_h=1000"]
+    done = study(tiny, "run", "tiny", "--out", "s", "--dry-run", *limits)
+    assert done.returncode == 0, done.stderr
+    assert "USD at 1 USD per device-hour" in done.stdout
+    assert "limits.usd: at most" in done.stdout
+    assert "the study is likely to be cut there" in done.stdout
+    assert "of 1,000 hours; the plan fits." in done.stdout
+    assert not (tiny / "s").exists()
+
+
+@pytest.mark.slow
+def test_a_study_past_its_limit_ends_with_a_code_of_its_own_and_goes_on(tiny: Path) -> None:
+    done = study(tiny, "run", "tiny", "--out", "s", "--set", "limits.device_hours=1e-4")
+    assert done.returncode == 3, done.stderr
+    assert "Go on with: study resume s --set limits.device_hours=0.0002" in done.stdout
+    assert json.loads((tiny / "s" / "report" / "summary.json").read_text())["cut"]["limit"] == "device_hours"
+    assert "cut     by limits.device_hours: raise it to go on" in study(tiny, "status", "s").stdout
+    assert study(tiny, "resume", "s").returncode == 3
+    refused = study(tiny, "resume", "s", "--set", "seed=5")
+    assert (refused.returncode, "changed: seed" in refused.stderr) == (2, True)
+    done = study(tiny, "resume", "s", "--set", "limits.device_hours=100")
+    assert done.returncode == 0, done.stderr
+    all_ended_once(tiny / "s")
+    assert json.loads((tiny / "s" / "report" / "summary.json").read_text())["cut"] is None
+
+
 @pytest.fixture
 def driver(tiny: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts a longer study that can be interrupted; ends what is left of it."""

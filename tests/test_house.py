@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "training": {"workloads", "plan"},
     "analysis": {"ledger", "pareto", "plan"},
     "workloads": {"plan"},
-    "cluster": {"ledger", "plan"},
+    "cluster": {"ledger", "pareto", "plan"},
     "pareto": set(),
     "ledger": set(),
     "plan": set(),

@@ -40,7 +40,7 @@ class CurvePoint:
     lr: float
     train_loss: float
     train_accuracy: float | None
-    val_loss: float
+    val_loss: float | None
     val_accuracy: float
     samples_per_s: float  # of the interval that ends here, training time only
     device_seconds: float  # cumulative: ranks x (training + validation)

@@ -21,6 +21,7 @@ from study.analysis.targets import criticals_of
 from study.analysis.trials import Gathered, gather, trial_records
 from study.ledger.rows import PHASES, PROTOCOL_VERSION, AnyRow
 from study.plan.trials import Cell, Plan
+from study.plan.workload import Custom
 
 
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
@@ -174,6 +175,8 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
             f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
             "device time are unfit for claims about throughput."
         )
+    if any(isinstance(one.workload, Custom) and one.workload.optimizer == "module" for one in plan.variants.values()):
+        notes.append("Rates are factors of those that the module's own optimizer has.")
     shown = {cell_of(point) for point in points}
     missing = [cell for cell in plan.cells if cell not in shown]
     if over >= planned and missing:

@@ -18,7 +18,7 @@ from study.cluster.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, ne
 from study.cluster.payload import code_of, pack
 from study.cluster.results import CONFIG
 from study.cluster.storage import TROUBLE, Store, shared_folder
-from study.commands.shell import out, planned, recorded, say
+from study.commands.shell import import_own, out, planned, recorded, say
 from study.ledger.store import read
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -81,6 +81,7 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
             raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
         config = recorded(Path(scratch), "cluster", overrides=overrides).config
+    import_own(config)
     _send(head, study.next_run(config_hash(config)), config, study.node_id if study.storage is None else None)
     _say_what_next(head, study_id)
 

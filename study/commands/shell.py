@@ -12,14 +12,16 @@ from rich.console import Console
 from study.cluster.connect import this_machine
 from study.ledger.store import LedgerError
 from study.plan.capacity import check_capacity
+from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import load_study
 from study.plan.prices import priced
 from study.plan.reporting import Price
 from study.plan.trials import Plan, make_plan
-from study.plan.workload import Cifar10, Custom
-from study.workloads.cifarfiles import find_files
+from study.plan.workload import Custom, ImageFolder
+from study.workloads.count import counted
 from study.workloads.custom import import_class
+from study.workloads.imagefiles import find_images
 
 CONFIG = "config.yaml"
 REPORT = "report"
@@ -30,26 +32,53 @@ FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 
 
-def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | None) -> Plan:
-    """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now."""
+def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | None, try_: bool = False) -> Plan:
+    """The plan of a file, refused if it cannot work on the cluster meant, as far as that is known by now.
+
+    Samples that the file does not tell are counted; `try_` also trains two batches of a module of the user's own.
+    """
     file = load_study(path, overrides or ())
     with file.naming_places():
-        plan = make_plan(file.config)
-        if isinstance(plan.config.workload, Custom):
-            import_class(plan.config.workload.module, "module")
-            import_class(plan.config.workload.data, "data")
-        if address == "local":
-            check_capacity(this_machine(cpus), plan.config.hardware)
-            if isinstance(plan.config.workload, Cifar10):
-                find_files(plan.config.workload.path)
-    return plan
+        plan = _plan_for(counted(file.config), address, cpus)
+        import_own(plan.config)
+        return tried(plan) if try_ else plan
 
 
 def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides: list[str] | None = None) -> Plan:
-    """The plan of a study's own file."""
+    """The plan of a study's own file, in which all samples are counted: no code of the user's is run."""
     if not (folder / CONFIG).is_file():
         raise LedgerError(f"{folder}: no study here ({CONFIG} is missing)")
-    return planned(folder / CONFIG, overrides, address, cpus)
+    file = load_study(folder / CONFIG, overrides or ())
+    with file.naming_places():
+        return _plan_for(file.config, address, cpus)
+
+
+def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
+    """The plan. Raises PlanError if this machine is meant, and is too small for it or lacks the files."""
+    plan = make_plan(config)
+    if address == "local":
+        check_capacity(this_machine(cpus), plan.config.hardware)
+        if isinstance(plan.config.workload, ImageFolder):
+            find_images(plan.config.workload)
+    return plan
+
+
+def tried(plan: Plan) -> Plan:
+    """The plan, once two batches have been trained with each module of the user's own. Raises PlanError."""
+    if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
+        from study.training.tryout import try_out
+
+        try_out(plan)
+    return plan
+
+
+def import_own(config: StudyConfig) -> None:
+    """Import the user's own classes. Raises PlanError if they are not where they were."""
+    for name in config.variant_names:
+        workload = config.variant(name).workload
+        if isinstance(workload, Custom):
+            import_class(workload.module, "module")
+            import_class(workload.data, "data")
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

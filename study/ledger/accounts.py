@@ -17,10 +17,22 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
 
     They are known up to the last row that speaks of them; what came after it died with the driver.
     """
-    open_leases: dict[tuple[str, int], OpenLease] = {}
+    leases = OpenLeases()
     for row in rows:
+        leases.follow(row)
+    return list(leases.open.values())
+
+
+class OpenLeases:
+    """The leases of attempts that no bill was written for yet, row by row."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[str, int], OpenLease] = {}  # by trial and attempt
+
+    def follow(self, row: AnyRow) -> None:
+        """Take in one more row."""
         if isinstance(row, AttemptRow):
-            open_leases[row.trial_id, row.attempt] = OpenLease(
+            self.open[row.trial_id, row.attempt] = OpenLease(
                 lease_id=row.lease_id,
                 group_id=row.group_id,
                 trial_id=row.trial_id,
@@ -34,10 +46,9 @@ def unbilled(rows: Iterable[AnyRow]) -> list[OpenLease]:
                 setup_s=row.setup_s,
             )
         elif isinstance(row, ReportRow):
-            open_leases[row.trial_id, row.attempt].heard(row.at_s, row.phases_s)
+            self.open[row.trial_id, row.attempt].heard(row.at_s, row.phases_s)
         elif isinstance(row, LeaseRow):
-            del open_leases[row.trial_id, row.attempt]
-    return list(open_leases.values())
+            del self.open[row.trial_id, row.attempt]
 
 
 class Spent:

@@ -82,7 +82,7 @@ class ReportRow(Row):
     lr: float
     train_loss: float
     train_accuracy: float | None
-    val_loss: float
+    val_loss: float | None  # None where a user's own module does not log it
     val_accuracy: float
     test_accuracy: float | None  # at the end of a confirm trial only
     samples_per_s: float  # of this interval, training time only
@@ -94,9 +94,14 @@ class ReportRow(Row):
     peak_memory_bytes: int | None = None  # of this attempt so far, of the rank that needed most; None on the CPU
 
     @property
+    def loss(self) -> float:
+        """What decides between equal accuracies: the validation loss, or the training loss where there is none."""
+        return self.train_loss if self.val_loss is None else self.val_loss
+
+    @property
     def diverged(self) -> bool:
         """A loss that is no number cannot become one again."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+        return not all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
 
 
 class DecisionRow(Row):

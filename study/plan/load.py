@@ -18,7 +18,7 @@ from study.plan import yamlfile
 from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.prices import priced
-from study.plan.workload import Cifar10, Contrastive, Custom, Digits, Teacher
+from study.plan.workload import Contrastive, Custom, Digits, ImageFolder, Teacher
 from study.plan.yamlfile import Path_
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
@@ -26,7 +26,7 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "digits": Digits,
     "contrastive": Contrastive,
     "teacher": Teacher,
-    "cifar10": Cifar10,
+    **dict.fromkeys(("cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"), ImageFolder),
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAsha,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from study.plan.batches import BatchPlan, split_batch
-from study.plan.config import VARIABLE, RungAsha, StudyConfig
+from study.plan.config import VARIABLE, Optimizer, RungAsha, Schedule, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
 from study.plan.rates import base_rates, scaled_rate
@@ -259,6 +259,10 @@ def _check_workload(config: StudyConfig) -> None:
     if isinstance(workload, Custom) and config.growth is not None:
         # Its data module is given one batch size, when a trial begins.
         raise PlanError("is for the workloads of the package; leave it out for a module of your own", "growth")
+    if isinstance(workload, Custom) and workload.optimizer == "module":
+        for key, default in (("optimizer", Optimizer()), ("schedule", Schedule())):
+            if getattr(config, key) != default:
+                raise PlanError("is the module's own with workload.optimizer: module; leave it out", key)
 
 
 def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:

@@ -54,15 +54,19 @@ class Teacher(Section):
     data_seed: int = Field(0, ge=0, description="fixes teacher, samples and splits")
 
 
-class Cifar10(Section):
-    """CIFAR-10 from a folder of yours: the binary version, or parquet files as the Hub has them."""
+class ImageFolder(Section):
+    """Labelled images from a folder of yours, as their authors publish them; nothing is downloaded."""
 
-    kind: Literal["cifar10"]
-    path: str = Field(min_length=1, description="the folder; the same on every node")
-    model: Literal["resnet", "convnet"] = Field("resnet", description="network to train")
-    depth: int = Field(20, ge=8, description="layers of the resnet, 6n + 2; the convnet's are fixed")
-    width: PositiveInt = Field(16, description="channels of the first stage")
-    images: PositiveInt = Field(50_000, description="images in the training files; checked when a trial starts")
+    kind: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"] = Field(
+        description="the files: CIFAR binary or parquet, MNIST's IDX, or what Hugging Face's `save_to_disk` writes"
+    )
+    path: str = Field(min_length=1, description="the folder; the same, with the same files, on every node")
+    model: Literal["resnet", "convnet", "mlp"] = Field("resnet", description="network to train")
+    depth: int = Field(20, ge=8, description="layers of the resnet, 6n + 2; the others' are fixed")
+    width: PositiveInt = Field(16, description="channels of the first stage, or hidden units of the mlp")
+    images: PositiveInt | None = Field(
+        None, description="images in the training files; left out, as many as were published, or counted for datasets"
+    )
     val_samples: PositiveInt = Field(5_000, description="images of these held apart for validation")
     data_seed: int = Field(0, ge=0, description="fixes the split, whatever the trial's seed")
 
@@ -73,18 +77,32 @@ class Cifar10(Section):
             raise ValueError(f"must be 6n + 2, such as 20, 32, 44, 56 or 110; got {depth}")
         return depth
 
+    @property
+    def train_images(self) -> int | None:
+        """Images in the training files, where that is known."""
+        published = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}
+        return self.images or published.get(self.kind)
+
 
 class Custom(Section):
-    """Your own LightningModule and LightningDataModule, by import path."""
+    """Your own LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
 
     kind: Literal["custom"] = "custom"
     module: ImportPath = Field(description="LightningModule, as package.module:Class")
     data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
     module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
     data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
-    train_samples: PositiveInt = Field(description="samples in the training set; checked when a trial starts")
-    val_accuracy: str = Field("val_accuracy", description="name under which the module logs its accuracy")
-    val_loss: str = Field("val_loss", description="name under which the module logs its validation loss")
+    train_samples: PositiveInt | None = Field(
+        None, description="samples in the training set; left out, they are counted, unless the set is a stream"
+    )
+    val_accuracy: str = Field("val_accuracy", description="name under which the module logs what is to be large")
+    val_loss: str | None = Field(
+        None, description="name under which it logs its validation loss; left out, val_loss where that is logged"
+    )
+    optimizer: Literal["study", "module"] = Field(
+        "study",
+        description="module: its own configure_optimizers, schedule included; search.lr lists factors of its rates",
+    )
 
 
 def _tag(value: Any) -> str | None:
@@ -95,25 +113,36 @@ def _tag(value: Any) -> str | None:
     return str(value.get("kind", "custom" if "module" in value else "digits"))
 
 
-Embedded = Digits | Teacher | Cifar10  # classified, from tensors in memory
+Embedded = Digits | Teacher | ImageFolder  # classified, from tensors in memory
 Workload = Annotated[
     Annotated[Digits, Tag("digits")]
     | Annotated[Contrastive, Tag("contrastive")]
     | Annotated[Teacher, Tag("teacher")]
-    | Annotated[Cifar10, Tag("cifar10")]
+    | Annotated[ImageFolder, Tag("cifar10")]
+    | Annotated[ImageFolder, Tag("cifar100")]
+    | Annotated[ImageFolder, Tag("mnist")]
+    | Annotated[ImageFolder, Tag("fashion_mnist")]
+    | Annotated[ImageFolder, Tag("datasets")]
     | Annotated[Custom, Tag("custom")],
     Discriminator(_tag),
 ]
 
 
-def train_samples(workload: Digits | Contrastive | Teacher | Cifar10 | Custom) -> int:
-    """Size of the training set. Raises PlanError if too little is left of the data to train on."""
-    if isinstance(workload, Teacher | Custom):
+def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custom) -> int:
+    """Size of the training set. Raises PlanError if it is not known, or too little is left to train on."""
+    if isinstance(workload, Custom):
+        if workload.train_samples is None:
+            raise PlanError("is required where the data cannot be counted", "workload.train_samples")
         return workload.train_samples
-    if isinstance(workload, Cifar10):
-        if workload.val_samples >= workload.images:
-            raise PlanError(f"{workload.val_samples} is all of the {workload.images} images", "workload.val_samples")
-        return workload.images - workload.val_samples
+    if isinstance(workload, Teacher):
+        return workload.train_samples
+    if isinstance(workload, ImageFolder):
+        images = workload.train_images
+        if images is None:
+            raise PlanError("is required where the folder cannot be read", "workload.images")
+        if workload.val_samples >= images:
+            raise PlanError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
+        return images - workload.val_samples
     left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
     if left < 1:
         raise PlanError(

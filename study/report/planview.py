@@ -21,7 +21,7 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Cons
         markup=False,
     )
     console.print(_cells(plan, paces))
-    if plan.config.hardware.micro_batch == "auto":
+    if plan.config.hardware.micro_batch == "auto" and plan.config.hardware.on_gpu:
         console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
     planned = _forecast(plan, paces)
     if planned is not None:
@@ -186,6 +186,8 @@ def _limits(plan: Plan, price: PlanPrice, planned: Forecast | None) -> list[str]
         elif expected[name][0] < allowed:
             verdict = "early stopping should keep the study within it; else it is cut there"
         else:
-            verdict = f"even with early stopping about {of_limit(name, *expected[name])}: the study will be cut there"
+            verdict = (
+                f"even with early stopping about {of_limit(name, *expected[name])}: the study is likely to be cut there"
+            )
         lines.append(f"limits.{name}: at most {of_limit(name, cost, allowed)}; {verdict}.")
     return lines

@@ -17,7 +17,7 @@ from study.training.handover import HandOver
 from study.training.jobs import Job, Measured
 from study.training.lean import NoProfiler, no_sigterm_broadcast
 from study.training.memory import peak_bytes
-from study.training.optimizers import lightning_optimizers
+from study.training.optimizers import current_rate, set_optimizers
 from study.training.place import Place
 from study.training.probes.trial import TrialProbes
 from study.training.report import Report
@@ -48,9 +48,7 @@ class TrialFit(pl.Callback):
         """Fit, in the thread of `hand_over`."""
         self.hand_over = hand_over
         spec, module = self.spec, self.job.module
-        module.configure_optimizers = lambda: lightning_optimizers(  # type: ignore[method-assign]
-            self.config.optimizer, self.config.schedule, module.parameters(), spec
-        )
+        set_optimizers(module, self.config, spec)
         self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
         self.trainer = trainer = pl.Trainer(
             plugins=[self.checkpoints],
@@ -163,7 +161,7 @@ class TrialFit(pl.Callback):
             updates=updates,
             samples=samples,
             epochs=spec.epochs_at(updates),
-            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            lr=current_rate(trainer.optimizers[0], self.config, spec),
             train_loss=measured.train_loss,
             train_accuracy=measured.train_accuracy,
             val_loss=measured.val_loss,

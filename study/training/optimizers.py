@@ -1,15 +1,18 @@
-"""Optimizers by name, and the schedule that drives their rate."""
+"""Optimizers by name, and the schedule that drives their rate; or a user's own, at a factor of theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from study.plan.config import Optimizer, Schedule
+from study.plan.config import Optimizer, Schedule, StudyConfig
+from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
+from study.plan.workload import Custom
 from study.training.schedules import lr_factor
 
 
@@ -36,6 +39,30 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: f
     return Lamb(parameters, lr, weight_decay=decay, weight_decouple=False, adam_debias=True)
 
 
+def set_optimizers(module: pl.LightningModule, config: StudyConfig, spec: TrialSpec) -> None:
+    """Have Lightning train with the study's optimizer and schedule, or with the module's own at `spec.lr` times
+    their rates.
+    """
+    theirs = module.configure_optimizers
+
+    def configure() -> Any:
+        if rates_are_theirs(config):
+            return scaled_steps(theirs(), spec.lr)
+        return lightning_optimizers(config.optimizer, config.schedule, module.parameters(), spec)
+
+    module.configure_optimizers = configure  # type: ignore[method-assign]
+
+
+def rates_are_theirs(config: StudyConfig) -> bool:
+    """Whether a rate of the study is a factor of the module's own."""
+    return isinstance(config.workload, Custom) and config.workload.optimizer == "module"
+
+
+def current_rate(optimizer: torch.optim.Optimizer, config: StudyConfig, spec: TrialSpec) -> float:
+    """The rate of the next update, of the first group of parameters."""
+    return float(optimizer.param_groups[0]["lr"]) * (spec.lr if rates_are_theirs(config) else 1.0)
+
+
 def lightning_optimizers(
     config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], spec: TrialSpec
 ) -> Any:
@@ -45,3 +72,40 @@ def lightning_optimizers(
         optimizer, lambda update: lr_factor(schedule, update, spec.total_updates) * spec.stage_at(update).lr_factor
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def scaled_steps(configured: Any, factor: float) -> Any:
+    """What a user's `configure_optimizers` returned, its optimizer stepping at `factor` times its rates.
+
+    The rates are multiplied for the length of a step alone: whatever moves them between steps, with floors and peaks
+    of its own, need not know. Raises PlanError if there is not one optimizer.
+    """
+    found = list(_optimizers_in(configured))
+    if len(found) != 1:
+        raise PlanError(f"its configure_optimizers gives {len(found)} optimizers; one is needed", "workload.module")
+    (optimizer,) = found
+    before: list[Any] = []
+
+    def multiply(*step: Any) -> None:
+        before[:] = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * factor
+
+    def restore(*step: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = rate
+
+    optimizer.register_step_pre_hook(multiply)
+    optimizer.register_step_post_hook(restore)
+    return configured
+
+
+def _optimizers_in(configured: Any) -> Iterator[torch.optim.Optimizer]:
+    """Those in any of the forms that Lightning takes."""
+    if isinstance(configured, torch.optim.Optimizer):
+        yield configured
+    elif isinstance(configured, dict):
+        yield from _optimizers_in(configured.get("optimizer"))
+    elif isinstance(configured, list | tuple):
+        for part in configured:
+            yield from _optimizers_in(part)

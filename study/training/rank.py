@@ -15,10 +15,11 @@ from study.plan.trials import TrialSpec
 from study.plan.workload import Contrastive, Custom, Workload
 from study.training.compiled import compile_children, rehearsal, rehearsing
 from study.training.contrastive_job import ContrastiveJob
+from study.training.custom_job import CustomJob
 from study.training.energy import open_meter
 from study.training.fit import TrialFit
 from study.training.handover import HandOver
-from study.training.jobs import CustomJob, EmbeddedJob, Job
+from study.training.jobs import EmbeddedJob, Job
 from study.training.lean import remember_entry_points
 from study.training.meeting import join_group, open_store
 from study.training.memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
@@ -103,7 +104,7 @@ class Rank:
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
-            return CustomJob(workload, spec, resumed)
+            return CustomJob(workload, spec, self.place, resumed)
         if isinstance(workload, Contrastive):
             return ContrastiveJob(workload, spec, self.place, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.place, self._splits(workload), resumed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -10,14 +10,15 @@ from study.training.snapshot import State, generators, set_generators
 
 
 class Replayable:
-    """The first `limit` batches of each epoch of a loader; it notes how the generators stood when the epoch began.
+    """The first `limit` batches that `deal` makes of a loader in each epoch; it notes how the generators stood when
+    the epoch began.
 
     A loader shuffles and augments by global generators, so an epoch that begins from the same state deals the same
     batches again: those that had been trained on are drawn and thrown away.
     """
 
-    def __init__(self, loader: Any, limit: int) -> None:
-        self.loader, self.limit = loader, limit
+    def __init__(self, loader: Any, limit: int, deal: Callable[[Any], Iterator[Any]] = iter) -> None:
+        self.loader, self.limit, self.deal = loader, limit, deal
         self.began: State = {}
         self._skip = 0
 
@@ -26,7 +27,8 @@ class Replayable:
         return getattr(self.loader, name)
 
     def __len__(self) -> int:
-        return len(self.loader)
+        """Known for streams too: Lightning then draws no batch ahead, which would move the generators."""
+        return self.limit
 
     def go_on(self, skip: int, began: State, now: State) -> None:
         """Begin the next epoch from the state `began`, behind its first `skip` batches, with generators as `now`."""
@@ -34,14 +36,13 @@ class Replayable:
 
     def __iter__(self) -> Iterator[Any]:
         skip, self._skip = self._skip, 0
-        if not skip:
+        if skip:
+            set_generators(self.began)
+        else:
             self.began = generators()
-            yield from islice(self.loader, self.limit)
-            return
-        set_generators(self.began)
-        left = islice(self.loader, skip, self.limit) if skip < self.limit else iter(())
-        first = next(left, None)  # draws what is skipped
-        set_generators(self._now)
-        if first is not None:
-            yield first
-            yield from left
+        batches = islice(self.deal(self.loader), self.limit)
+        if skip:
+            for _ in islice(batches, skip):
+                pass
+            set_generators(self._now)
+        yield from batches

@@ -19,8 +19,8 @@ class Report:
     epochs: float
     lr: float
     train_loss: float
-    train_accuracy: float | None  # None where a user's own module does not tell
-    val_loss: float
+    train_accuracy: float | None  # this and the next: None where a user's own module does not tell
+    val_loss: float | None
     val_accuracy: float
     test_accuracy: float | None
     samples_per_s: float
@@ -33,4 +33,4 @@ class Report:
     @property
     def diverged(self) -> bool:
         """A loss that is no number cannot become one again."""
-        return not (math.isfinite(self.train_loss) and math.isfinite(self.val_loss))
+        return not all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)

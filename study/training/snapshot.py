@@ -13,6 +13,9 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 State = dict[str, Any]
+_ARGUMENTS = {
+    f"{prefix}{name}" for prefix in ("", "datamodule_") for name in ("hyper_parameters", "hparams_name", "hparams_type")
+}
 
 
 class InMemory(CheckpointIO):
@@ -22,8 +25,8 @@ class InMemory(CheckpointIO):
         self.checkpoint = checkpoint
 
     def save_checkpoint(self, checkpoint: State, path: Any, storage_options: Any = None) -> None:
-        """Keep it."""
-        self.checkpoint = checkpoint
+        """Keep it, without the arguments of a user's classes: they are built anew, from the study file."""
+        self.checkpoint = {key: value for key, value in checkpoint.items() if key not in _ARGUMENTS}
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
         """The one that is kept."""

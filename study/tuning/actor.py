@@ -29,7 +29,16 @@ class Seat:
 
 
 class RankActor:
-    """Delegates to a Rank."""
+    """Delegates to a Rank.
+
+    Known by its repr, and not by a name of Ray's, which would have to be free when a group is built anew in place.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+    def __repr__(self) -> str:
+        return self.label
 
     def where(self) -> Seat:
         """The node and devices of this process."""
@@ -95,6 +104,8 @@ class WarmGroup:
         hardware = config.hardware
         placement = ray.util.get_current_placement_group()
         self.group_id: str = placement.id.hex()
+        self.serves = ""  # what Ray's pages are to show beside each call; it keeps every one as a tag (docs/adr/010)
+        self.name: str = ray.util.placement_group_table(placement)["name"]
         actor = ray.remote(RankActor)
         # Tune drops the empty driver bundle, so that bundle r is rank r's.
         self.actors = [
@@ -102,7 +113,7 @@ class WarmGroup:
                 num_cpus=hardware.cpus_per_rank,
                 num_gpus=hardware.gpus_per_rank,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=rank),
-            ).remote()
+            ).remote(f"{self.name}/rank-{rank}")
             for rank in range(world_size)
         ]
         seats: list[Seat] = self.all("where")
@@ -123,7 +134,8 @@ class WarmGroup:
 
     def all(self, method: str, *args: Any) -> list[Any]:
         """Call every rank; raises at once if one of them fails."""
-        return ray.get([getattr(actor, method).remote(*args) for actor in self.actors])
+        name = f"RankActor.{method} {self.serves}".rstrip()
+        return ray.get([getattr(actor, method).options(name=name).remote(*args) for actor in self.actors])
 
     def snapshot(self) -> bytes:
         """What the trial needs to go on from its last report."""

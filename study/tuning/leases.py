@@ -7,6 +7,7 @@ handed to the next trial or the cluster has its resources back. All times are th
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ import ray
 from ray import tune
 
 from study.ledger.accounts import OpenLease, Reason
-from study.plan.config import Hardware
+from study.plan.config import StudyConfig
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
@@ -24,18 +25,25 @@ _asked: list[_Group] = []
 
 
 class GroupRequest(tune.PlacementGroupFactory):
-    """The placement group of a trial: an empty driver bundle, and one bundle a rank. Notes when Tune asks for it."""
+    """The placement group of a trial: an empty driver bundle, and one bundle a rank. Notes when Tune asks for it.
 
-    def __init__(self, hardware: Hardware, world_size: int) -> None:
+    Requests of one size are equal to Tune, whatever study they are for: the name of a group is not part of its request.
+    """
+
+    def __init__(self, study: StudyConfig, world_size: int) -> None:
+        hardware = study.hardware
         bundle: dict[str, float] = {"CPU": hardware.cpus_per_rank}
         if hardware.on_gpu:
             bundle["GPU"] = hardware.gpus_per_rank
         self._devices, self._device = world_size * hardware.devices_per_rank, "gpu" if hardware.on_gpu else "cpu"
         super().__init__([{}, *[bundle] * world_size], strategy=hardware.placement.upper())
+        self._study = study.name
 
     def to_placement_group(self) -> Any:
         """Called by Tune in the driver."""
-        placement = super().to_placement_group()
+        # Names must be unique among what lives in a cluster, and a study may share it with its own former drivers.
+        name = f"{self._study}/group-{uuid.uuid4().hex[:8]}"
+        placement = ray.util.placement_group(self.bundles, strategy=self.strategy, name=name)
         _asked.append(_Group(placement, self._devices, self._device, time.monotonic()))
         return placement
 

@@ -166,7 +166,7 @@ class Progress:
         for rate, rows in reached.items():
             ends = [row for row in rows if row.updates == furthest]
             if ends:
-                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.val_loss for row in ends)
+                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.loss for row in ends)
                 candidates.append((accuracy, -loss, rate))
         return max(candidates)[2] if candidates else None
 
@@ -193,7 +193,7 @@ class Progress:
         if end is None or end.outcome not in ("completed", "stopped") or not self.curves[trial_id]:
             return None
         last = self.curves[trial_id][-1]
-        return last if math.isfinite(last.val_accuracy) and math.isfinite(last.val_loss) else None
+        return last if math.isfinite(last.val_accuracy) and not last.diverged else None
 
     def _next(self, world_size: int) -> TrialSpec | None:
         for spec in self._again:

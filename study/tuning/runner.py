@@ -10,6 +10,7 @@ import platform
 import sys
 import tempfile
 import uuid
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,11 +23,12 @@ from ray.tune.experiment import Trial
 
 from study import __version__
 from study.cluster.connect import connected
+from study.cluster.export import Export
 from study.ledger.files import write_atomic
-from study.ledger.rows import LimitRow, StudyRow
+from study.ledger.rows import AnyRow, LimitRow, StudyRow
 from study.ledger.store import LEDGER, Ledger, LedgerError
 from study.plan.capacity import check_capacity
-from study.plan.config import Hardware, StudyConfig
+from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import to_yaml
 from study.plan.trials import Plan
@@ -68,17 +70,24 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
     with Ledger(folder) as ledger:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
-        for row in ledger.rows:
+        metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
+
+        def tell(row: AnyRow) -> None:
             observe(row)
+            if metrics is not None:
+                metrics.follow(row)
+
+        for row in ledger.rows:
+            tell(row)
         shelf = Shelf(folder / CHECKPOINTS)
-        recorder = Recorder(ledger, progress, shelf, observe)
+        recorder = Recorder(ledger, progress, shelf, tell)
         recorder.settle()
         if ledger.rows and progress.finished:
             return Outcome(True, ledger.quarantined)
         if (passed := recorder.limit_passed()) is not None:
             recorder.write(passed)  # it may be another than the one before
             return Outcome(False, ledger.quarantined, passed)
-        with connected(address, cpus) as nodes:
+        with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
             recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
@@ -92,8 +101,10 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
+    trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
+    trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config.hardware)),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=Attempts(progress, shelf),
             scheduler=Verdicts(recorder, progress),
@@ -123,8 +134,8 @@ def _name(trial: Trial) -> str:
     return str(trial.config["spec"].trial_id)
 
 
-def _request(hardware: Hardware, config: dict[str, Any]) -> GroupRequest:
-    return GroupRequest(hardware, config["spec"].batch.world_size)
+def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
+    return GroupRequest(study, config["spec"].batch.world_size)
 
 
 def config_hash(config: StudyConfig) -> str:

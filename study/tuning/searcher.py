@@ -112,9 +112,9 @@ class Verdicts(FIFOScheduler):
         """
         cache = controller._actor_cache
         cache._may_keep_one = False
-        hardware = self.progress.plan.config.hardware
-        for world_size in hardware.world_sizes:
-            request = GroupRequest(hardware, world_size)
+        config = self.progress.plan.config
+        for world_size in config.hardware.world_sizes:
+            request = GroupRequest(config, world_size)
             wanted, kept = self.progress.wants_groups(world_size), world_size in self._kept
             if wanted and not kept:
                 cache.increase_max(request, MANY)
@@ -122,4 +122,4 @@ class Verdicts(FIFOScheduler):
             elif kept and not wanted:
                 cache.decrease_max(request, MANY)
                 self._kept.remove(world_size)
-                self.recorder.leases.let_go(world_size * hardware.devices_per_rank)
+                self.recorder.leases.let_go(world_size * config.hardware.devices_per_rank)

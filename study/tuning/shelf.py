@@ -34,7 +34,7 @@ class Shelf:
     """One file a paused trial, replaced when it pauses again and removed when it is over."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # a group on this node stands elsewhere
 
     def put(self, trial_id: str, updates: int, snapshot: bytes) -> None:
         """Returns when the snapshot is on disk and older ones of the trial are gone."""
@@ -58,4 +58,4 @@ class Shelf:
                 path.unlink()
 
     def _path(self, trial_id: str, updates: int) -> Path:
-        return (self.folder / f"{trial_id}@{updates}.pt").absolute()
+        return self.folder / f"{trial_id}@{updates}.pt"

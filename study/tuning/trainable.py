@@ -32,12 +32,19 @@ class GroupInfo:
 class TrialRun(tune.Trainable):
     """One report a step. A trial's own mistake ends it; a process that dies is Tune's to retry."""
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the actor, whose name is Tune's to give."""
+        return f"{self.group.name}/driver" if hasattr(self, "group") else super().__repr__()
+
     def setup(self, config: dict[str, Any], study: StudyConfig) -> None:
         """Build the group, then begin its first trial."""
         spec: TrialSpec = config["spec"]
         self.study, self.world_size = study, spec.batch.world_size
-        self.group, self.ended = WarmGroup(study, self.world_size), False
+        self._build()
         self._begin(config)
+
+    def _build(self) -> None:
+        self.group, self.ended = WarmGroup(self.study, self.world_size), False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
@@ -47,16 +54,19 @@ class TrialRun(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         began = time.perf_counter()
         if self.ended:
-            self.group, self.ended = WarmGroup(self.study, self.world_size), False  # anew, where it was
+            self._build()  # anew, where it was
         self.failure: str | None = None
         self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s = 0.0
         shelved: Shelved | None = config["snapshot"]
+        spec: TrialSpec = config["spec"]
+        cell = spec.cell
+        self.group.serves = " ".join(f"{spec.phase} {cell.variant} b{cell.batch_size} w{cell.world_size}".split())
         norm_batch = None
         try:
             self.group.all("halt")
-            norm_batch = self.group.all("begin", config["spec"], shelved.read() if shelved else None)[0]
+            norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self._fail(error)
         group, hand_over_s = self.group, time.perf_counter() - began

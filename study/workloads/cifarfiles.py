@@ -1,90 +1,102 @@
-"""CIFAR-10 read from a folder: the binary version of its authors, or the Hub's parquet files."""
+"""CIFAR-10 and CIFAR-100: the binary version of their authors, or the Hub's parquet files."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from study.plan.errors import PlanError
+from study.workloads.imagefiles import KEY, ImageFiles, Images, check_labels
 
 SHAPE = (3, 32, 32)
-CLASSES = 10
-KEY = "workload.path"
-_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
-_TRAIN, _TEST = [f"data_batch_{i}.bin" for i in range(1, 6)], "test_batch.bin"
 
 
 @dataclass(frozen=True)
-class Images:
-    """Pixels (n, 3, 32, 32) and labels (n,), both uint8."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class CifarFiles:
-    """Where the images lie, and how they are read."""
-
-    train: Sequence[Path]
-    test: Sequence[Path]
-    read: Callable[[Path], Images]
-
-    def train_images(self) -> Images:
-        """Those of the training files, in their order. Raises PlanError."""
-        return self._all(self.train)
-
-    def test_images(self) -> Images:
-        """Those of the test files. Raises PlanError."""
-        return self._all(self.test)
-
-    def _all(self, paths: Sequence[Path]) -> Images:
-        parts = [self.read(path) for path in paths]
-        for path, part in zip(paths, parts, strict=True):
-            if not len(part.labels):
-                raise PlanError(f"{path}: holds no image", KEY)
-            if (worst := part.labels.max()) >= CLASSES:
-                raise PlanError(f"{path}: a label of {worst}; CIFAR-10 has 0 to {CLASSES - 1}", KEY)
-        return Images(np.concatenate([part.pixels for part in parts]), np.concatenate([part.labels for part in parts]))
+class _Cifar:
+    name: str
+    classes: int
+    folder: str  # in its archive
+    train: tuple[str, ...]
+    test: str
+    label_bytes: int  # the last of them is the label
+    hub_folder: str
+    label_column: str
 
 
-def find_files(folder: str) -> CifarFiles:
+_KINDS = {
+    "cifar10": _Cifar(
+        name="CIFAR-10",
+        classes=10,
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test="test_batch.bin",
+        label_bytes=1,
+        hub_folder="plain_text",
+        label_column="label",
+    ),
+    "cifar100": _Cifar(
+        name="CIFAR-100",
+        classes=100,
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test="test.bin",
+        label_bytes=2,  # coarse, fine
+        hub_folder="cifar100",
+        label_column="fine_label",
+    ),
+}
+
+
+def find_cifar(root: Path, kind: Literal["cifar10", "cifar100"]) -> ImageFiles:
     """The files in a folder, or in the one that its archive or the Hub puts into it. Raises PlanError."""
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise PlanError(f"{folder}: there is no such folder", KEY)
-    for inner in (root, root / "cifar-10-batches-bin"):
-        there = [name for name in (*_TRAIN, _TEST) if (inner / name).is_file()]
-        if there:
-            missing = [name for name in (*_TRAIN, _TEST) if name not in there]
-            if missing:
-                raise PlanError(f"{inner}: {', '.join(missing)} is missing", KEY)
-            return CifarFiles([inner / name for name in _TRAIN], [inner / _TEST], read_binary)
-    for inner in (root, root / "plain_text", root / "data"):
+    of = _KINDS[kind]
+    names = (*of.train, of.test)
+    for inner in (root, root / of.folder):
+        missing = [name for name in names if not (inner / name).is_file()]
+        if not missing:
+            return _files([inner / name for name in of.train], [inner / of.test], read_binary, of)
+        if len(missing) < len(names):
+            raise PlanError(f"{inner}: {', '.join(missing)} is missing", KEY)
+    for inner in (root, root / of.hub_folder, root / "data"):
         train, test = (sorted(inner.glob(f"{part}-*.parquet")) for part in ("train", "test"))
         if train and test:
-            return CifarFiles(train, test, read_parquet)
-    wanted = f"{_TRAIN[0]} to {_TRAIN[-1]} with {_TEST}, or train-*.parquet with test-*.parquet"
-    raise PlanError(f"{folder}: holds no CIFAR-10: {wanted}", KEY)
+            return _files(train, test, read_parquet, of)
+    wanted = f"{of.train[0]} to {of.train[-1]}" if len(of.train) > 1 else of.train[0]
+    raise PlanError(f"{root}: holds no {of.name}: {wanted} with {of.test}, or train-*.parquet with test-*.parquet", KEY)
 
 
-def read_binary(path: Path) -> Images:
-    """A file of records of one byte of label and 3,072 of pixels. Raises PlanError."""
+def _files(
+    train: Sequence[Path], test: Sequence[Path], read: Callable[[Path, _Cifar], Images], of: _Cifar
+) -> ImageFiles:
+    return ImageFiles(partial(_all, train, read, of), partial(_all, test, read, of), of.classes)
+
+
+def _all(paths: Sequence[Path], read: Callable[[Path, _Cifar], Images], of: _Cifar) -> Images:
+    parts = [read(path, of) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        check_labels(part.labels, of.classes, str(path), of.name)
+    return Images(np.concatenate([part.pixels for part in parts]), np.concatenate([part.labels for part in parts]))
+
+
+def read_binary(path: Path, of: _Cifar) -> Images:
+    """A file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises PlanError."""
     data = np.fromfile(path, np.uint8)
-    if len(data) % _RECORD:
-        raise PlanError(f"{path}: truncated: {len(data)} bytes are not a multiple of {_RECORD}", KEY)
-    records = data.reshape(-1, _RECORD)
-    return Images(records[:, 1:].reshape(-1, *SHAPE), records[:, 0])
+    record = of.label_bytes + np.prod(SHAPE)
+    if len(data) % record:
+        raise PlanError(f"{path}: truncated: {len(data)} bytes are not a multiple of {record}", KEY)
+    records = data.reshape(-1, record)
+    return Images(records[:, of.label_bytes :].reshape(-1, *SHAPE), records[:, of.label_bytes - 1])
 
 
-def read_parquet(path: Path) -> Images:
-    """A file with an image column of encoded PNG, `img` or `image`, and a column `label`. Raises PlanError."""
+def read_parquet(path: Path, of: _Cifar) -> Images:
+    """A file with an image column of encoded PNG, `img` or `image`, and one of labels. Raises PlanError."""
     import pandas as pd  # only here is it of use
 
     try:
@@ -92,13 +104,14 @@ def read_parquet(path: Path) -> Images:
     except (OSError, ValueError) as error:  # what pyarrow raises for a damaged file is one of these
         raise PlanError(f"{path}: not a parquet file that can be read: {error}", KEY) from error
     column = next((name for name in ("img", "image") if name in table), None)
-    if column is None or "label" not in table:
-        raise PlanError(f"{path}: needs columns img and label; it has {', '.join(map(str, table.columns))}", KEY)
-    labels = table["label"].to_numpy()
-    if not np.issubdtype(labels.dtype, np.integer) or ((labels < 0) | (labels >= CLASSES)).any():
-        raise PlanError(f"{path}: a label that is none of 0 to {CLASSES - 1}", KEY)
+    if column is None or of.label_column not in table:
+        has = ", ".join(map(str, table.columns))
+        raise PlanError(f"{path}: needs columns img and {of.label_column}; it has {has}", KEY)
+    labels = table[of.label_column].to_numpy()
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise PlanError(f"{path}: a label that is none of 0 to {of.classes - 1}", KEY)
     pixels = [_decoded(image, f"{path}, row {row}") for row, image in enumerate(table[column])]
-    return Images(np.array(pixels, np.uint8).reshape(-1, *SHAPE), labels.astype(np.uint8))
+    return Images(np.array(pixels, np.uint8).reshape(-1, *SHAPE), labels)
 
 
 def _decoded(image: Any, where: str) -> NDArray[np.uint8]:

@@ -1,12 +1,41 @@
-"""Your own module and data, by import path."""
+"""Your own module and data, by import path, and what is said when they do not fit."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import study
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.workload import Custom
+
+_NOT_THEIRS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+
+
+@contextmanager
+def blaming(key: str) -> Iterator[None]:
+    """Puts whatever the user's code raises into one line, with the place in their file."""
+    try:
+        yield
+    except PlanError:
+        raise
+    except Exception as error:
+        raise PlanError(in_one_line(error), key) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """`IndexError: list index out of range (net.py:41)`: the last line of the user's own that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    said = str(error).strip().split("\n")[0]
+    where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}{': ' + said if said else ''}{where}"
 
 
 def import_class(path: str, key: str) -> type[Any]:
@@ -15,7 +44,7 @@ def import_class(path: str, key: str) -> type[Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported
-        raise PlanError(f"cannot import {module_name}: {type(error).__name__}: {error}", f"workload.{key}") from error
+        raise PlanError(f"cannot import {module_name}: {in_one_line(error)}", f"workload.{key}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type):
         raise PlanError(f"{module_name} has no class {name}{did_you_mean(name, vars(module))}", f"workload.{key}")
@@ -23,17 +52,62 @@ def import_class(path: str, key: str) -> type[Any]:
 
 
 def build_module(config: Custom) -> Any:
-    """A fresh LightningModule."""
-    return _build(config.module, "module", config.module_args)
+    """A fresh LightningModule. Raises PlanError."""
+    module = _build(config.module, "module", "LightningModule", config.module_args)
+    for method in ("training_step", "validation_step"):
+        _check_overridden(module, method, "module", "LightningModule")
+    if config.optimizer == "module":
+        _check_overridden(module, "configure_optimizers", "module", "LightningModule")
+    if not module.automatic_optimization:
+        raise PlanError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
+    return module
 
 
 def build_data(config: Custom, batch_size: int) -> Any:
-    """A LightningDataModule that deals batches of `batch_size`."""
-    return _build(config.data, "data", {**config.data_args, "batch_size": batch_size})
+    """A LightningDataModule that deals batches of `batch_size`. Raises PlanError."""
+    arguments = {**config.data_args, "batch_size": batch_size}
+    data = _build(config.data, "data", "LightningDataModule", arguments)
+    for method in ("train_dataloader", "val_dataloader"):
+        _check_overridden(data, method, "data", "LightningDataModule")
+    return data
 
 
-def _build(path: str, key: str, arguments: dict[str, Any]) -> Any:
-    try:
-        return import_class(path, key)(**arguments)
-    except TypeError as error:
-        raise PlanError(f"{path} does not take these arguments: {error}", f"workload.{key}") from error
+def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
+    found = import_class(path, key)
+    import pytorch_lightning
+
+    if not issubclass(found, getattr(pytorch_lightning, kind)):
+        other = any(base.__name__ == kind for base in found.__mro__)
+        remedy = f"; it is of the package lightning: import {kind} from pytorch_lightning" if other else ""
+        raise PlanError(f"{path} is no {kind}{remedy}", f"workload.{key}")
+    parameters = inspect.signature(found).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in arguments:
+        if name not in parameters and not takes_any:
+            ours = " with which a study sets the batch" if name == "batch_size" else ""
+            raise PlanError(f"{path} does not take {name}{ours}{did_you_mean(name, parameters)}", f"workload.{key}")
+    with blaming(f"workload.{key}"):
+        return found(**arguments)
+
+
+def _check_overridden(thing: Any, method: str, key: str, kind: str) -> None:
+    import pytorch_lightning
+
+    if getattr(type(thing), method) is getattr(getattr(pytorch_lightning, kind), method):
+        raise PlanError(f"{type(thing).__name__} has no {method}", f"workload.{key}")
+
+
+def count_samples(config: Custom, batch_size: int) -> int:
+    """Samples of the training set, whose data module is built and set up for it. Raises PlanError."""
+    from study.workloads.loaders import is_stream, samples_of, the_one
+
+    data = build_data(config, batch_size)
+    with blaming("workload.data"):
+        data.prepare_data()
+        data.setup("fit")
+        loader = the_one(data.train_dataloader())
+        if is_stream(loader):
+            raise PlanError(
+                "is required: the training set is a stream, which tells no length", "workload.train_samples"
+            )
+        return samples_of(loader)

@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from study.plan.errors import PlanError
-from study.plan.workload import Cifar10, Contrastive, Digits, Teacher
-from study.workloads.cifarfiles import CLASSES, Images, find_files
+from study.plan.workload import Contrastive, Digits, ImageFolder, Teacher
+from study.workloads.imagefiles import Images, find_images
 
 CROP_PX = 4
 
@@ -108,25 +108,29 @@ def teacher(config: Teacher) -> Splits:
     return Splits(train, val, test, classes=config.classes)
 
 
-def cifar10(config: Cifar10) -> Splits:
-    """Images (n, 3, 32, 32), each channel with mean 0 and standard deviation 1 over the training split.
+def image_folder(config: ImageFolder) -> Splits:
+    """Images (n, channels, h, w), each channel with mean 0 and standard deviation 1 over the training split.
 
-    Training batches are moved by up to 4 pixels and mirrored, as in He et al. 2016, section 4.2. Raises PlanError.
+    Training batches of photographs, which is what images in colour are taken for, are moved by up to 4 pixels and
+    mirrored, as in He et al. 2016, section 4.2; a mirrored digit would be another. Raises PlanError.
     """
-    files = find_files(config.path)
-    labelled, test = files.train_images(), files.test_images()
-    if (found := len(labelled.labels)) != config.images:
-        raise PlanError(f"is {config.images}, but the training files hold {found}", "workload.images")
+    files = find_images(config)
+    labelled, test = files.train(), files.test()
+    if (found := len(labelled.labels)) != config.train_images:
+        raise PlanError(f"is {config.train_images}, but the training files hold {found}", "workload.images")
+    if labelled.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise PlanError("the images of the test have another shape than those to train on", "workload.path")
     order = np.random.default_rng(config.data_seed).permutation(found)
     val, train = np.split(order, [config.val_samples])
     mean, std = _channel_statistics(labelled.pixels[train])
 
     def part(images: Images, chosen: NDArray[np.int64] | slice, crop_px: int = 0) -> Part:
-        x = torch.from_numpy(images.pixels[chosen]).float().sub_(mean).div_(std)
+        x = torch.from_numpy(images.pixels[chosen].astype(np.float32)).sub_(mean).div_(std)
         return Part(x, torch.from_numpy(images.labels[chosen].astype(np.int64)), crop_px)
 
     every = slice(None)
-    return Splits(part(labelled, train, CROP_PX), part(labelled, val), part(test, every), classes=CLASSES)
+    crop_px = CROP_PX if len(mean) > 1 else 0
+    return Splits(part(labelled, train, crop_px), part(labelled, val), part(test, every), classes=files.classes)
 
 
 def _channel_statistics(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from study.plan.workload import Cifar10, Contrastive, Digits, Embedded, Teacher
-from study.workloads.data import Splits, cifar10, digits, teacher
+from study.plan.workload import Contrastive, Digits, Embedded, ImageFolder, Teacher
+from study.workloads.data import Splits, digits, image_folder, teacher
 from study.workloads.models import convnet, mlp
 from study.workloads.resnet import resnet
 
@@ -14,13 +14,13 @@ def load_splits(config: Embedded | Contrastive) -> Splits:
     """The data of a workload that comes with the package. Raises PlanError if it is not where it should be."""
     if isinstance(config, Digits | Contrastive):
         return digits(config)
-    return teacher(config) if isinstance(config, Teacher) else cifar10(config)
+    return teacher(config) if isinstance(config, Teacher) else image_folder(config)
 
 
 def build_model(config: Embedded, splits: Splits) -> nn.Module:
     """A network with fresh weights from torch's global generator, fitted to the data's shape."""
     shape = splits.train.x.shape[1:]
-    if isinstance(config, Cifar10) and config.model == "resnet":
+    if isinstance(config, ImageFolder) and config.model == "resnet":
         return resnet(config.depth, shape[0], config.width, splits.classes)
     if config.model == "convnet":
         return convnet(shape[0], config.width, splits.classes)

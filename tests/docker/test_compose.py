@@ -12,6 +12,7 @@ import ray
 import yaml
 from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
+from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION
 
 from study import __version__
 
@@ -106,6 +107,14 @@ def test_environment_variables_are_known(compose: dict[str, Any], dockerfile: Do
     assert len(names - NOT_RAYS) >= 5
     for name in names - NOT_RAYS:
         assert any(name.encode() in source for source in known), name
+
+
+def test_the_object_store_fits_into_shared_memory(compose: dict[str, Any]) -> None:
+    for name in ("head", "worker"):
+        memory_gb, shared_gb = (
+            float(compose["services"][name][key].removesuffix("gb")) for key in ("mem_limit", "shm_size")
+        )
+        assert shared_gb > DEFAULT_OBJECT_STORE_MEMORY_PROPORTION * memory_gb
 
 
 def test_the_secret_is_where_the_nodes_look_for_it(compose: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from packaging.requirements import Requirement
 from study import __version__
 
 ROOT = Path(__file__).parents[2]
-INDEX = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
 
 
 def replay(dockerfile: DockerfileParser, root: Path) -> Path:
@@ -34,7 +33,7 @@ def replay(dockerfile: DockerfileParser, root: Path) -> Path:
             stage = words[-1]
             base = root / stage / "base"
             subprocess.run([sys.executable, "-m", "venv", base], check=True)
-            env = os.environ | {"PATH": f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}", "TORCH_INDEX": INDEX}
+            env = os.environ | {"PATH": f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         elif line["instruction"] == "WORKDIR":
             here = moved(line["value"], root / stage)
             here.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,8 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (
             ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"),
             7,
-            "must be one of digits, contrastive, teacher, cifar10, custom; got digts (did you mean digits?)",
+            "must be one of digits, contrastive, teacher, cifar10, cifar100, mnist, fashion_mnist, datasets, custom; "
+            "got digts (did you mean digits?)",
         ),
         (
             ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: contrastive, model: mlp}"),

@@ -41,6 +41,7 @@ POINT_KEYS = {
     "test_accuracy",
     "samples_per_s",
     "on_frontier",
+    "peak_memory_bytes",
 }
 SUMMARY_KEYS = {
     "claims",

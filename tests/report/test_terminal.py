@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from handmade import (
     LATER,
+    WRITTEN,
     attempt_row,
     end_row,
     lease_row,
@@ -19,10 +20,10 @@ from handmade import (
 )
 from rich.console import Console
 
-from study.analysis.records import Cost, Point, TrialRecord
-from study.ledger.rows import AnyRow
+from study.analysis.records import Cost, Cut, Point, TrialRecord
+from study.ledger.rows import AnyRow, LimitRow
 from study.plan.config import StudyConfig
-from study.plan.trials import Plan, make_plan
+from study.plan.trials import Cell, Plan, make_plan
 from study.report.terminal import ProgressView, print_summary, status_lines
 from study.report.tracker import Tracker
 
@@ -207,3 +208,34 @@ def test_on_a_terminal_progress_is_shown_in_place(plan: Plan) -> None:
     assert "20 device-seconds, about " in last
     assert "1.0 of 3" in last
     assert "75.0%" in last
+
+
+def limit_row(at_s: float, written: str = WRITTEN) -> LimitRow:
+    return LimitRow(at_s=at_s, written=written, limit="usd", allowed=0.02, spent=0.021)
+
+
+def test_status_shows_what_is_spent_of_each_limit(config: Callable[..., StudyConfig]) -> None:
+    limits = {"device_hours": 0.01, "usd": 0.02, "wall_h": 1}
+    plan = make_plan(config(limits=limits, price={"usd_per_device_hour": 2.0}))
+    # One device for 18 s, billed, and another open for 9 s with half a second of setup.
+    rows = [study_row(), attempt_row("search-b16-w1-r0", 0.5), lease_row("search-b16-w1-r0", 18, 18)]
+    rows += [attempt_row("search-b16-w1-r1", 27.5), report_row("search-b16-w1-r1", 1, 0.5, at_s=36)]
+    assert "spent   27 of 36 device-seconds, 0.015 of 0.02 USD, 0.01 of 1 hours" in status_lines(plan, rows)
+    lines = status_lines(plan, [*rows, limit_row(37)])
+    assert lines[-1] == "cut     by limits.usd: running trials end at their next report"
+    rows += [limit_row(37), lease_row("search-b16-w1-r1", 40, 13)]
+    assert status_lines(plan, rows)[-1] == "cut     by limits.usd: raise it to go on"
+    assert not any(line.startswith("cut") for line in status_lines(plan, [*rows, study_row(41)]))
+
+
+def test_a_passed_limit_is_told_where_nobody_watches(plan: Plan) -> None:
+    with ProgressView(plan, console := Console(file=io.StringIO(), width=200, force_terminal=False)) as view:
+        view(later(limit_row(1)))
+    assert text_of(console).startswith("limits.usd is passed: 0.021 of 0.02 USD. Nothing new starts")
+
+
+def test_the_summary_tells_a_cut_second() -> None:
+    cut = Cut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
+    text = " ".join(shown([], cut=cut, planned_trials=12).split())
+    assert "Cut by limits.usd: 5.2 of 5 USD spent. Of 12 trials 7 were not run and 2 ended early" in text
+    assert "Without a confirmed point because of it: batch 16 on 1 rank, batch 64 (+LR) on 2 ranks." in text

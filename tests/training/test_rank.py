@@ -136,7 +136,7 @@ def test_a_users_own_module_learns_under_our_optimizer(config: Make) -> None:
         ({"train_samples": 80}, "workload.train_samples: is 80, but the data module has 64"),
         ({"module": "tests.toy:ToyModul"}, r"has no class ToyModul \(did you mean ToyModule\?\)"),
         ({"module": "tests.nothing:X"}, "workload.module: cannot import tests.nothing"),
-        ({"data_args": {"size": 3}}, "workload.data: tests.toy:ToyData does not take these arguments"),
+        ({"data_args": {"size": 3}}, "workload.data: tests.toy:ToyData does not take size"),
         ({"module_args": {"fail_at": 3}}, "the toy broke"),
     ],
 )

@@ -23,6 +23,10 @@ CUSTOM: dict[str, Any] = {
     "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
     "val_accuracy": "acc", "val_loss": "loss",
 }  # fmt: skip
+STREAM = CUSTOM | {
+    "module": "tests.own:Net", "data": "tests.own:Streamed", "data_args": {"noisy": True}, "val_accuracy": "val_acc",
+    "val_loss": None, "optimizer": "module",
+}  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {},
     "convnet in mid-epoch, accumulated": {
@@ -38,6 +42,9 @@ CASES: dict[str, dict[str, Any]] = {
     "a user's module, shuffled by the global generator": {"workload": CUSTOM, "batch_sizes": [8]},
     "the same in mid-epoch": {
         "workload": CUSTOM, "batch_sizes": [8], "budget": {"epochs": 3, "report_every_updates": 3},
+    },
+    "a stream, noise, dropout and an optimizer of the user's, in mid-epoch": {
+        "workload": STREAM, "batch_sizes": [8], "budget": {"epochs": 3, "report_every_updates": 3},
     },
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from study.plan.trials import make_plan
 from study.tuning.runner import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
 
-GRID = {"scheduler": {"kind": "grid"}, "hardware": {"world_size": 2}, "confirm": {"seeds": 1}}
+GRID = {"scheduler": {"kind": "grid"}, "hardware": {"cpus_per_rank": 2}, "confirm": {"seeds": 1}}
 
 
 def curves(run: Run) -> dict[str, list[tuple[int, float, float]]]:
@@ -27,10 +27,11 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_for_real(make_config(**GRID), tmp_path / "whole")
-    reports: list[str] = []
+    reports: set[tuple[str, int]] = set()
 
     def count(row: AnyRow) -> None:
-        reports.extend([row.trial_id] if isinstance(row, ReportRow) else [])
+        if isinstance(row, ReportRow):
+            reports.add((row.trial_id, row.updates))
 
     def so_many(self: Limits, device_h: float, wall_h: float, usd: float | None) -> dict[LimitName, object]:
         """Reports for device-hours: no clock decides where the study is cut."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from ray.exceptions import WorkerCrashedError
 
+from study.plan.capacity import Node
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.trials import Plan, make_plan
 from study.training import microbatch
 from study.training.place import Place
+from study.tuning import fitting
 from study.tuning.fitting import CACHE, Fitted, fitted, key_of, probe
 from study.tuning.remembered import Remembered
 from study.tuning.runner import run_study
@@ -107,6 +112,57 @@ def test_on_the_cpu_auto_is_no_limit(config: Make) -> None:
     plan = fitted(make_plan(config(hardware={"micro_batch": "auto"})), "local", None, said.append)
     assert plan.config.hardware.micro_batch is None
     assert len(said) == 1
+
+
+class FakeRay:
+    """Runs a task where it stands; remembers what it was to lease."""
+
+    def __init__(self, found: Fitted | Exception) -> None:
+        self.found = found
+        self.leased: dict[str, float] = {}
+
+    def remote(self, **leased: float) -> Callable[[object], FakeRay]:
+        self.leased = leased
+        return lambda function: SimpleNamespace(remote=lambda plan: self.found)
+
+    def get(self, found: Fitted | Exception) -> Fitted:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, plan: Plan, found: Fitted | Exception) -> tuple[Plan, list[str], FakeRay]:
+    ray, said = FakeRay(found), list[str]()
+    monkeypatch.setattr(fitting, "ray", ray)
+    monkeypatch.setattr(fitting, "connected", lambda address, cpus: nullcontext((Node(4, 1),)))
+    return fitted(plan, "local", None, said.append), said, ray
+
+
+def test_a_gpu_of_the_cluster_is_asked_and_batches_are_split_accordingly(
+    config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(config(hardware=AUTO | {"gpus_per_rank": 0.5}))
+    assert [spec.batch.micro_batch for spec in plan.search] == [16, 16, 64, 64]
+    split, said, ray = asked(monkeypatch, plan, Fitted("H100", 20, tried=7))
+    assert [(spec.batch.micro_batch, spec.batch.accumulation) for spec in split.search] == [(16, 1)] * 2 + [(16, 4)] * 2
+    assert split.config.hardware.micro_batch == 20
+    assert said == ["Micro batch: at most 20 samples, which fit on H100 (7 sizes tried)."]
+    assert (ray.leased["num_cpus"], ray.leased["num_gpus"]) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (Fitted("H100", 0, tried=1), "hardware.micro_batch: not even one sample fits on H100"),
+        (WorkerCrashedError(), "hardware.micro_batch: probing a GPU failed: The worker died unexpectedly"),
+    ],
+)
+def test_a_probe_that_finds_nothing_is_one_clear_line(
+    config: Make, monkeypatch: pytest.MonkeyPatch, found: Fitted | Exception, says: str
+) -> None:
+    with pytest.raises(PlanError, match=says) as told:
+        asked(monkeypatch, make_plan(config(hardware=AUTO)), found)
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_a_number_is_left_alone(config: Make) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import pytest
 
 from study.tuning import leases as module
-from study.tuning.leases import ClosedLease, Leases
+from study.tuning.leases import ClosedLease, GroupRequest, Leases
 from study.tuning.trainable import GroupInfo
+from tests.conftest import make_config
 
 
 class Clock:
@@ -145,3 +146,9 @@ def test_a_trial_that_never_had_a_group_costs_nothing(books: Leases, clock: Cloc
     ask(clock, "waiting")
     cluster.waiting.add("waiting")
     assert books.lost("a", 1, 2) is None
+
+
+def test_to_tune_groups_of_one_size_are_alike_whatever_their_study_is_called() -> None:
+    sizes = [GroupRequest(make_config(name=name), size) for size in (1, 2) for name in ("a", "b")]
+    assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
+    assert len(set(sizes)) == 2

@@ -1,4 +1,4 @@
-"""CIFAR-10 in both formats, whole and damaged."""
+"""CIFAR-10 and CIFAR-100 in both formats, whole and damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from study.plan.errors import PlanError
-from study.plan.workload import Cifar10
-from study.workloads.cifarfiles import find_files
-from study.workloads.data import Splits, cifar10
+from study.plan.workload import ImageFolder
+from study.workloads.data import Splits, image_folder
+from study.workloads.imagefiles import ImageFiles, find_images
 
 PER_FILE = 4
 LABELS = (np.arange(6 * PER_FILE) % 10).astype(np.uint8)
@@ -57,14 +57,19 @@ def write_parquet(folder: Path, column: str = "img", **changes: Any) -> None:
 
 
 def load(folder: Path, **changes: Any) -> Splits:
-    return cifar10(Cifar10(kind="cifar10", path=str(folder), **{"images": 5 * PER_FILE, "val_samples": 6} | changes))
+    values = {"kind": "cifar10", "path": str(folder), "images": 5 * PER_FILE, "val_samples": 6} | changes
+    return image_folder(ImageFolder.model_validate(values))
+
+
+def found(folder: Path, kind: str = "cifar10") -> ImageFiles:
+    return find_images(ImageFolder.model_validate({"kind": kind, "path": str(folder)}))
 
 
 @pytest.mark.parametrize("inner", ["", "cifar-10-batches-bin"])
 def test_binary_files_are_read_to_the_last_pixel(tmp_path: Path, inner: str) -> None:
     write_binary(tmp_path / inner)
-    files = find_files(str(tmp_path))
-    train, test = files.train_images(), files.test_images()
+    files = found(tmp_path)
+    train, test = files.train(), files.test()
     assert np.array_equal(train.pixels, PIXELS[TRAIN])
     assert np.array_equal(train.labels, LABELS[TRAIN])
     assert np.array_equal(test.pixels, PIXELS[TEST])
@@ -74,11 +79,44 @@ def test_binary_files_are_read_to_the_last_pixel(tmp_path: Path, inner: str) -> 
 @pytest.mark.parametrize(("inner", "column"), [("", "img"), ("plain_text", "img"), ("data", "image")])
 def test_parquet_files_hold_the_same(tmp_path: Path, inner: str, column: str) -> None:
     write_parquet(tmp_path / inner, column)
-    files = find_files(str(tmp_path))
-    train, test = files.train_images(), files.test_images()
+    files = found(tmp_path)
+    train, test = files.train(), files.test()
     assert np.array_equal(train.pixels, PIXELS[TRAIN])
     assert np.array_equal(train.labels, LABELS[TRAIN])
     assert np.array_equal(test.pixels, PIXELS[TEST])
+
+
+def test_cifar100_has_its_fine_labels_behind_its_coarse_ones(tmp_path: Path) -> None:
+    fine = (np.arange(6 * PER_FILE) * 4).astype(np.uint8)
+    coarse = fine // 5
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    for name, rows in (("train.bin", TRAIN), ("test.bin", TEST)):
+        pixels = PIXELS[rows]
+        records = np.hstack([coarse[rows, None], fine[rows, None], pixels.reshape(len(pixels), -1)])
+        (folder / name).write_bytes(records.tobytes())
+    files = found(tmp_path, "cifar100")
+    train, test = files.train(), files.test()
+    assert files.classes == 100
+    assert np.array_equal(train.pixels, PIXELS[TRAIN])
+    assert np.array_equal(train.labels, fine[TRAIN])
+    assert np.array_equal(test.labels, fine[TEST])
+    (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-1])
+    with pytest.raises(PlanError, match=r"train.bin: truncated: \d+ bytes are not a multiple of 3074$"):
+        files.train()
+    (folder / "test.bin").unlink()
+    with pytest.raises(PlanError, match=r"cifar-100-binary: test.bin is missing$"):
+        found(tmp_path, "cifar100")
+
+
+def test_cifar100_in_parquet_files(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "cifar100", fine_label=42, coarse_label=3)
+    train = found(tmp_path, "cifar100").train()
+    assert np.array_equal(train.pixels, PIXELS[TRAIN])
+    assert (train.labels == 42).all()
+    write_parquet(tmp_path / "cifar100")
+    with pytest.raises(PlanError, match="needs columns img and fine_label; it has img, label"):
+        found(tmp_path, "cifar100").train()
 
 
 def test_splits_are_normalized_apart_and_the_same_every_time(tmp_path: Path) -> None:
@@ -136,7 +174,7 @@ def test_a_folder_that_is_not_there_and_another_number_of_images(tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"label": -1}, "a label that is none of 0 to 9"),
+        ({"label": -1}, "a label of -1; CIFAR-10 has 0 to 9"),
         ({"label": 0.5}, "a label that is none of 0 to 9"),
         ({"img": None}, "row 0: not an image"),
         ({"img": "x"}, "row 0: not an image"),
