@@ -156,7 +156,7 @@ def test_submitted_stopped_fetched_resumed_and_fetched_again(laptop: Laptop) -> 
     assert len(names) == len(set(names)) == 8
 
     # What was fetched can go on here as well.
-    assert "8 of 8" in laptop.study("resume", "cut", "--cpus", "2")
+    assert "[8/8]" in laptop.study("resume", "cut", "--cpus", "2")
 
 
 @pytest.mark.parametrize("storage", ["{shared}", "local://{shared}"])
