@@ -42,17 +42,6 @@ STUDY = {
 LATER = ("hand_over", "ended")  # of these there is nothing to tell while the first trials run
 
 
-@pytest.fixture(scope="module")
-def prometheus_binary() -> str:
-    """Where Prometheus is. Without one the test is skipped, or fails if REQUIRE_PROMETHEUS is set, as in CI."""
-    if found := shutil.which("prometheus"):
-        return found
-    missing = "no Prometheus on this machine (apt-get install prometheus)"
-    if os.environ.get("REQUIRE_PROMETHEUS"):
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
 def free_ports(n: int) -> list[int]:
     """Ports that nobody listens on, outside of those that Ray's workers take."""
     sockets = [socket.socket() for _ in range(n)]

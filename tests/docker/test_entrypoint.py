@@ -22,6 +22,7 @@ from ray.scripts.scripts import start
 from study.ledger.rows import EndRow
 from study.ledger.store import read
 from tests.cluster.twonodes import Places
+from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
@@ -117,8 +118,7 @@ def places() -> Iterator[Places]:
     """A network namespace for each container. Skips where there can be none, or fails if REQUIRE_NETNS is set."""
     places = Places()
     if not places.separate:
-        missing = "network namespaces need root and iproute2"
-        pytest.fail(missing) if os.environ.get("REQUIRE_NETNS") else pytest.skip(missing)
+        lacking("network namespaces need root and iproute2", "REQUIRE_NETNS")
     for name in ("head", "worker"):  # Ray takes the address of the way out for the node's own
         subprocess.run(places.within(name, ["ip", "route", "add", "default", "dev", "eth0"]), check=True)
     yield places
