@@ -19,7 +19,7 @@ from study.analysis.replays.curvetable import read_curves
 from study.analysis.replays.replay import replay as replay_schedulers
 from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
-from study.cluster.head import environment_address, is_http
+from study.cluster.submitting.head import environment_address, is_http
 from study.commands import dashboards, deciding, jobs
 from study.commands.shell import REPORT, FolderArgument, JsonOption, import_own, out, planned, recorded, say, tried
 from study.ledger.files import write_atomic
@@ -154,7 +154,7 @@ def resume(
 @app.command(hidden=True)
 def drive(study_id: str, storage: str | None = None) -> None:
     """Run a submitted study or go on with it: what its Ray job does, in the folder that was sent."""
-    from study.cluster.driver import study_folder
+    from study.cluster.submitting.driver import study_folder
     from study.tuning.fitting import fitted
     from study.tuning.runner import resume_study, run_study
 

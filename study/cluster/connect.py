@@ -61,9 +61,9 @@ def take_sigterm_as_ctrl_c() -> None:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         # Called, not raised: Ray blocks SIGINT in the processes that it starts, a job's driver among them.
+        # Where it is ignored, as in what a script starts in the background, SIGTERM still means us.
         handler = signal.getsignal(signal.SIGINT)
-        if callable(handler):
-            handler(signal.SIGINT, frame)
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)

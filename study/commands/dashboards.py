@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from study.cluster.grafana import files
+from study.cluster.monitoring.grafana import files
 from study.commands.shell import say
 from study.ledger.files import write_atomic
 

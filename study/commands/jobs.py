@@ -12,12 +12,12 @@ from ray.job_submission import JobStatus
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from study.cluster import fetch as fetching
-from study.cluster.head import Head, head_address
-from study.cluster.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
-from study.cluster.payload import code_of, pack
-from study.cluster.results import CONFIG
-from study.cluster.storage import TROUBLE, Store, shared_folder
+from study.cluster.submitting import fetch as fetching
+from study.cluster.submitting.head import Head, head_address
+from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
+from study.cluster.submitting.payload import code_of, pack
+from study.cluster.submitting.results import CONFIG
+from study.cluster.submitting.storage import TROUBLE, Store, shared_folder
 from study.commands.shell import import_own, out, planned, recorded, say
 from study.ledger.store import read
 from study.plan.config import StudyConfig

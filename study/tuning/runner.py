@@ -23,7 +23,7 @@ from ray.tune.experiment import Trial
 
 from study import __version__
 from study.cluster.connect import connected
-from study.cluster.export import Export
+from study.cluster.monitoring.export import Export
 from study.ledger.files import write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
 from study.ledger.store import LEDGER, Ledger, LedgerError

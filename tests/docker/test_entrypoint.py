@@ -21,7 +21,7 @@ from ray.scripts.scripts import start
 
 from study.ledger.rows import EndRow
 from study.ledger.store import read
-from tests.cluster.twonodes import Places
+from tests.cluster.submitting.twonodes import Places
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]

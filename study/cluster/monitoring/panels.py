@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.cluster.queries import most, total
+from study.cluster.monitoring.queries import most, total
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import ray
 
 from study.cluster.connect import connected
-from study.cluster.jobs import STUDIES
-from study.cluster.storage import Mirror, Store, shared_folder
+from study.cluster.submitting.jobs import STUDIES
+from study.cluster.submitting.storage import Mirror, Store, shared_folder
 from study.plan.errors import PlanError
 
 

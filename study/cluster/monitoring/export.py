@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from study.cluster.meter import Meter, Reading
-from study.cluster.metrics import METRICS
+from study.cluster.monitoring.meter import Meter, Reading
+from study.cluster.monitoring.metrics import METRICS
 from study.ledger.rows import AnyRow
 from study.plan.trials import Plan
 

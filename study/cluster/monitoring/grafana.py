@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from study.cluster.alerts import ALERTS
-from study.cluster.panels import PANELS, Panel
-from study.cluster.queries import filtered
+from study.cluster.monitoring.alerts import ALERTS
+from study.cluster.monitoring.panels import PANELS, Panel
+from study.cluster.monitoring.queries import filtered
 
 # As Ray's own dashboards have it, so that ours reads in the same Grafana; its newer versions migrate it themselves.
 SCHEMA_VERSION = 27

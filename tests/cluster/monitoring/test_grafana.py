@@ -14,10 +14,10 @@ import yaml
 from typer.testing import CliRunner
 
 from study.cli import app
-from study.cluster.grafana import files
-from study.cluster.metrics import METRICS
+from study.cluster.monitoring.grafana import files
+from study.cluster.monitoring.metrics import METRICS
 
-FOLDER = Path(__file__).parents[2] / "dashboards"
+FOLDER = Path(__file__).parents[3] / "dashboards"
 BOARD = json.loads(files()["grafana/study.json"])
 RULES = yaml.safe_load(files()["alerts.yml"])["groups"][0]["rules"]
 QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]

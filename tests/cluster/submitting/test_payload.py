@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.payload import code_of, pack
+from study.cluster.submitting.payload import code_of, pack
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import load_study

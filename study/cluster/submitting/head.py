@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from study.cluster.connect import CONNECT_TIMEOUT_S
-from study.cluster.jobs import STOP_WAIT_S, Submission
+from study.cluster.submitting.jobs import STOP_WAIT_S, Submission
 from study.plan.errors import PlanError
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")

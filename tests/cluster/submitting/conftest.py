@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.twonodes import TwoNodes
+from tests.cluster.submitting.twonodes import TwoNodes
 
 
 @pytest.fixture(scope="module")

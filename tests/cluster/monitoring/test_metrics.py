@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary import summarize
-from study.cluster import export as module
-from study.cluster.export import Export
-from study.cluster.meter import Meter, Reading
-from study.cluster.metrics import DECISIONS, METRICS, STATES, UNREPORTED
+from study.cluster.monitoring import export as module
+from study.cluster.monitoring.export import Export
+from study.cluster.monitoring.meter import Meter, Reading
+from study.cluster.monitoring.metrics import DECISIONS, METRICS, STATES, UNREPORTED
 from study.ledger.rows import (
     PHASES,
     AnyRow,
@@ -35,7 +35,7 @@ from tests.conftest import Run, make_config
 STAMP = {"written": "2026-01-01T00:00:00.000+00:00"}
 PLAN = make_plan(make_config(price={"usd_per_device_hour": 3.0}, hardware={"world_size": 2}))
 TRIALS = [*PLAN.search, *(spec for cell in PLAN.cells for spec in PLAN.confirm_trials(cell, 0.05))]
-DOCS = Path(__file__).parents[2] / "docs" / "monitoring.md"
+DOCS = Path(__file__).parents[3] / "docs" / "monitoring.md"
 
 
 class Clock:

@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from study.cluster.grafana import files
+from study.cluster.monitoring.grafana import files
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 PATIENCE_S = 180.0

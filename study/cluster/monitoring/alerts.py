@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.cluster.metrics import OUTCOMES
-from study.cluster.queries import most, total
+from study.cluster.monitoring.metrics import OUTCOMES
+from study.cluster.monitoring.queries import most, total
 
 
 @dataclass(frozen=True)

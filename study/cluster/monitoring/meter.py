@@ -12,7 +12,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from study.cluster.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
+from study.cluster.monitoring.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
 from study.ledger.accounts import OpenLeases
 from study.ledger.rows import CENSORED, PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.pareto.fronts import hypervolume

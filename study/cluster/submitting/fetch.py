@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from study.cluster.head import Head
-from study.cluster.jobs import SubmittedStudy
-from study.cluster.results import CHECKPOINTS, CONFIG, in_order
-from study.cluster.storage import TROUBLE, Store, shared_folder
+from study.cluster.submitting.head import Head
+from study.cluster.submitting.jobs import SubmittedStudy
+from study.cluster.submitting.results import CHECKPOINTS, CONFIG, in_order
+from study.cluster.submitting.storage import TROUBLE, Store, shared_folder
 from study.ledger.store import LEDGER
 from study.plan.errors import PlanError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.cluster.metrics import METRICS
+from study.cluster.monitoring.metrics import METRICS
 
 
 def most(metric: str, by: str = "") -> str:

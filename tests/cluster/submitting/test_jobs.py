@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.job_submission import JobDetails, JobStatus
 
-from study.cluster.jobs import Submission, find, new_id, studies_of, trials_over
+from study.cluster.submitting.jobs import Submission, find, new_id, studies_of, trials_over
 from study.plan.errors import PlanError
 
 

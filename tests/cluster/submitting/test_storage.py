@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.storage import Mirror, Store, shared_folder
+from study.cluster.submitting.storage import Mirror, Store, shared_folder
 from study.plan.errors import PlanError
 
 

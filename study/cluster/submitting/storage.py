@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pyarrow import ArrowException
 from pyarrow import fs as arrow
 
-from study.cluster.results import in_order, results_in
+from study.cluster.submitting.results import in_order, results_in
 from study.ledger.files import write_atomic
 from study.ledger.store import LEDGER
 from study.plan.errors import PlanError

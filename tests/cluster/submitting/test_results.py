@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster.results import in_order, is_result, results_in
+from study.cluster.submitting.results import in_order, is_result, results_in
 
 HOSTILE = [
     "../ledger.jsonl",

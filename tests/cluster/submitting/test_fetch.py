@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.fetch import fetch
+from study.cluster.submitting.fetch import fetch
 from study.ledger.rows import StudyRow
 from study.ledger.store import encode, read
 from study.plan.errors import PlanError
-from tests.cluster.test_results import HOSTILE
+from tests.cluster.submitting.test_results import HOSTILE
 
 
 class Fake:

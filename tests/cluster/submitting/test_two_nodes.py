@@ -15,10 +15,10 @@ import yaml
 
 from study.ledger.rows import AttemptRow, EndRow, LeaseRow
 from study.ledger.store import read
-from tests.cluster.twonodes import TwoNodes
+from tests.cluster.submitting.twonodes import TwoNodes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OWN = {
     "name": "My own: two nodes",
     "batch_sizes": [16, 32],

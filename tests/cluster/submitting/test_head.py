@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from study.cluster.head import Head, head_address
+from study.cluster.submitting.head import Head, head_address
 from study.plan.errors import PlanError
 
 Answer = Callable[[str], tuple[int, str]]

@@ -1,0 +1,1 @@
+"""What a running study tells Prometheus, Grafana and their alerts."""

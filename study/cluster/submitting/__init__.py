@@ -1,0 +1,1 @@
+"""Studies as Ray jobs on a cluster that is reached over HTTP."""
