@@ -10,7 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -108,16 +108,37 @@ def frontier_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> R
     return run_for_real(config, tmp_path_factory.mktemp("frontier"))
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Where Chromium is. Without one the test is skipped, or fails if REQUIRE_BROWSER is set, as in CI."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    missing = "no Chromium on this machine (apt-get install chromium)"
-    if os.environ.get("REQUIRE_BROWSER"):
+def lacking(missing: str, variable: str) -> NoReturn:
+    """Skips the test for want of something, or fails it where the variable is set: there, as in CI, it must run."""
+    if os.environ.get(variable):
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+def program(variable: str, package: str, *names: str) -> str:
+    """Where a program of the system is, under any of these names."""
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    lacking(f"no {names[0]} on this machine (apt-get install {package})", variable)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where Chromium is."""
+    return program("REQUIRE_BROWSER", "chromium", "chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Where promtool is."""
+    return program("REQUIRE_PROMETHEUS", "prometheus", "promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus_binary() -> str:
+    """Where Prometheus is."""
+    return program("REQUIRE_PROMETHEUS", "prometheus", "prometheus")
 
 
 @pytest.fixture(scope="session")

@@ -221,6 +221,8 @@ def test_readme_commands_exist_with_their_options() -> None:
     assert len(commands_in_readme()) >= 6
     for _, name, *arguments in commands_in_readme():
         command = group.commands[name]  # type: ignore[attr-defined]
+        if nested := getattr(command, "commands", None):
+            command = nested[arguments[0]]
         known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
         assert {word for word in arguments if word.startswith("--")} <= known, name
         for word in arguments:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from study.training.place import Place
 
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
     from study.plan.trials import TrialSpec
     from study.training.report import Report
     from study.training.snapshot import State
+
+
+NOTICE_S = 30.0  # Ray takes 15 s to declare a node dead
+# gloo's words, then those of nccl.
+_CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,10 @@ class RankActor:
         self.rank.halt()
 
 
+class RankLost(Exception):
+    """A rank is gone, as another of its group has noticed."""
+
+
 class WarmGroup:
     """The rank actors of one placement group, kept from trial to trial."""
 
@@ -133,9 +145,16 @@ class WarmGroup:
         self.all("join", seats[0].address, port)
 
     def all(self, method: str, *args: Any) -> list[Any]:
-        """Call every rank; raises at once if one of them fails."""
+        """Call every rank. Raises at once if one of them fails, and RankLost if it is for another's death."""
         name = f"RankActor.{method} {self.serves}".rstrip()
-        return ray.get([getattr(actor, method).options(name=name).remote(*args) for actor in self.actors])
+        calls = [getattr(actor, method).options(name=name).remote(*args) for actor in self.actors]
+        try:
+            return ray.get(calls)
+        except RayTaskError as error:
+            if _is_of_a_peer(error):
+                _await_notice(calls)
+                raise RankLost(str(error.cause)) from None
+            raise
 
     def snapshot(self) -> bytes:
         """What the trial needs to go on from its last report."""
@@ -147,6 +166,26 @@ class WarmGroup:
         """End the processes."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def _is_of_a_peer(error: RayTaskError) -> bool:
+    """Whether a rank failed since it lost the connection to another.
+
+    A rank that makes a mistake keeps its process, and with it its connections: only death closes them.
+    """
+    return isinstance(error.cause, RuntimeError) and _CLOSED.search(str(error.cause)) is not None
+
+
+def _await_notice(calls: list[Any]) -> None:
+    """Return when Ray has noticed the death: until then it would place the next group on a node that is gone."""
+    deadline = time.monotonic() + NOTICE_S
+    for call in calls:
+        try:
+            ray.get(call, timeout=max(deadline - time.monotonic(), 0.0))
+        except RayActorError:
+            return
+        except (RayTaskError, GetTimeoutError):
+            continue
 
 
 def _places(seats: list[Seat], device: str, devices_per_rank: float = 1.0) -> tuple[list[Place], list[tuple[str, ...]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,17 +22,6 @@ BOARD = json.loads(files()["grafana/study.json"])
 RULES = yaml.safe_load(files()["alerts.yml"])["groups"][0]["rules"]
 QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 METRIC_TAGS = {f"ray_{metric.name}": set(metric.tags) for metric in METRICS}
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Where promtool is. Without it the test is skipped, or fails if REQUIRE_PROMETHEUS is set, as in CI."""
-    if found := shutil.which("promtool"):
-        return found
-    missing = "no promtool on this machine (apt-get install prometheus)"
-    if os.environ.get("REQUIRE_PROMETHEUS"):
-        pytest.fail(missing)
-    pytest.skip(missing)
 
 
 def test_the_files_in_the_repository_are_what_the_command_writes(tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from ray.scripts.scripts import start
 
 from study.ledger.rows import EndRow
 from study.ledger.store import read
+from tests.cluster.twonodes import Places
+from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]
 ENTRYPOINT = ROOT / "docker" / "entrypoint.sh"
-HEAD_IP, WORKER_IP = "10.243.7.1", "10.243.7.2"
+START_TIMEOUT_S = 180.0
 STUDY = {
     "name": "tiny",
     "batch_sizes": [16, 64],
@@ -112,26 +114,15 @@ def test_a_container_without_a_node_is_not_well(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def namespaces() -> Iterator[tuple[str, str]]:
-    """Two network namespaces with one address each, joined by a wire. Skips, or fails if REQUIRE_NETNS is set."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        missing = "network namespaces need root and iproute2"
-        pytest.fail(missing) if os.environ.get("REQUIRE_NETNS") else pytest.skip(missing)
-    mark = secrets.token_hex(3)
-    names = f"study-h{mark}", f"study-w{mark}"
-    commands = [f"netns add {names[0]}", f"netns add {names[1]}"]
-    commands += [f"-n {names[0]} link add eth0 type veth peer name eth0 netns {names[1]}"]
-    for name, address in zip(names, (HEAD_IP, WORKER_IP), strict=True):
-        commands += [f"-n {name} addr add {address}/24 dev eth0"]
-        commands += [f"-n {name} link set {device} up" for device in ("lo", "eth0")]
-        commands += [f"-n {name} route add default dev eth0"]
-    try:
-        for command in commands:
-            subprocess.run(["ip", *command.split()], check=True)
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], check=False)
+def places() -> Iterator[Places]:
+    """A network namespace for each container. Skips where there can be none, or fails if REQUIRE_NETNS is set."""
+    places = Places()
+    if not places.separate:
+        lacking("network namespaces need root and iproute2", "REQUIRE_NETNS")
+    for name in ("head", "worker"):  # Ray takes the address of the way out for the node's own
+        subprocess.run(places.within(name, ["ip", "route", "add", "default", "dev", "eth0"]), check=True)
+    yield places
+    places.clear()
 
 
 def eventually(holds: Callable[[], bool], within_s: float, what: str) -> None:
@@ -145,16 +136,16 @@ def eventually(holds: Callable[[], bool], within_s: float, what: str) -> None:
 class Container:
     """What stands for one: an address, a home, an environment that marks its processes."""
 
-    def __init__(self, namespace: str, token: str) -> None:
+    def __init__(self, places: Places, name: str, token: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="study-", dir="/tmp"))  # short: Ray keeps sockets below it
         self.env = environment(
             self.home,
             RAY_AUTH_TOKEN=token,
-            STUDY_HEAD_WAIT_S="90",
+            STUDY_HEAD_WAIT_S="180",
             RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S="5",
             OMP_NUM_THREADS="1",
         )
-        self.enter = ["ip", "netns", "exec", namespace, str(ENTRYPOINT)]
+        self.enter = places.within(name, [str(ENTRYPOINT)])
         self.log = self.home / "log"
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -162,7 +153,7 @@ class Container:
         with self.log.open("w") as log:
             return subprocess.Popen([*self.enter, *arguments], env=self.env, stdout=log, stderr=log)
 
-    def call(self, *arguments: str, timeout_s: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, timeout_s: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         """A command beside it."""
         return subprocess.run(
             [*self.enter, *arguments], env=self.env | env, capture_output=True, text=True, timeout=timeout_s
@@ -203,31 +194,33 @@ except urllib.error.HTTPError as error:
 
 
 @pytest.mark.cluster
-def test_a_cluster_from_its_first_process_to_its_last(namespaces: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_a_cluster_from_its_first_process_to_its_last(places: Places, tmp_path: Path) -> None:
     token = secrets.token_hex(32)
+    head_ip, worker_ip = places.addresses["head"], places.addresses["worker"]
     compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
     grace_s = float(compose["services"]["head"]["stop_grace_period"].removesuffix("s"))
-    head, worker = (Container(name, token) for name in namespaces)
+    head, worker = (Container(places, name, token) for name in ("head", "worker"))
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(STUDY))
     try:
-        late = worker.start("worker", f"{HEAD_IP}:6379", "--num-cpus", "2")  # before there is a head: it waits
+        late = worker.start("worker", f"{head_ip}:6379", "--num-cpus", "2")  # before there is a head: it waits
         first = head.start("head", "--num-cpus", "0")
-        eventually(head.well, 90, f"a head: {head.log}")
-        eventually(worker.well, 90, f"a worker: {worker.log}")
+        eventually(head.well, START_TIMEOUT_S, f"a head: {head.log}")
+        eventually(worker.well, START_TIMEOUT_S, f"a worker: {worker.log}")
         assert late.poll() is first.poll() is None
 
-        stranger = worker.call("worker", f"{HEAD_IP}:6379", RAY_AUTH_TOKEN="w" * 64, STUDY_HEAD_WAIT_S="1")
+        stranger = worker.call("worker", f"{head_ip}:6379", RAY_AUTH_TOKEN="w" * 64, STUDY_HEAD_WAIT_S="1")
         assert stranger.returncode == 2
-        assert stranger.stderr.startswith(f"entrypoint.sh: no head at {HEAD_IP}:6379 after 1 s: ")
+        assert stranger.stderr.startswith(f"entrypoint.sh: no head at {head_ip}:6379 after 1 s: ")
 
-        jobs = f"http://{HEAD_IP}:8265/api/jobs/"
+        jobs = f"http://{head_ip}:8265/api/jobs/"
         assert worker.call("python", "-c", FETCH, jobs).stdout.split()[0] == "401"
         assert worker.call("python", "-c", FETCH, jobs, token).stdout.split()[0] == "200"
 
         # Prometheus reads the first from the shared folder and asks the addresses in it, without a token.
         discovery = head.home / "ray" / "prom_metrics_service_discovery.json"
-        metrics = {f"{HEAD_IP}:8080", f"{WORKER_IP}:8080"}
+        metrics = {f"{head_ip}:8080", f"{worker_ip}:8080"}
         eventually(lambda: metrics <= set(json.loads(discovery.read_text())[0]["targets"]), 30, "targets to scrape")
         for address in metrics:
             assert worker.call("python", "-c", FETCH, f"http://{address}/metrics").stdout.startswith("200\n# HELP")

@@ -10,6 +10,7 @@ import pytest
 
 from study.training import meeting
 from study.training.meeting import interface_towards, name_interface
+from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]
 RANK = """
@@ -63,9 +64,7 @@ def namespaces() -> Iterator[tuple[str, str]]:
             ip("-n", name, "link", "set", device, "up")
             ip("-n", name, "link", "set", "lo", "up")
     except (OSError, subprocess.CalledProcessError) as error:
-        if os.environ.get("REQUIRE_NETNS"):
-            pytest.fail(f"no network namespaces here: {error}")
-        pytest.skip("no network namespaces here (needs root and iproute2)")
+        lacking(f"no network namespaces here (they need root and iproute2): {error}", "REQUIRE_NETNS")
     else:
         yield one, other
     finally:

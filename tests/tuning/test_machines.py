@@ -60,10 +60,6 @@ def wait_for(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
 
 
 @pytest.mark.cluster
-@pytest.mark.xfail(
-    strict=False,
-    reason="the ranks that are left see gloo's `Connection reset by peer` before Ray sees the death: the trial fails",
-)
 def test_a_machine_that_goes_away_is_billed_and_its_trial_goes_on_elsewhere(machines: Any, tmp_path: Path) -> None:
     (tmp_path / "machines.yaml").write_text(yaml.safe_dump(STUDY))
     folder = tmp_path / "s"
