@@ -17,7 +17,7 @@ from study.cluster.submitting.head import Head, head_address
 from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.submitting.payload import code_of, pack
 from study.cluster.submitting.results import CONFIG
-from study.cluster.submitting.storage import TROUBLE, Store, shared_folder
+from study.cluster.submitting.storage import TROUBLE, shared_folder
 from study.commands.shell import import_own, out, planned, recorded, say
 from study.ledger.store import read
 from study.plan.config import StudyConfig
@@ -53,8 +53,8 @@ def submit(
     plan = planned(find_config(config), set_, "cluster", None)
     from study.tuning.runner import config_hash
 
-    if storage is not None and shared_folder(storage) is None:
-        Store(storage, "any")  # says so where nothing knows such a URI
+    if storage is not None:
+        shared_folder(storage)  # says so where it is written wrong; whether it can be reached, the nodes know
     head = Head(head_address(address))
     name = plan.config.name
     run = Submission(new_id(name), name, config_hash(plan.config), storage, driver_cpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -51,9 +52,10 @@ def source_of(head: Head, study: SubmittedStudy) -> Source:
     if study.storage is None:
         return OnNode(head, study)
     shared = shared_folder(study.storage)
-    if shared is None:
-        return Store(study.storage, study.study_id)
-    return Store(shared.as_uri(), study.study_id) if (shared / study.study_id).is_dir() else OnNode(head, study)
+    if shared is None or (shared / study.study_id).is_dir():
+        with suppress(PlanError):  # the store may be open to the nodes alone
+            return Store(shared.as_uri() if shared else study.storage, study.study_id)
+    return OnNode(head, study)
 
 
 def fetch(source: Source, out: Path, checkpoints: bool) -> list[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.job_submission import JobDetails
 
-from study.cluster.submitting.fetch import fetch
+from study.cluster.submitting.fetch import OnNode, fetch, source_of
+from study.cluster.submitting.jobs import Submission, SubmittedStudy
+from study.cluster.submitting.storage import Store
 from study.ledger.rows import StudyRow
 from study.ledger.store import encode, read
 from study.plan.errors import PlanError
@@ -84,3 +88,20 @@ def test_a_row_that_was_being_written_is_told(tmp_path: Path) -> None:
     contents = read(tmp_path)
     assert contents.rows == (row,)
     assert "torn line of 40 bytes" in str(contents.damage)
+
+
+def job_with(storage: str | None) -> SubmittedStudy:
+    run = Submission("tiny-1", "Tiny", "abc", storage=storage)
+    return SubmittedStudy(
+        "tiny-1",
+        (JobDetails(type="SUBMISSION", status="STOPPED", entrypoint="x", metadata=run.metadata, driver_node_id="n1"),),
+    )
+
+
+def test_storage_is_read_where_it_can_be_and_the_head_is_asked_elsewhere(tmp_path: Path) -> None:
+    head: Any = object()  # asked for nothing yet
+    (tmp_path / "tiny-1").mkdir()
+    assert isinstance(source_of(head, job_with(str(tmp_path))), Store)
+    assert isinstance(source_of(head, job_with(f"local://{tmp_path}")), Store)
+    assert isinstance(source_of(head, job_with(str(tmp_path / "not-here"))), OnNode)
+    assert isinstance(source_of(head, job_with(None)), OnNode)

@@ -132,6 +132,7 @@ def test_a_path_is_written_in_place_and_a_uri_is_not(storage: str, folder: Path 
     [
         (lambda: shared_folder("studies"), "give an absolute path, or a URI"),
         (lambda: shared_folder("s3://key:secret@bucket/x"), "credentials belong into the environment"),
+        (lambda: shared_folder("nosuch://bucket"), "no such kind of storage"),
         (lambda: Store("nosuch://bucket", "x"), "nosuch"),
     ],
 )

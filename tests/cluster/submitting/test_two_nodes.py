@@ -186,7 +186,7 @@ def test_results_last_in_a_shared_folder_or_behind_a_uri(laptop: Laptop, storage
         (["stop", "nothing-0"], {}, "nothing-0: no study of that id"),
         (["fetch", "nothing-0", "--out", "x"], {}, "nothing-0: no study of that id"),
         (["submit", "own", "--set", "batch_sizes=[7]"], {}, "7 is not divisible"),
-        (["submit", "own", "--storage", "nosuch://x"], {}, "--storage: nosuch://x"),
+        (["submit", "own", "--storage", "nosuch://x"], {}, "--storage: nosuch://x: no such kind of storage"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_exit_code_2(
