@@ -26,7 +26,7 @@ import ray
 from ray.cluster_utils import Cluster
 from show import show
 
-from study.ledger.rows import AnyRow, AttemptRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow
 from study.plan.config import Budget, Confirm, FullGrid, Search, StudyConfig
 from study.plan.trials import Plan, TrialSpec, make_plan
 from study.training.place import Place
@@ -83,9 +83,10 @@ def seat_sleepers() -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """The driver at one row."""
+    """The driver at one row, which is not kept: its size would be counted."""
 
-    row: AnyRow
+    kind: str
+    group_id: str  # of an attempt
     at_s: float
     cpu_s: float
     rss_bytes: int
@@ -114,7 +115,8 @@ def run(plan: Plan, nodes: int, slots: int) -> list[Seen]:
     process, seen = psutil.Process(), []
 
     def observe(row: AnyRow) -> None:
-        seen.append(Seen(row, time.monotonic(), time.process_time(), process.memory_info().rss))
+        group_id = row.group_id if isinstance(row, AttemptRow) and row.phase == "search" else ""
+        seen.append(Seen(row.kind, group_id, time.monotonic(), time.process_time(), process.memory_info().rss))
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": slots // nodes, "include_dashboard": False})
     try:
@@ -131,11 +133,11 @@ def run(plan: Plan, nodes: int, slots: int) -> list[Seen]:
 
 def figures(seen: list[Seen], slots: int) -> dict[str, float]:
     """While every slot had a trial to run."""
-    attempts = [at for at in seen if isinstance(at.row, AttemptRow) and at.row.phase == "search"]
-    groups: set[str] = set()
-    full = next(at for at in attempts if groups.add(at.row.group_id) or len(groups) == slots)  # type: ignore[union-attr]
+    attempts = [at for at in seen if at.group_id]
+    started = {at.group_id: at for at in reversed(attempts)}  # a group's first trial
+    full = max(started.values(), key=lambda at: at.at_s)
     window = [at for at in seen if full.at_s < at.at_s <= attempts[-1].at_s]
-    reports = sum(isinstance(at.row, ReportRow) for at in window)
+    reports = sum(at.kind == "report" for at in window)
     wall_s = window[-1].at_s - full.at_s
     quarter = len(window) // 4
     early, late = window[quarter : 2 * quarter], window[-quarter:]

@@ -30,6 +30,8 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     """
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # And it would save the state of all trials every ten seconds, for a resume of its own.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # How many trials wait for their groups is bounded by what we hand out.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")

@@ -214,6 +214,9 @@ class Recorder(tune.Callback):
                 self.lose(trial)
                 return
             self._end(spec.trial_id, outcome, error)
+        # Tune keeps every trial to the end, and with it statistics of each figure that nobody asks for.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
         self._drop()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
