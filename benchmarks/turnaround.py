@@ -84,7 +84,7 @@ def peer_worker(loop: dict[str, object]) -> None:
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
     from study.training.jobs import EmbeddedJob
-    from study.training.optimizers import lightning_optimizers
+    from study.training.optimizers import set_optimizers
     from study.training.place import Place
     from study.workloads.batching import derived_seed
     from study.workloads.registry import load_splits
@@ -97,9 +97,7 @@ def peer_worker(loop: dict[str, object]) -> None:
     torch.manual_seed(derived_seed(*spec.seed))
     place = Place(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
     job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload), None)
-    job.module.configure_optimizers = lambda: lightning_optimizers(
-        config.optimizer, config.schedule, job.module.parameters(), spec.lr, spec.total_updates
-    )
+    set_optimizers(job.module, config, spec)
 
     class Report(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
