@@ -52,7 +52,8 @@ class Store:
 
     def __init__(self, storage: str, study_id: str) -> None:
         """Raises PlanError where no library at hand can open such a URI, or nothing answers there."""
-        self.uri = f"{storage.rstrip('/')}/{study_id}"
+        place, mark, options = storage.partition("?")
+        self.uri = f"{place.rstrip('/')}/{study_id}{mark}{options}"
         try:
             self._fs, self._path = _filesystem(self.uri)
         except TROUBLE as error:

@@ -31,6 +31,31 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("storage", "uri"),
+    [
+        (
+            "s3://b/p?endpoint_override=127.0.0.1:9000&scheme=http",
+            "s3://b/p/a-1?endpoint_override=127.0.0.1:9000&scheme=http",
+        ),
+        ("s3://b/?region=eu-north-1", "s3://b/a-1?region=eu-north-1"),
+    ],
+)
+def test_a_study_has_a_folder_of_its_own_whatever_options_a_uri_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, uri: str
+) -> None:
+    one, other = (Store(f"{tmp_path.as_uri()}?use_mmap", name) for name in ("a-1", "b-1"))
+    one.put("config.yaml", b"c")
+    assert (tmp_path / "a-1" / "config.yaml").read_bytes() == b"c"
+    assert other.names() == []
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "study.cluster.submitting.storage._filesystem", lambda opening: (None, opened.append(opening) or "p")
+    )
+    Store(storage, "a-1")
+    assert opened == [uri]
+
+
 def test_a_mirror_is_the_folders_results_when_it_is_left(folder: Path, store: Store) -> None:
     with Mirror(folder, store):
         assert content(store) == {"config.yaml": b"c", "checkpoints/a@4.pt": b"s", "ledger.jsonl": b"row 1\n"}
