@@ -108,6 +108,7 @@ class Mirror:
         self.folder, self.store = folder, store
         self._every_s = every_s
         self._known: dict[str, tuple[int, int]] = {}  # as of the last push: time of change and size
+        self._gone: set[str] = set()  # in the store, but no longer in the folder at the last push
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
 
@@ -126,7 +127,8 @@ class Mirror:
         self._over.set()
         self._thread.join()
         try:
-            self.push()
+            for _ in range(2):  # the second takes away what the first has found gone
+                self.push()
         except TROUBLE as error:
             raise PlanError(
                 f"{self.store.uri}: {_line(error)}; the results lie in {self.folder} alone", "--storage"
@@ -148,9 +150,13 @@ class Mirror:
                     self._known[name] = version
             except FileNotFoundError:  # a trial is over, and its snapshot gone
                 continue
-        for name in self._known.keys() - set(names):
+        gone = self._known.keys() - set(names)
+        # The ledger that is in the store by now may still speak of a snapshot that was replaced just now, not of one that
+        # was gone before.
+        for name in gone & self._gone:
             self.store.remove(name)
             del self._known[name]
+        self._gone = gone - self._gone
 
     def _pull(self) -> None:
         """What the store has that this node has not: all, unless the folder's ledger goes on from the store's."""

@@ -94,6 +94,32 @@ def test_the_ledger_in_the_store_never_knows_more_than_its_snapshots(folder: Pat
     assert content(store)["ledger.jsonl"] == b"row 1\n"
 
 
+def test_a_snapshot_stays_in_the_store_as_long_as_the_ledger_there_speaks_of_it(folder: Path, store: Store) -> None:
+    mirror, put = Mirror(folder, store), store.put
+    mirror.push()
+
+    def late(name: str, written: bytes) -> None:
+        put(name, written)
+        if name == "config.yaml":  # the trial has gone on from @4, and pauses again; its row is not yet written
+            (folder / "checkpoints" / "a@4.pt").unlink(missing_ok=True)
+            (folder / "checkpoints" / "a@8.pt").write_text("t")
+
+    store.put = late  # type: ignore[method-assign]
+    (folder / "config.yaml").write_text("other limits")
+    for _ in range(2):  # replaced while the mirror looks, and just before it does
+        before = content(store)
+        mirror.push()
+        assert content(store)["ledger.jsonl"] == before["ledger.jsonl"] == b"row 1\n"
+        assert content(store)["checkpoints/a@4.pt"] == b"s"
+    (folder / "ledger.jsonl").write_text("row 1\npause at 8\n")
+    mirror.push()
+    assert content(store) == {
+        "config.yaml": b"other limits",
+        "ledger.jsonl": b"row 1\npause at 8\n",
+        "checkpoints/a@8.pt": b"t",
+    }
+
+
 @pytest.mark.parametrize(
     ("here", "then"),
     [
