@@ -151,8 +151,7 @@ class Mirror:
             except FileNotFoundError:  # a trial is over, and its snapshot gone
                 continue
         gone = self._known.keys() - set(names)
-        # The ledger that is in the store by now may still speak of a snapshot that was replaced just now, not of one that
-        # was gone before.
+        # The ledger in the store may still speak of a snapshot that was replaced just now, not of one gone a push ago.
         for name in gone & self._gone:
             self.store.remove(name)
             del self._known[name]
