@@ -91,7 +91,7 @@ def test_a_row_that_was_being_written_is_told(tmp_path: Path) -> None:
 
 
 def job_with(storage: str | None) -> SubmittedStudy:
-    run = Submission("tiny-1", "Tiny", "abc", storage=storage)
+    run = Submission("tiny-1", "Tiny", storage=storage)
     return SubmittedStudy(
         "tiny-1",
         (JobDetails(type="SUBMISSION", status="STOPPED", entrypoint="x", metadata=run.metadata, driver_node_id="n1"),),
