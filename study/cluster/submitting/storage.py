@@ -57,7 +57,7 @@ class Store:
         try:
             self._fs, self._path = _filesystem(self.uri)
         except TROUBLE as error:
-            raise PlanError(f"{storage}: {_line(error)}", "--storage") from None
+            raise PlanError(f"{storage}: {in_one_line(error)}", "--storage") from None
 
     def names(self) -> list[str]:
         """The results that are there."""
@@ -94,7 +94,8 @@ def _filesystem(uri: str) -> tuple[arrow.FileSystem, str]:
         return arrow.PyFileSystem(arrow.FSSpecHandler(found)), path
 
 
-def _line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """What a store says of its trouble."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -117,7 +118,7 @@ class Mirror:
             self._pull()
             self.push()
         except TROUBLE as error:
-            raise PlanError(f"{self.store.uri}: {_line(error)}", "--storage") from None
+            raise PlanError(f"{self.store.uri}: {in_one_line(error)}", "--storage") from None
         self._thread.start()
         return self
 
@@ -131,7 +132,7 @@ class Mirror:
                 self.push()
         except TROUBLE as error:
             raise PlanError(
-                f"{self.store.uri}: {_line(error)}; the results lie in {self.folder} alone", "--storage"
+                f"{self.store.uri}: {in_one_line(error)}; the results lie in {self.folder} alone", "--storage"
             ) from value
 
     def push(self) -> None:
@@ -173,7 +174,7 @@ class Mirror:
             try:
                 self.push()
             except TROUBLE as error:
-                print(f"{self.store.uri}: {_line(error)}; trying again", file=sys.stderr)
+                print(f"{self.store.uri}: {in_one_line(error)}; trying again", file=sys.stderr)
             wait_s = max(self._every_s, (time.monotonic() - began) / AT_MOST_BUSY)
 
 
