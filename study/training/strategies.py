@@ -32,7 +32,10 @@ class _JobsOwn:
 
 
 class _JobsDDP(_JobsOwn, DDPStrategy):
-    pass
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int]:
+        """This rank's share of a loader. Lightning would take every node to hold as many ranks as this one."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
 
 
 class _JobsAlone(_JobsOwn, SingleDeviceStrategy):

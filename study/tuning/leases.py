@@ -66,7 +66,8 @@ class RayCluster:
         table = ray.util.placement_group_table(placement)
         if table.get("state") in ("PENDING", None):
             return None
-        return float(table["stats"]["end_to_end_creation_latency_ms"]) / 1000
+        latency_ms = float(table["stats"]["end_to_end_creation_latency_ms"])
+        return latency_ms / 1000 if latency_ms else None  # given back before it was placed
 
     def is_removed(self, placement: Any) -> bool:
         """See Cluster."""
@@ -132,10 +133,11 @@ class Leases:
         """
         group = self._of(trial_id)
         if group is None:
-            unclaimed = next(self._unclaimed(), None)
-            if unclaimed is None:
+            # One that the cluster has back may be the attempt's, or one that Tune found no use for.
+            unclaimed = sorted(self._unclaimed(), key=lambda one: self._cluster.is_removed(one[0].placement))
+            if not unclaimed:
                 return None
-            group, placed_s = unclaimed
+            group, placed_s = unclaimed[0]
             info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
             self._open(group, trial_id, attempt, devices, placed_s, info)
         group.ended = "lost"
@@ -174,7 +176,11 @@ class Leases:
 
     def starting_device_s(self) -> float:
         """Device-seconds so far of groups that are placed, and that no trial has started on."""
-        return sum(group.devices * (self._now() - placed_s) for group, placed_s in self._unclaimed())
+        return sum(
+            group.devices * (self._now() - placed_s)
+            for group, placed_s in self._unclaimed()
+            if not self._cluster.is_removed(group.placement)
+        )
 
     @property
     def open(self) -> list[OpenLease]:

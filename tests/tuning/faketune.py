@@ -99,6 +99,8 @@ class FakeTrial:
     group: Group | None = None
     failures: int = 0
     began_s: float = 0.0
+    metric_analysis: dict[str, Any] = field(default_factory=dict)
+    metric_n_steps: dict[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> TrialSpec:

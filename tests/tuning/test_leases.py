@@ -152,3 +152,18 @@ def test_to_tune_groups_of_one_size_are_alike_whatever_their_study_is_called() -
     sizes = [GroupRequest(make_config(name=name), size) for size in (1, 2) for name in ("a", "b")]
     assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
     assert len(set(sizes)) == 2
+
+
+def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_nobody_while_another_waits(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "unused")
+    ask(clock, "used")
+    clock.now_s += 10
+    assert books.starting_device_s() == 2 * 2 * (10 - 2)
+    cluster.removed.add("unused")
+    clock.now_s += 3600
+    assert books.starting_device_s() == 2 * (3610 - 2)
+    lease = books.lost("t", 1, 2)
+    assert lease is not None
+    assert lease.group_id == "used"

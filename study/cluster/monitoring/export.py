@@ -46,19 +46,21 @@ class Export:
         self._over.set()
         self._thread.join()
         # A driver that ends by a mistake of its own has not ended in order, and an alert is to say so.
-        self._set(ended_s=time.time() if error is None else 0.0)
+        self._set(over=error is None)
         if self.failures > 1:
             log.warning("study: metrics failed %d times; the study was not disturbed", self.failures)
 
     def _run(self) -> None:
         while True:
-            self._set(ended_s=0.0)
+            self._set(over=False)
             if self._over.wait(SET_EVERY_S):
                 return
 
-    def _set(self, ended_s: float) -> None:
+    def _set(self, over: bool) -> None:
         try:
-            signs = {"study_heartbeat_timestamp_seconds": time.time(), "study_ended_timestamp_seconds": ended_s}
+            now_s = time.time()  # for both: to the alert, a driver whose last sign is later than its end is gone
+            ended_s = now_s if over else 0.0
+            signs = {"study_heartbeat_timestamp_seconds": now_s, "study_ended_timestamp_seconds": ended_s}
             for reading in (*self._meter.read(), *(Reading(name, value, {}) for name, value in signs.items())):
                 self._gauge(reading.name).set(reading.value, {"study": self._study, **reading.tags})
         except Exception as error:
