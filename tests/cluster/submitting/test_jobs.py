@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,10 @@ from hypothesis import strategies as st
 from ray.job_submission import JobDetails, JobStatus
 
 from study.cluster.submitting.jobs import Submission, find, new_id, studies_of, trials_over
+from study.commands import jobs as commands
 from study.plan.errors import PlanError
+from study.plan.load import to_yaml
+from tests.conftest import make_config
 
 
 def job(run: Submission, status: str = "SUCCEEDED", start_s: int = 1000, node: str | None = "n1") -> JobDetails:
@@ -75,3 +80,22 @@ def test_an_unknown_id_is_one_line_with_the_nearest() -> None:
 )
 def test_progress_is_read_off_the_log(log: str, says: str | None) -> None:
     assert trials_over(log) == says
+
+
+def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = studies_of([job(Submission("tiny-1", "Tiny"), "STOPPED")])["tiny-1"]
+    text, sent = to_yaml(make_config()).encode(), []
+    source = SimpleNamespace(chunks=lambda name: iter([text]))
+
+    def send(head: Any, run: Submission, config: Any, node_id: str | None) -> None:
+        sent.append((run.job_id, config.limits.wall_h, node_id))
+
+    monkeypatch.setattr(commands, "Head", lambda address: SimpleNamespace(address=address))
+    monkeypatch.setattr(commands, "_found", lambda head, study_id: stopped)
+    monkeypatch.setattr(commands.fetching, "source_of", lambda head, study: source)
+    monkeypatch.setattr(commands, "_send", send)
+    with pytest.raises(PlanError, match=r"^--set: tiny-1 .*only the keys of limits may change$"):
+        commands.resume_submitted("tiny-1", "http://head:8265", ["search.lr=[0.1,0.9]", "limits.wall_h=20"])
+    assert sent == []
+    commands.resume_submitted("tiny-1", "http://head:8265", ["limits.wall_h=20", "search.lr=[0.05,0.2]"])
+    assert sent == [("tiny-1.2", 20, "n1")]
