@@ -1,5 +1,7 @@
 """The data: scikit-learn's digits, written to a file once, as data of your own would lie there."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,10 @@ class Digits(pl.LightningDataModule):
             from sklearn.datasets import load_digits
 
             bunch = load_digits()
-            np.savez(self.path, images=bunch.images, labels=bunch.target)
+            # Whole or not at all: another group may look for the file right now.
+            with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
+                np.savez(file, images=bunch.images, labels=bunch.target)
+            os.replace(file.name, self.path)
 
     def setup(self, stage: str) -> None:
         """Called on every process."""

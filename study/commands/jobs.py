@@ -51,13 +51,11 @@ def submit(
 ) -> None:
     """Run a study on a cluster as a Ray job: the file and your code are sent, this machine is free."""
     plan = planned(find_config(config), set_, "cluster", None)
-    from study.tuning.runner import config_hash
-
     if storage is not None:
         shared_folder(storage)  # says so where it is written wrong; whether it can be reached, the nodes know
     head = Head(head_address(address))
     name = plan.config.name
-    run = Submission(new_id(name), name, config_hash(plan.config), storage, driver_cpus)
+    run = Submission(new_id(name), name, storage, driver_cpus)
     _send(head, run, plan.config, node_id=None)
     if wait:
         _follow(head, run.study_id, run.job_id)
@@ -80,9 +78,13 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
         except (PlanError, *TROUBLE) as error:
             raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
-        config = recorded(Path(scratch), "cluster", overrides=overrides).config
+        before, config = (recorded(Path(scratch), "cluster", overrides=some).config for some in (None, overrides))
+    if config_hash(config) != config_hash(before):
+        raise PlanError(
+            f"{study_id} is a study of what it was submitted with: only the keys of limits may change", "--set"
+        )
     import_own(config)
-    _send(head, study.next_run(config_hash(config)), config, study.node_id if study.storage is None else None)
+    _send(head, study.next_run(), config, study.node_id if study.storage is None else None)
     _say_what_next(head, study_id)
 
 

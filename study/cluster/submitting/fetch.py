@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from study.cluster.submitting.head import Head
 from study.cluster.submitting.jobs import SubmittedStudy
 from study.cluster.submitting.results import CHECKPOINTS, CONFIG, in_order
-from study.cluster.submitting.storage import TROUBLE, Store, shared_folder
+from study.cluster.submitting.storage import TROUBLE, Store, in_one_line, shared_folder
 from study.ledger.store import LEDGER
 from study.plan.errors import PlanError
 
@@ -53,31 +53,56 @@ def source_of(head: Head, study: SubmittedStudy) -> Source:
         return OnNode(head, study)
     shared = shared_folder(study.storage)
     if shared is None or (shared / study.study_id).is_dir():
-        with suppress(PlanError):  # the store may be open to the nodes alone
-            return Store(shared.as_uri() if shared else study.storage, study.study_id)
+        with suppress(PlanError, *TROUBLE):  # the store may be open to the nodes alone
+            store = Store(shared.as_uri() if shared else study.storage, study.study_id)
+            store.names()  # some connect no earlier
+            return store
     return OnNode(head, study)
 
 
 def fetch(source: Source, out: Path, checkpoints: bool) -> list[str]:
-    """Write the results into `out`; returns their names.
+    """Write the results into `out`; returns their names. Snapshots that the study has replaced meanwhile are left out.
 
     Raises PlanError if there are none yet, or if `out` holds something else: a link where a folder belongs, or a ledger
     that the fetched one does not go on from.
     """
-    try:
-        names = in_order(name for name in source.names() if checkpoints or not name.startswith(f"{CHECKPOINTS}/"))
-        if LEDGER not in names or CONFIG not in names:
-            raise PlanError("the study has written nothing yet")
+    names = [name for name in _names(source) if checkpoints or not name.startswith(f"{CHECKPOINTS}/")]
+    if LEDGER not in names or CONFIG not in names:
+        raise PlanError("the study has written nothing yet")
+    fetched = []
+    with _blaming("--out"):
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             if (out / name).parent.is_symlink() and (out / name).parent != out:
                 raise PlanError(f"{(out / name).parent}: is a link; name another folder", "--out")
-            _write(source, name, out / name)
+            try:
+                _write(source, name, out / name)
+                fetched.append(name)
+            except PlanError:
+                # Its trial has gone on, as the ledger knows, which comes later; a resume does without the snapshot.
+                if not name.startswith(f"{CHECKPOINTS}/") or name in _names(source):
+                    raise
+    return fetched
+
+
+def _names(source: Source) -> list[str]:
+    with _blaming("--storage"):
+        return in_order(source.names())
+
+
+def _chunks(source: Source, name: str) -> Iterator[bytes]:
+    with _blaming("--storage"):
+        yield from source.chunks(name)
+
+
+@contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    try:
+        yield
+    except PlanError:
+        raise
     except TROUBLE as error:
-        if isinstance(error, PlanError):
-            raise
-        raise PlanError(f"{out}: {error.strerror if isinstance(error, OSError) else error}", "--out") from None
-    return names
+        raise PlanError(in_one_line(error), key) from None
 
 
 def _write(source: Source, name: str, target: Path) -> None:
@@ -86,7 +111,7 @@ def _write(source: Source, name: str, target: Path) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fetch-")
     try:
         with os.fdopen(handle, "wb") as file:
-            for chunk in source.chunks(name):
+            for chunk in _chunks(source, name):
                 file.write(chunk)
         if name == LEDGER and target.is_file() and not _begins_with(Path(temporary), target):
             raise PlanError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")

@@ -16,9 +16,7 @@ from study.plan.errors import PlanError, did_you_mean
 STOP_WAIT_S = 120  # to end the trials, bill them and write the report, before Ray kills the driver
 STUDIES = "studies"  # in Ray's log folder on the driver's node
 # Keys of a job's metadata, which anyone who may list the jobs can read.
-_ID, _NAME, _RUN, _STORAGE, _CPUS, _HASH = (
-    "study_id", "study", "study_run", "study_storage", "study_driver_cpus", "study_config_hash",
-)  # fmt: skip
+_ID, _NAME, _RUN, _STORAGE, _CPUS = "study_id", "study", "study_run", "study_storage", "study_driver_cpus"
 _COUNTED = re.compile(r"^(?:\[(\d+)/(\d+)\] |Resumed: (\d+) of (\d+) trials)", re.MULTILINE)
 
 
@@ -28,7 +26,6 @@ class Submission:
 
     study_id: str
     name: str
-    config_hash: str
     storage: str | None = None
     driver_cpus: float = 0.0
     run: int = 1
@@ -48,7 +45,7 @@ class Submission:
     def metadata(self) -> dict[str, str]:
         """For whoever lists the jobs."""
         known = {_ID: self.study_id, _NAME: self.name, _RUN: str(self.run), _CPUS: f"{self.driver_cpus:g}"}
-        return known | {_HASH: self.config_hash} | ({_STORAGE: self.storage} if self.storage else {})
+        return known | ({_STORAGE: self.storage} if self.storage else {})
 
 
 def new_id(name: str) -> str:
@@ -109,10 +106,10 @@ class SubmittedStudy:
         """The study's folder, or a link to it, in Ray's log folder on that node."""
         return f"{STUDIES}/{self.study_id}"
 
-    def next_run(self, config_hash: str) -> Submission:
+    def next_run(self) -> Submission:
         """Another run of the same study."""
         cpus = float(self._told(_CPUS) or 0)
-        return Submission(self.study_id, self.name, config_hash, self.storage, cpus, _run(self.last) + 1)
+        return Submission(self.study_id, self.name, self.storage, cpus, _run(self.last) + 1)
 
     def _told(self, key: str) -> str | None:
         return (self.last.metadata or {}).get(key)

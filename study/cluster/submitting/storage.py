@@ -52,11 +52,12 @@ class Store:
 
     def __init__(self, storage: str, study_id: str) -> None:
         """Raises PlanError where no library at hand can open such a URI, or nothing answers there."""
-        self.uri = f"{storage.rstrip('/')}/{study_id}"
+        place, mark, options = storage.partition("?")
+        self.uri = f"{place.rstrip('/')}/{study_id}{mark}{options}"
         try:
             self._fs, self._path = _filesystem(self.uri)
         except TROUBLE as error:
-            raise PlanError(f"{storage}: {_line(error)}", "--storage") from None
+            raise PlanError(f"{storage}: {in_one_line(error)}", "--storage") from None
 
     def names(self) -> list[str]:
         """The results that are there."""
@@ -93,7 +94,8 @@ def _filesystem(uri: str) -> tuple[arrow.FileSystem, str]:
         return arrow.PyFileSystem(arrow.FSSpecHandler(found)), path
 
 
-def _line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """What a store says of its trouble."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -107,6 +109,7 @@ class Mirror:
         self.folder, self.store = folder, store
         self._every_s = every_s
         self._known: dict[str, tuple[int, int]] = {}  # as of the last push: time of change and size
+        self._gone: set[str] = set()  # in the store, but no longer in the folder at the last push
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
 
@@ -115,7 +118,7 @@ class Mirror:
             self._pull()
             self.push()
         except TROUBLE as error:
-            raise PlanError(f"{self.store.uri}: {_line(error)}", "--storage") from None
+            raise PlanError(f"{self.store.uri}: {in_one_line(error)}", "--storage") from None
         self._thread.start()
         return self
 
@@ -125,10 +128,11 @@ class Mirror:
         self._over.set()
         self._thread.join()
         try:
-            self.push()
+            for _ in range(2):  # the second takes away what the first has found gone
+                self.push()
         except TROUBLE as error:
             raise PlanError(
-                f"{self.store.uri}: {_line(error)}; the results lie in {self.folder} alone", "--storage"
+                f"{self.store.uri}: {in_one_line(error)}; the results lie in {self.folder} alone", "--storage"
             ) from value
 
     def push(self) -> None:
@@ -147,9 +151,12 @@ class Mirror:
                     self._known[name] = version
             except FileNotFoundError:  # a trial is over, and its snapshot gone
                 continue
-        for name in self._known.keys() - set(names):
+        gone = self._known.keys() - set(names)
+        # The ledger in the store may still speak of a snapshot that was replaced just now, not of one gone a push ago.
+        for name in gone & self._gone:
             self.store.remove(name)
             del self._known[name]
+        self._gone = gone - self._gone
 
     def _pull(self) -> None:
         """What the store has that this node has not: all, unless the folder's ledger goes on from the store's."""
@@ -167,7 +174,7 @@ class Mirror:
             try:
                 self.push()
             except TROUBLE as error:
-                print(f"{self.store.uri}: {_line(error)}; trying again", file=sys.stderr)
+                print(f"{self.store.uri}: {in_one_line(error)}; trying again", file=sys.stderr)
             wait_s = max(self._every_s, (time.monotonic() - began) / AT_MOST_BUSY)
 
 

@@ -90,8 +90,41 @@ def test_a_row_that_was_being_written_is_told(tmp_path: Path) -> None:
     assert "torn line of 40 bytes" in str(contents.damage)
 
 
+@pytest.mark.parametrize("missing", [FileNotFoundError(2, "gone"), PlanError("http://head: A file is not found")])
+def test_a_snapshot_that_goes_while_it_is_fetched_is_left_out(tmp_path: Path, missing: Exception) -> None:
+    source = Fake(**{"checkpoints/a@4.pt": b"s", "checkpoints/b@4.pt": b"s"})
+    chunks = source.chunks
+
+    def late(name: str) -> Iterator[bytes]:
+        if name == "checkpoints/a@4.pt":  # replaced after it was listed
+            del source.files[name]
+            raise missing
+        return chunks(name)
+
+    source.chunks = late  # type: ignore[method-assign]
+    fetched = fetch(source, tmp_path, checkpoints=True)
+    assert set(fetched) == set(files(tmp_path)) == set(source.files)
+    assert "checkpoints/b@4.pt" in fetched
+
+
+def test_who_fails_is_blamed(tmp_path: Path) -> None:
+    def refused(name: str) -> Iterator[bytes]:
+        yield b"row"
+        raise OSError("When reading: AWS Error ACCESS_DENIED\nmore")
+
+    source = Fake(**{"checkpoints/a@4.pt": b"s"})
+    source.chunks = refused  # type: ignore[method-assign]
+    for checkpoints in (True, False):  # a snapshot that is there, but cannot be read, is not left out
+        with pytest.raises(PlanError, match=r"^--storage: When reading: AWS Error ACCESS_DENIED$"):
+            fetch(source, tmp_path / "out", checkpoints)
+    assert files(tmp_path) == {}
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PlanError, match=rf"^--out: .*File exists: '{tmp_path}/file'"):
+        fetch(Fake(), tmp_path / "file", checkpoints=False)
+
+
 def job_with(storage: str | None) -> SubmittedStudy:
-    run = Submission("tiny-1", "Tiny", "abc", storage=storage)
+    run = Submission("tiny-1", "Tiny", storage=storage)
     return SubmittedStudy(
         "tiny-1",
         (JobDetails(type="SUBMISSION", status="STOPPED", entrypoint="x", metadata=run.metadata, driver_node_id="n1"),),
@@ -105,3 +138,12 @@ def test_storage_is_read_where_it_can_be_and_the_head_is_asked_elsewhere(tmp_pat
     assert isinstance(source_of(head, job_with(f"local://{tmp_path}")), Store)
     assert isinstance(source_of(head, job_with(str(tmp_path / "not-here"))), OnNode)
     assert isinstance(source_of(head, job_with(None)), OnNode)
+
+
+def test_a_store_that_refuses_only_when_it_is_asked_is_read_through_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Store) -> list[str]:
+        raise OSError("When listing objects: AWS Error NETWORK_CONNECTION")
+
+    monkeypatch.setattr(Store, "names", refuse)
+    head: Any = object()
+    assert isinstance(source_of(head, job_with("memory:///studies")), OnNode)

@@ -31,6 +31,31 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("storage", "uri"),
+    [
+        (
+            "s3://b/p?endpoint_override=127.0.0.1:9000&scheme=http",
+            "s3://b/p/a-1?endpoint_override=127.0.0.1:9000&scheme=http",
+        ),
+        ("s3://b/?region=eu-north-1", "s3://b/a-1?region=eu-north-1"),
+    ],
+)
+def test_a_study_has_a_folder_of_its_own_whatever_options_a_uri_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, uri: str
+) -> None:
+    one, other = (Store(f"{tmp_path.as_uri()}?use_mmap", name) for name in ("a-1", "b-1"))
+    one.put("config.yaml", b"c")
+    assert (tmp_path / "a-1" / "config.yaml").read_bytes() == b"c"
+    assert other.names() == []
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "study.cluster.submitting.storage._filesystem", lambda opening: (None, opened.append(opening) or "p")
+    )
+    Store(storage, "a-1")
+    assert opened == [uri]
+
+
 def test_a_mirror_is_the_folders_results_when_it_is_left(folder: Path, store: Store) -> None:
     with Mirror(folder, store):
         assert content(store) == {"config.yaml": b"c", "checkpoints/a@4.pt": b"s", "ledger.jsonl": b"row 1\n"}
@@ -67,6 +92,32 @@ def test_the_ledger_in_the_store_never_knows_more_than_its_snapshots(folder: Pat
     store.put = late  # type: ignore[method-assign]
     Mirror(folder, store).push()
     assert content(store)["ledger.jsonl"] == b"row 1\n"
+
+
+def test_a_snapshot_stays_in_the_store_as_long_as_the_ledger_there_speaks_of_it(folder: Path, store: Store) -> None:
+    mirror, put = Mirror(folder, store), store.put
+    mirror.push()
+
+    def late(name: str, written: bytes) -> None:
+        put(name, written)
+        if name == "config.yaml":  # the trial has gone on from @4, and pauses again; its row is not yet written
+            (folder / "checkpoints" / "a@4.pt").unlink(missing_ok=True)
+            (folder / "checkpoints" / "a@8.pt").write_text("t")
+
+    store.put = late  # type: ignore[method-assign]
+    (folder / "config.yaml").write_text("other limits")
+    for _ in range(2):  # replaced while the mirror looks, and just before it does
+        before = content(store)
+        mirror.push()
+        assert content(store)["ledger.jsonl"] == before["ledger.jsonl"] == b"row 1\n"
+        assert content(store)["checkpoints/a@4.pt"] == b"s"
+    (folder / "ledger.jsonl").write_text("row 1\npause at 8\n")
+    mirror.push()
+    assert content(store) == {
+        "config.yaml": b"other limits",
+        "ledger.jsonl": b"row 1\npause at 8\n",
+        "checkpoints/a@8.pt": b"t",
+    }
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,18 @@ class Points(ToyData):
     pass
 """
 
+THROUGH_THE_HEAD = """
+import sys
+from pathlib import Path
+from study.cluster.submitting.fetch import OnNode, fetch
+from study.cluster.submitting.head import Head
+from study.cluster.submitting.jobs import studies_of
+
+address, study_id, to = sys.argv[1:]
+head = Head(address)
+fetch(OnNode(head, studies_of(head.jobs())[study_id]), Path(to), checkpoints=True)
+"""
+
 
 class Laptop:
     """A folder with a study file and a module, on a machine that is not of the cluster."""
@@ -89,6 +101,17 @@ class Laptop:
             assert len(wrong.strip().splitlines()) == 1, wrong
             return wrong
         return said
+
+    def fetch_through_the_head(self, study_id: str, to: str) -> None:
+        """Fetch without a look at the storage."""
+        process = self.cluster.laptop(
+            [sys.executable, "-c", THROUGH_THE_HEAD, self.cluster.http, study_id, to],
+            env={"PYTHONPATH": str(ROOT), "HOME": str(self.folder)},
+            cwd=self.folder,
+            stderr=subprocess.PIPE,
+        )
+        _, wrong = process.communicate(timeout=120)
+        assert process.returncode == 0, wrong
 
     def submit(self, *options: str) -> str:
         """Submit the study; its id."""
@@ -172,6 +195,12 @@ def test_results_last_in_a_shared_folder_or_behind_a_uri(laptop: Laptop, storage
     laptop.study("fetch", folder.name, "--out", "back")
     assert (laptop.folder / "back" / "ledger.jsonl").read_bytes() == (folder / "ledger.jsonl").read_bytes()
     assert (laptop.folder / "back" / "report" / "report.html").stat().st_size > 0
+    # As a laptop does that cannot see the storage: by what lies, or is linked, in Ray's log folder.
+    laptop.fetch_through_the_head(folder.name, "through")
+    for name in ("config.yaml", "ledger.jsonl", "report/report.html"):
+        assert (laptop.folder / "through" / name).read_bytes() == (folder / name).read_bytes()
+    again = ("resume", folder.name, "--address", laptop.cluster.http, "--set", "search.lr=[0.2]")
+    assert "only the keys of limits may change" in laptop.study(*again, code=2)
 
 
 @pytest.mark.parametrize(
