@@ -21,9 +21,21 @@ from study.analysis.summary import summarize
 from study.cluster.connect import connected, this_machine
 from study.cluster.submitting.head import environment_address, is_http
 from study.commands import dashboards, deciding, jobs
-from study.commands.shell import REPORT, FolderArgument, JsonOption, import_own, out, planned, recorded, say, tried
+from study.commands.shell import (
+    CUT,
+    INTERRUPTED,
+    USAGE_ERROR,
+    FolderArgument,
+    JsonOption,
+    import_own,
+    out,
+    planned,
+    recorded,
+    say,
+    tried,
+)
 from study.ledger.files import write_atomic
-from study.ledger.store import LEDGER, LedgerError, good_rows, read
+from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
@@ -34,9 +46,6 @@ if TYPE_CHECKING:
     from study.report.watch import LivePage
     from study.tuning.runner import Outcome
 
-USAGE_ERROR = 2
-CUT = 3
-INTERRUPTED = 130
 
 app = typer.Typer(
     help="Which batch size, on how many GPUs, should I pay for?",

@@ -16,10 +16,9 @@ from study.cluster.submitting import fetch as fetching
 from study.cluster.submitting.head import Head, head_address
 from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.submitting.payload import code_of, pack
-from study.cluster.submitting.results import CONFIG
 from study.cluster.submitting.storage import TROUBLE, shared_folder
-from study.commands.shell import import_own, out, planned, recorded, say
-from study.ledger.store import read
+from study.commands.shell import INTERRUPTED, import_own, out, planned, recorded, say
+from study.ledger.store import CONFIG, read
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import find_config
@@ -32,7 +31,6 @@ HeadOption = Annotated[
     typer.Option(help="the head, as http://head:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS when left out"),
 ]
 LOG_TAIL_LINES = 500
-CUT, INTERRUPTED = 3, 130
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from study.cluster.connect import this_machine
-from study.ledger.store import LedgerError
+from study.ledger.store import CONFIG, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -23,8 +23,8 @@ from study.workloads.count import counted
 from study.workloads.custom import import_class
 from study.workloads.imagefiles import find_images
 
-CONFIG = "config.yaml"
-REPORT = "report"
+# Exit codes beside 0 and 1.
+USAGE_ERROR, CUT, INTERRUPTED = 2, 3, 130
 
 out = Console()
 

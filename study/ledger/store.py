@@ -18,6 +18,8 @@ from study.ledger.files import sync_folder
 from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
 
 LEDGER = "ledger.jsonl"
+# What else lies in a study's folder.
+CONFIG, REPORT, CHECKPOINTS = "config.yaml", "report", "checkpoints"
 _END = b',"crc32":"%08x"}'
 _END_BYTES = len(_END % 0)
 

@@ -26,7 +26,7 @@ from study.cluster.connect import connected
 from study.cluster.monitoring.export import Export
 from study.ledger.files import write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
-from study.ledger.store import LEDGER, Ledger, LedgerError
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -36,10 +36,9 @@ from study.tuning.leases import GroupRequest
 from study.tuning.progress import Progress
 from study.tuning.recorder import Observer, Recorder
 from study.tuning.searcher import Attempts, Verdicts
-from study.tuning.shelf import CHECKPOINTS, Shelf
+from study.tuning.shelf import Shelf
 from study.tuning.trainable import TrialRun
 
-CONFIG = "config.yaml"
 RELEASE_TIMEOUT_S = 30.0
 
 

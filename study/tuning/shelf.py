@@ -10,8 +10,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.ledger.files import write_atomic
 
-CHECKPOINTS = "checkpoints"
-
 
 @dataclass(frozen=True)
 class Shelved:

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from study.cluster.submitting.head import Head
 from study.cluster.submitting.jobs import SubmittedStudy
-from study.cluster.submitting.results import CHECKPOINTS, CONFIG, in_order
+from study.cluster.submitting.results import in_order
 from study.cluster.submitting.storage import TROUBLE, Store, in_one_line, shared_folder
-from study.ledger.store import LEDGER
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
 from study.plan.errors import PlanError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
 
 import study
-from study.cluster.submitting.results import CONFIG
+from study.ledger.store import CONFIG
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import to_yaml

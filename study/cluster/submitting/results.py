@@ -6,11 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from study.ledger.store import LEDGER
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT
 
-CONFIG = "config.yaml"
-REPORT = "report"
-CHECKPOINTS = "checkpoints"
 # No name begins with a dot, none climbs, none lies deeper than one folder: safe to join to a path.
 _PLAIN = r"[A-Za-z0-9+_-][A-Za-z0-9+_.@-]*"
 _RESULT = re.compile(
