@@ -17,7 +17,7 @@ from study.cluster.submitting.head import Head, head_address
 from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.submitting.payload import code_of, pack
 from study.cluster.submitting.storage import TROUBLE, shared_folder
-from study.commands.shell import INTERRUPTED, import_own, out, planned, recorded, say
+from study.commands.shell import CUT, INTERRUPTED, import_own, out, planned, recorded, say
 from study.ledger.store import CONFIG, read
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
