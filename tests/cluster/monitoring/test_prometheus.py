@@ -108,12 +108,12 @@ class Cluster:
         return file.read_text().strip() if file.exists() else ""
 
     def names(self, what: str, field: str) -> set[str]:
-        """What Ray's dashboard calls the living of a kind."""
+        """What Ray's dashboard calls the living of a kind, and tasks that are done."""
         token = Path(self.env["RAY_AUTH_TOKEN_PATH"]).read_text()
         request = Request(f"{self.dashboard}/api/v0/{what}?detail=1", headers={"Authorization": f"Bearer {token}"})
         with urlopen(request, timeout=30) as answer:
             found = json.load(answer)["data"]["result"]["result"]
-        return {one[field] for one in found if one["state"] in ("ALIVE", "CREATED", "RUNNING")}
+        return {one[field] for one in found if one["state"] in ("ALIVE", "CREATED", "RUNNING", "FINISHED")}
 
     def listed(self) -> bool:
         """Whether Ray has said what there is to scrape."""
@@ -237,7 +237,10 @@ def test_a_study_is_scraped_from_its_start_over_a_killed_driver_to_its_end(
         assert {f"{group}/{part}" for group in groups for part in ("driver", "rank-0")} <= cluster.names(
             "actors", "repr_name"
         )
-        calls = {name for name in cluster.names("tasks", "name") if name.startswith("RankActor.advance")}
+        calls = eventually(
+            lambda: {name for name in cluster.names("tasks", "name") if name.startswith("RankActor.advance")},
+            "Ray tells of calls",
+        )
         assert {re.fullmatch(r"RankActor.advance search b(16|32) w1", name) is not None for name in calls} == {True}
 
         # Three scrapes later and more, past the 20 s after which Ray forgets a gauge, all of them are there and new.
