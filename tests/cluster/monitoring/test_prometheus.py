@@ -34,6 +34,7 @@ STUDY = {
     "batch_sizes": [16, 32],
     "search": {"lr": [0.05, 0.1, 0.2]},
     "budget": {"epochs": 20000, "report_every_updates": 50},
+    "scheduler": {"kind": "grid"},  # the first two trials outlast the test, and none pauses for another to begin
     "confirm": {"seeds": 2},
     "workload": {"kind": "digits", "width": 16},
     "price": {"usd_per_device_hour": 2.0, "source": "made up"},
