@@ -21,6 +21,25 @@ from study.plan.trials import Plan, make_plan
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+FAULTS = Path(__file__).parent / "faults"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`pytest tests/faults` runs all of it, a run of all tests a short part."""
+    asked_for = any(path.is_relative_to(FAULTS) for path in _named(config))
+    left_out = [item for item in items if item.get_closest_marker("thorough") and not asked_for]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _named(config: pytest.Config) -> list[Path]:
+    """The paths on the command line; none, if it is `pytest` alone."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return []
+    return [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
+
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "batch_sizes": [16, 64],

@@ -70,7 +70,7 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
             found.ends[row.trial_id] = row
         elif isinstance(row, LimitRow):
             found.limit = row
-        else:
+        elif isinstance(row, StudyRow):
             found.study = found.study or row
             found.config, found.limit = row.config, None
     if row is not None:

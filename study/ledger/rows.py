@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL_VERSION = "1.2"
+PROTOCOL_VERSION = "1.3"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
@@ -165,7 +165,22 @@ class LimitRow(Row):
     spent: float  # when it was noticed, open leases included
 
 
+class PulseRow(Row):
+    """The driver is alive, and had nothing else to write: should it die, what is leased is billed up to here."""
+
+    kind: Literal["pulse"] = "pulse"
+
+
+class WaitRow(Row):
+    """The cluster has no room for a single trial of what comes next: the study waits. The next attempt ends it."""
+
+    kind: Literal["wait"] = "wait"
+    ranks: int  # that the cluster holds
+    needed: int  # by one trial
+
+
 AnyRow = Annotated[
-    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | LimitRow, Field(discriminator="kind")
+    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | LimitRow | PulseRow | WaitRow,
+    Field(discriminator="kind"),
 ]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

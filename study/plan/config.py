@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from study.plan.recovery import Recovery
 from study.plan.reporting import Limits, Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
 from study.plan.workload import Digits, Workload
@@ -284,6 +285,7 @@ class StudyConfig(Section):
         default_factory=Limits, description="what may be spent; a study that was cut goes on once they are raised"
     )
     report: Report = Field(default_factory=Report, description="how the result is shown")
+    recovery: Recovery = Field(default_factory=Recovery, description="how faults are met; may change on a resume")
     max_retries: int = Field(1, ge=0, description="further attempts at a trial whose process died")
 
     @model_validator(mode="after")

@@ -138,12 +138,12 @@ def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
 
 
 def config_hash(config: StudyConfig) -> str:
-    """Equal for equal configs, whatever the order of their keys. What may be spent is no part of what is studied."""
+    """Equal for equal configs, whatever the order of their keys. Limits and recovery are no part of what is studied."""
     return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
 
 
 def _studied(config: StudyConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"limits"})
+    return config.model_dump(mode="json", exclude={"limits", "recovery"})
 
 
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:

@@ -1,0 +1,70 @@
+"""What a ledger must say after any fault: every attempt has one bill, and nothing stands in it twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+
+STAMP_S = 0.1  # a row is stamped a moment after the clock was read for it
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is wrong with the books of a study that is over: nothing, or a fault has cost somebody something."""
+
+    device_h_lost: float  # of attempts without a bill, and of bills whose phases do not add up
+    double_counted: int  # bills, ends, reports and device-seconds that are there twice
+
+
+def audit(rows: Iterable[AnyRow]) -> Audit:
+    """Counts from the rows alone, without the code that writes or sums them up."""
+    rows = list(rows)
+    attempts = {(row.trial_id, row.attempt): row for row in rows if isinstance(row, AttemptRow)}
+    leases = [row for row in rows if isinstance(row, LeaseRow)]
+    billed = Counter((row.trial_id, row.attempt) for row in leases)
+    last_s = rows[-1].at_s if rows else 0.0
+    lost_s = sum(
+        row.world_size * row.devices_per_rank * (last_s - row.at_s + row.setup_s)
+        for key, row in attempts.items()
+        if key not in billed
+    )
+    lost_s += sum(row.devices * gap for row in leases if (gap := abs(row.billed_s - sum(row.phases_s.values()))) > 1e-6)
+    ends = Counter(row.trial_id for row in rows if isinstance(row, EndRow))
+    twice = sum(n - 1 for counter in (billed, ends) for n in counter.values())
+    return Audit(lost_s / 3600, twice + _reported_twice(rows) + _overlaps(attempts, leases))
+
+
+def curves(rows: Iterable[AnyRow]) -> dict[str, list[ReportRow]]:
+    """What each trial has reported, less what was lost with an attempt that died."""
+    found: dict[str, list[ReportRow]] = {}
+    for row in rows:
+        if isinstance(row, AttemptRow):
+            found[row.trial_id] = [
+                report for report in found.get(row.trial_id, []) if report.updates <= row.from_updates
+            ]
+        elif isinstance(row, ReportRow):
+            found[row.trial_id].append(row)
+    return found
+
+
+def _reported_twice(rows: list[AnyRow]) -> int:
+    """Epochs that count twice."""
+    return sum(len(curve) - len({report.updates for report in curve}) for curve in curves(rows).values())
+
+
+def _overlaps(attempts: dict[tuple[str, int], AttemptRow], leases: list[LeaseRow]) -> int:
+    """Bills that begin before the bill before them, of the same group, has ended."""
+    by_group: dict[str, list[tuple[float, float]]] = {}
+    for lease in leases:
+        attempt = attempts[lease.trial_id, lease.attempt]
+        opened_s = attempt.at_s - attempt.setup_s
+        by_group.setdefault(lease.group_id, []).append((opened_s, opened_s + lease.billed_s))
+    overlaps = 0
+    for spans in by_group.values():
+        spans.sort()
+        overlaps += sum(then < end - STAMP_S for (_, end), (then, _) in pairwise(spans))
+    return overlaps

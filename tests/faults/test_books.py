@@ -1,0 +1,44 @@
+"""The auditor itself finds what it is there to find."""
+
+from collections.abc import Callable
+
+import pytest
+
+from study.ledger.rows import AnyRow, EndRow, LeaseRow, ReportRow
+from tests.conftest import Run
+from tests.faults.books import Audit, audit
+
+
+def without(kind: type[AnyRow]) -> Callable[[list[AnyRow]], list[AnyRow]]:
+    """Drops the first row of a kind."""
+
+    def drop(rows: list[AnyRow]) -> list[AnyRow]:
+        first = next(row for row in rows if isinstance(row, kind))
+        return [row for row in rows if row is not first]
+
+    return drop
+
+
+def twice(kind: type[AnyRow]) -> Callable[[list[AnyRow]], list[AnyRow]]:
+    """Has the first row of a kind again, right behind itself."""
+
+    def repeat(rows: list[AnyRow]) -> list[AnyRow]:
+        first = next(index for index, row in enumerate(rows) if isinstance(row, kind))
+        return [*rows[: first + 1], rows[first], *rows[first + 1 :]]
+
+    return repeat
+
+
+def test_an_undisturbed_study_has_clean_books(asha_run: Run) -> None:
+    assert audit(asha_run.rows) == Audit(0.0, 0)
+
+
+@pytest.mark.parametrize("kind", [LeaseRow, EndRow, ReportRow])
+def test_what_stands_twice_is_found(asha_run: Run, kind: type[AnyRow]) -> None:
+    found = audit(twice(kind)(asha_run.rows))
+    assert found.double_counted == (2 if kind is LeaseRow else 1)  # the second bill overlaps the first
+    assert found.device_h_lost == 0
+
+
+def test_an_attempt_without_a_bill_is_found(asha_run: Run) -> None:
+    assert audit(without(LeaseRow)(asha_run.rows)).device_h_lost > 0
