@@ -1,0 +1,266 @@
+"""A study that is hurt again and again: ranks, groups and drivers die at random, and it must end as if none had.
+
+Processes are killed, and ranks also stopped, on a Ray that lives through it all; a study whose driver died is resumed.
+Each round is one study from its beginning to its end. All are compared with one that was left alone: where they ended,
+and what their drivers, and Ray's own processes, needed of memory and open files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import psutil
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+from show import show
+
+from study.analysis.summary import summarize
+from study.commands.shell import recorded
+from study.ledger.rows import DecisionRow
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, read
+from tests.faults.books import Audit, audit
+
+STUDY: dict[str, Any] = {
+    "name": "soak",
+    "batch_sizes": [16, 64, 256],
+    "search": {"lr": [0.005, 0.02, 0.08], "lr_rule": "sqrt", "base_batch": 16},
+    "budget": {"updates": 2400, "report_every_updates": 160},
+    "confirm": {"seeds": 3},
+    "hardware": {"world_size": 2},
+    "report": {"cost": "samples"},  # a cost that no clock enters
+    "recovery": {"checkpoint_every_s": 0, "silent_s": 10},
+    "max_retries": 10_000,
+}
+FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
+RAY_CPUS = 4  # two trials at a time
+LOOK_S = 0.2
+GONE_S = 60.0  # in which all that a study had must be gone
+
+
+@dataclass
+class Round:
+    """One study, and what it took."""
+
+    ending: Ending
+    wall_s: float
+    faults: Counter[str]
+    audit: Audit
+    driver_rss_bytes: int  # at most, of any of its drivers
+    driver_files: int  # open at once, at most
+    daemons_rss_bytes: int  # of Ray's own processes, in its end
+    daemons_files: int
+    left: list[str]  # processes, placement groups and files
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Where a study ended, less what depends on the clock."""
+
+    trials: frozenset[tuple[str, str | None, float | None]]  # each with its outcome and final validation accuracy
+    stops: frozenset[tuple[str, int]]  # and after how many updates those that were stopped were last decided on
+    front: tuple[tuple[int, float, float, bool], ...]  # batch size, rate, mean validation accuracy, on the frontier
+
+
+@dataclass
+class Soak:
+    """Studies on one Ray."""
+
+    root: Path
+    mean_s: float
+    random: random.Random
+    scratch: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scratch = self.root / "tmp"
+        self.scratch.mkdir()
+        (self.root / "soak.yaml").write_text(yaml.safe_dump(STUDY))
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": RAY_CPUS, "include_dashboard": False})
+        ray.init(self.cluster.address, log_to_driver=False)
+
+    def close(self) -> None:
+        """End Ray."""
+        ray.shutdown()
+        self.cluster.shutdown()
+
+    def round(self, name: str, hurt: bool) -> Round:
+        """Run a study to its end, resuming it as often as it takes."""
+        folder, faults, began_s = self.root / name, Counter[str](), time.monotonic()
+        rss_bytes = files = 0
+        next_s = began_s + self._pause_s() if hurt else float("inf")
+        driver = self._drive(folder)
+        while (code := driver.poll()) != 0:
+            if code is not None:
+                if code != -signal.SIGKILL:
+                    raise SystemExit(f"{name}: a driver ended with {code}; see {self.root / 'drivers.log'}")
+                driver = self._drive(folder)
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(driver.pid)
+                rss_bytes, files = max(rss_bytes, process.memory_info().rss), max(files, process.num_fds())
+            if time.monotonic() >= next_s:
+                faults += Counter(self._hurt(driver.pid))
+                next_s = time.monotonic() + self._pause_s()
+            time.sleep(LOOK_S)
+        wall_s = time.monotonic() - began_s
+        left = self._left(folder)
+        daemons = [process for process in _family() if "ray::" not in _title(process)]
+        return Round(
+            ending=ending(folder),
+            wall_s=wall_s,
+            faults=faults,
+            audit=audit(read(folder).rows),
+            driver_rss_bytes=rss_bytes,
+            driver_files=files,
+            daemons_rss_bytes=sum(process.memory_info().rss for process in daemons),
+            daemons_files=sum(process.num_fds() for process in daemons),
+            left=left,
+        )
+
+    def _drive(self, folder: Path) -> subprocess.Popen[bytes]:
+        begun = (folder / LEDGER).exists()
+        command = ("resume", folder.name) if begun else ("run", "soak", "--out", folder.name)
+        with (self.root / "drivers.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "study", *command, "--address", self.cluster.address],
+                cwd=self.root, env=os.environ | {"TMPDIR": str(self.scratch)}, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def _pause_s(self) -> float:
+        return self.random.expovariate(1 / self.mean_s)
+
+    def _hurt(self, driver_pid: int) -> list[str]:
+        """One fault, or none if what it should hit is not there at the moment."""
+        fault = self.random.choice(FAULTS)
+        victims = {
+            "rank killed": _workers("RankActor"),
+            "rank stopped": _workers("RankActor"),
+            "group killed": _workers("TrialRun"),
+            "driver killed": [psutil.Process(driver_pid)],
+        }[fault]
+        if not victims:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            self.random.choice(victims).send_signal(signal.SIGSTOP if fault == "rank stopped" else signal.SIGKILL)
+            return [fault]
+        return []
+
+    def _left(self, folder: Path) -> list[str]:
+        """What is still there some time after a study's end, and should not be."""
+        deadline_s = time.monotonic() + GONE_S
+        while (left := self._traces(folder)) and time.monotonic() < deadline_s:
+            time.sleep(LOOK_S)
+        return left
+
+    def _traces(self, folder: Path) -> list[str]:
+        processes = [_title(process) for kind in ("RankActor", "TrialRun") for process in _workers(kind)]
+        groups = [table["name"] for table in ray.util.placement_group_table().values() if table["state"] != "REMOVED"]
+        kept = {LEDGER, f".{LEDGER}.lock", CONFIG, REPORT, CHECKPOINTS}
+        files = [path for path in folder.iterdir() if path.name not in kept]
+        files += [*(folder / CHECKPOINTS).iterdir(), *(folder / REPORT).glob(".*"), *self.scratch.iterdir()]
+        return [*processes, *groups, *map(str, files)]
+
+
+def ending(folder: Path) -> Ending:
+    """Of a study that is over."""
+    rows = read(folder).rows
+    summary = summarize(rows, recorded(folder))
+    last = {row.trial_id: row.updates for row in rows if isinstance(row, DecisionRow)}
+    return Ending(
+        trials=frozenset((trial.trial_id, trial.outcome, trial.final_val_accuracy) for trial in summary.trials),
+        stops=frozenset(
+            (trial.trial_id, last[trial.trial_id]) for trial in summary.trials if trial.outcome == "stopped"
+        ),
+        front=tuple((point.batch_size, point.lr, point.val_accuracy, point.on_frontier) for point in summary.points),
+    )
+
+
+def _family() -> list[psutil.Process]:
+    """Ray's processes: children of ours."""
+    return [process for process in psutil.Process().children(recursive=True) if _title(process)]
+
+
+def _workers(kind: str) -> list[psutil.Process]:
+    return [process for process in _family() if _title(process).startswith(f"ray::{kind}")]
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline()).strip()
+    return ""
+
+
+def show_rounds(rounds: list[Round], as_json: bool) -> bool:
+    """Print what was seen; whether all is as it should be."""
+    alone, *hurt = rounds
+    result = {
+        "rounds": len(hurt),
+        "faults": sum(one.faults.total() for one in hurt),
+        "ended_elsewhere": sum(one.ending != alone.ending for one in hurt),
+        "device_hours_lost": sum(one.audit.device_h_lost for one in rounds),
+        "double_counted": sum(one.audit.double_counted for one in rounds),
+        "left_behind": sum(len(one.left) for one in rounds),
+        "driver_rss_ratio": max(one.driver_rss_bytes for one in hurt) / alone.driver_rss_bytes,
+        "driver_files_ratio": max(one.driver_files for one in hurt) / alone.driver_files,
+        "daemons_rss_ratio": hurt[-1].daemons_rss_bytes / alone.daemons_rss_bytes,
+        "daemons_files_ratio": hurt[-1].daemons_files / alone.daemons_files,
+        "wall_ratio": max(one.wall_s for one in hurt) / alone.wall_s,
+    }
+    table = [
+        {
+            "round": "alone" if one is alone else str(number),
+            **{fault: one.faults[fault] for fault in FAULTS},
+            "same end": "yes" if one.ending == alone.ending else "NO",
+            "left": len(one.left),
+            "wall_s": one.wall_s,
+            "driver MB": one.driver_rss_bytes // 10**6,
+            "files": one.driver_files,
+            "Ray MB": one.daemons_rss_bytes // 10**6,
+            "Ray files": one.daemons_files,
+        }
+        for number, one in enumerate(rounds)
+    ]
+    show("A study under random kills", table, result, as_json)
+    for one in rounds:
+        for trace in one.left:
+            print(f"left behind: {trace}")
+    wrong = ("ended_elsewhere", "device_hours_lost", "double_counted", "left_behind")
+    return not any(result[name] for name in wrong)
+
+
+def main() -> None:
+    """One study left alone, then others that are hurt until the time is up."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--minutes", type=float, default=20, help="no round is begun after so many; at least one is")
+    parser.add_argument("--mean-s", type=float, default=12, help="seconds between faults, exponentially distributed")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults")
+    arguments = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="soak-"))
+    soak = Soak(root, arguments.mean_s, random.Random(arguments.seed))
+    try:
+        rounds = [soak.round("alone", hurt=False)]
+        deadline_s = time.monotonic() + 60 * arguments.minutes
+        while len(rounds) == 1 or time.monotonic() < deadline_s:
+            rounds.append(soak.round(f"round-{len(rounds)}", hurt=True))
+    finally:
+        soak.close()
+    if not show_rounds(rounds, arguments.json):
+        raise SystemExit(f"not as it should be; see {root}")
+
+
+if __name__ == "__main__":
+    main()
