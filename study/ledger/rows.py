@@ -15,7 +15,7 @@ PROTOCOL_VERSION = "1.3"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
-LimitName = Literal["device_hours", "usd", "wall_h"]
+LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 # infeasible: it needs more memory than its device has
 Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
@@ -177,6 +177,11 @@ class WaitRow(Row):
     kind: Literal["wait"] = "wait"
     ranks: int  # that the cluster holds
     needed: int  # by one trial
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        return f"a trial needs {self.needed} rank{'s' * (self.needed > 1)}, the cluster has room for {self.ranks}"
 
 
 AnyRow = Annotated[

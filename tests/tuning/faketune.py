@@ -21,6 +21,7 @@ from study.training.report import Report
 from study.tuning import leases
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
+from study.tuning.room import Room
 from study.tuning.searcher import Attempts, Verdicts
 from study.tuning.trainable import GroupInfo
 
@@ -144,8 +145,9 @@ class FakeTune:
         leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
         self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
-        self.searcher = Attempts(self.progress, shelf)
-        self.verdicts = Verdicts(self.recorder, self.progress)
+        room = Room(plan.config.hardware, lambda: self.now_s)
+        self.searcher = Attempts(self.progress, shelf, room)
+        self.verdicts = Verdicts(self.recorder, self.progress, room)
         # What the scheduler reaches into.
         self.search_alg = self
         self.finished = False
@@ -302,6 +304,6 @@ class FakeTune:
 def without_ray(ranks: int) -> Iterator[None]:
     """Within, the cluster holds so many ranks of one CPU, and actors answer at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.searcher.alive_nodes", lambda: (Node(ranks, 0),))
+        patch.setattr("study.tuning.room.alive_nodes", lambda: (Node(ranks, 0),))
         patch.setattr("study.tuning.recorder.ray.get", lambda answer: answer)
         yield
