@@ -9,7 +9,18 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow, WaitRow
+from study.ledger.rows import (
+    PHASES,
+    AnyRow,
+    AttemptRow,
+    DecisionRow,
+    EndRow,
+    LeaseRow,
+    LimitRow,
+    ReportRow,
+    StudyRow,
+    WaitRow,
+)
 
 _ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 

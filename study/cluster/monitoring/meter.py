@@ -14,7 +14,19 @@ import numpy as np
 
 from study.cluster.monitoring.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
 from study.ledger.accounts import OpenLeases
-from study.ledger.rows import CENSORED, PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow, WaitRow
+from study.ledger.rows import (
+    CENSORED,
+    PHASES,
+    AnyRow,
+    AttemptRow,
+    DecisionRow,
+    EndRow,
+    LeaseRow,
+    LimitRow,
+    ReportRow,
+    StudyRow,
+    WaitRow,
+)
 from study.pareto.fronts import hypervolume
 from study.plan.trials import Cell, Plan
 

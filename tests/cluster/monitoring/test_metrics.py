@@ -247,7 +247,9 @@ def test_a_batch_size_whose_every_search_trial_fails_has_none_to_confirm() -> No
 
 def test_limits_are_told_as_shares_of_what_is_allowed() -> None:
     assert not [key for key in followed([study_row()]) if key[0] == "study_limit_used_ratio"]
-    config = make_config(price={"usd_per_device_hour": 3.0}, limits={"device_hours": 0.5, "usd": 6.0, "wall_h": 4.0, "wait_h": 1.0})
+    config = make_config(
+        price={"usd_per_device_hour": 3.0}, limits={"device_hours": 0.5, "usd": 6.0, "wall_h": 4.0, "wait_h": 1.0}
+    )
     spec, clock = TRIALS[0], Clock()
     told = followed(
         [study_row(), attempt(spec, 1, 600.0, 600.0), lease(spec, 1, 3600.0, "released", train=1800.0)],
