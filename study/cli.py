@@ -32,6 +32,7 @@ from study.commands.shell import (
     planned,
     recorded,
     say,
+    shown,
     tried,
 )
 from study.ledger.files import write_atomic
@@ -320,7 +321,7 @@ def main() -> None:
     try:
         app()
     except (PlanError, LedgerError) as error:
-        print(f"study: {error}", file=sys.stderr)
+        print(shown(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)

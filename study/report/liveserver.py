@@ -53,7 +53,7 @@ class LiveServer(ThreadingHTTPServer):
             self.address_family, *_, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            super().__init__(address[:2], partial(_Handler, page))
+            super().__init__((str(address[0]), int(address[1])), partial(_Handler, page))
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or error
             if (
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _is_known(self) -> bool:
-        cookies = SimpleCookie[str]()
+        cookies = SimpleCookie()
         with suppress(CookieError):
             cookies.load(self.headers.get("Cookie", ""))
         held = cookies.get(self.server.cookie)

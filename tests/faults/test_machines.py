@@ -151,7 +151,7 @@ def test_a_study_larger_than_what_is_left_waits_goes_on_when_a_machine_joins_and
     for _ in range(2):
         machines.add_node(num_cpus=1, wait=True)
     wait_s = 25.0
-    study = STUDY | {"search": {"lr": [0.1, 0.2]}, "scheduler": {"kind": "grid"}, "limits": {"wait_h": wait_s / 3600}}
+    study = STUDY | {"search": {"lr": [0.1]}, "scheduler": {"kind": "grid"}, "limits": {"wait_h": wait_s / 3600}}
     (tmp_path / "machines.yaml").write_text(yaml.safe_dump(study))
     folder = tmp_path / "s"
     small, lost, joins = faults("cluster too small"), faults("machine lost"), faults("machine joins")
@@ -164,9 +164,7 @@ def test_a_study_larger_than_what_is_left_waits_goes_on_when_a_machine_joins_and
             machines.remove_node(node_of(machines, seen.nodes[0]), allow_graceful=False)
             wait_for(lambda: len(rows_of(folder, WaitRow)) == cycle, process)  # noqa: B023
             if cycle == 1:
-                told = subprocess.run(
-                    [sys.executable, "-m", "study", "status", "s"], cwd=tmp_path, capture_output=True, text=True
-                ).stdout
+                told, _ = begin(tmp_path, "status", "s").communicate(timeout=DEADLINE_S)
                 assert "waiting a trial needs 2 ranks, the cluster has room for 1" in told
                 joins.inject()
                 joined = machines.add_node(num_cpus=1, wait=True)
