@@ -32,6 +32,7 @@ from study.commands.shell import (
     planned,
     recorded,
     say,
+    shown,
     tried,
 )
 from study.ledger.files import write_atomic
@@ -41,6 +42,7 @@ from study.plan.errors import PlanError, did_you_mean
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan
+from study.report.liveserver import LOOPBACK
 
 if TYPE_CHECKING:
     from study.report.watch import LivePage
@@ -68,6 +70,9 @@ FormatOption = Annotated[
     str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
 ]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="port of the live page; 0 takes a free one")]
+HostOption = Annotated[
+    str, typer.Option(help="address to serve the live page at; any but this machine's own asks for a token")
+]
 ALL_FORMATS = "html,csv,json,md"
 
 
@@ -117,8 +122,9 @@ def run(
     set_: SetOption = None,
     address: AddressOption = "local",
     cpus: CpusOption = None,
-    live: Annotated[bool, typer.Option("--live", help="serve the report on this machine while the study runs")] = False,
+    live: Annotated[bool, typer.Option("--live", help="serve the report while the study runs")] = False,
     port: PortOption = 0,
+    host: HostOption = LOOPBACK,
     try_: TryOption = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="price the plan as `check` does, and start nothing")
@@ -133,7 +139,7 @@ def run(
     from study.tuning.runner import run_study
 
     plan = fitted(plan, address, cpus, say)
-    with _live(folder, plan, port) if live else nullcontext():
+    with _live(folder, plan, port, host) if live else nullcontext():
         _drive(run_study, plan, folder, address, cpus)
 
 
@@ -208,20 +214,22 @@ def status(folder: FolderArgument) -> None:
 
 
 @contextmanager
-def _live(folder: Path, plan: Plan, port: int) -> Iterator[LivePage]:
+def _live(folder: Path, plan: Plan, port: int, host: str) -> Iterator[LivePage]:
     """The study's page, served; where it is, said."""
     from study.report.watch import LivePage
 
-    with LivePage(folder, plan, port) as page:
+    with LivePage(folder, plan, port, host) as page:
         say(f"Live: {page.url}")
+        if page.asks_for_token:
+            say("Whoever has this address may look, over a connection that is not encrypted.")
         yield page
 
 
 @app.command()
-def watch(folder: FolderArgument, port: PortOption = 0) -> None:
-    """Serve a study's report on this machine, up to date, until the study is over or Ctrl-C."""
+def watch(folder: FolderArgument, port: PortOption = 0, host: HostOption = LOOPBACK) -> None:
+    """Serve a study's report, up to date, until the study is over or Ctrl-C."""
     read(folder)  # says so where there is no study
-    with _live(folder, recorded(folder), port) as page, suppress(KeyboardInterrupt):
+    with _live(folder, recorded(folder), port, host) as page, suppress(KeyboardInterrupt):
         page.wait_until_over()
         say(f"The study is over. Its report as a file: study report {folder}")
 
@@ -313,7 +321,7 @@ def main() -> None:
     try:
         app()
     except (PlanError, LedgerError) as error:
-        print(f"study: {error}", file=sys.stderr)
+        print(shown(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)

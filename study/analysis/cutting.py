@@ -25,7 +25,7 @@ def cut_of(
         return None
     device_h = sum(trial.cost.billed_device_h for trial in trials)
     usd = plan.config.price.usd_per_device_hour
-    spent = {"device_hours": device_h, "usd": device_h * (usd or 0.0), "wall_h": found.last_s / 3600}
+    spent = {"device_hours": device_h, "usd": device_h * (usd or 0.0), "wall_h": found.last_s / 3600, "wait_h": 0.0}
     shown = {cell_of(point) for point in points}
     return Cut(
         limit=found.limit.limit,

@@ -165,7 +165,7 @@ class Critical:
 class Cut:
     """A limit on spending that ended a study before it was finished."""
 
-    limit: str  # device_hours, usd or wall_h: the unit of the three figures
+    limit: str  # device_hours, usd, wall_h or wait_h: the unit of the three figures
     allowed: float
     noticed: float  # spent when nothing new was started any more
     spent: float  # in the end, or so far: what ran goes on to its next report

@@ -61,7 +61,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin),
         planned_trials=planned,
         cut=cut_of(found, trials, points, plan, planned, hopeless),
-        notes=(*unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
+        notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
 
@@ -74,6 +74,11 @@ def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tupl
     first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _waiting(found: Gathered) -> tuple[str, ...]:
+    """A note, while the study waits for a larger cluster."""
+    return () if found.waiting is None else (f"Waiting: {found.waiting.why}.",)
 
 
 def _mixed(found: Gathered) -> tuple[str, ...]:

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.ledger.rows import (
+    PHASES,
+    AnyRow,
+    AttemptRow,
+    DecisionRow,
+    EndRow,
+    LeaseRow,
+    LimitRow,
+    ReportRow,
+    StudyRow,
+    WaitRow,
+)
 
 _ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 
@@ -21,6 +32,7 @@ class Gathered:
     study: StudyRow | None = None  # the first
     config: dict[str, object] = field(default_factory=dict)  # the last driver's: limits may change on a resume
     limit: LimitRow | None = None  # that the last driver has passed
+    waiting: WaitRow | None = None  # for a larger cluster
     cut: set[str] = field(default_factory=set)  # trials that wait to go on where that limit cut them
     last_s: float = 0.0  # the writer's clock at the last row
     attempts: dict[str, AttemptRow] = field(default_factory=dict)  # the last of each trial
@@ -60,6 +72,7 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
                 found.cut.add(row.trial_id)
         elif isinstance(row, AttemptRow):
             found.attempts[row.trial_id] = row
+            found.waiting = None
             found.cut.discard(row.trial_id)
             # What an attempt does not go on from was lost with the one before it.
             kept = [point for point in found.curves[row.trial_id] if point.updates <= row.from_updates]
@@ -69,10 +82,12 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
         elif isinstance(row, EndRow):
             found.ends[row.trial_id] = row
         elif isinstance(row, LimitRow):
-            found.limit = row
+            found.limit, found.waiting = row, None
+        elif isinstance(row, WaitRow):
+            found.waiting = row
         elif isinstance(row, StudyRow):
             found.study = found.study or row
-            found.config, found.limit = row.config, None
+            found.config, found.limit, found.waiting = row.config, None, None
     if row is not None:
         found.last_s = row.at_s
     return found

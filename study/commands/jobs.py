@@ -17,10 +17,10 @@ from study.cluster.submitting.head import Head, head_address
 from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.submitting.payload import code_of, pack
 from study.cluster.submitting.storage import TROUBLE, shared_folder
-from study.commands.shell import CUT, INTERRUPTED, import_own, out, planned, recorded, say
+from study.commands.shell import CUT, INTERRUPTED, import_own, out, planned, recorded, say, shown
 from study.ledger.store import CONFIG, read
 from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
+from study.plan.errors import PlanError, masked
 from study.plan.load import find_config
 
 app = typer.Typer()
@@ -72,7 +72,7 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
     source = fetching.source_of(head, study)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            text = b"".join(source.chunks(CONFIG))
+            text = fetching.config_of(source)
         except (PlanError, *TROUBLE) as error:
             raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
@@ -110,7 +110,7 @@ def jobs(address: HeadOption = None) -> None:
     head = Head(head_address(address))
     studies = studies_of(head.jobs())
     if not studies:
-        say(f"No study was submitted to {head.address} since it started.")
+        say(f"No study was submitted to {masked(head.address)} since it started.")
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("id", "study", "status", "submitted", "runs", "trials over"):
@@ -169,7 +169,7 @@ def _found(head: Head, study_id: str) -> SubmittedStudy:
 
 
 def _print(text: str) -> None:
-    print(text, end="", flush=True, file=sys.stdout)
+    print(shown(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 @app.command()
@@ -193,13 +193,14 @@ def fetch(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also what paused trials go on from, to resume here")
     ] = False,
+    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = fetching.MOST_BYTES / (1 << 30),
 ) -> None:
     """Bring a submitted study's config, ledger and report here; safe while it runs."""
     from study.report.terminal import status_lines
 
     head = Head(head_address(address))
     study = _found(head, study_id)
-    names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints)
+    names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints, int(most_gib * (1 << 30)))
     size = sum((folder / name).stat().st_size for name in names)
     say(f"Fetched {len(names)} files, {size / 1024:,.0f} KiB, into {folder}; the study is {_word(study)}.")
     contents = read(folder)
@@ -210,7 +211,7 @@ def fetch(
 
 
 def _command(head: Head, name: str, study_id: str) -> str:
-    return f"study {name} {study_id} --address {head.address}"
+    return f"study {name} {study_id} --address {masked(head.address)}"
 
 
 def _word(study: SubmittedStudy) -> str:

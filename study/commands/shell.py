@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from study.cluster.connect import this_machine
 from study.ledger.store import CONFIG, LedgerError
@@ -26,7 +28,22 @@ from study.workloads.imagefiles import find_images
 # Exit codes beside 0 and 1.
 USAGE_ERROR, CUT, INTERRUPTED = 2, 3, 130
 
-out = Console()
+
+def shown(text: str) -> str:
+    """Text for the terminal, in which names, errors and logs of others are shown, and not obeyed as control codes."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
+
+
+class _Terminal(Console):
+    """Writes no control code but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            clean = segment.control or segment.text.isprintable()
+            yield segment if clean else Segment(shown(segment.text), segment.style)
+
+
+out = _Terminal()
 
 FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]

@@ -9,16 +9,26 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 PROTOCOL_VERSION = "1.3"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
-LimitName = Literal["device_hours", "usd", "wall_h"]
+LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 # infeasible: it needs more memory than its device has
 Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
+
+
+def _in_one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+# A ledger may come from a cluster of others: what names a trial also names files, and what people read is not obeyed.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9+_][A-Za-z0-9+._-]*$", max_length=200)]
+Variant = Annotated[str, Field(pattern=r"^([A-Za-z0-9+][A-Za-z0-9+._-]*)?$", max_length=40)]
+Line = Annotated[str, AfterValidator(_in_one_line)]
 
 
 class Row(BaseModel):
@@ -27,7 +37,7 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     at_s: float
-    written: str  # UTC, ISO 8601
+    written: Line  # UTC, ISO 8601
     protocol_version: str = PROTOCOL_VERSION
 
 
@@ -35,7 +45,7 @@ class StudyRow(Row):
     """Opens the ledger, and again each time a study is resumed."""
 
     kind: Literal["study"] = "study"
-    study_id: str
+    study_id: Line
     config: dict[str, Any]
     config_hash: str
     hardware: dict[str, Any]
@@ -46,16 +56,16 @@ class AttemptRow(Row):
     """One try at a trial begins on one lease: its group is ready to train."""
 
     kind: Literal["attempt"] = "attempt"
-    trial_id: str
+    trial_id: Name
     attempt: int  # from 1
-    lease_id: str
-    group_id: str
-    device: str  # "cpu", or the GPU's name
-    nodes: tuple[str, ...]
-    hosts: tuple[str, ...] = ()  # of the nodes, in their order, for people: name and address
+    lease_id: Line
+    group_id: Line
+    device: Line  # "cpu", or the GPU's name
+    nodes: tuple[Line, ...]
+    hosts: tuple[Line, ...] = ()  # of the nodes, in their order, for people: name and address
     setup_s: float  # since the lease began
     phase: Literal["search", "confirm"]
-    variant: str = ""
+    variant: Variant = ""
     batch_size: int  # achieved: world size x micro batch x accumulation; the first of a growing batch
     world_size: int
     devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
@@ -74,7 +84,7 @@ class ReportRow(Row):
     """What a rank group measured over one interval; cumulative figures are those of the attempt."""
 
     kind: Literal["report"] = "report"
-    trial_id: str
+    trial_id: Name
     attempt: int
     updates: int
     samples: int
@@ -108,7 +118,7 @@ class DecisionRow(Row):
     """What the scheduler said to a report, written before it is acted on."""
 
     kind: Literal["decision"] = "decision"
-    trial_id: str
+    trial_id: Name
     attempt: int
     updates: int
     decision: Decision
@@ -118,14 +128,14 @@ class LeaseRow(Row):
     """The bill of one attempt: from lease to release or hand-over."""
 
     kind: Literal["lease"] = "lease"
-    lease_id: str
-    group_id: str
-    trial_id: str
+    lease_id: Line
+    group_id: Line
+    trial_id: Name
     attempt: int
-    device: str
+    device: Line
     devices: float  # ranks x devices per rank
-    nodes: tuple[str, ...]
-    hosts: tuple[str, ...] = ()  # see AttemptRow
+    nodes: tuple[Line, ...]
+    hosts: tuple[Line, ...] = ()  # see AttemptRow
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device
     phases_s: dict[str, float]  # adds up to billed_s
@@ -145,13 +155,13 @@ class EndRow(Row):
     """A trial is over, for good."""
 
     kind: Literal["end"] = "end"
-    trial_id: str
+    trial_id: Name
     attempts: int
     outcome: Outcome
     final_val_accuracy: float | None
     best_val_accuracy: float | None
     test_accuracy: float | None
-    error: str | None
+    error: Line | None
 
 
 class LimitRow(Row):
@@ -177,6 +187,11 @@ class WaitRow(Row):
     kind: Literal["wait"] = "wait"
     ranks: int  # that the cluster holds
     needed: int  # by one trial
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        return f"a trial needs {self.needed} rank{'s' * (self.needed > 1)}, the cluster has room for {self.ranks}"
 
 
 AnyRow = Annotated[

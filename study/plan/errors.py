@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What authorizes, in an address: user:password@, and the like of ?token=.
+_SECRET = re.compile(
+    r"(?P<before>https?://)[^/\s@?#]*@|(?P<user>://[^/\s@?#:]*:)[^/\s@?#]*@|(?P<key>[?&;][\w.-]*(?:token|passw|secret|key|sig|credential)[\w.-]*=)[^&#;\s]*",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """The text, without what authorizes in the addresses in it."""
+    return _SECRET.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    before = found["before"] or found["user"]
+    return f"{before}***@" if before else f"{found['key']}***"
 
 
 class PlanError(ValueError):
@@ -14,7 +31,7 @@ class PlanError(ValueError):
 
     def __init__(self, text: str, key: str = "") -> None:
         whole = f"{key}: {text}" if key else text
-        super().__init__("\\n".join(whole.splitlines()))  # a key may hold a line break
+        super().__init__(masked("\\n".join(whole.splitlines())))  # a key may hold a line break
         self.text, self.key = text, key
 
 

@@ -15,7 +15,7 @@ Cost = Annotated[
     Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
-LimitName = Literal["device_hours", "usd", "wall_h"]
+LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 LIMITS: tuple[LimitName, ...] = get_args(LimitName)
 Purchase = Literal["on_demand", "spot", "reserved"]
 
@@ -45,17 +45,25 @@ class Limits(Section):
     device_hours: PositiveFloat | None = Field(None, description="billed device-hours of all trials and drivers")
     usd: PositiveFloat | None = Field(None, description="US dollars for these device-hours; needs a price")
     wall_h: PositiveFloat | None = Field(None, description="hours in which a driver of the study runs")
+    wait_h: PositiveFloat | None = Field(
+        None, description="hours on end that it waits for a cluster too small for a single trial; else for ever"
+    )
 
     def against(
-        self, device_h: float, wall_h: float, usd_per_device_hour: float | None
+        self, device_h: float, wall_h: float, usd_per_device_hour: float | None, wait_h: float | None = None
     ) -> dict[LimitName, tuple[float, float]]:
-        """(spent, allowed) of each limit that is given. Raises PlanError for dollars without a price."""
+        """(spent, allowed) of each limit that is given; `wait_h` is None where nothing is known of waiting.
+
+        Raises PlanError for dollars without a price.
+        """
         spent: dict[LimitName, float] = {"device_hours": device_h, "wall_h": wall_h}
         if self.usd is not None:
             if usd_per_device_hour is None:
                 raise PlanError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
             spent["usd"] = device_h * usd_per_device_hour
-        return {name: (spent[name], allowed) for name in LIMITS if (allowed := getattr(self, name)) is not None}
+        if wait_h is not None:
+            spent["wait_h"] = wait_h
+        return {name: (spent[name], allowed) for name in LIMITS if name in spent and (allowed := getattr(self, name))}
 
 
 class Report(Section):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Files = dict[str, bytes | str]  # contents by name
 FORMATS = ("html", "csv", "parquet", "json", "md", "png", "svg", "pdf")
+_FORMULA = ("=", "+", "-", "@")
 _COSTS = tuple(Cost.__dataclass_fields__)
 _TRIAL_FIELDS = tuple(name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "phases_s", "curve"))
 _REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
@@ -141,7 +142,12 @@ def _frames(summary: Summary) -> dict[str, DataFrame]:
 
 
 def _csv(summary: Summary) -> Files:
-    return {f"{name}.csv": frame.to_csv(index=False) for name, frame in _frames(summary).items()}
+    return {f"{name}.csv": frame.map(_inert).to_csv(index=False) for name, frame in _frames(summary).items()}
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula, with a quote before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _parquet(summary: Summary) -> Files:

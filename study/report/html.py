@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -34,8 +37,31 @@ def rendered(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["plotly_js"] = lambda: Markup(get_plotlyjs())
+    environment.globals |= {"scripts": _scripts(), "policy": _policy}
     return environment.get_template(template).render(**values)
+
+
+@cache
+def _scripts() -> tuple[Markup, ...]:
+    """What a page runs."""
+    return Markup(get_plotlyjs()), Markup((_TEMPLATES / "page.js").read_text())
+
+
+@cache
+def _policy(live: bool) -> Markup:
+    """What a browser may do for a page: run its two scripts and no other, draw, and ask nobody but its own server."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in _scripts()]
+    allowed = {
+        "default-src": "'none'",
+        "script-src": " ".join(f"'sha256-{one}'" for one in hashes),
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    if live:
+        allowed["connect-src"] = "'self'"
+    return Markup("; ".join(f"{name} {value}" for name, value in allowed.items()))
 
 
 def section(heading: str, caption: str, name: str, figures: Mapping[str, go.Figure]) -> Section:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
-from study.ledger.rows import AnyRow, EndRow, LimitRow, StudyRow
+from study.ledger.rows import AnyRow, EndRow, LimitRow, StudyRow, WaitRow
 from study.plan.trials import Plan
 from study.report.tables import total_usd
 from study.report.tracker import PhaseCount, Tracker
@@ -106,6 +106,8 @@ def _status(tracker: Tracker, with_guess: bool) -> list[str]:
     lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
     if limits := tracker.of_limits:
         lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
+    if tracker.waiting is not None:
+        lines.append(f"waiting {tracker.waiting.why}")
     if tracker.cut is not None and len(tracker.ends) < tracker.planned:
         then = "running trials end at their next report" if tracker.running else "raise it to go on"
         lines.append(f"cut     by limits.{tracker.cut.limit}: {then}")
@@ -160,6 +162,8 @@ class ProgressView:
                 f"limits.{row.limit} is passed: {of_limit(row.limit, row.spent, row.allowed)}. Nothing new starts; "
                 f"running trials end at their next report"
             )
+        elif isinstance(row, WaitRow) and new:
+            self._say(f"Waiting: {row.why}")
         elif isinstance(row, StudyRow) and new and self._past:
             self._say(f"Resumed: {self._past} of {self._tracker.planned} trials are over")
 

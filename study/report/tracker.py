@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from study.ledger.accounts import Spent
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow, WaitRow
 from study.plan.reporting import LimitName
 from study.plan.trials import Cell, Plan
 
@@ -36,6 +36,7 @@ class Tracker:
         self.attempts: dict[str, AttemptRow] = {}
         self.ends: dict[str, EndRow] = {}
         self.cut: LimitRow | None = None
+        self.waiting: WaitRow | None = None  # for a larger cluster
         self._config, self._spent = plan.config, Spent()
         self._planned = Counter[Kind]((spec.phase, spec.cell) for spec in plan.search)
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
@@ -50,11 +51,15 @@ class Tracker:
         """Take in one more row."""
         self._now_s = row.at_s
         self._spent.follow(row)
+        if isinstance(row, (StudyRow, LimitRow, AttemptRow)):
+            self.waiting = None
         if isinstance(row, StudyRow):
             self.running.clear()  # a driver that died left its trials without an end
             self.cut = None
         elif isinstance(row, LimitRow):
             self.cut = row
+        elif isinstance(row, WaitRow):
+            self.waiting = row
         elif isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = self.running[row.trial_id] = row
             if not row.from_updates:
@@ -88,7 +93,8 @@ class Tracker:
     def of_limits(self) -> dict[LimitName, tuple[float, float]]:
         """(spent, allowed) of each limit that the study has, as of the last row."""
         device_h, usd = self._spent.device_h(self._now_s), self._config.price.usd_per_device_hour
-        return self._config.limits.against(device_h, self._now_s / 3600, usd)
+        wait_h = 0.0 if self.waiting is None else (self._now_s - self.waiting.at_s) / 3600
+        return self._config.limits.against(device_h, self._now_s / 3600, usd, wait_h)
 
     def count(self, phase: str) -> PhaseCount:
         """Where the trials of a phase stand."""

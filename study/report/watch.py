@@ -1,39 +1,33 @@
-"""The page of a study while it runs, served to this machine alone, to be read and nothing else."""
+"""The page of a study while it runs: kept up to date from its ledger."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from contextlib import suppress
-from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 from study.analysis.records import Summary
 from study.analysis.summary import summarize
 from study.ledger.store import LEDGER, read
-from study.plan.errors import PlanError
 from study.plan.trials import Plan
+from study.report.liveserver import CLIENT_S, LOOPBACK, LiveServer
 from study.report.page import render_body, render_live
 
 _LOOK_S = 0.5  # between looks at the ledger
 _SHARE = 0.1  # of one core, at most, for drawing: the trials that are timed need the others
-_CLIENT_S = 5.0  # after which a browser that takes nothing is given up
-_NAMES = ("127.0.0.1", "localhost")  # a page of another origin would come under its own name
 
 
 class LivePage:
-    """Serves a study's page on 127.0.0.1 until it is closed; port 0 takes a free one.
+    """Serves a study's page until it is closed; port 0 takes a free one.
 
-    Raises PlanError if the port cannot be had.
+    Raises PlanError if host or port cannot be had.
     """
 
-    def __init__(self, folder: Path, plan: Plan, port: int = 0) -> None:
+    def __init__(self, folder: Path, plan: Plan, port: int = 0, host: str = LOOPBACK) -> None:
         self._folder, self._plan = folder, plan
         self._lock = threading.Lock()
         self._body = ""
@@ -42,11 +36,9 @@ class LivePage:
         self._over = False
         self._closing = threading.Event()
         self._streams: set[threading.Thread] = set()
-        try:
-            self._server = _Server(("127.0.0.1", port), partial(_Handler, self))
-        except OSError as error:
-            raise PlanError(f"--port {port}: {error.strerror}") from None
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self._server = LiveServer(self, host, port)
+        self.url = self._server.url
+        self.asks_for_token = self._server.token is not None
         self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), name="live-page")
 
     def __enter__(self) -> LivePage:
@@ -59,7 +51,7 @@ class LivePage:
         """Send the last state to whoever looks, then stop serving."""
         self._closing.set()
         for stream in tuple(self._streams):
-            stream.join(2 * _CLIENT_S)
+            stream.join(2 * CLIENT_S)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -98,7 +90,7 @@ class LivePage:
         """The whole page as it is now; it keeps itself up to date from `events`."""
         return render_live(self._plan.config.name, self.latest()[1])
 
-    def stream(self, send: Any) -> None:
+    def stream(self, send: Callable[[bytes], Any]) -> None:
         """Send the content each time it changes, until the page is closed: then its last state."""
         self._streams.add(threading.current_thread())
         try:
@@ -123,62 +115,3 @@ def _finished(summary: Summary) -> bool:
 
 def _event(name: str, data: str) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a connection that a browser opened ahead must not hold up the end
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers two paths, neither of which is a file's."""
-
-    server_version, sys_version = "study", ""
-    timeout = _CLIENT_S
-
-    def __init__(self, page: LivePage, *args: Any) -> None:
-        self._page = page
-        super().__init__(*args)
-
-    def do_GET(self) -> None:
-        if not self._own_name():
-            self.send_error(HTTPStatus.FORBIDDEN, "Only for this machine")
-        elif self.path == "/":
-            self._begin("text/html; charset=utf-8")
-            if self.command == "GET":
-                self.wfile.write(self._page.shell().encode())
-        elif self.path == "/events":
-            self._begin("text/event-stream; charset=utf-8")
-            if self.command == "GET":
-                self._stream()
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
-
-    do_HEAD = do_GET
-
-    def _refuse(self) -> None:
-        self.send_response(HTTPStatus.METHOD_NOT_ALLOWED)
-        self.send_header("Allow", "GET, HEAD")
-        self.end_headers()
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
-
-    def _stream(self) -> None:
-        with suppress(OSError):  # the browser went away
-            self._page.stream(self.wfile.write)
-
-    def _own_name(self) -> bool:
-        """Whether the page was asked for by this machine's own name, which no foreign site can take on."""
-        try:
-            return urlsplit(f"//{self.headers.get('Host', '')}").hostname in _NAMES
-        except ValueError:
-            return False
-
-    def _begin(self, kind: str) -> None:
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """The terminal belongs to the study's progress."""

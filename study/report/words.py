@@ -18,7 +18,7 @@ AXIS_NAMES = {
     "samples": "samples",
     "updates": "updates",
 }
-LIMIT_AXES = {"device_hours": "billed_device_h", "usd": "usd", "wall_h": "wall_h"}
+LIMIT_AXES = {"device_hours": "billed_device_h", "usd": "usd", "wall_h": "wall_h", "wait_h": "wall_h"}
 _UNITS = {"usd": "USD", "samples": "samples", "updates": "updates"}  # costs that need no scaling
 NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
 

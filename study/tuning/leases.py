@@ -183,6 +183,11 @@ class Leases:
         )
 
     @property
+    def running(self) -> bool:
+        """Whether any group works on a trial."""
+        return any(group.lease is not None and group.ended is None for group in self._groups.values())
+
+    @property
     def open(self) -> list[OpenLease]:
         """Leases not closed yet."""
         return [group.lease for group in self._groups.values() if group.lease is not None]

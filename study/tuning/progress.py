@@ -142,6 +142,13 @@ class Progress:
         """Every trial that the config means is over."""
         return all(self._finished(world_size) for world_size in self._policies)
 
+    @property
+    def needed(self) -> int:
+        """Ranks of a trial of what comes next; 0 if nothing does."""
+        if self.cut is not None:
+            return 0
+        return next((world_size for world_size in self._policies if not self._finished(world_size)), 0)
+
     def wants_groups(self, world_size: int) -> bool:
         """Whether anything may yet be handed out to a group of this size."""
         if self.cut is not None:

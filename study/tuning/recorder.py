@@ -24,6 +24,7 @@ from study.ledger.rows import (
     Outcome,
     ReportRow,
     StudyRow,
+    WaitRow,
 )
 from study.ledger.store import Ledger
 from study.plan.reporting import Limits
@@ -54,6 +55,7 @@ class Recorder(tune.Callback):
         self._zero = clock() - (ledger.rows[-1].at_s if ledger.rows else 0.0)
         self.leases = Leases(cluster or RayCluster(), clock)
         self._swept = 0.0
+        self._waits_since_s: float | None = None
         self.failure: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,13 +104,26 @@ class Recorder(tune.Callback):
         while self.leases.open and self._clock() < deadline:
             self.sweep()
 
+    def wait(self, ranks: int) -> None:
+        """Told every turn how many ranks the cluster holds. Too few for one trial, and nothing runs: the study waits.
+
+        Its clock stops where the room is there again, before a group is ready; a new driver begins anew.
+        """
+        needed = 0 if self.leases.running else self._progress.needed
+        if ranks >= needed:
+            self._waits_since_s = None
+        elif self._waits_since_s is None:
+            self.write(WaitRow(**self.stamp(), ranks=ranks, needed=needed))
+            self._waits_since_s = self.now()
+
     def limit_passed(self) -> LimitRow | None:
         """The first limit that the study has passed by now, as a row that is not written yet."""
         config = self._progress.plan.config
         if config.limits == Limits():
             return None
         device_h = self._progress.spent.device_h(self.now()) + self.leases.starting_device_s() / 3600
-        figures = config.limits.against(device_h, self.now() / 3600, config.price.usd_per_device_hour)
+        wait_h = 0.0 if self._waits_since_s is None else (self.now() - self._waits_since_s) / 3600
+        figures = config.limits.against(device_h, self.now() / 3600, config.price.usd_per_device_hour, wait_h)
         for name, (spent, allowed) in figures.items():
             if spent >= allowed:
                 return LimitRow(**self.stamp(), limit=name, allowed=allowed, spent=spent)

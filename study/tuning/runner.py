@@ -35,6 +35,7 @@ from study.plan.trials import Plan
 from study.tuning.leases import GroupRequest
 from study.tuning.progress import Progress
 from study.tuning.recorder import Observer, Recorder
+from study.tuning.room import Room
 from study.tuning.searcher import Attempts, Verdicts
 from study.tuning.shelf import Shelf
 from study.tuning.trainable import TrialRun
@@ -100,13 +101,14 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
+    room = Room(plan.config.hardware)
     trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
     trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=Attempts(progress, shelf),
-            scheduler=Verdicts(recorder, progress),
+            search_alg=Attempts(progress, shelf, room),
+            scheduler=Verdicts(recorder, progress, room),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_name,

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from study.cluster.connect import alive_nodes
-from study.plan.capacity import ranks_that_fit
 from study.tuning.leases import GroupRequest
 from study.tuning.policies import METRIC, MODE
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
+from study.tuning.room import Room
 from study.tuning.shelf import Shelf
 
-ASK_EVERY_S = 1.0
 MANY = 1_000_000  # groups: as many as there are
 
 
 class Attempts(Searcher):
     """To Tune, every attempt is a trial: one that pauses ends, and goes on later as another (docs/adr/006)."""
 
-    def __init__(self, progress: Progress, shelf: Shelf) -> None:
+    def __init__(self, progress: Progress, shelf: Shelf, room: Room) -> None:
         super().__init__(metric=METRIC, mode=MODE)
-        self.progress, self.shelf = progress, shelf
-        self._fit, self._asked_s = 0, -math.inf
+        self.progress, self.shelf, self.room = progress, shelf, room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next attempt, None while there is none, FINISHED after the last."""
         if self.progress.finished:
             return str(Searcher.FINISHED)
-        assignment = self.progress.hand_out(self._ranks_that_fit())
+        assignment = self.progress.hand_out(self.room.ranks)
         if assignment is None:
             return None
         snapshot = self.shelf.find(assignment.spec.trial_id, assignment.from_updates)
@@ -44,13 +39,6 @@ class Attempts(Searcher):
             "snapshot": snapshot,
             "from_updates": assignment.from_updates if snapshot else 0,
         }
-
-    def _ranks_that_fit(self) -> int:
-        """How many ranks the cluster holds, as of a second ago: nodes come and go."""
-        if time.monotonic() - self._asked_s > ASK_EVERY_S:
-            self._fit = ranks_that_fit(alive_nodes(), self.progress.plan.config.hardware)
-            self._asked_s = time.monotonic()
-        return self._fit
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The ledger knows."""
@@ -65,9 +53,9 @@ class Attempts(Searcher):
 class Verdicts(FIFOScheduler):
     """Has each report written down, and passes on what the study's policy says to it."""
 
-    def __init__(self, recorder: Recorder, progress: Progress) -> None:
+    def __init__(self, recorder: Recorder, progress: Progress, room: Room) -> None:
         super().__init__()
-        self.recorder, self.progress = recorder, progress
+        self.recorder, self.progress, self.room = recorder, progress, room
         self._kept: set[int] = set()  # world sizes whose idle groups are kept
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -79,6 +67,7 @@ class Verdicts(FIFOScheduler):
         """Called at every turn of Tune's loop. None: pending trials start in their order, each in an idle group or
         one of its own. A trial that is named here takes an idle group, and the one that was starting for it is lost.
         """
+        self.recorder.wait(self.room.ranks)
         self._keep_limits(tune_controller)
         self._keep_groups(tune_controller)
         return None

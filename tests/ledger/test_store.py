@@ -25,7 +25,7 @@ def write(folder: Path, n: int = 5) -> list[AnyRow]:
     return rows
 
 
-@given(loss=st.floats(), name=st.text(max_size=30), phases=st.dictionaries(st.text(max_size=5), st.floats(0, 1e9)))
+@given(loss=st.floats(), name=st.from_regex(r"[A-Za-z0-9+_][A-Za-z0-9_+.-]{0,30}", fullmatch=True), phases=st.dictionaries(st.text(max_size=5), st.floats(0, 1e9)))
 def test_a_row_comes_back_as_it_went(loss: float, name: str, phases: dict[str, float]) -> None:
     row = ReportRow(
         **STAMP, trial_id=name, attempt=1, updates=1, samples=2, epochs=0.5, lr=0.1, train_loss=loss,

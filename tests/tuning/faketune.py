@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,6 +21,7 @@ from study.training.report import Report
 from study.tuning import leases
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
+from study.tuning.room import Room
 from study.tuning.searcher import Attempts, Verdicts
 from study.tuning.trainable import GroupInfo
 
@@ -121,7 +122,10 @@ class Cache:
 
 
 class FakeTune:
-    """One driver of a study. An interval of a trial takes what `interval_s` says for its batch size."""
+    """One driver of a study. An interval of a trial takes what `interval_s` says for its batch size.
+
+    `machines` are (seconds from the start, ranks that the cluster holds from then on); what lies beyond is killed.
+    """
 
     def __init__(
         self,
@@ -132,20 +136,24 @@ class FakeTune:
         interval_s: Mapping[int, float],
         setup_s: float = 3.0,
         dies: Sequence[int] = (),
+        machines: Sequence[tuple[float, int]] = (),
     ) -> None:
         self.plan, self.ledger, self.slots, self.interval_s, self.setup_s = plan, ledger, slots, interval_s, setup_s
         self.now_s = 1000.0
         self.groups: list[Group] = []
         self.trials: list[FakeTrial] = []
         self._idle: list[Group] = []
-        self._due: list[tuple[float, int, str, FakeTrial]] = []
+        self._due: list[tuple[float, int, str, FakeTrial, Group]] = []
         self._serial = count()
         self._dies, self._reports = set(dies), count()
+        self._machines = [(self.now_s + at_s, ranks) for at_s, ranks in machines]
+        self.seen: list[tuple[float, int, bool]] = []  # at every turn: when, ranks there, whether a group lives
         leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
         self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
-        self.searcher = Attempts(self.progress, shelf)
-        self.verdicts = Verdicts(self.recorder, self.progress)
+        room = Room(plan.config.hardware, lambda: self.now_s)
+        self.searcher = Attempts(self.progress, shelf, room)
+        self.verdicts = Verdicts(self.recorder, self.progress, room)
         # What the scheduler reaches into.
         self.search_alg = self
         self.finished = False
@@ -161,6 +169,7 @@ class FakeTune:
             return False
         self.recorder.open_study(study_id="s", config={}, config_hash="h", hardware={}, versions={})
         while not (self.finished and all(trial.status in ("TERMINATED", "ERROR") for trial in self.trials)):
+            self._come_and_go()
             self._ask()
             self.verdicts.choose_trial_to_run(self)
             self._start()
@@ -179,6 +188,24 @@ class FakeTune:
         """Device-seconds that all groups lived, as the cluster knows it."""
         return sum(group.ranks * ((group.died_s or self.now_s) - group.born_s) for group in self.groups)
 
+    def _come_and_go(self) -> None:
+        while self._machines and self._machines[0][0] <= self.now_s:
+            self.slots = self._machines.pop(0)[1]
+        for group in reversed(self.groups):
+            if sum(one.ranks for one in self._alive) <= self.slots:
+                break
+            if group.died_s is None:
+                group.died_s = self.now_s
+                if group in self._idle:
+                    self._idle.remove(group)
+                for trial in [trial for trial, on in self._trial_to_actor.items() if on is group]:
+                    self._die(trial, group)
+        self.seen.append((self.now_s, self.slots, bool(self._alive)))
+
+    @property
+    def _alive(self) -> list[Group]:
+        return [group for group in self.groups if group.died_s is None]
+
     def _ask(self) -> None:
         while not self.finished and (config := self.searcher.suggest("")) is not None:
             if isinstance(config, str):
@@ -194,30 +221,29 @@ class FakeTune:
             group = next((group for group in self._idle if group.ranks == ranks), None)
             if group is not None:
                 self._idle.remove(group)
-                self._wait(0.02, "reset", trial)
-            elif sum(g.ranks for g in self.groups if g.died_s is None) + ranks <= self.slots:
+                self._wait(0.02, "reset", trial, group)
+            elif sum(g.ranks for g in self._alive) + ranks <= self.slots:
                 group = Group(f"g{next(self._serial)}", ranks, self.now_s)
                 self.groups.append(group)
                 leases._asked.append(leases._Group(group.placement, ranks, "cpu", self.now_s))
-                self._wait(self.setup_s, "ready", trial)
+                self._wait(self.setup_s, "ready", trial, group)
             else:
                 self._end_idle()  # of another world size
                 continue
             trial.group = trial.temporary_state.ray_actor = group
             self._trial_to_actor[trial] = group
 
-    def _wait(self, seconds: float, event: str, trial: FakeTrial) -> None:
-        heapq.heappush(self._due, (self.now_s + seconds, next(self._serial), event, trial))
+    def _wait(self, seconds: float, event: str, trial: FakeTrial, group: Group) -> None:
+        heapq.heappush(self._due, (self.now_s + seconds, next(self._serial), event, trial, group))
 
     def _next(self) -> None:
         """One event, or a turn in which there was none."""
         if not self._due or self._due[0][0] > self.now_s + TURN_S:
             self.now_s += TURN_S
             return
-        at_s, _, event, trial = heapq.heappop(self._due)
+        at_s, _, event, trial, group = heapq.heappop(self._due)
         self.now_s = max(self.now_s, at_s)
-        group = trial.group
-        if self._trial_to_actor.get(trial) is not group or group is None or group.died_s is not None:
+        if self._trial_to_actor.get(trial) is not group or group.died_s is not None:
             return  # it was ended meanwhile
         if event == "report":
             self._report(trial, group)
@@ -227,7 +253,7 @@ class FakeTune:
         group.updates = trial.config["from_updates"]
         self.recorder.on_trial_start(0, [], trial)
         trial.status, trial.began_s = Trial.RUNNING, self.now_s
-        self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial)
+        self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial, group)
 
     def _report(self, trial: FakeTrial, group: Group) -> None:
         if next(self._reports) in self._dies:
@@ -252,7 +278,7 @@ class FakeTune:
         self.recorder.on_trial_result(0, [], trial, result)
         trial.last_result = result
         if goes_on:
-            self._wait(self.interval_s[spec.batch.global_batch], "report", trial)
+            self._wait(self.interval_s[spec.batch.global_batch], "report", trial, group)
             return
         self.recorder.on_trial_complete(0, [], trial)
         trial.status = Trial.TERMINATED
@@ -299,9 +325,9 @@ class FakeTune:
 
 
 @contextmanager
-def without_ray(ranks: int) -> Iterator[None]:
+def without_ray(ranks: int | Callable[[], int]) -> Iterator[None]:
     """Within, the cluster holds so many ranks of one CPU, and actors answer at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.searcher.alive_nodes", lambda: (Node(ranks, 0),))
+        patch.setattr("study.tuning.room.alive_nodes", lambda: (Node(ranks() if callable(ranks) else ranks, 0),))
         patch.setattr("study.tuning.recorder.ray.get", lambda answer: answer)
         yield

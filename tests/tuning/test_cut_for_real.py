@@ -33,7 +33,9 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
         if isinstance(row, ReportRow):
             reports.add((row.trial_id, row.updates))
 
-    def so_many(self: Limits, device_h: float, wall_h: float, usd: float | None) -> dict[LimitName, object]:
+    def so_many(
+        self: Limits, device_h: float, wall_h: float, usd: float | None, wait_h: float
+    ) -> dict[LimitName, object]:
         """Reports for device-hours: no clock decides where the study is cut."""
         return {"device_hours": (float(len(reports)), self.device_hours)}
 

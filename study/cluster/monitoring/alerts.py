@@ -36,6 +36,14 @@ ALERTS = (
         "all the same: look at the group in Ray's dashboard, under the study's name.",
     ),
     Alert(
+        "StudyWaits",
+        f"{most('study_lacking_ranks')} > 0",
+        "5m",
+        "warning",
+        "{{ $labels.study }} waits: its cluster lacks {{ $value }} ranks for a single trial",
+        "Nothing of it runs until machines join, or until limits.wait_h cuts it.",
+    ),
+    Alert(
         "StudyNearLimit",
         f"{most('study_limit_used_ratio', 'limit')} >= 0.9 < 1",
         "0s",

@@ -14,7 +14,19 @@ import numpy as np
 
 from study.cluster.monitoring.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
 from study.ledger.accounts import OpenLeases
-from study.ledger.rows import CENSORED, PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.ledger.rows import (
+    CENSORED,
+    PHASES,
+    AnyRow,
+    AttemptRow,
+    DecisionRow,
+    EndRow,
+    LeaseRow,
+    LimitRow,
+    ReportRow,
+    StudyRow,
+    WaitRow,
+)
 from study.pareto.fronts import hypervolume
 from study.plan.trials import Cell, Plan
 
@@ -52,6 +64,7 @@ class Meter:
         self._hand_overs_s: deque[float] = deque(maxlen=RECENT)
         self._begun = self._lost = 0
         self._longest_s = 0.0
+        self._waiting: WaitRow | None = None
         self._lock = threading.Lock()
 
     def follow(self, row: AnyRow) -> None:
@@ -61,6 +74,10 @@ class Meter:
             if isinstance(row, ReportRow):
                 self._report(row)
             self._leases.follow(row)
+            if isinstance(row, (AttemptRow, LimitRow, StudyRow)):
+                self._waiting = None
+            elif isinstance(row, WaitRow):
+                self._waiting = row
             if isinstance(row, AttemptRow):
                 self._attempt(row)
             elif isinstance(row, DecisionRow):
@@ -148,7 +165,10 @@ class Meter:
             yield Reading("study_hand_over_seconds", max(self._hand_overs_s), {"stat": "max"})
         yield Reading("study_attempts", self._begun, {})
         yield Reading("study_lost_leases", self._lost, {})
-        yield from self._read_spend(sum(device_s.values()) / 3600, at_s / 3600)
+        waiting = self._waiting
+        yield Reading("study_lacking_ranks", waiting.needed - waiting.ranks if waiting else 0, {})
+        wait_h = (at_s - waiting.at_s) / 3600 if waiting else 0.0
+        yield from self._read_spend(sum(device_s.values()) / 3600, at_s / 3600, wait_h)
         heard = [open_leases[trial, self._attempts[trial].attempt].heard_s for trial in running]
         yield Reading("study_quiet_seconds", at_s - min(heard, default=at_s), {})
         if self._longest_s:
@@ -177,12 +197,12 @@ class Meter:
             total[kind, UNREPORTED] += lease.devices * max(at_s - lease.opened_s - billed_s, 0.0)
         return total
 
-    def _read_spend(self, device_h: float, wall_h: float) -> Iterator[Reading]:
+    def _read_spend(self, device_h: float, wall_h: float, wait_h: float) -> Iterator[Reading]:
         config = self._plan.config
         usd = config.price.usd_per_device_hour
         if usd is not None:
             yield Reading("study_spend_usd", usd * device_h, {})
-        for limit, (spent, allowed) in config.limits.against(device_h, wall_h, usd).items():
+        for limit, (spent, allowed) in config.limits.against(device_h, wall_h, usd, wait_h).items():
             yield Reading("study_limit_used_ratio", spent / allowed, {"limit": limit})
 
     def _area(self) -> float:

@@ -52,6 +52,7 @@ METRICS = (
     Metric("study_lost_leases", "leases", "Leases whose group or driver died under them; most are tried again."),
     Metric("study_spend_usd", "USD", "The bill in dollars; only where the study has a price."),
     Metric("study_limit_used_ratio", "ratio", "Spent over allowed; only limits that are given.", ("limit",)),
+    Metric("study_lacking_ranks", "ranks", "That a waiting study's cluster is too small by; 0 while it does not wait."),
     Metric("study_quiet_seconds", "s", "Since the last word of the quietest running trial; 0 if none runs."),
     Metric("study_longest_interval_seconds", "s", "Longest time that a running trial has taken to its next report."),
     Metric("study_heartbeat_timestamp_seconds", "Unix time", "When the driver last set its metrics."),

@@ -135,6 +135,12 @@ PANELS = (
         ),
     ),
     Panel(
+        "Waiting for a larger cluster",
+        "Ranks that one trial needs and the cluster has no room for; 0 while the study does not wait.",
+        "ranks",
+        ((most("study_lacking_ranks"), "{{study}}"),),
+    ),
+    Panel(
         "Attempts and lost leases",
         "Tries at trials, and those whose group or driver died under them; most of these are tried again.",
         "attempts",

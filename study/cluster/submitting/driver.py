@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from study.cluster.connect import connected
-from study.cluster.submitting.jobs import STUDIES
+from study.cluster.submitting.jobs import STUDIES, is_id
 from study.cluster.submitting.storage import Mirror, Store, shared_folder
 from study.plan.errors import PlanError
 
@@ -21,6 +21,8 @@ def study_folder(study_id: str, storage: str | None) -> Iterator[Path]:
     It lies in the shared folder, or else in Ray's own log folder, from where the head hands it out; behind a URI it is
     mirrored. Raises PlanError if it cannot be written.
     """
+    if not is_id(study_id):
+        raise PlanError(f"{study_id}: no study has such an id")
     with connected("auto", None):
         # The one folder that Ray serves files from; nothing public tells where it is.
         seen = Path(ray._private.worker._global_node.get_logs_dir_path()) / STUDIES / study_id

@@ -17,6 +17,10 @@ from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
 from study.plan.errors import PlanError
 
 
+MOST_BYTES, MOST_FILES = 16 << 30, 100_000
+MOST_CONFIG_BYTES = 16 << 20
+
+
 class Source(Protocol):
     """Where a study's results can be read."""
 
@@ -60,15 +64,27 @@ def source_of(head: Head, study: SubmittedStudy) -> Source:
     return OnNode(head, study)
 
 
-def fetch(source: Source, out: Path, checkpoints: bool) -> list[str]:
+def config_of(source: Source) -> bytes:
+    """The study's file, which is never large."""
+    found = bytearray()
+    for chunk in source.chunks(CONFIG):
+        found += chunk
+        if len(found) > MOST_CONFIG_BYTES:
+            raise PlanError(f"{CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
+    return bytes(found)
+
+
+def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_BYTES) -> list[str]:
     """Write the results into `out`; returns their names. Snapshots that the study has replaced meanwhile are left out.
 
-    Raises PlanError if there are none yet, or if `out` holds something else: a link where a folder belongs, or a ledger
-    that the fetched one does not go on from.
+    Raises PlanError if there are none yet, if they are more than `most_bytes` or of too many files, or if `out` holds
+    something else: a link where a folder belongs, or a ledger that the fetched one does not go on from.
     """
     names = [name for name in _names(source) if checkpoints or not name.startswith(f"{CHECKPOINTS}/")]
     if LEDGER not in names or CONFIG not in names:
         raise PlanError("the study has written nothing yet")
+    if len(names) > MOST_FILES:
+        raise PlanError(f"the study has {len(names):,} files, which no study has")
     fetched = []
     with _blaming("--out"):
         out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +92,7 @@ def fetch(source: Source, out: Path, checkpoints: bool) -> list[str]:
             if (out / name).parent.is_symlink() and (out / name).parent != out:
                 raise PlanError(f"{(out / name).parent}: is a link; name another folder", "--out")
             try:
-                _write(source, name, out / name)
+                most_bytes -= _write(source, name, out / name, most_bytes)
                 fetched.append(name)
             except PlanError:
                 # Its trial has gone on, as the ledger knows, which comes later; a resume does without the snapshot.
@@ -105,18 +121,22 @@ def _blaming(key: str) -> Iterator[None]:
         raise PlanError(in_one_line(error), key) from None
 
 
-def _write(source: Source, name: str, target: Path) -> None:
-    """Whole or not at all; a link that stands there is replaced, not followed."""
+def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
+    """Whole or not at all; a link that stands there is replaced, not followed. Returns its bytes."""
     target.parent.mkdir(exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fetch-")
     try:
         with os.fdopen(handle, "wb") as file:
             for chunk in _chunks(source, name):
+                if file.tell() + len(chunk) > most_bytes:
+                    raise PlanError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
                 file.write(chunk)
+            size = file.tell()
         if name == LEDGER and target.is_file() and not _begins_with(Path(temporary), target):
             raise PlanError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
         Path(temporary).chmod(0o644)
         os.replace(temporary, target)
+        return size
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -27,6 +28,7 @@ READ_TIMEOUT_S = 60.0
 FILE_TIMEOUT_S = 600
 POLL_EVERY_S = 0.3
 CHUNK_BYTES = 1 << 20
+MOST_TEXT_BYTES = 64 << 20  # of an answer that is kept in memory
 _ADVISERS = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -128,7 +130,7 @@ class Head:
     def files(self, node_id: str, pattern: str) -> list[str]:
         """Paths in a node's log folder, relative to it."""
         with self._told():
-            answer = self._get("/api/v0/logs", node_id=node_id, glob=pattern).json()
+            answer = json.loads(_text(self._get("/api/v0/logs", node_id=node_id, glob=pattern)))
             if not answer["result"]:
                 raise RuntimeError(answer["msg"])
             kinds: dict[str, list[str]] = answer["data"]["result"]
@@ -144,14 +146,15 @@ class Head:
     def last_lines(self, node_id: str, path: str, lines: int) -> str:
         """The end of a file in a node's log folder."""
         with self._told():
-            return self._get("/api/v0/logs/file", node_id=node_id, filename=path, lines=lines).text
+            return _text(self._get("/api/v0/logs/file", node_id=node_id, filename=path, lines=lines))
 
     def _get(self, path: str, **query: Any) -> requests.Response:
-        answer = requests.get(
-            self.address + path, query, headers=self._client._headers, stream=True, timeout=READ_TIMEOUT_S
-        )
+        headers = {**(self._client._headers or {}), "Accept-Encoding": "identity"}
+        answer = requests.get(self.address + path, query, headers=headers, stream=True, timeout=READ_TIMEOUT_S)
+        if answer.headers.get("Content-Encoding", "identity") != "identity":  # a few bytes can unpack to any number
+            raise RuntimeError("the answer is compressed, which was not asked for")
         if not answer.ok:
-            raise RuntimeError(answer.text.strip() or answer.reason)
+            raise RuntimeError(_text(answer).strip() or answer.reason)
         return answer
 
     def _refuse_silence(self) -> None:
@@ -189,3 +192,14 @@ class Head:
 
     def _wrong(self, why: str) -> PlanError:
         return PlanError(f"{self.address}: {why}", "--address")
+
+
+def _text(answer: requests.Response) -> str:
+    """A whole answer, unless there is no end to it."""
+    with answer:
+        found = bytearray()
+        for chunk in answer.iter_content(CHUNK_BYTES):
+            found += chunk
+            if len(found) > MOST_TEXT_BYTES:
+                raise RuntimeError(f"the answer is larger than {MOST_TEXT_BYTES >> 20} MiB")
+    return found.decode(errors="replace")

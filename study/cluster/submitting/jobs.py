@@ -17,6 +17,7 @@ STOP_WAIT_S = 120  # to end the trials, bill them and write the report, before R
 STUDIES = "studies"  # in Ray's log folder on the driver's node
 # Keys of a job's metadata, which anyone who may list the jobs can read.
 _ID, _NAME, _RUN, _STORAGE, _CPUS = "study_id", "study", "study_run", "study_storage", "study_driver_cpus"
+_AN_ID = re.compile(r"[a-z0-9-]{1,60}")
 _COUNTED = re.compile(r"^(?:\[(\d+)/(\d+)\] |Resumed: (\d+) of (\d+) trials)", re.MULTILINE)
 
 
@@ -46,6 +47,11 @@ class Submission:
         """For whoever lists the jobs."""
         known = {_ID: self.study_id, _NAME: self.name, _RUN: str(self.run), _CPUS: f"{self.driver_cpus:g}"}
         return known | ({_STORAGE: self.storage} if self.storage else {})
+
+
+def is_id(text: str) -> bool:
+    """Whether that could be a study's id, which becomes the name of a folder: whoever may submit jobs says it."""
+    return _AN_ID.fullmatch(text) is not None
 
 
 def new_id(name: str) -> str:
@@ -119,7 +125,7 @@ def studies_of(jobs: Iterable[JobDetails]) -> dict[str, SubmittedStudy]:
     """The studies among a cluster's jobs by id, the latest first."""
     runs: dict[str, list[JobDetails]] = {}
     for job in sorted(jobs, key=_run):
-        if (study_id := (job.metadata or {}).get(_ID)) is not None:
+        if is_id(study_id := (job.metadata or {}).get(_ID, "")):
             runs.setdefault(study_id, []).append(job)
     found = [SubmittedStudy(study_id, tuple(of)) for study_id, of in runs.items()]
     return {one.study_id: one for one in sorted(found, key=lambda one: one.started, reverse=True)}

@@ -43,7 +43,7 @@ def code_of(config: StudyConfig) -> Code:
         data = getattr(config.variant(name).workload, "path", None)
         if data is not None and not Path(data).is_absolute():
             raise PlanError(f"{data}: a submitted study reads it on the nodes; give an absolute path", "workload.path")
-    package = Path(study.__file__).parent
+    package = Path(study.__file__).resolve().parent
     files = dict(_below(package, package.parent))
     installed = set()
     for name in sorted(_top_levels(config)):
@@ -126,7 +126,7 @@ def _beside(root: Path) -> set[str]:
 
 
 def _below(folder: Path, root: Path) -> Iterable[tuple[str, Path]]:
-    """The files of a package; no caches, hidden files or virtual environments."""
+    """The files of a package; no caches, hidden files, virtual environments, or links to elsewhere."""
     for at, folders, names in os.walk(folder):
         here = Path(at)
         folders[:] = [
@@ -135,5 +135,6 @@ def _below(folder: Path, root: Path) -> Iterable[tuple[str, Path]]:
             if name != "__pycache__" and not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
         ]
         for name in names:
-            if not name.startswith(".") and not name.endswith(".pyc"):
+            is_own = (here / name).is_file() and (here / name).resolve().is_relative_to(folder)
+            if is_own and not name.startswith(".") and not name.endswith(".pyc"):
                 yield (here / name).relative_to(root).as_posix(), here / name

@@ -16,7 +16,7 @@ from pyarrow import fs as arrow
 from study.cluster.submitting.results import in_order, results_in
 from study.ledger.files import write_atomic
 from study.ledger.store import LEDGER
-from study.plan.errors import PlanError, did_you_mean
+from study.plan.errors import PlanError, did_you_mean, masked
 
 EVERY_S = 5.0
 AT_MOST_BUSY = 0.05  # share of the time that goes into the mirror
@@ -28,16 +28,16 @@ TROUBLE = (OSError, ValueError, ImportError, ArrowException)
 def shared_folder(storage: str) -> Path | None:
     """The folder meant by a path or a file:// URI; None for a store that cannot be written to in place.
 
-    Raises PlanError for a relative path, for a scheme that nobody knows, and for a URI with a password in it: jobs are
-    listed with their storage.
+    Raises PlanError for a relative path, for a scheme that nobody knows, and for a URI with a password or a token in
+    it: jobs are listed with their storage.
     """
     import fsspec
 
     uri = urlsplit(storage)
     known = ("", "file", *fsspec.available_protocols())
-    if uri.scheme not in known:
+    if uri.scheme not in known or "::" in storage:  # fsspec would chain any of its kinds
         raise PlanError(f"{storage}: no such kind of storage{did_you_mean(uri.scheme, known)}", "--storage")
-    if uri.password is not None:
+    if masked(storage) != storage:
         raise PlanError("credentials belong into the environment of the cluster's nodes, not into a URI", "--storage")
     if uri.scheme not in ("", "file"):
         return None

@@ -138,6 +138,9 @@ CASES: list[tuple[str, list[dict[str, str]], int, bool]] = [
     ("StudyGroupStuck", silence("600x10", None), 8, False),  # nothing to compare with: half an hour
     ("StudyGroupStuck", silence("1900x10", None), 8, True),
     ("StudyGroupStuck", silence("0x10", "30x10"), 8, False),  # nothing runs
+    ("StudyWaits", [series("study_lacking_ranks", "0 0 2x10")], 8, True),
+    ("StudyWaits", [series("study_lacking_ranks", "0 0 2x10")], 5, False),  # a machine may be on its way
+    ("StudyWaits", [series("study_lacking_ranks", "0x10")], 8, False),
     ("StudyNearLimit", limit("0.5 0.89 0.9 0.95"), 3, True),
     ("StudyNearLimit", limit("0.5 0.89"), 1, False),
     ("StudyNearLimit", limit("1.0x3"), 3, False),  # past it, which is another alert

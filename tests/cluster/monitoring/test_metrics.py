@@ -27,6 +27,7 @@ from study.ledger.rows import (
     LeaseRow,
     ReportRow,
     StudyRow,
+    WaitRow,
 )
 from study.plan.reporting import LIMITS
 from study.plan.trials import Plan, TrialSpec, make_plan
@@ -246,14 +247,30 @@ def test_a_batch_size_whose_every_search_trial_fails_has_none_to_confirm() -> No
 
 def test_limits_are_told_as_shares_of_what_is_allowed() -> None:
     assert not [key for key in followed([study_row()]) if key[0] == "study_limit_used_ratio"]
-    config = make_config(price={"usd_per_device_hour": 3.0}, limits={"device_hours": 0.5, "usd": 6.0, "wall_h": 4.0})
+    config = make_config(
+        price={"usd_per_device_hour": 3.0}, limits={"device_hours": 0.5, "usd": 6.0, "wall_h": 4.0, "wait_h": 1.0}
+    )
     spec, clock = TRIALS[0], Clock()
     told = followed(
         [study_row(), attempt(spec, 1, 600.0, 600.0), lease(spec, 1, 3600.0, "released", train=1800.0)],
         make_plan(config), clock,
     )  # fmt: skip
     used = {limit: told["study_limit_used_ratio", limit] for limit in LIMITS}
-    assert used == pytest.approx({"device_hours": 2.0, "usd": 0.5, "wall_h": 0.25})
+    assert used == pytest.approx({"device_hours": 2.0, "usd": 0.5, "wall_h": 0.25, "wait_h": 0.0})
+
+
+def test_a_waiting_study_tells_what_it_lacks_and_for_how_long_until_an_attempt_begins() -> None:
+    plan, clock = make_plan(make_config(limits={"wait_h": 2.0})), Clock()
+    waits = WaitRow(**STAMP, at_s=1800.0, ranks=1, needed=4)
+    told = followed([study_row(), waits], plan, clock)
+    assert (told["study_lacking_ranks",], told["study_limit_used_ratio", "wait_h"]) == (3, 0.0)
+    meter = Meter(plan, clock)
+    for row in (study_row(), waits):
+        meter.follow(row)
+    clock.now_s += 3600
+    assert read(meter)["study_limit_used_ratio", "wait_h"] == pytest.approx(0.5)
+    meter.follow(attempt(TRIALS[0], 1, 5400.0, 1.0))
+    assert (read(meter)["study_lacking_ranks",], read(meter)["study_limit_used_ratio", "wait_h"]) == (0, 0.0)
 
 
 def test_a_real_study_is_told_as_its_report_has_it(frontier_run: Run) -> None:
