@@ -37,13 +37,8 @@ class Attempts(Searcher):
         assignment = self.progress.hand_out(self._ranks_that_fit())
         if assignment is None:
             return None
-        snapshot = self.shelf.find(assignment.spec.trial_id, assignment.from_updates)
-        return {
-            "spec": assignment.spec,
-            "pause_at": assignment.pause_at,
-            "snapshot": snapshot,
-            "from_updates": assignment.from_updates if snapshot else 0,
-        }
+        start = self.shelf.start(assignment.spec.trial_id, assignment.from_updates)
+        return {"spec": assignment.spec, "pause_at": assignment.pause_at, **start}
 
     def _ranks_that_fit(self) -> int:
         """How many ranks the cluster holds, as of a second ago: nodes come and go."""

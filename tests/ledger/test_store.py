@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.ledger.files import DiskError
 from study.ledger.rows import AnyRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, good_rows, read
 
@@ -101,9 +102,12 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
 
         with monkeypatch.context() as patch:
             patch.setattr("study.ledger.store.os.fsync", full)
-            with pytest.raises(LedgerError, match="No space left on device"):
+            with pytest.raises(DiskError, match="No space left on device"):
                 ledger.append(decision(99))
         assert list(read(tmp_path).rows) == rows
+        with pytest.raises(DiskError, match="No space left on device"):  # whoever writes has lost what it knew
+            ledger.append(decision(99))
+    with Ledger(tmp_path) as ledger:
         ledger.append(decision(100))
     assert list(read(tmp_path).rows) == [*rows, decision(100)]
 
