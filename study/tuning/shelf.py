@@ -61,7 +61,7 @@ class Shelf:
         taken after no more than so many updates, else at the trial's beginning. What is newer or damaged is removed:
         nobody may go on from it.
         """
-        damaged = []
+        damaged: list[str] = []
         for path in self._newest_first(trial_id):
             at = _updates(path)
             if at <= updates:

@@ -137,7 +137,9 @@ class FakeTune:
         interval_s: Mapping[int, float],
         setup_s: float = 3.0,
         dies: Sequence[int] = (),
+        dies_starting: Sequence[int] = (),
     ) -> None:
+        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does."""
         self.plan, self.ledger, self.slots, self.interval_s, self.setup_s = plan, ledger, slots, interval_s, setup_s
         self.now_s = 1000.0
         self.groups: list[Group] = []
@@ -146,6 +148,7 @@ class FakeTune:
         self._due: list[tuple[float, int, str, FakeTrial]] = []
         self._serial = count()
         self._dies, self._reports = set(dies), count()
+        self._dies_starting, self._starts = set(dies_starting), count()
         leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
         self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
@@ -226,6 +229,9 @@ class FakeTune:
             return  # it was ended meanwhile
         if event == "report":
             self._report(trial, group)
+            return
+        if next(self._starts) in self._dies_starting:
+            self._die(trial, group)
             return
         hand_over_s = 0.02 if event == "reset" else self.setup_s
         group.info = GroupInfo(group.name, ("n",), ("h",), "cpu", None, hand_over_s)
