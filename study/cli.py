@@ -23,10 +23,12 @@ from study.cluster.submitting.head import environment_address, is_http
 from study.commands import dashboards, deciding, jobs
 from study.commands.shell import (
     CUT,
+    DISK_ERROR,
     INTERRUPTED,
     USAGE_ERROR,
     FolderArgument,
     JsonOption,
+    afterwards,
     import_own,
     out,
     planned,
@@ -35,7 +37,7 @@ from study.commands.shell import (
     shown,
     tried,
 )
-from study.ledger.files import write_atomic
+from study.ledger.files import DiskError, blaming_disk, write_atomic
 from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
@@ -188,10 +190,14 @@ def _drive(
     from study.report.terminal import ProgressView
 
     again = f"study resume {name or folder}"
-    with ProgressView(plan, out) as view:
-        outcome = drive(plan, folder, address, cpus, view)
+    try:
+        with ProgressView(plan, out) as view:
+            outcome = drive(plan, folder, address, cpus, view)
+    except DiskError as error:
+        raise afterwards(error, again if (folder / LEDGER).exists() else "the same command") from error
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
+    say(*outcome.damaged)
     _write_report(plan, folder, ALL_FORMATS)
     if (cut := outcome.cut) is not None:
         say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")
@@ -252,8 +258,10 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     summary = summarize(good_rows(folder), plan)
     print_summary(summary, out)
     print_verdicts(summary, out)
-    (folder / REPORT).mkdir(exist_ok=True)
-    written = write_report(summary, folder / REPORT, wanted)
+    try:
+        written = write_report(summary, folder / REPORT, wanted)
+    except DiskError as error:
+        raise afterwards(error, f"study report {folder}") from error
     say("Report: " + ", ".join(str(path) for path in written))
 
 
@@ -277,7 +285,8 @@ def replay(
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
-        (source / REPORT).mkdir(exist_ok=True)
+        with blaming_disk(source / REPORT):
+            (source / REPORT).mkdir(exist_ok=True)
         written = write_replay(replayed, source / REPORT)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
@@ -315,7 +324,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 
 def main() -> None:
-    """Run the command; a mistake of the user's is one line on stderr and exit code 2."""
+    """Run the command; a mistake of the user's is one line on stderr and exit code 2, a disk that refuses code 4."""
     # A user's module is imported from where they stand, as `python -m` would.
     sys.path.insert(0, os.getcwd())
     try:
@@ -323,6 +332,9 @@ def main() -> None:
     except (PlanError, LedgerError) as error:
         print(shown(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
+    except DiskError as error:
+        print(f"study: {error}", file=sys.stderr)
+        raise SystemExit(DISK_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

@@ -193,7 +193,8 @@ def fetch(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also what paused trials go on from, to resume here")
     ] = False,
-    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = fetching.MOST_BYTES / (1 << 30),
+    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = fetching.MOST_BYTES
+    / (1 << 30),
 ) -> None:
     """Bring a submitted study's config, ledger and report here; safe while it runs."""
     from study.report.terminal import status_lines

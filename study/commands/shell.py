@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from study.cluster.connect import this_machine
+from study.ledger.files import DiskError
 from study.ledger.store import CONFIG, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
@@ -26,7 +27,7 @@ from study.workloads.custom import import_class
 from study.workloads.imagefiles import find_images
 
 # Exit codes beside 0 and 1.
-USAGE_ERROR, CUT, INTERRUPTED = 2, 3, 130
+USAGE_ERROR, CUT, DISK_ERROR, INTERRUPTED = 2, 3, 4, 130
 
 
 def shown(text: str) -> str:
@@ -109,6 +110,11 @@ def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None)
         asked = price.model_copy(update={"usd_per_device_hour": None, "file": prices.name})
         price = priced(asked, prices.parent)
     return replace(plan, config=plan.config.model_copy(update={"price": price}))
+
+
+def afterwards(error: DiskError, command: str) -> DiskError:
+    """The same, and what to do once the disk takes more."""
+    return DiskError(f"{error}. Once that is mended, go on with: {command}")
 
 
 def say(*lines: str) -> None:

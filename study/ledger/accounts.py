@@ -83,10 +83,11 @@ class OpenLease:
     devices: float
     nodes: tuple[str, ...]
     opened_s: float
-    heard_s: float  # when the group last spoke, or the trial was ended
+    heard_s: float  # up to when all is told: the group spoke, its checkpoint was written, or its trial ended
     hosts: tuple[str, ...] = ()
     setup_s: float = 0.0
     worked_s: Mapping[str, float] = field(default_factory=dict)  # cumulative, as measured in the rank
+    shelved_s: float = 0.0  # in which the group waited for the driver to write its checkpoints
 
     def started(self, at_s: float) -> None:
         """The group is ready to train; all until now was setup."""
@@ -98,6 +99,11 @@ class OpenLease:
         self.worked_s = dict(worked_s)
         self.heard_s = at_s
 
+    def shelved(self, at_s: float, seconds: float) -> None:
+        """The driver has written a checkpoint, and the group waited for it."""
+        self.shelved_s += seconds
+        self.heard_s = at_s
+
     def bill(self, at_s: float, reason: Reason) -> tuple[float, dict[str, float]]:
         """(billed seconds, seconds by phase that add up to them) for a lease that closes at `at_s`.
 
@@ -106,6 +112,7 @@ class OpenLease:
         """
         billed = max(at_s - self.opened_s, 0.0)
         phases = {"setup": self.setup_s, **self.worked_s}
+        phases["checkpoint"] = phases.get("checkpoint", 0.0) + self.shelved_s
         tail = _TAIL[reason]
         phases[tail] = phases.get(tail, 0.0) + max(at_s - self.heard_s, 0.0)
         phases["idle"] = phases.get("idle", 0.0) + billed - sum(phases.values())

@@ -4,25 +4,57 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_UNFINISHED = ".tmp"
+
+
+class DiskError(Exception):
+    """The disk refuses to write, or to read back; its text is one line, with file and reason."""
+
+
+@contextmanager
+def blaming_disk(path: Path) -> Iterator[None]:
+    """Within, what the system refuses is a DiskError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`: temporary file in the same folder, fsync, rename, fsync of the folder."""
+    """Replace `path` by `content`: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    Raises DiskError; no temporary file stays behind then, unless the process itself is killed.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with blaming_disk(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:
+    """Temporary files that a killed `write_atomic` has left in `folder`, if there is one."""
+    with blaming_disk(folder):
+        for path in folder.glob(f".*{_UNFINISHED}"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= older_than_s:
+                    path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from study.ledger.files import sync_folder
+from study.ledger.files import DiskError, blaming_disk, sync_folder, write_atomic
 from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
 
 LEDGER = "ledger.jsonl"
@@ -25,7 +26,7 @@ _END_BYTES = len(_END % 0)
 
 
 class LedgerError(Exception):
-    """A ledger that cannot be read or written; its text is one line."""
+    """A ledger that cannot be used as it is; its text is one line."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def decode(line: bytes) -> AnyRow:
 def read(folder: Path) -> Contents:
     """The good prefix of a study's ledger, and what is wrong behind it. Writes nothing.
 
-    Raises LedgerError if there is no ledger, or if it is of another major protocol version.
+    Raises LedgerError if there is no ledger, or if it is of another major protocol version; DiskError if it cannot be
+    read.
     """
     scan = _Scan(folder / LEDGER)
     rows = tuple(scan)
@@ -90,7 +92,7 @@ class _Scan:
         except FileNotFoundError:
             raise LedgerError(f"{self.path.parent}: no study here ({LEDGER} is missing)") from None
         except OSError as error:
-            raise LedgerError(f"{self.path}: {error.strerror}") from None
+            raise DiskError(f"{self.path}: {error.strerror}") from None
 
     def _row(self, line: bytes, number: int, size: int) -> AnyRow | None:
         if not line.endswith(b"\n"):
@@ -114,22 +116,27 @@ class _Scan:
 class Ledger:
     """The one writer. Holds a lock on the study's folder for as long as it is open.
 
-    A ledger comes into being with its first row.
+    A ledger comes into being with its first row. Raises LedgerError if another process holds it, DiskError.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / LEDGER
         self.rows: tuple[AnyRow, ...] = ()  # as found when it was opened; those appended are not kept
-        self._file: BinaryIO | None
+        self._file: BinaryIO | None = None
+        self._durable_bytes = 0
+        self._refused: DiskError | None = None
         self.quarantined: str | None = None
         self._lock = FileLock(folder / f".{LEDGER}.lock")
+        with blaming_disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise LedgerError(f"{folder}: another process is running this study") from None
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise LedgerError(f"{folder}: another process is running this study") from None
-        try:
-            self._file = self._open() if self.path.exists() else None
+            if self.path.exists():
+                with blaming_disk(self.path):
+                    self._file = self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -139,18 +146,17 @@ class Ledger:
         self.rows = contents.rows
         if contents.damage:
             self.quarantined = self._quarantine(contents)
-        return self.path.open("ab", buffering=0)
+        file = self.path.open("ab", buffering=0)
+        os.fsync(file.fileno())  # the last rows of a driver that was killed may be in memory only
+        self._durable_bytes = contents.good_bytes
+        return file
 
     def _quarantine(self, contents: Contents) -> str:
         """Move what is behind the good prefix into a side file, then cut it off."""
         side = self.path.with_name(f"{LEDGER}.quarantine-{time.time_ns()}")
         with self.path.open("r+b") as file:
             file.seek(contents.good_bytes)
-            with side.open("xb") as copy:
-                copy.write(file.read())
-                copy.flush()
-                os.fsync(copy.fileno())
-            sync_folder(self.path.parent)
+            write_atomic(side, file.read())
             file.truncate(contents.good_bytes)
             os.fsync(file.fileno())
         return f"{contents.damage}; kept in {side.name}"
@@ -158,22 +164,32 @@ class Ledger:
     def append(self, *rows: AnyRow, durable: bool = True) -> None:
         """Write rows and return when they are on disk; if not `durable`, they will be with the next that are.
 
-        Raises LedgerError if the disk refuses; what was written of them is cut off again.
+        Raises DiskError if the disk refuses. All that is not known to be on it is then cut off again, for a system
+        whose fsync has failed may take for written what it has dropped; and the ledger takes no more until it is opened
+        anew.
         """
-        data = b"".join(encode(row) for row in rows)
+        if self._refused is not None:
+            raise self._refused
+        try:
+            with blaming_disk(self.path):
+                self._append(b"".join(encode(row) for row in rows), durable)
+        except DiskError as error:
+            self._refused = error
+            if self._file is not None:
+                with suppress(OSError):  # what is left of a row is set aside when it is opened
+                    self._file.truncate(self._durable_bytes)
+            raise
+
+    def _append(self, data: bytes, durable: bool) -> None:
         if self._file is None:
             self._file = self.path.open("ab", buffering=0)
             sync_folder(self.path.parent)
-        before = os.fstat(self._file.fileno()).st_size
-        try:
-            written = self._file.write(data)
-            if written != len(data):
-                raise OSError(28, "No space left on device")
-            if durable:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(before)
-            raise LedgerError(f"{self.path}: {error.strerror}") from error
+        left = memoryview(data)
+        while left:  # a disk that is nearly full takes a part
+            left = left[self._file.write(left) :]
+        if durable:
+            os.fsync(self._file.fileno())
+            self._durable_bytes = os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Release the file and the lock."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Cost, Point, Summary, TrialRecord
-from study.ledger.files import write_atomic
+from study.ledger.files import blaming_disk, write_atomic
 from study.ledger.rows import PHASES
 from study.report.markdown import render_markdown
 
@@ -39,13 +39,15 @@ TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write the formats into `folder`, each file whole or not at all; returns their paths.
 
-    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium.
+    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium, and
+    DiskError.
     """
     wanted = list(formats)
     unknown = [name for name in wanted if name not in FORMATS]
     if unknown:
         raise ValueError(f"unknown format {unknown[0]}; known: {', '.join(FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    with blaming_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in FORMATS:
         if name in wanted:

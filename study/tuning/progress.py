@@ -26,7 +26,7 @@ class Assignment:
     """What a group is to do next."""
 
     spec: TrialSpec
-    from_updates: int  # where the trial goes on; 0 for its beginning
+    from_updates: int  # where the trial goes on if it can; 0 for its beginning
     pause_at: frozenset[int]  # updates after which it may be told to pause
 
 
@@ -43,7 +43,9 @@ class Progress:
         self.curves: dict[str, list[ReportRow]] = defaultdict(list)
         self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
         self.paused: set[str] = set()
-        self.snapshots: dict[str, int] = {}  # updates after which it paused last
+        # Updates at the last decision under which a trial may go on: from no later checkpoint, whose report or decision
+        # would be missing.
+        self.goes_on_from: dict[str, int] = {}
         self.audited: dict[str, ReportRow] = {}  # where it would have been stopped
         self.spent = Spent()
         self.cut: LimitRow | None = None  # by the limit that this driver has passed
@@ -71,6 +73,7 @@ class Progress:
             self.attempts[row.trial_id] = row.attempt
             curve = self.curves[row.trial_id]
             curve[:] = [report for report in curve if report.updates <= row.from_updates]
+            self.goes_on_from[row.trial_id] = row.from_updates
             self.paused.discard(row.trial_id)
             self._out.add(row.trial_id)
             if policy := self._policy(row.trial_id):
@@ -80,9 +83,10 @@ class Progress:
             if not row.diverged and (policy := self._policy(row.trial_id)):  # it sets no bar for others
                 self.verdicts[row.trial_id] = self._judge(policy, row)
         elif isinstance(row, DecisionRow):
+            if row.decision != "stop":
+                self.goes_on_from[row.trial_id] = row.updates
             if row.decision in ("pause", "cut"):
                 self.paused.add(row.trial_id)
-                self.snapshots[row.trial_id] = row.updates
                 # To its policy, a trial that was cut runs on: the driver that goes on hands it out again.
                 if row.decision == "pause":
                     self._out.discard(row.trial_id)
@@ -134,7 +138,7 @@ class Progress:
                 policy.begin(spec.trial_id)
                 shares = policy.pauses(spec.trial_id)
             pauses = (u for u, share in zip(spec.report_at, spec.report_shares, strict=True) if share in shares)
-            return Assignment(spec, self.snapshots.get(spec.trial_id, 0), frozenset(pauses))
+            return Assignment(spec, self.goes_on_from.get(spec.trial_id, 0), frozenset(pauses))
         return None
 
     @property

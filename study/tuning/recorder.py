@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
@@ -78,12 +79,17 @@ class Recorder(tune.Callback):
         """
         if self.failure is not None:
             raise self.failure
-        try:
+        with self._noting_failure():
             if rows:
                 self._ledger.append(*rows, durable=durable)
             for row in rows:
                 self._progress.follow(row)
                 self._observe(row)
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             self.failure = error
             raise
@@ -130,8 +136,8 @@ class Recorder(tune.Callback):
         return None
 
     def hear(self, trial: Trial, result: Mapping[str, Any]) -> bool:
-        """Write down a report, what the policy makes of it, and before that the snapshot of a trial that pauses or is
-        cut. Returns whether the trial goes on.
+        """Write down a report and what the policy makes of it; between the two, the checkpoint that came with it.
+        Returns whether the trial goes on.
         """
         report: Report = result["report"]
         spec: TrialSpec = trial.config["spec"]
@@ -164,17 +170,18 @@ class Recorder(tune.Callback):
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
         decision: Decision = "stop" if result["over"] else self._progress.verdict(spec.trial_id)
-        if decision == "pause":
-            self._shelf.put(spec.trial_id, report.updates, result["snapshot"])
-        elif decision == "stop" and not result["over"] and self._progress.is_to_be_audited(spec.trial_id):
+        if decision == "stop" and not result["over"] and self._progress.is_to_be_audited(spec.trial_id):
             decision = "audit"
-        snapshot = None
-        if self._progress.cut is not None and decision in ("continue", "audit"):
+        snapshot: bytes | None = result["snapshot"]
+        cut = self._progress.cut is not None and decision in ("continue", "audit")
+        if cut and snapshot is None:
             snapshot = self._snapshot(trial, lease, report)
-        if snapshot is None or decision == "audit":
+        if snapshot is not None and decision != "stop":
+            self._shelve(lease, report.updates, snapshot)
+        cut = cut and snapshot is not None
+        if not cut or decision == "audit":
             self.write(DecisionRow(**self.stamp(), **at, decision=decision))
-        if snapshot is not None:
-            self._shelf.put(spec.trial_id, report.updates, snapshot)
+        if cut:
             self.write(DecisionRow(**self.stamp(), **at, decision="cut"))
         return self._progress.cut is None and decision in ("continue", "audit")
 
@@ -187,6 +194,13 @@ class Recorder(tune.Callback):
         lease.heard(self._clock(), {**report.phases_s, "checkpoint": checkpoint_s})
         data: bytes = snapshot
         return data
+
+    def _shelve(self, lease: OpenLease, updates: int, snapshot: bytes) -> None:
+        """On disk before the decision that lets the trial go on from there is."""
+        began_s = self._clock()
+        with self._noting_failure():
+            self._shelf.put(lease.trial_id, updates, snapshot)
+        lease.shelved(self._clock(), self._clock() - began_s)
 
     # Tune's events, in the order in which they come.
 
@@ -235,8 +249,13 @@ class Recorder(tune.Callback):
         self._drop()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """An attempt died and will be tried again."""
+        """An attempt died and will be tried again: Tune starts it with the same configuration, so that goes on from the
+        trial's last checkpoint now.
+        """
         self.lose(trial)
+        trial_id = trial.config["spec"].trial_id
+        with self._noting_failure():
+            trial.config.update(self._shelf.start(trial_id, self._progress.goes_on_from.get(trial_id, 0)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
@@ -258,7 +277,9 @@ class Recorder(tune.Callback):
         return spec.batch.world_size * self._progress.plan.config.hardware.devices_per_rank
 
     def lose(self, trial: Trial) -> None:
-        """An attempt ends with nothing to go on from; one whose group was not ready is entered now, to be billed."""
+        """An attempt ends, and what it did since its last checkpoint is lost. One whose group was not ready is entered
+        now, to be billed.
+        """
         spec: TrialSpec = trial.config["spec"]
         attempt = self._progress.attempts.get(spec.trial_id, 0)
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
@@ -320,7 +341,8 @@ class Recorder(tune.Callback):
                 error=error,
             )
         )
-        self._shelf.remove(trial_id)
+        with self._noting_failure():
+            self._shelf.remove(trial_id)
 
     def _bill(self, closed: ClosedLease) -> LeaseRow:
         lease = closed.lease

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from study.ledger.files import write_atomic
+from study.ledger.files import DiskError, write_atomic
 
 
 def cache_folder() -> Path:
@@ -28,7 +28,7 @@ class Remembered:
 
     def put(self, key: str, number: int) -> None:
         """Remember it, where the folder can be written."""
-        with suppress(OSError):
+        with suppress(OSError, DiskError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, json.dumps(self._read() | {key: number}, indent=1))
 

@@ -24,9 +24,9 @@ from ray.tune.experiment import Trial
 from study import __version__
 from study.cluster.connect import connected
 from study.cluster.monitoring.export import Export
-from study.ledger.files import write_atomic
+from study.ledger.files import remove_unfinished, write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, LedgerError
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -41,6 +41,7 @@ from study.tuning.shelf import Shelf
 from study.tuning.trainable import TrialRun
 
 RELEASE_TIMEOUT_S = 30.0
+REPORT_TAKES_S = 60.0  # a file of it, at the most
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Outcome:
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
     cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
+    damaged: tuple[str, ...] = ()  # a line on each checkpoint that was found damaged
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
@@ -79,7 +81,8 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
 
         for row in ledger.rows:
             tell(row)
-        shelf = Shelf(folder / CHECKPOINTS)
+        shelf = Shelf(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        _tidy(folder, shelf, progress)
         recorder = Recorder(ledger, progress, shelf, tell)
         recorder.settle()
         if ledger.rows and progress.finished:
@@ -94,7 +97,15 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
             with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
                 _tune(plan, Path(scratch), progress, shelf, recorder)
-        return Outcome(progress.finished, ledger.quarantined, None if progress.finished else progress.cut)
+        cut = None if progress.finished else progress.cut
+        return Outcome(progress.finished, ledger.quarantined, cut, tuple(shelf.damaged))
+
+
+def _tidy(folder: Path, shelf: Shelf, progress: Progress) -> None:
+    """Take away what drivers that were killed have left. A report may be written by another process just now."""
+    shelf.tidy(progress.ends.keys())
+    remove_unfinished(folder)
+    remove_unfinished(folder / REPORT, REPORT_TAKES_S)
 
 
 def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder: Recorder) -> None:

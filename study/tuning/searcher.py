@@ -32,13 +32,8 @@ class Attempts(Searcher):
         assignment = self.progress.hand_out(self.room.ranks)
         if assignment is None:
             return None
-        snapshot = self.shelf.find(assignment.spec.trial_id, assignment.from_updates)
-        return {
-            "spec": assignment.spec,
-            "pause_at": assignment.pause_at,
-            "snapshot": snapshot,
-            "from_updates": assignment.from_updates if snapshot else 0,
-        }
+        start = self.shelf.start(assignment.spec.trial_id, assignment.from_updates)
+        return {"spec": assignment.spec, "pause_at": assignment.pause_at, **start}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The ledger knows."""

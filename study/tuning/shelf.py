@@ -1,25 +1,33 @@
-"""Where paused trials lie: files of the driver's, which any node can read."""
+"""Where the checkpoints of a study's trials lie: files of the driver's, which any node can read."""
 
 from __future__ import annotations
 
+import glob
+import re
+import zlib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.ledger.files import write_atomic
+from study.ledger.files import blaming_disk, remove_unfinished, write_atomic
+
+_NAME = re.compile(r"(?P<trial>.+)@(?P<updates>\d+)-(?P<crc32>[0-9a-f]{8})\.pt")
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Shelved:
-    """One snapshot: the driver's node, and the file there."""
+    """One checkpoint: the driver's node, and the file there."""
 
     node_id: str
     path: Path
 
     def read(self) -> bytes:
-        """The snapshot. Called in a group's own process, wherever it is; needs no shared storage."""
+        """The checkpoint. Called in a group's own process, wherever it is; needs no shared storage."""
         if ray.get_runtime_context().get_node_id() == self.node_id:
             return self.path.read_bytes()
         there = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
@@ -29,31 +37,81 @@ class Shelved:
 
 
 class Shelf:
-    """One file a paused trial, replaced when it pauses again and removed when it is over."""
+    """The newest checkpoints of each trial that is not over, `keep` of them at most.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()  # a group on this node stands elsewhere
+    A file is named after its trial, the updates that it was taken after, and its own checksum: as a rename gives it
+    name and content at once, it is never found half written, and what the disk has done to it since is noticed.
+    """
 
-    def put(self, trial_id: str, updates: int, snapshot: bytes) -> None:
-        """Returns when the snapshot is on disk and older ones of the trial are gone."""
-        self.folder.mkdir(exist_ok=True)
-        path = self._path(trial_id, updates)
-        write_atomic(path, snapshot)
-        self._remove(trial_id, but=path)
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder.absolute(), keep  # a group on this node stands elsewhere
+        self.damaged: list[str] = []  # a line on each that was found damaged
 
-    def find(self, trial_id: str, updates: int) -> Shelved | None:
-        """The trial's snapshot after so many updates, if it is there."""
-        path = self._path(trial_id, updates)
-        return Shelved(ray.get_runtime_context().get_node_id(), path) if path.exists() else None
+    def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
+        """Returns when the checkpoint is on disk and the oldest of the trial are gone. Raises DiskError."""
+        path = self.folder / f"{trial_id}@{updates}-{zlib.crc32(checkpoint):08x}.pt"
+        with blaming_disk(path):
+            self.folder.mkdir(exist_ok=True)
+        write_atomic(path, checkpoint)
+        others = [file for file in self._newest_first(trial_id) if file != path]
+        _remove(others[self.keep - 1 :])
+
+    def start(self, trial_id: str, updates: int) -> dict[str, Any]:
+        """Where an attempt begins, as a part of its configuration: at the newest sound checkpoint of the trial that was
+        taken after no more than so many updates, else at the trial's beginning. What is newer or damaged is removed:
+        nobody may go on from it.
+        """
+        damaged: list[str] = []
+        for path in self._newest_first(trial_id):
+            at = _updates(path)
+            if at <= updates:
+                wrong = _damage(path)
+                if wrong is None:
+                    self._tell(damaged, f"from the one before, at {at} updates")
+                    return {"snapshot": Shelved(ray.get_runtime_context().get_node_id(), path), "from_updates": at}
+                damaged.append(f"checkpoint {path} is damaged ({wrong})")
+            _remove([path])
+        self._tell(damaged, "from its beginning")
+        return {"snapshot": None, "from_updates": 0}
 
     def remove(self, trial_id: str) -> None:
         """The trial is over."""
-        self._remove(trial_id)
+        _remove(self.folder.glob(f"{glob.escape(trial_id)}@*.pt"))
 
-    def _remove(self, trial_id: str, but: Path | None = None) -> None:
-        for path in self.folder.glob(f"{trial_id}@*.pt"):
-            if path != but:
-                path.unlink()
+    def tidy(self, over: Collection[str]) -> None:
+        """Take away what a driver that was killed has left: files half written, checkpoints of trials that are over."""
+        remove_unfinished(self.folder)
+        _remove(path for path in self.folder.glob("*@*.pt") if path.name.rpartition("@")[0] in over)
 
-    def _path(self, trial_id: str, updates: int) -> Path:
-        return self.folder / f"{trial_id}@{updates}.pt"
+    def _newest_first(self, trial_id: str) -> list[Path]:
+        found = [path for path in self.folder.glob(f"{glob.escape(trial_id)}@*.pt") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=_updates, reverse=True)
+
+    def _tell(self, damaged: list[str], goes_on: str) -> None:
+        self.damaged += [f"{one}: the trial goes on {goes_on}" for one in damaged]
+
+
+def _updates(path: Path) -> int:
+    named = _NAME.fullmatch(path.name)
+    assert named is not None
+    return int(named["updates"])
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, if anything is."""
+    crc32 = length = 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                crc32, length = zlib.crc32(chunk, crc32), length + len(chunk)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not length:
+        return "it is empty"
+    return None if path.stem.endswith(f"-{crc32:08x}") else "its checksum does not match"
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with blaming_disk(path):
+            path.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ class TrialRun(tune.Trainable):
         self.failure: str | None = None
         self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
-        self.checkpoint_s = 0.0
+        self.checkpoint_s, self.kept_s = 0.0, began
         shelved: Shelved | None = config["snapshot"]
         spec: TrialSpec = config["spec"]
         cell = spec.cell
@@ -87,7 +87,7 @@ class TrialRun(tune.Trainable):
                     peak_memory_bytes=_most([one.peak_memory_bytes for one in reports]),
                 )
                 over = report.final or report.diverged
-                snapshot = self.snapshot()[0] if report.updates in self.pause_at and not over else None
+                snapshot = self.snapshot()[0] if not over and self._is_due(report.updates) else None
                 report = replace(report, phases_s=report.phases_s | {"checkpoint": self.checkpoint_s})
                 return {
                     "report": report,
@@ -102,6 +102,7 @@ class TrialRun(tune.Trainable):
                 self._fail(error)
         return {
             "report": None,
+            "snapshot": None,
             "over": True,
             "done": True,
             "error": self.failure,
@@ -116,13 +117,19 @@ class TrialRun(tune.Trainable):
         if self.ended:
             self.group.kill()
 
+    def _is_due(self, updates: int) -> bool:
+        """Whether the report comes with a checkpoint: the trial may pause at it, or could lose too much."""
+        unkept_s = time.perf_counter() - self.kept_s
+        return updates in self.pause_at or unkept_s >= self.study.recovery.checkpoint_every_s
+
     def snapshot(self) -> tuple[bytes, float]:
         """What the trial needs to go on from its last report, and the seconds that snapshots of this attempt took so
         far. Asked by the driver too, at a report that it cuts the trial at.
         """
         began = time.perf_counter()
         snapshot = self.group.snapshot()
-        self.checkpoint_s += time.perf_counter() - began
+        self.kept_s = time.perf_counter()
+        self.checkpoint_s += self.kept_s - began
         return snapshot, self.checkpoint_s
 
     def cleanup(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.ledger.files import DiskError
 from study.ledger.rows import AnyRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, good_rows, read
 
@@ -25,7 +26,11 @@ def write(folder: Path, n: int = 5) -> list[AnyRow]:
     return rows
 
 
-@given(loss=st.floats(), name=st.from_regex(r"[A-Za-z0-9+_][A-Za-z0-9_+.-]{0,30}", fullmatch=True), phases=st.dictionaries(st.text(max_size=5), st.floats(0, 1e9)))
+@given(
+    loss=st.floats(),
+    name=st.from_regex(r"[A-Za-z0-9+_][A-Za-z0-9_+.-]{0,30}", fullmatch=True),
+    phases=st.dictionaries(st.text(max_size=5), st.floats(0, 1e9)),
+)
 def test_a_row_comes_back_as_it_went(loss: float, name: str, phases: dict[str, float]) -> None:
     row = ReportRow(
         **STAMP, trial_id=name, attempt=1, updates=1, samples=2, epochs=0.5, lr=0.1, train_loss=loss,
@@ -101,9 +106,12 @@ def test_a_full_disk_leaves_the_old_rows(tmp_path: Path, monkeypatch: pytest.Mon
 
         with monkeypatch.context() as patch:
             patch.setattr("study.ledger.store.os.fsync", full)
-            with pytest.raises(LedgerError, match="No space left on device"):
+            with pytest.raises(DiskError, match="No space left on device"):
                 ledger.append(decision(99))
         assert list(read(tmp_path).rows) == rows
+        with pytest.raises(DiskError, match="No space left on device"):  # whoever writes has lost what it knew
+            ledger.append(decision(99))
+    with Ledger(tmp_path) as ledger:
         ledger.append(decision(100))
     assert list(read(tmp_path).rows) == [*rows, decision(100)]
 

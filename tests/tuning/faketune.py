@@ -39,17 +39,21 @@ class Memory:
 
 
 class FakeShelf:
-    """Snapshots by trial: the updates they were taken after."""
+    """Checkpoints by trial: the updates they were taken after, the newest last."""
 
-    def __init__(self) -> None:
-        self.held: dict[str, int] = {}
+    def __init__(self, keep: int = 2) -> None:
+        self.keep = keep
+        self.held: dict[str, list[int]] = {}
+        self.damaged: list[str] = []
 
     def put(self, trial_id: str, updates: int, snapshot: int) -> None:
         assert snapshot == updates
-        self.held[trial_id] = updates
+        held = sorted({*self.held.get(trial_id, []), updates})
+        self.held[trial_id] = held[-self.keep :]
 
-    def find(self, trial_id: str, updates: int) -> int | None:
-        return updates if self.held.get(trial_id) == updates else None
+    def start(self, trial_id: str, updates: int) -> dict[str, Any]:
+        held = self.held[trial_id] = [at for at in self.held.get(trial_id, []) if at <= updates]
+        return {"snapshot": held[-1], "from_updates": held[-1]} if held else {"snapshot": None, "from_updates": 0}
 
     def remove(self, trial_id: str) -> None:
         self.held.pop(trial_id, None)
@@ -65,6 +69,7 @@ class Group:
     died_s: float | None = None
     info: GroupInfo | None = None
     updates: int = 0  # of its trial, at its last report
+    kept_s: float = 0.0  # when a checkpoint of its trial was taken last, or its attempt began
 
     @property
     def placement(self) -> Any:
@@ -137,7 +142,9 @@ class FakeTune:
         setup_s: float = 3.0,
         dies: Sequence[int] = (),
         machines: Sequence[tuple[float, int]] = (),
+        dies_starting: Sequence[int] = (),
     ) -> None:
+        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does."""
         self.plan, self.ledger, self.slots, self.interval_s, self.setup_s = plan, ledger, slots, interval_s, setup_s
         self.now_s = 1000.0
         self.groups: list[Group] = []
@@ -148,6 +155,7 @@ class FakeTune:
         self._dies, self._reports = set(dies), count()
         self._machines = [(self.now_s + at_s, ranks) for at_s, ranks in machines]
         self.seen: list[tuple[float, int, bool]] = []  # at every turn: when, ranks there, whether a group lives
+        self._dies_starting, self._starts = set(dies_starting), count()
         leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
         self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
@@ -248,11 +256,15 @@ class FakeTune:
         if event == "report":
             self._report(trial, group)
             return
+        if next(self._starts) in self._dies_starting:
+            self._die(trial, group)
+            return
         hand_over_s = 0.02 if event == "reset" else self.setup_s
         group.info = GroupInfo(group.name, ("n",), ("h",), "cpu", None, hand_over_s)
-        group.updates = trial.config["from_updates"]
+        group.updates = trial.config["snapshot"] or 0
+        assert group.updates == trial.config["from_updates"]
         self.recorder.on_trial_start(0, [], trial)
-        trial.status, trial.began_s = Trial.RUNNING, self.now_s
+        trial.status, trial.began_s, group.kept_s = Trial.RUNNING, self.now_s, self.now_s
         self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial, group)
 
     def _report(self, trial: FakeTrial, group: Group) -> None:
@@ -272,8 +284,12 @@ class FakeTune:
             lr=spec.lr, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy, test_accuracy=None,
             samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=final,
         )  # fmt: skip
-        pauses = group.updates in trial.config["pause_at"] and not final
-        result = {"report": report, "snapshot": group.updates if pauses else None, "over": final, "error": None}
+        unkept_s = self.now_s - group.kept_s
+        due = group.updates in trial.config["pause_at"] or unkept_s >= self.plan.config.recovery.checkpoint_every_s
+        kept = due and not final
+        if kept:
+            group.kept_s = self.now_s
+        result = {"report": report, "snapshot": group.updates if kept else None, "over": final, "error": None}
         goes_on = not final and self.verdicts.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
         self.recorder.on_trial_result(0, [], trial, result)
         trial.last_result = result

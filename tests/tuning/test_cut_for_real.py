@@ -53,9 +53,9 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     late = [row.trial_id for row in rows[at:] if isinstance(row, ReportRow)]
     assert len(late) == len(set(late)) <= 2
     assert {row.decision for row in rows[at:] if isinstance(row, DecisionRow)} <= {"cut", "stop"}
-    held = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    held = {path.name.rpartition("-")[0] for path in (folder / "checkpoints").iterdir()}
     cuts = {row.trial_id: row.updates for row in rows if isinstance(row, DecisionRow) and row.decision == "cut"}
-    assert held == sorted(f"{name}@{updates}.pt" for name, updates in cuts.items())
+    assert held == {f"{name}@{updates}" for name, updates in cuts.items()}
     assert cuts
     attempts = sorted(row.lease_id for row in rows if isinstance(row, AttemptRow))
     assert attempts == sorted(row.lease_id for row in rows if isinstance(row, LeaseRow))

@@ -62,14 +62,22 @@ def billed_s(rows: list[AnyRow]) -> float:
     groups=st.integers(1, 4),
     limits_s=st.lists(st.floats(0.5, 200), min_size=1, max_size=6),
     dies=st.lists(st.integers(0, 60), max_size=2),
+    every_s=st.sampled_from([0.0, 7.0, 60.0]),
     by_usd=st.booleans(),
 )
 def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
-    scheduler: str, world_size: int, groups: int, limits_s: list[float], dies: list[int], by_usd: bool
+    scheduler: str,
+    world_size: int,
+    groups: int,
+    limits_s: list[float],
+    dies: list[int],
+    every_s: float,
+    by_usd: bool,
 ) -> None:
     """A study is cut again and again, each time allowed a little more, and then set free."""
     ledger, shelf, allowed_s, leased_s, n_groups = Memory(), FakeShelf(), 0.0, 0.0, 0
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler}, "hardware": {"world_size": world_size}}
+    changes |= {"recovery": {"checkpoint_every_s": every_s}}
     for more_s in (*limits_s, 1e6):
         allowed_s += more_s
         limits = {"usd": 2 * allowed_s / 3600} if by_usd else {"device_hours": allowed_s / 3600}

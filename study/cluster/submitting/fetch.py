@@ -16,7 +16,6 @@ from study.cluster.submitting.storage import TROUBLE, Store, in_one_line, shared
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
 from study.plan.errors import PlanError
 
-
 MOST_BYTES, MOST_FILES = 16 << 30, 100_000
 MOST_CONFIG_BYTES = 16 << 20
 

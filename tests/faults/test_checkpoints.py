@@ -1,0 +1,77 @@
+"""Checkpoints that the disk has spoilt, and attempts that go on from the ones that it has not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, ReportRow
+from tests.conftest import Run, make_config, run_for_real
+from tests.faults.books import curves
+
+LINE = "checkpoint torn, flipped or empty"
+ONE_TRIAL = {
+    "batch_sizes": [16],
+    "search": {"lr": [0.1]},
+    "confirm": {"seeds": 1},
+    "budget": {"epochs": 6},
+    "hardware": {"world_size": 2},
+    "recovery": {"checkpoint_every_s": 0},
+}
+
+
+def ranks() -> set[int]:
+    """Processes of rank actors on this test session's own Ray."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if "RankActor" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
+
+
+class Killing:
+    """Kills a rank of the trial when it has reported so many times, and does something else before that."""
+
+    def __init__(self, at_report: int, before: Callable[[], None] = lambda: None) -> None:
+        self._at_report, self._before = at_report, before
+        self._others, self._reports = ranks(), 0  # of studies before, on their way out
+
+    def __call__(self, row: AnyRow) -> None:
+        self._reports += isinstance(row, ReportRow)
+        if self._reports == self._at_report:
+            self._reports += 1  # once
+            self._before()
+            os.kill((ranks() - self._others).pop(), signal.SIGKILL)
+
+
+def course(run: Run) -> list[tuple[int, float, float, float]]:
+    """What the one trial of a run reported, to the last bit, and what came of it."""
+    (curve,) = curves(run.rows).values()
+    return [(row.updates, row.train_loss, row.val_loss or 0.0, row.val_accuracy) for row in curve]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_for_real(make_config(**ONE_TRIAL), tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.mark.thorough
+def test_a_trial_whose_rank_is_killed_goes_on_from_its_last_checkpoint_to_the_same_end(
+    undisturbed: Run, tmp_path: Path
+) -> None:
+    run = run_for_real(make_config(**ONE_TRIAL), tmp_path, Killing(at_report=4))
+    reports = [row.updates for row in undisturbed.of(ReportRow)]
+    assert len(reports) == 6
+    # The fourth report was decided on, and the rank killed on the way to the fifth.
+    assert [row.from_updates for row in run.of(AttemptRow)] == [0, reports[3]]
+    assert [row.updates for row in run.of(ReportRow)] == reports
+    assert course(run) == course(undisturbed)
+    assert [end.outcome for end in run.of(EndRow)] == ["completed"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -1,0 +1,127 @@
+"""Attempts that die and are tried again: nothing that was shelved is lost, nothing counts or is decided twice."""
+
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.plan.trials import Plan, make_plan
+from tests.conftest import make_config
+from tests.faults.books import Audit, audit, curves
+from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+
+INTERVAL_S = {16: 5.0, 64: 2.0}
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "grid": {"kind": "grid"},
+    "frontier_asha": {"kind": "frontier_asha", "audit": 0.4},
+    "asha": {"kind": "asha", "grace": 1, "eta": 2, "audit": 0.4},
+}
+
+
+def study_plan(scheduler: str, every_s: float, **changes: Any) -> Plan:
+    """Two batch sizes, four rates, nine reports a trial; as many retries as a test may need."""
+    base: dict[str, Any] = {
+        "search": {"lr": [0.2, 0.1, 0.05, 0.01]},
+        "budget": {"epochs": 9},
+        "max_retries": 50,
+        "scheduler": SCHEDULERS[scheduler],
+        "recovery": {"checkpoint_every_s": every_s},
+    }
+    return make_plan(make_config(**base | changes))
+
+
+def run(plan: Plan, dies: list[int] | None = None, dies_starting: list[int] | None = None, slots: int = 1) -> FakeTune:
+    ledger, shelf = Memory(), FakeShelf(plan.config.recovery.checkpoints)
+    with without_ray(slots):
+        tune = FakeTune(plan, ledger, shelf, slots, INTERVAL_S, dies=dies or (), dies_starting=dies_starting or ())
+        assert tune.run()
+    assert not shelf.held
+    return tune
+
+
+def told(rows: list[AnyRow]) -> dict[str, Any]:
+    """All that a study says of its trials: what came of each, and what each report that counts was."""
+    return {
+        "ends": {row.trial_id: row.outcome for row in rows if isinstance(row, EndRow)},
+        "curves": {
+            name: [(row.updates, row.val_accuracy, row.device_seconds) for row in curve]
+            for name, curve in curves(rows).items()
+        },
+        "decisions": {
+            (row.trial_id, row.updates, row.decision) for row in rows if isinstance(row, DecisionRow)
+        },
+    }  # fmt: skip
+
+
+@cache
+def undisturbed(scheduler: str) -> dict[str, Any]:
+    return told(run(study_plan(scheduler, 60.0)).ledger.rows)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    scheduler=st.sampled_from(list(SCHEDULERS)),
+    every_s=st.sampled_from([0.0, 4.0, 7.0, 60.0]),
+    dies=st.lists(st.integers(0, 120), max_size=8),
+    dies_starting=st.lists(st.integers(0, 30), max_size=4),
+)
+def test_whatever_dies_when_a_study_says_what_it_says_undisturbed(
+    scheduler: str, every_s: float, dies: list[int], dies_starting: list[int]
+) -> None:
+    """One group, so that trials come in one order, and costs by the trials' own clock."""
+    plan = study_plan(scheduler, every_s)
+    rows = run(plan, dies, dies_starting).ledger.rows
+    assert told(rows) == undisturbed(scheduler)
+    assert audit(rows) == Audit(0.0, 0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    scheduler=st.sampled_from(list(SCHEDULERS)),
+    every_s=st.sampled_from([0.0, 7.0, 60.0]),
+    slots=st.integers(1, 4),
+    retries=st.integers(0, 2),
+    dies=st.lists(st.integers(0, 120), max_size=8),
+    dies_starting=st.lists(st.integers(0, 30), max_size=4),
+)
+def test_an_attempt_goes_on_from_the_last_checkpoint_that_its_ledger_knows_of(
+    scheduler: str, every_s: float, slots: int, retries: int, dies: list[int], dies_starting: list[int]
+) -> None:
+    tune = run(study_plan(scheduler, every_s, max_retries=retries), dies, dies_starting, slots)
+    rows = tune.ledger.rows
+    assert audit(rows) == Audit(0.0, 0)
+    decided: dict[str, list[int]] = defaultdict(list)  # reports of each trial that its curve rests on
+    for row in rows:
+        if isinstance(row, AttemptRow):
+            known = decided[row.trial_id]
+            assert row.from_updates in (0, *known)
+            lost = [updates for updates in known if updates > row.from_updates]
+            assert not lost or len(lost) * INTERVAL_S[row.batch_size] < every_s
+            decided[row.trial_id] = [updates for updates in known if updates <= row.from_updates]
+        elif isinstance(row, DecisionRow) and row.decision != "stop":
+            decided[row.trial_id].append(row.updates)
+    if every_s == 0:  # no report is ever made twice
+        reports = [(row.trial_id, row.updates) for row in rows if isinstance(row, ReportRow)]
+        assert len(set(reports)) == len(reports)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_no_more_checkpoints_are_kept_than_the_study_says(keep: int) -> None:
+    plan = study_plan("frontier_asha", 0.0, recovery={"checkpoint_every_s": 0, "checkpoints": keep})
+    most = 0
+
+    class Watched(FakeShelf):
+        def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+            nonlocal most
+            super().put(trial_id, updates, snapshot)
+            most = max(most, *map(len, self.held.values()))
+
+    shelf = Watched(keep)
+    with without_ray(2):
+        assert FakeTune(plan, Memory(), shelf, 2, INTERVAL_S, dies=[5, 9, 30]).run()
+    assert most == keep
+    assert not shelf.held
