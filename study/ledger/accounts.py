@@ -112,7 +112,8 @@ class OpenLease:
         """
         billed = max(at_s - self.opened_s, 0.0)
         phases = {"setup": self.setup_s, **self.worked_s}
-        phases["checkpoint"] = phases.get("checkpoint", 0.0) + self.shelved_s
+        if self.shelved_s:
+            phases["checkpoint"] = phases.get("checkpoint", 0.0) + self.shelved_s
         tail = _TAIL[reason]
         phases[tail] = phases.get(tail, 0.0) + max(at_s - self.heard_s, 0.0)
         phases["idle"] = phases.get("idle", 0.0) + billed - sum(phases.values())

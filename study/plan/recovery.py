@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from study.plan.section import PositiveFloat, PositiveInt, Section
+from study.plan.section import PositiveInt, Section
 
 
 class Recovery(Section):
@@ -14,7 +14,3 @@ class Recovery(Section):
         60.0, ge=0, description="seconds between the checkpoints of a trial, taken at its reports; 0: at every report"
     )
     checkpoints: PositiveInt = Field(2, description="how many of its newest are kept of each trial that is not over")
-    silent_s: PositiveFloat = Field(
-        30.0, description="a rank whose process answers nothing for so many seconds is taken for dead"
-    )
-    stuck_s: PositiveFloat = Field(1800.0, description="so is one that answers, but has not got a batch further")

@@ -57,12 +57,12 @@ def test_what_a_dead_driver_left_open_is_billed_up_to_its_last_row() -> None:
     rows = [attempt(1, 10.0), attempt(2, 30.0), bill(1, 31.0)]
     (left,) = unbilled(rows)
     assert (left.attempt, left.devices) == (2, 2)
-    assert left.bill(40.0, "lost") == (12.0, {"setup": 2.0, "checkpoint": 0.0, "lost": 10.0, "idle": 0.0})
+    assert left.bill(40.0, "lost") == (12.0, {"setup": 2.0, "lost": 10.0, "idle": 0.0})
     assert unbilled([*rows, bill(2, 41.0)]) == []
 
 
 def test_an_attempt_that_died_in_setup_is_billed_as_lost() -> None:
-    assert lease().bill(25.0, "lost") == (15.0, {"setup": 0.0, "checkpoint": 0.0, "lost": 15.0, "idle": 0.0})
+    assert lease().bill(25.0, "lost") == (15.0, {"setup": 0.0, "lost": 15.0, "idle": 0.0})
 
 
 def test_half_a_gpu_for_an_hour_is_half_a_device_hour() -> None:
