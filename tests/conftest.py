@@ -9,6 +9,7 @@ import shutil
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -96,6 +97,18 @@ def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], 
     plan = make_plan(config)
     run_study(plan, folder, "local", None, observe)
     return Run(plan, folder, list(read(folder).rows))
+
+
+def rank_pids() -> set[int]:
+    """Processes of rank actors on this test session's own Ray."""
+    import psutil
+
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            if "RankActor" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,18 @@
-"""Checkpoints that the disk has spoilt, and attempts that go on from the ones that it has not."""
+"""Attempts that go on from the last checkpoint of the one that died."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from study.ledger.rows import AnyRow, AttemptRow, EndRow, ReportRow
-from tests.conftest import Run, make_config, run_for_real
+from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import curves
 
-LINE = "checkpoint torn, flipped or empty"
 ONE_TRIAL = {
     "batch_sizes": [16],
     "search": {"lr": [0.1]},
@@ -26,29 +23,19 @@ ONE_TRIAL = {
 }
 
 
-def ranks() -> set[int]:
-    """Processes of rank actors on this test session's own Ray."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-            if "RankActor" in " ".join(process.cmdline()):
-                found.add(process.pid)
-    return found
-
-
 class Killing:
     """Kills a rank of the trial when it has reported so many times, and does something else before that."""
 
     def __init__(self, at_report: int, before: Callable[[], None] = lambda: None) -> None:
         self._at_report, self._before = at_report, before
-        self._others, self._reports = ranks(), 0  # of studies before, on their way out
+        self._others, self._reports = rank_pids(), 0  # of studies before, on their way out
 
     def __call__(self, row: AnyRow) -> None:
         self._reports += isinstance(row, ReportRow)
         if self._reports == self._at_report:
             self._reports += 1  # once
             self._before()
-            os.kill((ranks() - self._others).pop(), signal.SIGKILL)
+            os.kill((rank_pids() - self._others).pop(), signal.SIGKILL)
 
 
 def course(run: Run) -> list[tuple[int, float, float, float]]:

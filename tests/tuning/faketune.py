@@ -44,7 +44,6 @@ class FakeShelf:
     def __init__(self, keep: int = 2) -> None:
         self.keep = keep
         self.held: dict[str, list[int]] = {}
-        self.damaged: list[str] = []
 
     def put(self, trial_id: str, updates: int, snapshot: int) -> None:
         assert snapshot == updates

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from study.ledger.store import LedgerError, read
 from study.plan.errors import PlanError
 from study.plan.trials import make_plan
 from study.tuning.runner import resume_study, run_study
-from tests.conftest import Run, make_config, run_for_real
+from tests.conftest import Run, make_config, rank_pids, run_for_real
 
 
 def test_every_planned_trial_ends_and_is_billed(asha_run: Run) -> None:
@@ -102,18 +101,6 @@ def test_groups_are_handed_on_and_not_rebuilt(asha_run: Run, frontier_run: Run) 
     # Four CPUs hold two groups of two ranks: one set-up a slot.
     assert len({row.group_id for row in asha_run.of(LeaseRow)}) == 2
     assert len({row.group_id for row in frontier_run.of(LeaseRow)}) == 2
-
-
-def rank_pids() -> set[int]:
-    """Processes of rank actors on this test session's own Ray."""
-    import psutil
-
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-            if "RankActor" in " ".join(process.cmdline()):
-                found.add(process.pid)
-    return found
 
 
 def test_a_killed_rank_is_another_attempt_and_billed(local_ray: None, tmp_path: Path) -> None:
