@@ -37,7 +37,7 @@ from study.commands.shell import (
     shown,
     tried,
 )
-from study.ledger.files import DiskError, blaming_disk, write_atomic
+from study.ledger.files import DiskError, write_atomic
 from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean
@@ -285,8 +285,6 @@ def replay(
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
-        with blaming_disk(source / REPORT):
-            (source / REPORT).mkdir(exist_ok=True)
         written = write_replay(replayed, source / REPORT)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
@@ -333,7 +331,7 @@ def main() -> None:
         print(shown(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except DiskError as error:
-        print(f"study: {error}", file=sys.stderr)
+        print(shown(f"study: {error}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)

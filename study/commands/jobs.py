@@ -31,6 +31,7 @@ HeadOption = Annotated[
     typer.Option(help="the head, as http://head:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS when left out"),
 ]
 LOG_TAIL_LINES = 500
+GIB = 1 << 30
 
 
 @app.command()
@@ -194,14 +195,14 @@ def fetch(
         bool, typer.Option("--checkpoints", help="also what paused trials go on from, to resume here")
     ] = False,
     most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = fetching.MOST_BYTES
-    / (1 << 30),
+    / GIB,
 ) -> None:
     """Bring a submitted study's config, ledger and report here; safe while it runs."""
     from study.report.terminal import status_lines
 
     head = Head(head_address(address))
     study = _found(head, study_id)
-    names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints, int(most_gib * (1 << 30)))
+    names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints, int(most_gib * GIB))
     size = sum((folder / name).stat().st_size for name in names)
     say(f"Fetched {len(names)} files, {size / 1024:,.0f} KiB, into {folder}; the study is {_word(study)}.")
     contents = read(folder)

@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 
 from study.analysis.replays.contenders import RANDOM_SHARE
 from study.analysis.replays.replay import COST_TOLERANCE, Estimate, Replay, Result
-from study.ledger.files import write_atomic
+from study.ledger.files import blaming_disk, write_atomic
 from study.report.html import rendered, section
 from study.report.style import SERIES, styled
 from study.report.tables import Table
@@ -107,7 +107,9 @@ def _plain(result: Result) -> dict[str, object]:
 
 
 def write_replay(replay: Replay, folder: Path) -> list[Path]:
-    """replay.json and replay.html; where they are."""
+    """replay.json and replay.html; where they are. Raises DiskError."""
+    with blaming_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     data, page = folder / "replay.json", folder / "replay.html"
     write_atomic(data, json.dumps(replay_json(replay), indent=2) + "\n")
     write_atomic(page, render_replay(replay))
