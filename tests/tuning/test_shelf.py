@@ -1,6 +1,7 @@
 """Where checkpoints lie."""
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,36 @@ def test_an_attempt_begins_at_the_newest_that_its_ledger_knows_of(tmp_path: Path
     assert shelf.start("a", 4)["from_updates"] == 0
     assert content(shelf.folder) == {}
     assert shelf.damaged == []
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wrong"),
+    [
+        (lambda content: b"", "it is empty"),
+        (lambda content: content[:-1], "its checksum does not match"),
+        (flipped, "its checksum does not match"),
+    ],
+)
+def test_a_damaged_one_is_named_and_removed_and_the_one_before_it_used(
+    spoil: Callable[[bytes], bytes], wrong: str, tmp_path: Path
+) -> None:
+    shelf = Shelf(tmp_path / "checkpoints", keep=2)
+    for updates in (10, 20):
+        shelf.put("a", updates, b"at %d" % updates)
+    older, newer = (shelf.folder / name("a", updates, b"at %d" % updates) for updates in (10, 20))
+    newer.write_bytes(spoil(newer.read_bytes()))
+    assert shelf.start("a", 20) == {"snapshot": Shelved("here", older), "from_updates": 10}
+    assert list(content(shelf.folder)) == [older.name]
+    older.write_bytes(spoil(older.read_bytes()))
+    assert shelf.start("a", 20) == {"snapshot": None, "from_updates": 0}
+    assert shelf.damaged == [
+        f"checkpoint {newer} is damaged ({wrong}): the trial goes on from the one before, at 10 updates",
+        f"checkpoint {older} is damaged ({wrong}): the trial goes on from its beginning",
+    ]
 
 
 def test_what_drivers_that_were_killed_have_left_is_taken_away(tmp_path: Path) -> None:
