@@ -152,6 +152,7 @@ def test_a_study_larger_than_what_is_left_waits_goes_on_when_a_machine_joins_and
         machines.add_node(num_cpus=1, wait=True)
     wait_s = 25.0
     study = STUDY | {"search": {"lr": [0.1]}, "scheduler": {"kind": "grid"}, "limits": {"wait_h": wait_s / 3600}}
+    study["max_retries"] = 3  # both machines may be lost to the same trial
     (tmp_path / "machines.yaml").write_text(yaml.safe_dump(study))
     folder = tmp_path / "s"
     small, lost, joins = faults("cluster too small"), faults("machine lost"), faults("machine joins")
