@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     trials = [
         trial(16, [0.5, 0.9]),
-        trial(64, [0.4, 0.93], "stopped", seed_index=1, trial_id=ATTACK),
+        trial(64, [0.4, 0.93], "failed", seed_index=1, error=ATTACK),
         trial(256, [0.5, 0.8], phase="confirm", seed_index=1),
     ]
     path = tmp_path_factory.mktemp("page") / "report.html"
