@@ -14,3 +14,9 @@ class Recovery(Section):
         60.0, ge=0, description="seconds between the checkpoints of a trial, taken at its reports; 0: at every report"
     )
     checkpoints: PositiveInt = Field(2, description="how many of its newest are kept of each trial that is not over")
+    silent_s: float = Field(
+        60.0, ge=1, description="seconds after which a rank that does not answer is lost: a stopped process or machine"
+    )
+    stuck_s: float = Field(
+        1800.0, ge=1, description="seconds after which a group is lost that answers, but sets up and trains nothing"
+    )

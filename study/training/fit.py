@@ -43,6 +43,7 @@ class TrialFit(pl.Callback):
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
         self.probes = TrialProbes(config.probes, place, spec, job)
+        self.progress = 0  # grows with all that gets done
 
     def run(self, hand_over: HandOver[Report | None]) -> None:
         """Fit, in the thread of `hand_over`."""
@@ -105,6 +106,7 @@ class TrialFit(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What differs between ranks is no part of Lightning's checkpoint."""
+        self.progress += 1
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
             buffers = dict(pl_module.named_buffers())
@@ -113,6 +115,7 @@ class TrialFit(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ready: wait for the first `advance`."""
+        self.progress += 1
         if not self.hand_over.give(None):
             trainer.should_stop = True
         self.mark = self._now()
@@ -126,7 +129,20 @@ class TrialFit(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Tell the job."""
+        self.progress += 1
         self.job.trained_on(outputs)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """It is under way."""
+        self.progress += 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The interval's training ends here."""

@@ -68,22 +68,24 @@ class PlacedEnvironment(ClusterEnvironment):
         return self.place.node_rank
 
 
-def open_store(host: str, world_size: int) -> tuple[dist.TCPStore, int]:
+def open_store(host: str, world_size: int, timeout: timedelta = COLLECTIVE_TIMEOUT) -> tuple[dist.TCPStore, int]:
     """On rank 0: the store where the group meets, and its port.
 
     The system picks the port and it stays bound: nobody can take it between choosing and meeting.
     """
-    store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=COLLECTIVE_TIMEOUT)
+    store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=timeout)
     return store, store.port
 
 
-def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None = None) -> None:
-    """Bring up the process group; blocks until every rank has come.
+def join_group(
+    place: Place, host: str, port: int, timeout: timedelta = COLLECTIVE_TIMEOUT, store: dist.TCPStore | None = None
+) -> None:
+    """Bring up the process group; blocks until every rank has come. A collective waits so long for a rank.
 
     It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
     """
     if store is None:
-        store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=COLLECTIVE_TIMEOUT)
+        store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=timeout)
     if place.device == "cuda":
         torch.cuda.set_device(place.gpu)
     if place.local_world_size < place.world_size:
@@ -93,7 +95,7 @@ def join_group(place: Place, host: str, port: int, store: dist.TCPStore | None =
         store=store,
         rank=place.rank,
         world_size=place.world_size,
-        timeout=COLLECTIVE_TIMEOUT,
+        timeout=timeout,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from datetime import timedelta
 from functools import cache, partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from study.training.fit import TrialFit
 from study.training.handover import HandOver
 from study.training.jobs import EmbeddedJob, Job
 from study.training.lean import remember_entry_points
-from study.training.meeting import join_group, open_store
+from study.training.meeting import COLLECTIVE_TIMEOUT, join_group, open_store
 from study.training.memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
 from study.training.place import Place
 from study.training.report import Report
@@ -46,19 +47,21 @@ class Rank:
         self._fit: HandOver[Report | None] | None = None
         self._trial: TrialFit | None = None
         self._store: Any = None
+        # Whoever drives the ranks finds sooner that one is stuck, and knows what to do then.
+        self._patience = COLLECTIVE_TIMEOUT + timedelta(seconds=config.recovery.stuck_s)
         # A counter is of a whole GPU.
         metered = place.device == "cuda" and place.gpu_share == 1
         self._meter = open_meter([place.gpu], os.environ) if metered else None
 
     def open_store(self, host: str) -> int:
         """On rank 0: where the group will meet."""
-        self._store, port = open_store(host, self.place.world_size)
+        self._store, port = open_store(host, self.place.world_size, self._patience)
         return port
 
     def join(self, host: str, port: int) -> None:
         """Meet the other ranks. A group of one has nobody to meet."""
         if self.place.world_size > 1:
-            join_group(self.place, host, port, self._store)
+            join_group(self.place, host, port, self._patience, self._store)
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None = None) -> int | None:
         """Make a trial ready to train, from its beginning or from a snapshot of its group; returns the samples
@@ -84,10 +87,12 @@ class Rank:
         """Compile for all that the trial will do."""
         config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
         with rehearsing():
-            fit = HandOver(TrialFit(self.place, config, spec, self._job(config, spec, None), None, None).run)
+            self._trial = TrialFit(self.place, config, spec, self._job(config, spec, None), None, None)
+            fit = HandOver(self._trial.run)
             fit.start()
             fit.go_on()
             fit.stop()
+        self._trial = None
         give_back(self.place)
 
     def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
@@ -115,6 +120,12 @@ class Rank:
         report = within_memory(self._fit.go_on)
         assert report is not None, "only `begin` is answered without a report"
         return report
+
+    @property
+    def progress(self) -> int:
+        """Another number whenever something got done. For another thread than the rest."""
+        trial = self._trial
+        return 0 if trial is None else trial.progress
 
     def snapshot(self) -> State:
         """This rank's part of a snapshot, at a report. Every rank must be asked; `join_parts` makes one of them."""

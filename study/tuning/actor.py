@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from study.training.place import Place
+from study.tuning.heartbeat import Heartbeat, RankLost
 
 if TYPE_CHECKING:
     from study.plan.config import StudyConfig
@@ -72,6 +74,11 @@ class RankActor:
 
         return torch.cuda.get_device_name(place.gpu)
 
+    @ray.method(concurrency_group="heartbeat")
+    def alive(self) -> int:
+        """Another number whenever something got done, imports included. Answers while any other method works."""
+        return len(sys.modules) + (self.rank.progress if hasattr(self, "rank") else 0)
+
     def open_store(self, host: str) -> int:
         """See Rank."""
         return self.rank.open_store(host)
@@ -103,10 +110,6 @@ class RankActor:
         self.rank.halt()
 
 
-class RankLost(Exception):
-    """A rank is gone, as another of its group has noticed."""
-
-
 class WarmGroup:
     """The rank actors of one placement group, kept from trial to trial."""
 
@@ -118,7 +121,7 @@ class WarmGroup:
         self.group_id: str = placement.id.hex()
         self.serves = ""  # what Ray's pages are to show beside each call; it keeps every one as a tag (docs/adr/010)
         self.name: str = ray.util.placement_group_table(placement)["name"]
-        actor = ray.remote(RankActor)
+        actor = ray.remote(concurrency_groups={"heartbeat": 1})(RankActor)
         # Tune drops the empty driver bundle, so that bundle r is rank r's.
         self.actors = [
             actor.options(
@@ -128,11 +131,12 @@ class WarmGroup:
             ).remote(f"{self.name}/rank-{rank}")
             for rank in range(world_size)
         ]
+        self._heartbeat = Heartbeat(self.actors, config.recovery)
         seats: list[Seat] = self.all("where")
         hosts = {seat.node_id: seat.host for seat in seats}
         self.nodes, self.hosts = tuple(hosts), tuple(hosts.values())
         places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
-        names = ray.get(
+        names = self._answers(
             [
                 actor.sit_down.remote(place, config, gpus)
                 for actor, place, gpus in zip(self.actors, places, visible, strict=True)
@@ -141,26 +145,32 @@ class WarmGroup:
         self.device: str = names[0]
         port = 0
         if world_size > 1:
-            port = ray.get(self.actors[0].open_store.remote(seats[0].address))
+            (port,) = self._answers([self.actors[0].open_store.remote(seats[0].address)])
         self.all("join", seats[0].address, port)
 
     def all(self, method: str, *args: Any) -> list[Any]:
-        """Call every rank. Raises at once if one of them fails, and RankLost if it is for another's death."""
+        """Call every rank. Raises at once if one of them fails, and RankLost if it is for another's death or if nothing
+        more is to be expected.
+        """
         name = f"RankActor.{method} {self.serves}".rstrip()
-        calls = [getattr(actor, method).options(name=name).remote(*args) for actor in self.actors]
-        try:
-            return ray.get(calls)
-        except RayTaskError as error:
-            if _is_of_a_peer(error):
-                _await_notice(calls)
-                raise RankLost(str(error.cause)) from None
-            raise
+        return self._answers([getattr(actor, method).options(name=name).remote(*args) for actor in self.actors])
 
     def snapshot(self) -> bytes:
-        """What the trial needs to go on from its last report."""
+        """What the trial needs to go on from its last report. Raises as `all`."""
         parts = [actor.snapshot.remote() for actor in self.actors]
-        whole: bytes = ray.get(self.actors[0].join_parts.remote(*parts))
+        whole: bytes
+        (whole,) = self._answers([self.actors[0].join_parts.remote(*parts)], parts)
         return whole
+
+    def _answers(self, calls: list[Any], behind: list[Any] | None = None) -> list[Any]:
+        """Of calls that rest on others, those are `behind` them."""
+        try:
+            return self._heartbeat.get(calls)
+        except RayTaskError as error:
+            if _is_of_a_peer(error):
+                _await_notice(behind or calls)
+                raise RankLost(str(error.cause)) from None
+            raise
 
     def kill(self) -> None:
         """End the processes."""

@@ -22,7 +22,7 @@ store = None
 if rank == 0:
     store, port = open_store(host, 2)
     print(port, flush=True)
-join_group(Place(rank, 2, 0, 1, rank, "cpu"), host, port, store)
+join_group(Place(rank, 2, 0, 1, rank, "cpu"), host, port, store=store)
 total = torch.tensor(rank + 1.0)
 dist.all_reduce(total)
 print(os.environ["GLOO_SOCKET_IFNAME"], total.item(), flush=True)

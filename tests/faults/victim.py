@@ -1,0 +1,53 @@
+"""A user's module in one rank of which something happens, once in a study, at a given point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import torch.distributed as dist
+
+from tests.own import Batch, Net
+
+At = Literal["", "setup", "hand-over", "step", "validation", "checkpoint"]
+VICTIM = 1  # the rank
+
+
+class Victim(Net):
+    """Whoever is the first to come to the point makes the file `once`, and is hit."""
+
+    built = 0  # of these, in this process
+
+    def __init__(self, once: str, at: At, updates: int, how: Literal["KILL", "STOP", "stuck"]) -> None:
+        super().__init__()
+        self.once, self.at, self.updates, self.how = Path(once), at, updates, how
+        type(self).built += 1
+        self._come_to("setup" if self.built == 1 else "hand-over", updates)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        """On the way to the update."""
+        self._come_to("step", self.global_step + 1)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Behind the update."""
+        self._come_to("validation", self.global_step)
+        super().validation_step(batch, batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Behind the update."""
+        self._come_to("checkpoint", self.global_step)
+
+    def _come_to(self, at: At, updates: int) -> None:
+        if at != self.at or updates != self.updates or dist.get_rank() != VICTIM:
+            return
+        try:
+            self.once.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        if self.how == "stuck":
+            threading.Event().wait()
+        os.kill(os.getpid(), getattr(signal, f"SIG{self.how}"))
