@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from study.pareto.policies import PROFILES, grades, levels
 from study.pareto.rungs import Rung
 from study.plan.config import FrontierAsha, FullGrid, RungAsha
-from study.plan.trials import Cell, Plan, TrialSpec, whole_in_unit
+from study.plan.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Forecast:
 
 def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
     """From what a whole trial of each cell is expected to cost, in any unit."""
-    members = {cell: [spec for spec in plan.search if spec.cell == cell] for cell in plan.cells}
+    members = by_cell(plan.search)
     costs = {cell: trial_cost[cell] * len(specs) for cell, specs in members.items()}
     total = sum(costs.values())
     brackets = []

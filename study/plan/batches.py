@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,13 +44,14 @@ def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> Batch
     else:
         # What `auto` comes to is known once a GPU was probed; until then it stands for all of the local batch.
         most = hardware.micro_batch if isinstance(hardware.micro_batch, int) else local
-        accumulation = next(parts for parts in range(1, local + 1) if local % parts == 0 and local // parts <= most)
+        accumulation = next(parts for parts in divisors(local) if local // parts <= most)
     return BatchPlan(global_batch, world_size, local // accumulation, accumulation)
 
 
-def micro_batches(local_batch: int) -> list[int]:
-    """Every micro batch that divides a rank's part of a batch, ascending."""
-    return [size for size in range(1, local_batch + 1) if local_batch % size == 0]
+def divisors(n: int) -> list[int]:
+    """Every divisor of n, ascending; of a rank's part of a batch, the micro batches there are."""
+    small = [part for part in range(1, math.isqrt(n) + 1) if n % part == 0]
+    return sorted({*small, *(n // part for part in small)})
 
 
 def largest(fits: Callable[[int], bool], at_most: int) -> int:

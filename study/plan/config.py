@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from study.plan.recovery import Recovery
 from study.plan.reporting import Limits, Price, Report
-from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
+from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section, Seed
 from study.plan.workload import Digits, Workload
 
 # It becomes part of a trial's name, and so of a file's.
@@ -76,7 +76,7 @@ class Optimizer(Section):
 
     kind: Literal["sgd", "adamw", "lars", "lamb"] = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars; 0 is plain SGD")
-    weight_decay: float = Field(0.0, ge=0, description="coupled for sgd and lars, decoupled for adamw and lamb")
+    weight_decay: float = Field(0.0, ge=0, le=1e6, description="coupled for sgd and lars, decoupled for adamw and lamb")
 
 
 class Schedule(Section):
@@ -84,7 +84,7 @@ class Schedule(Section):
 
     kind: Literal["cosine", "step", "constant"] = Field("cosine", description="after the warm-up")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the updates with a linear warm-up")
-    step_fractions: tuple[Fraction, ...] = Field((0.5, 0.75), description="step: where the rate drops")
+    step_fractions: tuple[Fraction, ...] = Field((0.5, 0.75), max_length=100, description="step: where the rate drops")
     step_factor: float = Field(0.1, gt=0, lt=1, description="step: what the rate is multiplied by")
 
 
@@ -122,10 +122,10 @@ class Budget(Section):
 class Growth(Section):
     """A batch that grows where a step schedule would divide the rate; past the largest, the rate is divided."""
 
-    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100)] = Field(
         description="shares of the epochs at which the batch is multiplied, or the rate divided"
     )
-    factor: int = Field(2, ge=2, description="by how much")
+    factor: int = Field(2, ge=2, le=1000, description="by how much")
     largest_batch: PositiveInt = Field(description="the batch does not grow past it; the first batch: only decay")
 
 
@@ -161,8 +161,8 @@ class RungAsha(Section):
     unit: Literal["epochs", "samples", "updates", "device_seconds"] = Field(
         "epochs", description="what the rungs are counted in"
     )
-    grace: PositiveFloat = Field(1, description="first rung, in the unit: nothing stops before it")
-    eta: float = Field(3, gt=1, description="one in eta goes on at each rung, and rungs are eta apart")
+    grace: float = Field(1, ge=1e-6, le=1e12, description="first rung, in the unit: nothing stops before it")
+    eta: float = Field(3, ge=1.01, le=1e6, description="one in eta goes on at each rung, and rungs are eta apart")
     max_device_seconds: PositiveFloat | None = Field(
         None, description="with unit device_seconds: where the last rung may lie"
     )
@@ -260,7 +260,7 @@ class StudyConfig(Section):
     """A whole study."""
 
     name: str = Field(min_length=1, max_length=80, description="shown on the report")
-    seed: int = Field(0, ge=0, description="root of every random choice: rates drawn, initial weights, order of data")
+    seed: Seed = Field(0, description="root of every random choice: rates drawn, initial weights, order of data")
     workload: Workload = Field(default_factory=Digits, description="what is trained")
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         description="global batch sizes to compare"
@@ -275,7 +275,9 @@ class StudyConfig(Section):
     )
     probes: Probes = Field(default_factory=Probes, description="further measurements")
     variants: dict[VariantName, dict[str, Any]] = Field(
-        default_factory=dict, description="name: keys that it changes; each is searched and confirmed like a study"
+        default_factory=dict,
+        max_length=100,
+        description="name: keys that it changes; each is searched and confirmed like a study",
     )
     scheduler: Scheduler = Field(default_factory=FrontierAsha, description="early stopping of search trials")
     confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
@@ -286,7 +288,7 @@ class StudyConfig(Section):
     )
     report: Report = Field(default_factory=Report, description="how the result is shown")
     recovery: Recovery = Field(default_factory=Recovery, description="how faults are met; may change on a resume")
-    max_retries: int = Field(1, ge=0, description="further attempts at a trial whose process died")
+    max_retries: int = Field(1, ge=0, le=1000, description="further attempts at a trial whose process died")
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:

@@ -12,6 +12,8 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
+MAX_TEXT = 2000  # letters of an error
+
 
 def masked(text: str) -> str:
     """The text, without what authorizes in the addresses in it."""
@@ -31,11 +33,21 @@ class PlanError(ValueError):
 
     def __init__(self, text: str, key: str = "") -> None:
         whole = f"{key}: {text}" if key else text
-        super().__init__(masked("\\n".join(whole.splitlines())))  # a key may hold a line break
+        super().__init__(cut(printable(masked(cut(whole, 10 * MAX_TEXT)))))
         self.text, self.key = text, key
+
+
+def printable(text: str) -> str:
+    """The text in one line, whatever would not print as itself being escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def cut(text: str, most: int = MAX_TEXT) -> str:
+    """The text, or as much of it as anybody reads."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for the nearest known word, or nothing."""
-    nearest = difflib.get_close_matches(word, list(known), n=1)
+    nearest = difflib.get_close_matches(cut(word, 100), list(known), n=1)
     return f" (did you mean {nearest[0]}?)" if nearest else ""

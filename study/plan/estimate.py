@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.plan.trials import Cell, Plan, TrialSpec
+from study.plan.trials import Cell, Plan, TrialSpec, by_cell
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ def price_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanPrice 
     if any(cell not in paces for cell in plan.cells):
         return None
     cells, search_device_h, wall_h = [], 0.0, 0.0
+    searched = by_cell(plan.search)
     for world_size in plan.config.hardware.world_sizes:
         groups, devices = max(ranks // world_size, 1), world_size * plan.config.hardware.devices_per_rank
         work_h = longest_h = 0.0
         for cell in (cell for cell in plan.cells if cell.world_size == world_size):
-            search = [spec for spec in plan.search if spec.cell == cell]
+            search = searched.get(cell, [])
             # A trial's length does not depend on its rate.
             confirm = plan.confirm_trials(cell, plan.rates(cell)[0])
             whole_h = trial_h(confirm[0], paces[cell])

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from study.plan import yamlfile
 from study.plan.config import FrontierAsha, FullGrid, LogUniform, RungAsha, StudyConfig, merged
-from study.plan.errors import PlanError, did_you_mean
+from study.plan.errors import PlanError, cut, did_you_mean
 from study.plan.prices import priced
 from study.plan.workload import Contrastive, Custom, Digits, ImageFolder, Teacher
 from study.plan.yamlfile import Path_
@@ -39,6 +38,8 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "auto": None,
     "samples": None,
 }
+
+_MOST_TOLD = 100  # letters of a value
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -101,16 +102,17 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
 
 def _override(data: dict[str, Any], text: str) -> Path_:
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key):
-        raise PlanError(f"--set {text}: write it as key.path=value, e.g. search.samples=4")
-    *parents, last = key.split(".")
+    path = tuple(key.split("."))
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key) or len(path) > yamlfile.MAX_DEPTH:
+        raise PlanError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
+    *parents, last = path
     target = data
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise PlanError(f"--set {text}: {parent} is not a section")
-    target[last] = yamlfile.scalar(value)
-    return tuple(key.split("."))
+            raise PlanError(f"--set {cut(text, 100)}: {parent} is not a section")
+    target[last] = yamlfile.scalar(value, path)
+    return path
 
 
 def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], path: Path) -> str:
@@ -139,11 +141,7 @@ def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfi
 def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> StudyConfig:
     """The config that `data` means; `name` tells place and full key path of one of its keys."""
     try:
-        text = json.dumps(data)
-    except RecursionError:
-        raise PlanError(f"{name(())[0]}: nested too deeply") from None
-    try:
-        return StudyConfig.model_validate_json(text)
+        return StudyConfig.model_validate_json(json.dumps(data))
     except ValidationError as error:
         errors = error.errors(include_url=False)
         # A misspelt key is also a missing one; the misspelling is what to tell.
@@ -172,9 +170,7 @@ def _location(error: ErrorDetails, data: Any) -> Path_:
 
 def _message(error: ErrorDetails, at: Path_) -> str:
     kind, context = error["type"], error.get("ctx", {})
-    got = json.dumps(error["input"]) if not isinstance(error["input"], dict | list) else "a section"
-    if isinstance(error["input"], list):
-        got = "a list"
+    got = _got(error["input"])
     if kind == "extra_forbidden":
         known = _fields_of(error["loc"])
         return f"unknown key; allowed: {', '.join(known)}{did_you_mean(str(at[-1]), known)}"
@@ -182,9 +178,10 @@ def _message(error: ErrorDetails, at: Path_) -> str:
         return "is required"
     if kind in ("literal_error", "union_tag_invalid"):
         allowed = str(context.get("expected") or context.get("expected_tags", "")).replace("'", "")
-        word = str(context.get("tag") or error["input"])
+        word = context.get("tag", error["input"])
         known = re.split(r", | or ", allowed)
-        return f"must be one of {', '.join(known)}; got {word}{did_you_mean(word, known)}"
+        told = word if isinstance(word, str) and len(word) <= _MOST_TOLD else _got(word)
+        return f"must be one of {', '.join(known)}; got {told}{did_you_mean(str(word), known)}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
@@ -196,6 +193,14 @@ def _message(error: ErrorDetails, at: Path_) -> str:
     return f"{error['msg'].removeprefix('Input ')}; got {got}"
 
 
+def _got(value: Any) -> str:
+    """A value as an error tells it: of a long one, what it is."""
+    if isinstance(value, dict | list):
+        return "a section" if isinstance(value, dict) else "a list"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MOST_TOLD else f"a text of {len(value):,} letters"
+
+
 def _fields_of(loc: Sequence[str | int]) -> list[str]:
     """The keys allowed in the section that holds the key at `loc`."""
     model: Any = StudyConfig
@@ -204,11 +209,12 @@ def _fields_of(loc: Sequence[str | int]) -> list[str]:
             model = _TAGS[part]
         elif isinstance(part, str) and model is not None and part in model.model_fields:
             annotation = model.model_fields[part].annotation
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+            sections = (one for one in (annotation, *get_args(annotation)) if isinstance(one, type))
+            model = next((one for one in sections if issubclass(one, BaseModel)), None)  # it may also be None
     return list(model.model_fields) if model else []
 
 
 def to_yaml(config: StudyConfig) -> str:
     """The config as a file that `load_study` reads back to an equal one."""
     plain = config.model_dump(mode="json", exclude_none=True)
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
+    return yamlfile.dump(plain)

@@ -19,10 +19,15 @@ def base_rates(search: Search, seed: int) -> tuple[float, ...]:
     """
     if not isinstance(search.lr, LogUniform):
         return tuple(sorted(search.lr))
-    n = search.samples or DEFAULT_SAMPLES
+    n = n_rates(search)
     draws = np.random.default_rng([seed, 0x1A]).uniform(size=n)
     low, high = math.log(search.lr.low), math.log(search.lr.high)
     return tuple(math.exp(low + (high - low) * (i + float(u)) / n) for i, u in enumerate(draws))
+
+
+def n_rates(search: Search) -> int:
+    """How many rates `base_rates` has."""
+    return (search.samples or DEFAULT_SAMPLES) if isinstance(search.lr, LogUniform) else len(search.lr)
 
 
 def scaled_rate(rate: float, batch_size: int, search: Search) -> float:

@@ -24,7 +24,10 @@ class Price(Section):
     """What a leased device costs: the figure itself, or what to look up in a price list."""
 
     usd_per_device_hour: float | None = Field(
-        None, ge=0, description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown"
+        None,
+        ge=0,
+        le=1e6,
+        description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown",
     )
     source: str | None = Field(None, description="where the price is from, and its date")
     gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")

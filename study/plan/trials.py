@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +13,12 @@ from study.plan.batches import BatchPlan, split_batch
 from study.plan.config import VARIABLE, Optimizer, RungAsha, Schedule, StudyConfig
 from study.plan.errors import PlanError
 from study.plan.growth import growth_stages
-from study.plan.rates import base_rates, scaled_rate
+from study.plan.rates import base_rates, n_rates, scaled_rate
 from study.plan.workload import Contrastive, Custom, Embedded, train_samples
 
 Phase = Literal["search", "confirm"]
+MAX_TRIALS = 10_000
+MAX_REPORTS = 2_000_000  # of all trials: rows of the ledger
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ class Plan:
         config = self.variants[cell.variant]
         # Seeds that no search trial of any variant has seen, the same for all of them.
         first = max(variant.search.seeds for variant in self.variants.values())
+        course = _course(config, self.train_samples, cell)
         return tuple(
-            _trial(config, self.train_samples, "confirm", cell, base_lr, first + i, f"s{i + 1}")
+            _trial(config, course, "confirm", cell, base_lr, first + i, f"s{i + 1}")
             for i in range(config.confirm.seeds)
         )
 
@@ -135,9 +139,11 @@ class Plan:
 def make_plan(config: StudyConfig) -> Plan:
     """Derive the trials. Raises PlanError for what cannot work."""
     variants = {name: config.variant(name) for name in config.variant_names}
+    _check_size(variants)
     samples = train_samples(config.workload)
     cells: list[Cell] = []
     search: list[TrialSpec] = []
+    reports = 0
     for world_size in config.hardware.world_sizes:
         for name, variant in variants.items():
             with _blaming(name):
@@ -146,16 +152,45 @@ def make_plan(config: StudyConfig) -> Plan:
                     raise PlanError(f"has {own} training samples, the study {samples}", "workload")
                 for batch_size in variant.batch_sizes:
                     cell = Cell(batch_size, world_size, name)
+                    course = _course(variant, samples, cell)
+                    trials = _search(variant, course, cell)
+                    reports += (len(trials) + config.confirm.seeds) * len(course.report_at)
+                    if reports > MAX_REPORTS:
+                        raise _too_many_reports(reports)
                     cells.append(cell)
-                    search += _search(variant, samples, cell)
+                    search += trials
     _check_scheduler(config, search)
     return Plan(config, variants, samples, tuple(cells), tuple(search))
 
 
-def _search(config: StudyConfig, samples: int, cell: Cell) -> list[TrialSpec]:
+def _check_size(variants: Mapping[str, StudyConfig]) -> None:
+    """Before anything is counted up that would not end."""
+    trials = sum(
+        len(config.hardware.world_sizes)
+        * len(config.batch_sizes)
+        * (n_rates(config.search) * config.search.seeds + config.confirm.seeds)
+        for config in variants.values()
+    )
+    if trials > MAX_TRIALS:
+        raise PlanError(
+            f"{trials:,} trials are more than the {MAX_TRIALS:,} of a study: "
+            "batch sizes x world sizes x (rates x seeds + confirm.seeds), over all variants",
+            "search",
+        )
+
+
+def by_cell(specs: Iterable[TrialSpec]) -> dict[Cell, list[TrialSpec]]:
+    """The trials of each cell, in order; nothing for a cell without one."""
+    found: dict[Cell, list[TrialSpec]] = defaultdict(list)
+    for spec in specs:
+        found[spec.cell].append(spec)
+    return found
+
+
+def _search(config: StudyConfig, course: _Course, cell: Cell) -> list[TrialSpec]:
     rates, seeds = base_rates(config.search, config.seed), range(config.search.seeds)
     trials = [
-        _trial(config, samples, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
+        _trial(config, course, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
         for i, rate in enumerate(rates)
         for seed in seeds
     ]
@@ -173,22 +208,33 @@ def _blaming(variant: str) -> Iterator[None]:
         raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
 
 
-def _trial(
-    config: StudyConfig, samples: int, phase: Phase, cell: Cell, base_lr: float, seed_index: int, suffix: str
-) -> TrialSpec:
+@dataclass(frozen=True)
+class _Course:
+    """What all trials of a cell have in common."""
+
+    stages: tuple[Stage, ...]
+    report_at: tuple[int, ...]
+
+
+def _course(config: StudyConfig, samples: int, cell: Cell) -> _Course:
     stages = _stages(config, samples, cell)
-    end = stages[-1].end_update
+    return _Course(stages, _reports(stages, config.budget.report_every_updates))
+
+
+def _trial(
+    config: StudyConfig, course: _Course, phase: Phase, cell: Cell, base_lr: float, seed_index: int, suffix: str
+) -> TrialSpec:
     variant = f"-{cell.variant}" if cell.variant else ""
     return TrialSpec(
         trial_id=f"{phase}{variant}-b{cell.batch_size}-w{cell.world_size}-{suffix}",
         phase=phase,
         cell=cell,
-        stages=stages,
+        stages=course.stages,
         base_lr=base_lr,
         lr=scaled_rate(base_lr, cell.batch_size, config.search),
         seed_index=seed_index,
         seed=(config.seed, seed_index),
-        report_at=_reports(stages, end, config.budget.report_every_updates),
+        report_at=course.report_at,
     )
 
 
@@ -216,6 +262,8 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
         per_epoch = samples // batch_size
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:
+            if budget.regime_batch > samples:
+                raise PlanError(f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch")
             updates = samples // budget.regime_batch * epochs
         if stages and batch.accumulation != stages[0].batch.accumulation:
             raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
@@ -224,8 +272,12 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _reports(stages: Sequence[Stage], end: int, every: int | None) -> tuple[int, ...]:
+def _reports(stages: Sequence[Stage], every: int | None) -> tuple[int, ...]:
     """After each epoch, or every so many updates, and at the end."""
+    end = stages[-1].end_update
+    reports = end // every if every else sum(stage.updates // stage.updates_per_epoch for stage in stages)
+    if reports > MAX_REPORTS:
+        raise _too_many_reports(reports)
     if every is not None:
         return (*range(every, end, every), end)
     epochs = (
@@ -234,6 +286,14 @@ def _reports(stages: Sequence[Stage], end: int, every: int | None) -> tuple[int,
         for update in range(stage.start_update + stage.updates_per_epoch, stage.end_update + 1, stage.updates_per_epoch)
     )
     return tuple(sorted({*epochs, end}))
+
+
+def _too_many_reports(reports: int) -> PlanError:
+    return PlanError(
+        f"{reports:,} reports are more than the {MAX_REPORTS:,} of a study; train for less, or report less often "
+        "(report_every_updates)",
+        "budget",
+    )
 
 
 def in_unit(scheduler: RungAsha, spec: TrialSpec, updates: int, device_seconds: float) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from study.plan.errors import PlanError
-from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section
+from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
 
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
+MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
 
 
 class Digits(Section):
@@ -18,24 +19,24 @@ class Digits(Section):
 
     kind: Literal["digits"] = "digits"
     model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
+    width: Width = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
     val_samples: PositiveInt = Field(300, description="samples held apart for validation")
     test_samples: PositiveInt = Field(300, description="samples held apart for the test")
-    data_seed: int = Field(0, ge=0, description="fixes the three splits, whatever the trial's seed")
+    data_seed: Seed = Field(0, description="fixes the three splits, whatever the trial's seed")
 
 
 class Contrastive(Section):
     """SimCLR on the digits: features learnt without labels; accuracy is that of a linear probe of them."""
 
     kind: Literal["contrastive"]
-    width: PositiveInt = Field(64, description="hidden units of the encoder, and features that the probe reads")
+    width: Width = Field(64, description="hidden units of the encoder, and features that the probe reads")
     temperature: PositiveFloat = Field(0.5, description="of NT-Xent, which similarities are divided by")
     probe_labels: int = Field(
         100, ge=10, description="training samples whose labels the probe may see; few tell features apart best"
     )
     val_samples: PositiveInt = Field(300, description="samples held apart for validation")
     test_samples: PositiveInt = Field(300, description="samples held apart for the test")
-    data_seed: int = Field(0, ge=0, description="fixes the three splits, whatever the trial's seed")
+    data_seed: Seed = Field(0, description="fixes the three splits, whatever the trial's seed")
 
 
 class Teacher(Section):
@@ -43,15 +44,26 @@ class Teacher(Section):
 
     kind: Literal["teacher"]
     model: Literal["mlp"] = Field("mlp", description="network to train")
-    width: PositiveInt = Field(64, description="hidden units of the network to train")
+    width: Width = Field(64, description="hidden units of the network to train")
     train_samples: PositiveInt = Field(4096, description="samples to train on")
     val_samples: PositiveInt = Field(1024, description="samples held apart for validation")
     test_samples: PositiveInt = Field(1024, description="samples held apart for the test")
-    features: PositiveInt = Field(32, description="inputs of a sample")
-    classes: int = Field(10, ge=2, description="number of labels")
+    features: Width = Field(32, description="inputs of a sample")
+    classes: int = Field(10, ge=2, le=65_536, description="number of labels")
     label_noise: Fraction = Field(0.1, description="share of training labels redrawn uniformly over the classes")
-    teacher_width: PositiveInt = Field(32, description="hidden units of the labelling network")
-    data_seed: int = Field(0, ge=0, description="fixes teacher, samples and splits")
+    teacher_width: Width = Field(32, description="hidden units of the labelling network")
+    data_seed: Seed = Field(0, description="fixes teacher, samples and splits")
+
+    @model_validator(mode="after")
+    def _in_memory(self) -> Teacher:
+        samples = self.train_samples + self.val_samples + self.test_samples
+        widest = max(self.features, self.teacher_width, self.classes)
+        if samples * widest > MOST_TEACHER_VALUES:
+            raise ValueError(
+                f"{samples:,} samples times {widest:,}, the largest of features, teacher_width and classes, "
+                f"are more than the {MOST_TEACHER_VALUES:,} numbers that a synthetic data set may hold"
+            )
+        return self
 
 
 class ImageFolder(Section):
@@ -62,13 +74,13 @@ class ImageFolder(Section):
     )
     path: str = Field(min_length=1, description="the folder; the same, with the same files, on every node")
     model: Literal["resnet", "convnet", "mlp"] = Field("resnet", description="network to train")
-    depth: int = Field(20, ge=8, description="layers of the resnet, 6n + 2; the others' are fixed")
-    width: PositiveInt = Field(16, description="channels of the first stage, or hidden units of the mlp")
+    depth: int = Field(20, ge=8, le=1202, description="layers of the resnet, 6n + 2; the others' are fixed")
+    width: Width = Field(16, description="channels of the first stage, or hidden units of the mlp")
     images: PositiveInt | None = Field(
         None, description="images in the training files; left out, as many as were published, or counted for datasets"
     )
     val_samples: PositiveInt = Field(5_000, description="images of these held apart for validation")
-    data_seed: int = Field(0, ge=0, description="fixes the split, whatever the trial's seed")
+    data_seed: Seed = Field(0, description="fixes the split, whatever the trial's seed")
 
     @field_validator("depth")
     @classmethod
@@ -110,7 +122,7 @@ def _tag(value: Any) -> str | None:
         return str(getattr(value, "kind", None))
     if not isinstance(value, dict):
         return None
-    return str(value.get("kind", "custom" if "module" in value else "digits"))
+    return str(value.get("kind", "custom" if {"module", "data"} & value.keys() else "digits"))
 
 
 Embedded = Digits | Teacher | ImageFolder  # classified, from tensors in memory

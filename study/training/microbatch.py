@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study.plan.batches import BatchPlan, largest, micro_batches
+from study.plan.batches import BatchPlan, divisors, largest
 from study.plan.config import StudyConfig
 from study.plan.trials import Plan, Stage, TrialSpec
 from study.training.place import Place
@@ -18,7 +18,7 @@ def sizes_of(plan: Plan) -> list[int]:
     """Every micro batch that a trial of the plan could have, ascending: divisors of what a rank gets of a batch."""
     specs = (plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells)
     locals_ = {stage.batch.global_batch // stage.batch.world_size for spec in specs for stage in spec.stages}
-    return sorted({size for local in locals_ for size in micro_batches(local)})
+    return sorted({size for local in locals_ for size in divisors(local)})
 
 
 def largest_micro_batch(plan: Plan, place: Place) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.plan.batches import BatchPlan, largest, micro_batches, split_batch
+from study.plan.batches import BatchPlan, divisors, largest, split_batch
 from study.plan.config import Hardware
 from study.plan.errors import PlanError
 
@@ -60,7 +60,7 @@ def test_the_largest_that_fits_is_found_in_about_2_log_n_questions(boundary: int
 
 @given(local=st.integers(1, 2000), world=st.integers(1, 8), boundary=st.integers(1, 2000))
 def test_a_batch_is_split_into_the_largest_micro_batch_that_fits(local: int, world: int, boundary: int) -> None:
-    sizes = micro_batches(local)
+    sizes = divisors(local)
     found = sizes[largest(lambda count: sizes[count - 1] <= boundary, len(sizes)) - 1]
     split = split_batch(local * world, world, Hardware(world_size=world, micro_batch=found))
     assert split.micro_batch == max(size for size in range(1, local + 1) if local % size == 0 and size <= boundary)
