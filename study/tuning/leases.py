@@ -83,6 +83,7 @@ class _Group:
     placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
     ended: Reason | None = None  # the current trial is over, for this reason
+    gone_s: float | None = None  # when it was seen first that the cluster has it back
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,12 @@ class Leases:
     def lost(self, trial_id: str, attempt: int, devices: float) -> OpenLease | None:
         """An attempt failed. Returns the lease it opened if it died before it was ready to train.
 
-        A group that never spoke cannot say whose it is: the attempt is billed the oldest placed group that no
-        trial has started on.
+        A group that never spoke cannot say whose it is: of those that no trial has started on the attempt is billed one
+        that the cluster has back since the last look, else the oldest.
         """
         group = self._of(trial_id)
         if group is None:
-            # One that the cluster has back may be the attempt's, or one that Tune found no use for.
-            unclaimed = sorted(self._unclaimed(), key=lambda one: self._cluster.is_removed(one[0].placement))
+            unclaimed = sorted(self._unclaimed(), key=lambda one: self._unlikely(one[0]))
             if not unclaimed:
                 return None
             group, placed_s = unclaimed[0]
@@ -166,11 +166,13 @@ class Leases:
         return group.lease if group else None
 
     def sweep(self) -> list[ClosedLease]:
-        """Close the leases whose groups the cluster has back. Asks only about groups whose trial is over."""
+        """Close the leases whose groups the cluster has back. Asks only about groups that work on no trial."""
         closed = []
         for key, group in list(self._groups.items()):
-            if group.ended and group.lease and self._cluster.is_removed(group.placement):
-                closed.append(ClosedLease(group.lease, self._now(), group.ended))
+            works = group.lease is not None and group.ended is None
+            gone_s = None if works else self._gone_s(group)
+            if group.lease and group.ended and gone_s is not None:
+                closed.append(ClosedLease(group.lease, gone_s, group.ended))
                 del self._known[key]
         return closed
 
@@ -179,7 +181,7 @@ class Leases:
         return sum(
             group.devices * (self._now() - placed_s)
             for group, placed_s in self._unclaimed()
-            if not self._cluster.is_removed(group.placement)
+            if self._gone_s(group) is None
         )
 
     @property
@@ -200,6 +202,18 @@ class Leases:
         for group in self._groups.values():
             if group.lease is None and (placed_s := self._placed_s(group)) is not None:
                 yield group, placed_s
+
+    def _unlikely(self, group: _Group) -> int:
+        """How little a group that no trial has started on looks like that of an attempt that has just died."""
+        if group.gone_s is not None:
+            return 2  # Tune found no use for it
+        return 0 if self._cluster.is_removed(group.placement) else 1
+
+    def _gone_s(self, group: _Group) -> float | None:
+        """When the cluster was first seen to have the group back; None while it has not."""
+        if group.gone_s is None and self._cluster.is_removed(group.placement):
+            group.gone_s = self._now()
+        return group.gone_s
 
     def _placed_s(self, group: _Group) -> float | None:
         """When Ray placed the group; None while it has not."""

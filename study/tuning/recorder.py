@@ -83,6 +83,8 @@ class Recorder(tune.Callback):
             if rows:
                 self._ledger.append(*rows, durable=durable)
             for row in rows:
+                if isinstance(row, AttemptRow):  # it had room, if only for a moment in which nobody asked
+                    self._waits_since_s = None
                 self._progress.follow(row)
                 self._observe(row)
 
@@ -113,7 +115,8 @@ class Recorder(tune.Callback):
     def wait(self, ranks: int) -> None:
         """Told every turn how many ranks the cluster holds. Too few for one trial, and nothing runs: the study waits.
 
-        Its clock stops where the room is there again, before a group is ready; a new driver begins anew.
+        Its clock stops where the room is there again, before a group is ready, and at an attempt, even one that died
+        in its setup; a new driver begins anew.
         """
         needed = 0 if self.leases.running else self._progress.needed
         if ranks >= needed:

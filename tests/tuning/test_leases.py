@@ -167,3 +167,17 @@ def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_
     lease = books.lost("t", 1, 2)
     assert lease is not None
     assert lease.group_id == "used"
+
+
+def test_a_group_is_billed_up_to_when_the_cluster_had_it_back_however_late_an_attempt_takes_the_bill(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "g")  # placed at 102
+    clock.now_s = 105
+    cluster.removed.add("g")
+    assert books.sweep() == []
+    clock.now_s = 3600
+    lease = books.lost("t", 1, 2)
+    assert lease is not None
+    (closed,) = books.sweep()
+    assert billed(closed) == 3

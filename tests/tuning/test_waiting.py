@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary import summarize
@@ -51,8 +51,8 @@ def too_small(tune: FakeTune, needed: int) -> list[tuple[float, float]]:
     return spans if began_s is None else [*spans, (began_s - 1000.0, tune.now_s - 1000.0)]
 
 
-# Open: with machines [(1.0, 0), (1.0, 1), (1.0, 0)], one rank, the second waiting is not told (issue 7).
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
+@example(world_size=1, scheduler="grid", changes=[(1.0, 0), (1.0, 1), (1.0, 0)])  # room for a moment between two looks
 @given(
     world_size=st.sampled_from([1, 2, 4]),
     scheduler=st.sampled_from(["grid", "frontier_asha"]),
