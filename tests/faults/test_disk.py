@@ -16,7 +16,7 @@ import pytest
 from study.analysis.records import Summary
 from study.analysis.summary import summarize
 from study.ledger.files import DiskError, remove_unfinished, write_atomic
-from study.ledger.rows import EndRow
+from study.ledger.rows import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
 from study.plan.load import to_yaml
 from study.plan.trials import Plan, make_plan
@@ -26,11 +26,10 @@ from study.tuning.recorder import Recorder
 from study.tuning.runner import _tidy
 from study.tuning.shelf import Shelf
 from tests.conftest import make_config
-from tests.faults.books import audit
+from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
 from tests.faults.disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
 from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
-from tests.tuning.test_retries import told as all_told
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 LOCK = f".{LEDGER}.lock"
@@ -81,9 +80,16 @@ def plan() -> Plan:
 
 def told(folder: Path) -> dict[str, Any]:
     """What a study says of its trials. Whether one that goes on has waited for others before is the driver's matter."""
-    found = all_told(list(read(folder).rows))
-    goes_on = {"pause": "continue"}
-    return found | {"decisions": {(*at, goes_on.get(word, word)) for *at, word in found["decisions"]}}
+    rows = read(folder).rows
+    decided = {(row.trial_id, row.updates): row.decision for row in rows if isinstance(row, DecisionRow)}
+    return {
+        "ends": {row.trial_id: row.outcome for row in rows if isinstance(row, EndRow)},
+        "curves": {
+            name: [(row.updates, row.val_accuracy, row.device_seconds) for row in curve]
+            for name, curve in curves(rows).items()
+        },
+        "decisions": {at: "continue" if word == "pause" else word for at, word in decided.items()},
+    }
 
 
 def drive(plan: Plan, folder: Path) -> SimulatedShelf:
