@@ -50,6 +50,7 @@ FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
 RAY_CPUS = 4  # two trials at a time
 LOOK_S = 0.2
 GONE_S = 60.0  # in which all that a study had must be gone
+FLAT = 1.25  # memory and open files may be so many times those of the study that was left alone
 
 
 @dataclass
@@ -204,7 +205,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def show_rounds(rounds: list[Round], as_json: bool) -> bool:
-    """Print what was seen; whether all is as it should be."""
+    """Print what was seen; whether all is as it should be, memory and open files included."""
     alone, *hurt = rounds
     result = {
         "rounds": len(hurt),
@@ -238,7 +239,8 @@ def show_rounds(rounds: list[Round], as_json: bool) -> bool:
         for trace in one.left:
             print(f"left behind: {trace}")
     wrong = ("ended_elsewhere", "device_hours_lost", "double_counted", "left_behind")
-    return not any(result[name] for name in wrong)
+    grown = ("driver_rss_ratio", "driver_files_ratio", "daemons_rss_ratio", "daemons_files_ratio")
+    return not any(result[name] for name in wrong) and all(result[name] <= FLAT for name in grown)
 
 
 def main() -> None:
