@@ -34,13 +34,12 @@ from study.commands.shell import (
     planned,
     recorded,
     say,
-    shown,
     tried,
 )
 from study.ledger.files import DiskError, write_atomic
 from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read
 from study.plan.capacity import check_capacity, ranks_that_fit
-from study.plan.errors import PlanError, did_you_mean
+from study.plan.errors import PlanError, did_you_mean, printable
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan
@@ -328,10 +327,10 @@ def main() -> None:
     try:
         app()
     except (PlanError, LedgerError) as error:
-        print(shown(f"study: {error}"), file=sys.stderr)
+        print(printable(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except DiskError as error:
-        print(shown(f"study: {error}"), file=sys.stderr)
+        print(printable(f"study: {error}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)

@@ -52,15 +52,19 @@ def shipped_configs() -> dict[str, Path]:
 
 def find_config(name: str) -> Path:
     """The file meant by a path, a path without `.yaml`, or the bare name of a shipped config."""
-    for path in (Path(name), Path(f"{name}.yaml")):
-        if path.is_file():
-            return path
     shipped = shipped_configs()
     stem = Path(name).stem
-    if stem in shipped and Path(name).parent.name in ("", "tune_configs"):
-        return shipped[stem]
+    try:
+        for path in (Path(name), Path(f"{name}.yaml")):
+            if path.is_file():
+                return path
+        if stem in shipped and Path(name).parent.name in ("", "tune_configs"):
+            return shipped[stem]
+        what = "is not a file" if Path(name).exists() else "no such file"
+    except OSError as error:
+        what = str(error.strerror)
     raise PlanError(
-        f"{name}: no such file, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}"
+        f"{cut(name, 200)}: {what}, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}"
     )
 
 
@@ -103,7 +107,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
 def _override(data: dict[str, Any], text: str) -> Path_:
     key, equals, value = text.partition("=")
     path = tuple(key.split("."))
-    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key) or len(path) > yamlfile.MAX_DEPTH:
+    written = equals and all(re.fullmatch(r"[A-Za-z_]\w*", part) and len(part) <= yamlfile.MAX_KEY for part in path)
+    if not written or len(path) > yamlfile.MAX_DEPTH:
         raise PlanError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
     *parents, last = path
     target = data

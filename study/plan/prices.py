@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,8 @@ from pydantic import Field, ValidationError
 
 from study.plan import yamlfile
 from study.plan.errors import PlanError, did_you_mean
-from study.plan.reporting import Price, Purchase
-from study.plan.section import PositiveFloat, Section
+from study.plan.reporting import MOST_USD_PER_DEVICE_HOUR, Price, Purchase
+from study.plan.section import Section
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 Word = Annotated[str, Field(min_length=1)]
@@ -23,7 +24,7 @@ class ListPrice(Section):
     gpu_type: Word = Field(description="model and memory, e.g. H100-SXM-80GB")
     provider: Word
     purchase: Purchase
-    usd_per_device_hour: PositiveFloat
+    usd_per_device_hour: float = Field(gt=0, le=MOST_USD_PER_DEVICE_HOUR)
     source: Word = Field(description="the public list, and what of it")
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when the list said so")
 
@@ -93,14 +94,19 @@ def _only(meant: Sequence[ListPrice]) -> ListPrice:
 def _read(path: Path) -> tuple[ListPrice, ...]:
     data, lines = yamlfile.read(path)
     try:
-        listed = PriceList.model_validate(data, strict=False).prices
+        listed = PriceList.model_validate_json(json.dumps(data)).prices
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = first["loc"]
+        errors = error.errors(include_url=False)
+        # A misspelt key is also a missing one; the misspelling is what to tell.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        at, message = first["loc"], first["msg"]
+        if first["type"] == "extra_forbidden":
+            known = list((ListPrice if len(at) > 1 else PriceList).model_fields)
+            message = f"unknown key; allowed: {', '.join(known)}{did_you_mean(str(at[-1]), known)}"
+        key = ".".join(str(part) for part in at)
         while at and at not in lines:
             at = at[:-1]
-        key = ".".join(str(part) for part in first["loc"])
-        raise PlanError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{first['msg']}") from None
+        raise PlanError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{message}") from None
     kinds = [one.kind for one in listed]
     for i, kind in enumerate(kinds):
         if kind in kinds[:i]:

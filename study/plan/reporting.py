@@ -18,6 +18,7 @@ Cost = Annotated[
 LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 LIMITS: tuple[LimitName, ...] = get_args(LimitName)
 Purchase = Literal["on_demand", "spot", "reserved"]
+MOST_USD_PER_DEVICE_HOUR = 1e6
 
 
 class Price(Section):
@@ -26,7 +27,7 @@ class Price(Section):
     usd_per_device_hour: float | None = Field(
         None,
         ge=0,
-        le=1e6,
+        le=MOST_USD_PER_DEVICE_HOUR,
         description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown",
     )
     source: str | None = Field(None, description="where the price is from, and its date")
