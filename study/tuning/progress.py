@@ -42,7 +42,9 @@ class Progress:
         self.attempts: dict[str, int] = {}
         self.curves: dict[str, list[ReportRow]] = defaultdict(list)
         self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
+        self._undecided: dict[str, ReportRow] = {}  # search trials' reports that their policy has not been told of
         self.paused: set[str] = set()
+        self.stopped: set[str] = set()  # told to stop, and no end is written yet
         # Updates at the last decision under which a trial may go on: from no later checkpoint, whose report or decision
         # would be missing.
         self.goes_on_from: dict[str, int] = {}
@@ -63,7 +65,7 @@ class Progress:
         for row in rows:
             self.follow(row)
         # The driver died under them, or a limit cut them.
-        self._again = [spec for spec in order if spec.trial_id in self._out]
+        self._again = [spec for spec in order if spec.trial_id in self._out - self.stopped]
         self._out.clear()
 
     def follow(self, row: AnyRow) -> None:
@@ -74,16 +76,20 @@ class Progress:
             curve = self.curves[row.trial_id]
             curve[:] = [report for report in curve if report.updates <= row.from_updates]
             self.goes_on_from[row.trial_id] = row.from_updates
+            self._undecided.pop(row.trial_id, None)  # lost with the driver: the trial will come there again
             self.paused.discard(row.trial_id)
             self._out.add(row.trial_id)
             if policy := self._policy(row.trial_id):
                 policy.begin(row.trial_id)
         elif isinstance(row, ReportRow):
             self.curves[row.trial_id].append(row)
-            if not row.diverged and (policy := self._policy(row.trial_id)):  # it sets no bar for others
-                self.verdicts[row.trial_id] = self._judge(policy, row)
+            if not row.diverged and self._policy(row.trial_id):  # it sets no bar for others
+                self._undecided[row.trial_id] = row
         elif isinstance(row, DecisionRow):
-            if row.decision != "stop":
+            self._judge(row.trial_id)
+            if row.decision == "stop":
+                self.stopped.add(row.trial_id)
+            else:
                 self.goes_on_from[row.trial_id] = row.updates
             if row.decision in ("pause", "cut"):
                 self.paused.add(row.trial_id)
@@ -96,6 +102,7 @@ class Progress:
             self.ends[row.trial_id] = row
             del self.curves[row.trial_id][:-1]  # by the last it is judged
             self.paused.discard(row.trial_id)
+            self.stopped.discard(row.trial_id)
             self._out.discard(row.trial_id)
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
                 policy.leave(row.trial_id, row.outcome == "completed")
@@ -106,6 +113,7 @@ class Progress:
 
     def verdict(self, trial_id: str) -> Verdict:
         """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
+        self._judge(trial_id)
         return self.verdicts[trial_id] if self._policy(trial_id) else "continue"
 
     def is_to_be_audited(self, trial_id: str) -> bool:
@@ -181,13 +189,19 @@ class Progress:
                 candidates.append((accuracy, -loss, rate))
         return max(candidates)[2] if candidates else None
 
-    def _judge(self, policy: Policy, row: ReportRow) -> Verdict:
+    def _judge(self, trial_id: str) -> None:
+        """Tell the policy of a trial's last report. Not before the verdict is asked for, or a decision found: a report
+        that a driver left without one has had no part in anything.
+        """
+        row, policy = self._undecided.pop(trial_id, None), self._policy(trial_id)
+        if row is None or policy is None:
+            return
         scheduler = self.plan.config.scheduler
         spec = self.plan.search[self._index[row.trial_id]]
         at = row.updates / spec.total_updates
         if isinstance(scheduler, RungAsha):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
-        return policy.report(row.trial_id, at, row.val_accuracy, row.device_seconds)
+        self.verdicts[trial_id] = policy.report(trial_id, at, row.val_accuracy, row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
         """Who judges a trial: nobody, if it is of the confirm phase or audited."""

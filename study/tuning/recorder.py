@@ -101,9 +101,14 @@ class Recorder(tune.Callback):
         self.write(StudyRow(**self.stamp(), **fields))
 
     def settle(self) -> None:
-        """Bill what a driver that died left open, up to the last it wrote."""
+        """Finish what a driver that died had begun: bill what it left open, up to the last it wrote; end what it had
+        decided to stop, and what will not go on.
+        """
         last_s = self._ledger.rows[-1].at_s if self._ledger.rows else 0.0
         self.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in unbilled(self._ledger.rows)))
+        for trial_id in sorted(self._progress.stopped):
+            self._end(trial_id, self._reached(trial_id), None)
+        self._drop()
 
     def release(self, timeout_s: float) -> None:
         """After Tune has ended: wait until the cluster has every group back, and bill it."""
@@ -232,19 +237,16 @@ class Recorder(tune.Callback):
         self.leases.ended(spec.trial_id)
         if spec.trial_id not in self._progress.paused:
             error = trial.last_result.get("error")
-            curve = self._progress.curves[spec.trial_id]
-            outcome: Outcome = "stopped"
+            outcome: Outcome
             if trial.last_result.get("infeasible"):
                 outcome = "infeasible"
-            elif error is not None or not curve:
+            elif error is not None or not self._progress.curves[spec.trial_id]:
                 outcome = "failed"
-            elif curve[-1].diverged:
-                outcome = "diverged"
-            elif curve[-1].final:
-                outcome = "completed"
-            elif self._progress.verdict(spec.trial_id) == "continue":  # cut, and its group could give no snapshot
+            elif spec.trial_id not in self._progress.stopped:  # cut, and its group could give no snapshot
                 self.lose(trial)
                 return
+            else:
+                outcome = self._reached(spec.trial_id)
             self._end(spec.trial_id, outcome, error)
         # Tune keeps every trial to the end, and with it statistics of each figure that nobody asks for.
         trial.metric_analysis.clear()
@@ -328,6 +330,13 @@ class Recorder(tune.Callback):
             total_updates=spec.total_updates,
             from_updates=trial.config["from_updates"],
         )
+
+    def _reached(self, trial_id: str) -> Outcome:
+        """What came of a trial that was told to stop."""
+        last = self._progress.curves[trial_id][-1]
+        if last.diverged:
+            return "diverged"
+        return "completed" if last.final else "stopped"
 
     def _end(self, trial_id: str, outcome: Outcome, error: str | None) -> None:
         curve = self._progress.curves[trial_id]

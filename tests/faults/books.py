@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 
 STAMP_S = 0.1  # a row is stamped a moment after the clock was read for it
 
@@ -49,6 +50,30 @@ def curves(rows: Iterable[AnyRow]) -> dict[str, list[ReportRow]]:
         elif isinstance(row, ReportRow):
             found[row.trial_id].append(row)
     return found
+
+
+def told(rows: list[AnyRow]) -> dict[str, Any]:
+    """All that a study says of its trials: what came of each, what each report that counts was, and what was decided.
+
+    A decision stands, though its attempt is lost: a trial that is to be audited stays so. Where a later attempt comes
+    past it, all that is left to say is that it goes on.
+    """
+    decisions: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for row in rows:
+        if isinstance(row, DecisionRow):
+            taken = decisions.setdefault((row.trial_id, row.updates), [])
+            if taken and row.attempt > taken[0][0]:
+                assert row.decision == "continue"
+            else:
+                taken.append((row.attempt, row.decision))
+    return {
+        "ends": {row.trial_id: row.outcome for row in rows if isinstance(row, EndRow)},
+        "curves": {
+            name: [(row.updates, row.val_accuracy, row.device_seconds) for row in curve]
+            for name, curve in curves(rows).items()
+        },
+        "decisions": {at: [decision for _, decision in taken] for at, taken in decisions.items()},
+    }  # fmt: skip
 
 
 def _reported_twice(rows: list[AnyRow]) -> int:

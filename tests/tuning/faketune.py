@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -56,6 +56,10 @@ class FakeShelf:
 
     def remove(self, trial_id: str) -> None:
         self.held.pop(trial_id, None)
+
+    def tidy(self, over: Collection[str]) -> None:
+        for trial_id in over:
+            self.remove(trial_id)
 
 
 @dataclass(eq=False)
@@ -144,7 +148,8 @@ class FakeTune:
         dies_starting: Sequence[int] = (),
     ) -> None:
         """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does."""
-        self.plan, self.ledger, self.slots, self.interval_s, self.setup_s = plan, ledger, slots, interval_s, setup_s
+        self.plan, self.ledger, self.shelf, self.slots = plan, ledger, shelf, slots
+        self.interval_s, self.setup_s = interval_s, setup_s
         self.now_s = 1000.0
         self.groups: list[Group] = []
         self.trials: list[FakeTrial] = []
@@ -170,6 +175,7 @@ class FakeTune:
 
     def run(self) -> bool:
         """Until nothing is left to do; whether the study is finished."""
+        self.shelf.tidy(self.progress.ends)
         self.recorder.settle()
         if (passed := self.recorder.limit_passed()) is not None:
             self.recorder.write(passed)

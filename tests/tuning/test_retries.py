@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.ledger.rows import AttemptRow, DecisionRow, ReportRow
 from study.plan.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit, curves
+from tests.faults.books import Audit, audit, told
 from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
@@ -41,30 +41,6 @@ def run(plan: Plan, dies: list[int] | None = None, dies_starting: list[int] | No
         assert tune.run()
     assert not shelf.held
     return tune
-
-
-def told(rows: list[AnyRow]) -> dict[str, Any]:
-    """All that a study says of its trials: what came of each, what each report that counts was, and what was decided.
-
-    A decision stands, though its attempt is lost: a trial that is to be audited stays so. Where a later attempt comes
-    past it, all that is left to say is that it goes on.
-    """
-    decisions: dict[tuple[str, int], list[tuple[int, str]]] = {}
-    for row in rows:
-        if isinstance(row, DecisionRow):
-            taken = decisions.setdefault((row.trial_id, row.updates), [])
-            if taken and row.attempt > taken[0][0]:
-                assert row.decision == "continue"
-            else:
-                taken.append((row.attempt, row.decision))
-    return {
-        "ends": {row.trial_id: row.outcome for row in rows if isinstance(row, EndRow)},
-        "curves": {
-            name: [(row.updates, row.val_accuracy, row.device_seconds) for row in curve]
-            for name, curve in curves(rows).items()
-        },
-        "decisions": {at: [decision for _, decision in taken] for at, taken in decisions.items()},
-    }  # fmt: skip
 
 
 @cache

@@ -1,0 +1,196 @@
+"""Drivers that are killed, wherever in their work: who goes on finds nothing lost, and says and decides the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from study.analysis.summary import summarize
+from study.ledger.rows import AnyRow
+from study.ledger.store import Ledger, read
+from study.plan.trials import Plan, make_plan
+from tests.conftest import make_config
+from tests.faults.books import audit, told
+from tests.faults.conftest import Injections
+from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+
+INTERVAL_S = {16: 5.0, 64: 2.0}
+STUDIES: dict[str, dict[str, Any]] = {
+    "grid": {"scheduler": {"kind": "grid"}, "recovery": {"checkpoint_every_s": 7}},
+    "asha": {
+        "scheduler": {"kind": "asha", "grace": 1, "eta": 2, "audit": 0.4},
+        "recovery": {"checkpoint_every_s": 4, "checkpoints": 1},
+    },
+    "frontier_asha": {
+        "scheduler": {"kind": "frontier_asha", "audit": 0.4, "profile": "quick"},
+        "recovery": {"checkpoint_every_s": 0},
+    },
+}
+SAMPLED = 6  # points of each study in the short part
+
+
+def study_plan(name: str) -> Plan:
+    """Two batch sizes, four rates, five reports a trial. Costs are counted in samples: no clock enters them."""
+    base: dict[str, Any] = {
+        "search": {"lr": [0.2, 0.1, 0.05, 0.01]},
+        "budget": {"epochs": 5},
+        "confirm": {"seeds": 1},
+        "report": {"cost": "samples"},
+        "max_retries": 50,
+    }
+    return make_plan(make_config(**base | STUDIES[name]))
+
+
+class Killed(BaseException):
+    """Nothing of the driver's runs after it."""
+
+
+class Fate:
+    """Kills the driver at the points that it is given; a point is just before or just behind a write."""
+
+    def __init__(self, *points: int) -> None:
+        self.seen: list[str] = []  # what came by, as "before report"
+        self._points = set(points)
+
+    def at(self, point: str) -> None:
+        """Raises Killed if this is one of the points."""
+        self.seen.append(point)
+        if len(self.seen) - 1 in self._points:
+            raise Killed(point)
+
+
+class DoomedLedger(Ledger):
+    """On disk, as far as its driver came."""
+
+    def __init__(self, folder: Path, fate: Fate) -> None:
+        self.fate = fate
+        super().__init__(folder)
+
+    def append(self, *rows: AnyRow, durable: bool = True) -> None:
+        what = " + ".join(row.kind for row in rows)
+        self.fate.at(f"before {what}")
+        super().append(*rows, durable=durable)
+        self.fate.at(f"behind {what}")
+
+
+class DoomedShelf(FakeShelf):
+    """Checkpoints outlive their driver."""
+
+    def __init__(self, keep: int, fate: Fate) -> None:
+        super().__init__(keep)
+        self.fate = fate
+
+    def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+        self.fate.at("before checkpoint")
+        super().put(trial_id, updates, snapshot)
+        self.fate.at("behind checkpoint")
+
+
+def driven(plan: Plan, folder: Path, fate: Fate, slots: int = 1, dies: tuple[int, ...] = ()) -> int:
+    """Run a study and resume it until it is over. Returns how often its driver was killed."""
+    shelf, kills = DoomedShelf(plan.config.recovery.checkpoints, fate), 0
+    with without_ray(slots):
+        while True:
+            with DoomedLedger(folder, fate) as ledger:
+                try:
+                    assert FakeTune(plan, ledger, shelf, slots, INTERVAL_S, dies=dies).run()
+                    break
+                except Killed:
+                    kills += 1
+    assert not any(shelf.held.values())
+    return kills
+
+
+def frontier(plan: Plan, rows: list[AnyRow]) -> list[tuple[Any, ...]]:
+    """What is drawn."""
+    return [
+        (point.batch_size, point.lr, point.cost.samples, point.val_accuracy, point.on_frontier)
+        for point in summarize(rows, plan).points
+    ]
+
+
+@cache
+def undisturbed(name: str) -> tuple[list[str], list[AnyRow]]:
+    """The points at which a study can be killed, and its rows."""
+    plan, fate, ledger = study_plan(name), Fate(), Memory()
+
+    class Watched(Memory):
+        def append(self, *rows: AnyRow, durable: bool = True) -> None:
+            what = " + ".join(row.kind for row in rows)
+            fate.at(f"before {what}")
+            ledger.append(*rows)
+            fate.at(f"behind {what}")
+
+    with without_ray(1):
+        watched = Watched()
+        watched.rows = ledger.rows
+        assert FakeTune(plan, watched, DoomedShelf(plan.config.recovery.checkpoints, fate), 1, INTERVAL_S).run()
+    return fate.seen, ledger.rows
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed takes nothing with it of what the system holds for the disk."""
+    monkeypatch.setattr("study.ledger.store.os.fsync", lambda handle: None)
+
+
+def check_every(name: str, points: list[int], tmp_path: Path, line: Injections) -> None:
+    plan, (_, rows) = study_plan(name), undisturbed(name)
+    expected, drawn = told(rows), frontier(plan, rows)
+    for point in points:
+        line.inject()
+        folder = tmp_path / f"{name}-{point}"
+        assert driven(plan, folder, Fate(point)) == 1
+        found = list(read(folder).rows)
+        assert told(found) == expected, undisturbed(name)[0][point]
+        assert frontier(plan, found) == drawn
+        line.survived(audit(found))
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_a_driver_killed_at_some_writes(name: str, tmp_path: Path, faults: Callable[[str], Injections]) -> None:
+    seen = undisturbed(name)[0]
+    points = random.Random(name).sample(range(len(seen)), SAMPLED)
+    check_every(name, points, tmp_path, faults("driver killed, simulated"))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_a_driver_killed_at_every_write(name: str, tmp_path: Path, faults: Callable[[str], Injections]) -> None:
+    """Before and behind each append, decision and checkpoint, between search and confirm among them."""
+    seen = undisturbed(name)[0]
+    kinds = {"study", "attempt", "report", "decision", "end", "checkpoint"}
+    assert {f"{when} {kind}" for when in ("before", "behind") for kind in kinds} <= set(seen)
+    check_every(name, list(range(len(seen))), tmp_path, faults("driver killed, simulated"))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(list(STUDIES)),
+    gaps=st.lists(st.integers(0, 90), min_size=2, max_size=8),
+    dies=st.lists(st.integers(0, 60), max_size=4),
+)
+def test_drivers_killed_one_after_the_other_and_groups_with_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    faults: Callable[[str], Injections],
+    name: str,
+    gaps: list[int],
+    dies: list[int],
+) -> None:
+    points = [sum(gaps[: n + 1]) + n for n in range(len(gaps))]
+    plan, (_, rows) = study_plan(name), undisturbed(name)
+    folder = tmp_path_factory.mktemp(name)
+    line = faults("driver killed, simulated")
+    kills = driven(plan, folder, Fate(*points), dies=tuple(dies))
+    line.inject(kills)
+    found = list(read(folder).rows)
+    assert told(found) == told(rows)
+    assert frontier(plan, found) == frontier(plan, rows)
+    line.survived(audit(found), kills)
