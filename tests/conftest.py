@@ -7,6 +7,8 @@ import shutil
 
 # Before torch is imported anywhere: two ranks of a test share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+# And before mlflow is, which would call home.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress

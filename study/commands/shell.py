@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from study.cluster.connect import this_machine
+from study.cluster.sinks.feed import open_sinks
 from study.ledger.files import DiskError
 from study.ledger.store import CONFIG, LedgerError
 from study.plan.capacity import check_capacity
@@ -78,6 +79,8 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
         check_capacity(this_machine(cpus), plan.config.hardware)
         if isinstance(plan.config.workload, ImageFolder):
             find_images(plan.config.workload)
+    if address not in ("", "cluster"):  # the study is to run from here
+        open_sinks(plan, Path())
     return plan
 
 

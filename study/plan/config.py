@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from study.plan.recovery import Recovery
 from study.plan.reporting import Limits, Price, Report
 from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section, Seed
+from study.plan.tracking import Tracking
 from study.plan.workload import Digits, Workload
 
 # It becomes part of a trial's name, and so of a file's.
@@ -288,6 +289,7 @@ class StudyConfig(Section):
     )
     report: Report = Field(default_factory=Report, description="how the result is shown")
     recovery: Recovery = Field(default_factory=Recovery, description="how faults are met; may change on a resume")
+    tracking: Tracking = Field(default_factory=Tracking, description="who else is told; may change on a resume")
     max_retries: int = Field(1, ge=0, le=1000, description="further attempts at a trial whose process died")
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from ray.tune.experiment import Trial
 from study import __version__
 from study.cluster.connect import connected
 from study.cluster.monitoring.export import Export
+from study.cluster.sinks.feed import Sinks
 from study.ledger.files import remove_unfinished, write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError
@@ -69,7 +70,8 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
 
 
 def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
-    with Ledger(folder) as ledger:
+    sinks = Sinks(plan, folder)
+    with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
         metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
@@ -78,9 +80,11 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             observe(row)
             if metrics is not None:
                 metrics.follow(row)
+            sinks.follow(row)
 
         for row in ledger.rows:
             tell(row)
+        sinks.start()
         shelf = Shelf(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
         _tidy(folder, shelf, progress)
         recorder = Recorder(ledger, progress, shelf, tell)
@@ -151,12 +155,12 @@ def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
 
 
 def config_hash(config: StudyConfig) -> str:
-    """Equal for equal configs, whatever the order of their keys. Limits and recovery are no part of what is studied."""
+    """Equal for equal configs, whatever the order of their keys. What is excluded is no part of what is studied."""
     return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
 
 
 def _studied(config: StudyConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"limits", "recovery"})
+    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})
 
 
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
