@@ -37,6 +37,8 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # And a trial that fails is a line of ours, not a page of Tune's.
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     joined = ray.is_initialized()
     if not joined:
         if address.startswith("ray://"):

@@ -110,8 +110,17 @@ class ReportRow(Row):
 
     @property
     def diverged(self) -> bool:
-        """A loss that is no number cannot become one again."""
-        return not all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
+        """See `no_number`."""
+        return self.no_number is not None
+
+    @property
+    def no_number(self) -> str | None:
+        """`train_loss is nan`: the first figure that is no number, if any is. It cannot become one again, and a trial
+        cannot be judged by it.
+        """
+        figures = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
+        lost = ((name, value) for name, value in figures.items() if value is not None and not math.isfinite(value))
+        return next((f"{name} is {value}" for name, value in lost), None)
 
 
 class DecisionRow(Row):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,8 +101,13 @@ class CustomJob:
         self.batches += 1
 
     def measured(self, trainer: pl.Trainer) -> Measured:
-        """Training loss averaged over ranks; the rest as logged."""
-        sums = torch.stack([self.loss_sum, self.loss_sum.new_tensor(self.batches)])
+        """Training loss averaged over ranks; the rest as logged.
+
+        From weights that are no numbers none will come, which a module that logs no validation loss would not tell.
+        """
+        whole = all(bool(weight.isfinite().all()) for weight in self.module.parameters())
+        loss_sum = self.loss_sum if whole else torch.full_like(self.loss_sum, math.nan)
+        sums = torch.stack([loss_sum, loss_sum.new_tensor(self.batches)])
         if dist.is_initialized():
             dist.all_reduce(sums)
         self.loss_sum, self.batches = 0.0, 0

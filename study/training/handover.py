@@ -32,8 +32,12 @@ class HandOver(Generic[T]):
         try:
             work(self)
             self._out.put(_Ended())
-        except BaseException as error:  # carried over to the deciding side, SystemExit included
-            self._out.put(error)
+        except Exception as error:  # carried over to the deciding side
+            # Lightning ends a process on Ctrl-C, and stumbles over that in a thread.
+            interrupted = isinstance(error.__context__, KeyboardInterrupt)
+            self._out.put(_left(error.__context__) if interrupted else error)
+        except BaseException as error:
+            self._out.put(_left(error))
 
     def give(self, item: T) -> bool:
         """Hand over `item` and wait. True to go on, False to stop."""
@@ -80,6 +84,11 @@ class HandOver(Generic[T]):
             raise RuntimeError("the work ended without a final report")
         if isinstance(item, BaseException):
             self._over = True
-            # A thread's SystemExit must not end the process that hosts it.
-            raise item if isinstance(item, Exception) else RuntimeError(repr(item))
+            raise item
         return item
+
+
+def _left(error: BaseException | None) -> RuntimeError:
+    """For SystemExit and its like, which must not end the process that hosts the thread."""
+    assert error is not None
+    return RuntimeError(f"the work was left by {type(error).__name__}").with_traceback(error.__traceback__)

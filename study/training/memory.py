@@ -9,11 +9,15 @@ from typing import TypeVar
 
 import torch
 
+from study.plan.errors import PlanError
 from study.training.place import Place
 from study.training.report import OutOfMemory
+from study.workloads.custom import text_of
 from study.workloads.data import Splits
 
 DATA_SHARE = 0.5  # of the free memory, at most: the rest is for weights and activations
+
+_ON_CPU = "DefaultCPUAllocator: "  # torch's words, in a RuntimeError
 
 T = TypeVar("T")
 
@@ -59,11 +63,19 @@ def give_back(place: Place) -> None:
 
 
 def within_memory(act: Callable[[], T]) -> T:
-    """What `act` returns. Raises OutOfMemory, which holds on to nothing, where the device's memory runs out."""
+    """What `act` returns. Raises OutOfMemory, which holds on to nothing, where memory runs out: the device's, or what
+    Python, NumPy or torch on a CPU may take.
+    """
     try:
         return act()
-    except torch.OutOfMemoryError as error:
-        text = str(error).partition(". ")[0].splitlines()[0]
+    except Exception as raised:
+        # A module that raises while it is built is blamed for it.
+        error = raised.__cause__ if isinstance(raised, PlanError) and raised.__cause__ else raised
+        said = text_of(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in said:
+            raise
+        text = said.rpartition(_ON_CPU)[2].partition("\n")[0].partition(". ")[0] or "out of memory"
         # The stack holds the activations of the step that failed.
+        traceback.clear_frames(raised.__traceback__)
         traceback.clear_frames(error.__traceback__)
     raise OutOfMemory(text)

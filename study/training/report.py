@@ -10,6 +10,14 @@ class OutOfMemory(Exception):
     """A trial needs more memory than its device has."""
 
 
+class Mistake(Exception):
+    """What a trial did wrong, in one line: any process can read it, whatever was raised."""
+
+
+class PeerLost(Exception):
+    """A rank lost the connection to another of its group."""
+
+
 @dataclass(frozen=True)
 class Report:
     """One interval, measured on this rank; losses and accuracies are over all ranks."""
@@ -32,5 +40,6 @@ class Report:
 
     @property
     def diverged(self) -> bool:
-        """A loss that is no number cannot become one again."""
-        return not all(math.isfinite(loss) for loss in (self.train_loss, self.val_loss) if loss is not None)
+        """A figure that is no number cannot become one again, and a trial cannot be judged by it."""
+        figures = (self.train_loss, self.val_loss, self.val_accuracy)
+        return not all(math.isfinite(figure) for figure in figures if figure is not None)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from study.training.offspring import end_with_this_process
 from study.training.place import Place
+from study.training.plainly import plainly
+from study.training.report import PeerLost
 from study.tuning.heartbeat import Heartbeat, RankLost
 
 if TYPE_CHECKING:
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
 
 
 NOTICE_S = 30.0  # Ray takes 15 s to declare a node dead
-# gloo's words, then those of nccl.
-_CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RankActor:
         """
         if visible_gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus)
+        end_with_this_process()
         from study.training.rank import Rank
 
         self.rank = Rank(place, config)
@@ -89,15 +91,15 @@ class RankActor:
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
         """See Rank."""
-        return self.rank.begin(spec, snapshot)
+        return plainly(partial(self.rank.begin, spec, snapshot))
 
     def advance(self) -> Report:
         """See Rank."""
-        return self.rank.advance()
+        return plainly(self.rank.advance)
 
     def snapshot(self) -> State:
         """See Rank."""
-        return self.rank.snapshot()
+        return plainly(self.rank.snapshot)
 
     def join_parts(self, *parts: State) -> bytes:
         """The group's snapshot from what its ranks gave: here, where torch is imported."""
@@ -107,7 +109,7 @@ class RankActor:
 
     def halt(self) -> None:
         """See Rank."""
-        self.rank.halt()
+        plainly(self.rank.halt)
 
 
 class WarmGroup:
@@ -167,7 +169,7 @@ class WarmGroup:
         try:
             return self._heartbeat.get(calls)
         except RayTaskError as error:
-            if _is_of_a_peer(error):
+            if isinstance(error.cause, PeerLost):
                 _await_notice(behind or calls)
                 raise RankLost(str(error.cause)) from None
             raise
@@ -176,14 +178,6 @@ class WarmGroup:
         """End the processes."""
         for actor in self.actors:
             ray.kill(actor)
-
-
-def _is_of_a_peer(error: RayTaskError) -> bool:
-    """Whether a rank failed since it lost the connection to another.
-
-    A rank that makes a mistake keeps its process, and with it its connections: only death closes them.
-    """
-    return isinstance(error.cause, RuntimeError) and _CLOSED.search(str(error.cause)) is not None
 
 
 def _await_notice(calls: list[Any]) -> None:

@@ -341,6 +341,8 @@ class Recorder(tune.Callback):
     def _end(self, trial_id: str, outcome: Outcome, error: str | None) -> None:
         curve = self._progress.curves[trial_id]
         completed = outcome == "completed"
+        if outcome == "diverged":
+            error = curve[-1].no_number
         self.write(
             EndRow(
                 **self.stamp(),
@@ -348,7 +350,7 @@ class Recorder(tune.Callback):
                 attempts=self._progress.attempts.get(trial_id, 0),
                 outcome=outcome,
                 final_val_accuracy=curve[-1].val_accuracy if completed else None,
-                best_val_accuracy=max((row.val_accuracy for row in curve), default=None),
+                best_val_accuracy=max((row.val_accuracy for row in curve if not row.diverged), default=None),
                 test_accuracy=curve[-1].test_accuracy if completed else None,
                 error=error,
             )

@@ -115,6 +115,7 @@ def _tidy(folder: Path, shelf: Shelf, progress: Progress) -> None:
 def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder: Recorder) -> None:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that failed; the ledger does, too
 
     room = Room(plan.config.hardware)
     trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))

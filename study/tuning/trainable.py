@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
-from study.training.report import OutOfMemory
+from study.training.report import Mistake, OutOfMemory
 from study.tuning.actor import WarmGroup
 from study.tuning.shelf import Shelved
+from study.workloads.custom import in_one_line
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class TrialRun(tune.Trainable):
         norm_batch = None
         try:
             self.group.all("halt")
+        except RayTaskError as error:  # of the trial before, whose end is written: this one is not to blame
+            _one_line(error)
+            self.group.kill()
+            self._build()
+        try:
             norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
         except RayTaskError as error:
             self._fail(error)
@@ -151,8 +156,8 @@ def _most(peaks_bytes: list[int | None]) -> int | None:
 
 
 def _one_line(error: RayTaskError) -> str:
-    """The user's exception, without Ray's wrapping."""
+    """What a rank told, without Ray's wrapping."""
     if isinstance(error, RayActorError):  # a dead process is not the trial's mistake
         raise error
     cause = error.cause if isinstance(error.cause, BaseException) else error
-    return traceback.format_exception_only(type(cause), cause)[-1].strip()
+    return str(cause) if isinstance(cause, Mistake) else in_one_line(cause)

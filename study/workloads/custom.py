@@ -16,16 +16,17 @@ from study.plan.errors import PlanError, did_you_mean
 from study.plan.workload import Custom
 
 _NOT_THEIRS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+MOST_LETTERS = 300  # of what an exception says
 
 
 @contextmanager
 def blaming(key: str) -> Iterator[None]:
-    """Puts whatever the user's code raises into one line, with the place in their file."""
+    """Puts whatever the user's code raises into one line, with the place in their file; but for Ctrl-C."""
     try:
         yield
-    except PlanError:
+    except (PlanError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # sys.exit too: it would end a command without a word
         raise PlanError(in_one_line(error), key) from error
 
 
@@ -33,9 +34,19 @@ def in_one_line(error: BaseException) -> str:
     """`IndexError: list index out of range (net.py:41)`: the last line of the user's own that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
-    said = str(error).strip().split("\n")[0]
+    first = text_of(error).partition("\n")[0]
+    said = "".join(letter if letter.isprintable() else " " for letter in first[:MOST_LETTERS]).strip()
+    said += " ..." if len(first) > MOST_LETTERS else ""
     where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}{': ' + said if said else ''}{where}"
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, and nothing where it fails to say it."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
 
 
 def import_class(path: str, key: str) -> type[Any]:
@@ -43,7 +54,9 @@ def import_class(path: str, key: str) -> type[Any]:
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's module raises while it is imported
         raise PlanError(f"cannot import {module_name}: {in_one_line(error)}", f"workload.{key}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type):

@@ -9,7 +9,7 @@ from study.ledger.rows import AttemptRow, EndRow, LeaseRow
 from tests.conftest import make_config, run_for_real
 
 pytestmark = pytest.mark.slow
-ERROR = "study.training.report.OutOfMemory: CUDA out of memory"
+ERROR = "OutOfMemory: CUDA out of memory"
 
 
 @pytest.mark.parametrize(("world_size", "groups"), [(1, 1), (2, 1)])

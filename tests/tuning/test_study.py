@@ -140,7 +140,7 @@ def test_a_trials_own_mistake_fails_it_without_a_retry(local_ray: None, tmp_path
     run = run_for_real(config, tmp_path)
     ends = run.of(EndRow)
     assert [(end.outcome, end.attempts, end.error) for end in ends] == [
-        ("failed", 1, "ArithmeticError: the toy broke")
+        ("failed", 1, "ArithmeticError: the toy broke (toy.py:29)")
     ] * 2
     summary = summarize(run.rows, run.plan)
     assert summary.points == ()
