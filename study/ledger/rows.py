@@ -185,7 +185,7 @@ class LimitRow(Row):
 
 
 class PulseRow(Row):
-    """The driver is alive, and had nothing else to write: should it die, what is leased is billed up to here."""
+    """The driver is alive, and had nothing else to write for some time (docs/adr/017)."""
 
     kind: Literal["pulse"] = "pulse"
 

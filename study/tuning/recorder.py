@@ -23,6 +23,7 @@ from study.ledger.rows import (
     LeaseRow,
     LimitRow,
     Outcome,
+    PulseRow,
     ReportRow,
     StudyRow,
     WaitRow,
@@ -37,6 +38,7 @@ from study.tuning.shelf import Shelf
 
 Observer = Callable[[AnyRow], None]
 SWEEP_EVERY_S = 0.2
+PULSE_EVERY_S = 15.0
 
 
 class Recorder(tune.Callback):
@@ -56,6 +58,7 @@ class Recorder(tune.Callback):
         self._zero = clock() - (ledger.rows[-1].at_s if ledger.rows else 0.0)
         self.leases = Leases(cluster or RayCluster(), clock)
         self._swept = 0.0
+        self._wrote_s = self.now()
         self._waits_since_s: float | None = None
         self.failure: Exception | None = None
 
@@ -82,6 +85,7 @@ class Recorder(tune.Callback):
         with self._noting_failure():
             if rows:
                 self._ledger.append(*rows, durable=durable)
+                self._wrote_s = self.now()
             for row in rows:
                 if isinstance(row, AttemptRow):  # it had room, if only for a moment in which nobody asked
                     self._waits_since_s = None
@@ -275,8 +279,12 @@ class Recorder(tune.Callback):
             self.sweep()
 
     def sweep(self) -> None:
-        """Bill what the cluster has back."""
+        """Bill what the cluster has back. Where anything is leased and there was nothing to write for long, give a sign
+        of life: should this driver be killed, the next one bills up to here (docs/adr/017).
+        """
         self.write(*map(self._bill, self.leases.sweep()))
+        if self.leases.open and self.now() - self._wrote_s >= PULSE_EVERY_S:
+            self.write(PulseRow(**self.stamp()))
 
     def _devices(self, spec: TrialSpec) -> float:
         return spec.batch.world_size * self._progress.plan.config.hardware.devices_per_rank

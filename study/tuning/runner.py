@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
-import tempfile
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from study import __version__
 from study.cluster.connect import connected
 from study.cluster.monitoring.export import Export
 from study.cluster.sinks.feed import Sinks
-from study.ledger.files import remove_unfinished, write_atomic
+from study.ledger.files import blaming_disk, remove_unfinished, write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError
 from study.plan.capacity import check_capacity
@@ -43,6 +43,7 @@ from study.tuning.trainable import TrialRun
 
 RELEASE_TIMEOUT_S = 30.0
 REPORT_TAKES_S = 60.0  # a file of it, at the most
+SCRATCH = ".tune"  # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,12 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
             recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
-            # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last.
-            with tempfile.TemporaryDirectory(prefix="study-tune-") as scratch:
-                _tune(plan, Path(scratch), progress, shelf, recorder)
+            try:
+                with blaming_disk(folder / SCRATCH):
+                    (folder / SCRATCH).mkdir(exist_ok=True)
+                _tune(plan, (folder / SCRATCH).absolute(), progress, shelf, recorder)
+            finally:
+                _remove_scratch(folder)
         cut = None if progress.finished else progress.cut
         return Outcome(progress.finished, ledger.quarantined, cut, tuple(shelf.damaged))
 
@@ -110,6 +114,11 @@ def _tidy(folder: Path, shelf: Shelf, progress: Progress) -> None:
     shelf.tidy(progress.ends.keys())
     remove_unfinished(folder)
     remove_unfinished(folder / REPORT, REPORT_TAKES_S)
+    _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # what refuses now the next driver tries again
 
 
 def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: Shelf, recorder: Recorder) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow
+from study.ledger.rows import AnyRow, LeaseRow, PulseRow
 from study.ledger.store import Ledger, read
 from study.plan.trials import Plan, make_plan
+from study.tuning.recorder import PULSE_EVERY_S
 from tests.conftest import make_config
 from tests.faults.books import audit, told
 from tests.faults.conftest import Injections
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -194,3 +197,54 @@ def test_drivers_killed_one_after_the_other_and_groups_with_them(
     assert told(found) == told(rows)
     assert frontier(plan, found) == frontier(plan, rows)
     line.survived(audit(found), kills)
+
+
+class DoomedTune(FakeTune):
+    """Killed at a moment of its own clock, whatever it does."""
+
+    def __init__(self, *arguments: Any, lives_s: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._dies_s = self.now_s + lives_s
+
+    def _come_and_go(self) -> None:
+        if self.now_s >= self._dies_s:
+            raise Killed
+        super()._come_and_go()
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    scheduler=st.sampled_from(["grid", "frontier_asha"]),
+    lives_s=st.lists(st.floats(0, 300), min_size=1, max_size=6),
+    slots=st.integers(1, 3),
+    interval_s=st.floats(1, 100),
+)
+def test_all_but_the_time_since_the_last_sign_of_life_is_billed(
+    faults: Callable[[str], Injections], scheduler: str, lives_s: list[float], slots: int, interval_s: float
+) -> None:
+    """And the setup of groups that no trial had started on: of these no row tells. Never a second too many."""
+    plan = make_plan(make_config(scheduler={"kind": scheduler}, confirm={"seeds": 1}))
+    ledger, shelf, line = Memory(), FakeShelf(), faults("driver killed, simulated")
+    leased_s = missing_s = 0.0
+    groups = kills = 0
+    for life_s in (*lives_s, math.inf):
+        with without_ray(slots):
+            tune = DoomedTune(plan, ledger, shelf, slots, {16: interval_s, 64: interval_s / 2}, lives_s=life_s)
+            try:
+                assert tune.run()
+            except Killed:
+                kills += 1
+                alive = [group for group in tune.groups if group.died_s is None]
+                missing_s += sum(
+                    tune.now_s - group.born_s if group.info is None else PULSE_EVERY_S + TURN_S for group in alive
+                )
+        leased_s, groups = leased_s + tune.leased_s, groups + len(tune.groups)
+        if tune.progress.finished:
+            break
+    line.inject(kills)
+    billed_s = sum(row.devices * row.billed_s for row in ledger.rows if isinstance(row, LeaseRow))
+    slack_s = 3 * TURN_S * groups  # that a group is gone is noticed within some turns of the loop
+    assert leased_s - missing_s - slack_s <= billed_s <= leased_s + slack_s
+    pulses = [row.at_s for row in ledger.rows if isinstance(row, PulseRow)]
+    assert all(then - at_s >= PULSE_EVERY_S for at_s, then in pairwise(pulses))
+    line.survived(audit(ledger.rows), kills)
