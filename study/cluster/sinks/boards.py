@@ -9,6 +9,7 @@ from typing import Any
 
 from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from study.cluster.sinks.told import METRICS, Told
@@ -40,8 +41,9 @@ class Boards:
             experiment, start, _ = summary.hparams(told.params, dict.fromkeys(METRICS, 0.0))
             self._write(told, restart, *(Event(summary=one) for one in (experiment, start)))
         elif isinstance(row, ReportRow):
-            scalars = (summary.scalar(name, value) for name, value in told.metrics.items())
-            self._write(told, *(Event(step=row.updates, summary=one) for one in scalars))
+            # One record, so that a disk that fills up takes all of a report or nothing.
+            scalars = [value for name, of in told.metrics.items() for value in summary.scalar(name, of).value]
+            self._write(told, Event(step=row.updates, summary=Summary(value=scalars)))
         elif isinstance(row, LeaseRow):
             billed = summary.scalar("billed_device_h", told.billed_device_h)
             self._write(told, Event(step=told.updates, summary=billed))

@@ -80,6 +80,7 @@ class Feed:
     def join(self, timeout_s: float) -> None:
         """Wait for that, and say what was lost. A sink that hangs is left behind."""
         self._thread.join(timeout_s)
+        self._failed = True  # what fails from here on is told already
         if self.lost:
             log.warning(
                 "study: %d of %d rows did not reach %s; the ledger has them, and `study resume` sends what is missing",

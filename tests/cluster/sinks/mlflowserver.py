@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,20 +12,23 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.store.tracking.file_store import FileStore
 from mlflow.utils.proto_json_utils import message_to_json
 
+from study.ledger.rows import AnyRow
+from tests.cluster.sinks.studies import curves_told, facts
+
 
 class MlflowServer(ThreadingHTTPServer):
-    """`fault` is what it does to a call: nothing, "500", or "hang" until it is closed."""
+    """`fault` says what is wrong with a call: "", or "hang" until it is closed, "refuse", or "fail" once it is done."""
 
     daemon_threads = True
 
     def __init__(self, store: FileStore) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.store, self.lock = store, threading.Lock()
-        self.fault = ""
+        self.fault: Callable[[], str] = lambda: ""
         self.calls: list[str] = []
         self.closed = threading.Event()
 
@@ -47,14 +50,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, asked: dict[str, Any]) -> None:
         what = urlsplit(self.path).path.partition("/mlflow/")[2]
         self.server.calls.append(what)
-        if self.server.fault == "hang":
+        fault = self.server.fault()
+        if fault == "hang":
             self.server.closed.wait()
             return
-        if self.server.fault:
-            self._send(int(self.server.fault), '{"error_code": "INTERNAL_ERROR", "message": "out of order"}')
+        found = ""
+        if fault != "refuse":
+            with self.server.lock:
+                found = ANSWERS[what](self.server.store, asked)
+        if fault:
+            self._send(500, '{"error_code": "INTERNAL_ERROR", "message": "out of order"}')
             return
-        with self.server.lock:
-            found = ANSWERS[what](self.server.store, asked)
         self._send(200 if found else 404, found or '{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": ""}')
 
     def _send(self, status: int, text: str) -> None:
@@ -143,3 +149,37 @@ def mlflow_server(folder: Path) -> Iterator[MlflowServer]:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def runs_at(server: MlflowServer) -> dict[str, Run]:
+    """The runs of the experiment, each there once, by trial."""
+    found = server.store.search_runs([server.store.get_experiment_by_name("tiny").experiment_id], "", 1, 1000)
+    runs = {run.data.tags["trial_id"]: run for run in found}
+    assert len(runs) == len(found)
+    return runs
+
+
+def curves_at(server: MlflowServer) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """(updates, value) by trial and metric, as they were received."""
+    return {
+        trial: {
+            name: [(metric.step, metric.value) for metric in server.store.get_metric_history(run.info.run_id, name)]
+            for name in run.data.metrics
+        }
+        for trial, run in runs_at(server).items()
+    }
+
+
+def assert_told(server: MlflowServer, rows: Sequence[AnyRow]) -> None:
+    """All that is to be there, once."""
+    runs, truth = runs_at(server), facts(rows)
+    assert runs.keys() == truth.keys()
+    for trial, run in runs.items():
+        attempt = truth[trial]["attempt"]
+        for name in ("phase", "variant", "batch_size", "world_size", "lr", "base_lr", "seed_index"):
+            assert run.data.params[name] == str(getattr(attempt, name))
+        assert run.data.tags["outcome"] == truth[trial]["outcome"]
+        assert float(run.data.tags["billed_device_h"]) == pytest.approx(truth[trial]["billed_device_h"], rel=1e-4)
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name == trial
+    assert curves_at(server) == curves_told(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ DIES = (1, 6)  # reports before which a group dies; the second trial's has a che
 class FollowedLedger(Memory):
     """Tells whoever follows of each row."""
 
-    def __init__(self, sinks: Sinks | None) -> None:
+    def __init__(self, follow: Callable[[AnyRow], None]) -> None:
         super().__init__()
-        self.sinks = sinks
+        self.follow = follow
 
     def append(self, *rows: AnyRow, durable: bool = True) -> None:
         super().append(*rows, durable=durable)
-        for row in rows if self.sinks is not None else ():
-            self.sinks.follow(row)
+        for row in rows:
+            self.follow(row)
 
 
 def study_plan(**tracking: str) -> Plan:
@@ -36,19 +36,25 @@ def study_plan(**tracking: str) -> Plan:
     return make_plan(make_config(max_retries=5, recovery={"checkpoint_every_s": 6.0}, tracking=tracking))
 
 
-def run_fake(plan: Plan, folder: Path, dies: tuple[int, ...] = DIES) -> list[AnyRow]:
+def run_fake(plan: Plan, folder: Path) -> list[AnyRow]:
     """The rows of a study that the sinks of its plan have followed to its end."""
-    with Sinks(plan, folder) as sinks, without_ray(1):
+    with Sinks(plan, folder) as sinks:
         sinks.start()
-        ledger = FollowedLedger(sinks)
-        assert FakeTune(plan, ledger, FakeShelf(), 1, {16: 5.0, 64: 2.0}, dies=dies).run()
+        return run_followed(plan, sinks.follow)
+
+
+def run_followed(plan: Plan, follow: Callable[[AnyRow], None]) -> list[AnyRow]:
+    """The rows of a study, of each of which somebody is told."""
+    ledger = FollowedLedger(follow)
+    with without_ray(1):
+        assert FakeTune(plan, ledger, FakeShelf(), 1, {16: 5.0, 64: 2.0}, dies=DIES).run()
     return ledger.rows
 
 
 @cache
 def fake_rows() -> tuple[AnyRow, ...]:
     """The same without any sink."""
-    return tuple(run_fake(study_plan(), Path()))
+    return tuple(run_followed(study_plan(), lambda row: None))
 
 
 def unstamped(rows: Sequence[AnyRow]) -> list[AnyRow]:
@@ -86,6 +92,6 @@ def facts(rows: Sequence[AnyRow]) -> dict[str, dict[str, Any]]:
     return dict(found)
 
 
-def reports(rows: Sequence[AnyRow]) -> int:
-    """How many reports there are, those of lost attempts included."""
-    return sum(isinstance(row, ReportRow) for row in rows)
+def told(rows: Sequence[AnyRow]) -> int:
+    """How many rows there are that a sink is told of."""
+    return sum(isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow) for row in rows)

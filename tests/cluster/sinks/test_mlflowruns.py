@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from study.ledger.rows import AnyRow
-from tests.cluster.sinks.mlflowserver import PAGE, MlflowServer, mlflow_server
-from tests.cluster.sinks.studies import curves_told, facts, fake_rows, follow_all, run_fake, study_plan, unstamped
+from tests.cluster.sinks.mlflowserver import PAGE, MlflowServer, assert_told, curves_at, mlflow_server
+from tests.cluster.sinks.studies import facts, fake_rows, follow_all, run_fake, study_plan, unstamped
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[MlflowServer]:
     with mlflow_server(tmp_path / "mlruns") as server:
         yield server
-
-
-def runs_at(server: MlflowServer) -> dict[str, Run]:
-    """The runs of the experiment, each there once, by trial."""
-    found = server.store.search_runs([server.store.get_experiment_by_name("tiny").experiment_id], "", 1, 1000)
-    runs = {run.data.tags["trial_id"]: run for run in found}
-    assert len(runs) == len(found)
-    return runs
-
-
-def curves_at(server: MlflowServer) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """(updates, value) by trial and metric, as they were received."""
-    return {
-        trial: {
-            name: [(metric.step, metric.value) for metric in server.store.get_metric_history(run.info.run_id, name)]
-            for name in run.data.metrics
-        }
-        for trial, run in runs_at(server).items()
-    }
-
-
-def assert_told(server: MlflowServer, rows: Sequence[AnyRow]) -> None:
-    """All that is to be there, once."""
-    runs, truth = runs_at(server), facts(rows)
-    assert runs.keys() == truth.keys()
-    for trial, run in runs.items():
-        attempt = truth[trial]["attempt"]
-        for name in ("phase", "variant", "batch_size", "world_size", "lr", "base_lr", "seed_index"):
-            assert run.data.params[name] == str(getattr(attempt, name))
-        assert run.data.tags["outcome"] == truth[trial]["outcome"]
-        assert float(run.data.tags["billed_device_h"]) == pytest.approx(truth[trial]["billed_device_h"], rel=1e-4)
-        assert run.info.status == "FINISHED"
-        assert run.info.run_name == trial
-    assert curves_at(server) == curves_told(rows)
 
 
 def test_each_trial_is_a_run_with_its_curve_its_bill_and_its_outcome(server: MlflowServer, tmp_path: Path) -> None:
