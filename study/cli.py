@@ -37,7 +37,7 @@ from study.commands.shell import (
     tried,
 )
 from study.ledger.files import DiskError, write_atomic
-from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read
+from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read, refuse_links
 from study.plan.capacity import check_capacity, ranks_that_fit
 from study.plan.errors import PlanError, did_you_mean, printable
 from study.plan.load import find_config
@@ -254,6 +254,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     for name in wanted:
         if name not in FORMATS:
             raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+    refuse_links(folder)
     summary = summarize(good_rows(folder), plan)
     print_summary(summary, out)
     print_verdicts(summary, out)
@@ -280,6 +281,8 @@ def replay(
 
     chosen = contenders(scheduler)
     is_study = source.is_dir()
+    if is_study:
+        refuse_links(source)
     curves = curves_of(summarize(good_rows(source), recorded(source))) if is_study else read_curves(source)
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from study.plan.capacity import Node
 from study.plan.errors import PlanError
 
 CONNECT_TIMEOUT_S = 5.0
+_TOKEN_BYTES = 32
 
 
 @contextmanager
@@ -47,7 +49,10 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
         _refuse_silence(address)
-        options: dict[str, Any] = {"num_cpus": cpus, "include_dashboard": False} if address == "local" else {}
+        options: dict[str, Any] = {}
+        if address == "local":
+            options = {"num_cpus": cpus, "include_dashboard": False}
+            _make_token()
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -58,6 +63,14 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _make_token() -> None:
+    """For a Ray of our own, which listens at every address of the machine (docs/adr/019). Ray keeps the first that it
+    sees for as long as the process lives.
+    """
+    if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
 
 
 def take_sigterm_as_ctrl_c() -> None:

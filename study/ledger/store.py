@@ -71,6 +71,13 @@ def good_rows(folder: Path) -> Iterator[AnyRow]:
     return iter(_Scan(folder / LEDGER))
 
 
+def refuse_links(folder: Path) -> None:
+    """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out."""
+    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS):
+        if (folder / name).is_symlink():
+            raise LedgerError(f"{folder / name}: is a link; what a study writes lies in its own folder")
+
+
 class _Scan:
     """One pass over a ledger file; when it is over, how far it was good, and what is wrong behind that."""
 
@@ -116,7 +123,8 @@ class _Scan:
 class Ledger:
     """The one writer. Holds a lock on the study's folder for as long as it is open.
 
-    A ledger comes into being with its first row. Raises LedgerError if another process holds it, DiskError.
+    A ledger comes into being with its first row. Raises LedgerError if another process holds it or if a link leads out
+    of the folder, DiskError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,6 +134,7 @@ class Ledger:
         self._durable_bytes = 0
         self._refused: DiskError | None = None
         self.quarantined: str | None = None
+        refuse_links(folder)
         self._lock = FileLock(folder / f".{LEDGER}.lock")
         with blaming_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)

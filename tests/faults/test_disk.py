@@ -41,7 +41,7 @@ class SimulatedShelf(Shelf):
     most = 0  # of one trial's that lay there at once
 
     def put(self, trial_id: str, updates: int, checkpoint: Any) -> None:
-        super().put(trial_id, updates, b"%d" % checkpoint)
+        super().put(trial_id, updates, b"%d " % checkpoint * 99)
         self.most = max(self.most, len(self._newest_first(trial_id)))
 
     def start(self, trial_id: str, updates: int) -> dict[str, Any]:

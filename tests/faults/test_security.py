@@ -1,0 +1,265 @@
+"""Who may do what: names that would lead out of a study's folder, archives, tokens, and servers that others reach."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from study.cluster.submitting import fetch as fetching
+from study.cluster.submitting.payload import Code, _below, pack
+from study.ledger.files import DiskError
+from study.ledger.rows import AnyRow
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError, encode, read, refuse_links
+from study.plan.config import StudyConfig
+from study.plan.errors import PlanError
+from study.plan.trials import make_plan
+from study.report.liveserver import LiveServer
+from study.report.watch import LivePage
+from tests.cluster.submitting.test_fetch import Fake
+from tests.conftest import make_config
+from tests.faults.conftest import Injections
+from tests.faults.disk import files
+from tests.faults.test_disk import drive, here
+
+__all__ = ["here"]  # the node of simulated studies
+LEADING_OUT = ["../x", "..", "/etc/x", "a/b", "a/../../x", ".hidden", "a\nb", "a\0b", "", "~/x", "a\\b", "x" * 300]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[AnyRow]:
+    """Of a whole study, simulated."""
+    folder = tmp_path_factory.mktemp("rows") / "s"
+    drive(make_plan(make_config(batch_sizes=[16], confirm={"seeds": 1})), folder)
+    return list(read(folder).rows)
+
+
+def test_no_ledger_names_a_file_elsewhere(
+    rows: list[AnyRow], tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    """Rows with a right checksum, as somebody would write them who means harm."""
+    line = faults("name that leads out")
+    by_kind = {row.kind: row for row in rows}
+    named = [
+        (row, key) for row in by_kind.values() for key in ("trial_id", "variant") if key in type(row).model_fields
+    ]  # fmt: skip
+    assert {row.kind for row, _ in named} >= {"attempt", "report", "decision", "end", "lease"}
+    for row, key in named:
+        for name in LEADING_OUT:
+            if key == "variant" and name == "":
+                continue  # the study without variants
+            line.inject()
+            (tmp_path / LEDGER).write_bytes(encode(row.model_copy(update={key: name})))
+            before = files(tmp_path)
+            for use in (read, Ledger):
+                with pytest.raises(LedgerError, match=rf"{LEDGER}:1: not a row of protocol") as raised:
+                    use(tmp_path)
+                assert len(str(raised.value).splitlines()) == 1
+            (tmp_path / f".{LEDGER}.lock").unlink(missing_ok=True)
+            assert files(tmp_path) == before
+            line.survived()
+
+
+def test_no_config_names_a_file_elsewhere(tmp_path: Path, faults: Callable[[str], Injections]) -> None:
+    line = faults("name that leads out")
+    for name in LEADING_OUT:
+        line.inject()
+        with pytest.raises(ValueError, match="variants"):
+            make_config(variants={name: {}})
+        line.survived()
+    for number, name in enumerate(["../../x", "/etc/x", "~/x"]):  # a study may be called so: no file is
+        line.inject()
+        place = tmp_path / str(number)
+        place.mkdir()
+        drive(make_plan(make_config(name=name, batch_sizes=[16], confirm={"seeds": 1})), place / "s")
+        assert {path.split("/")[0] for path in files(tmp_path)} == {str(n) for n in range(number + 1)}
+        assert {path.parts[0] for path in map(Path, files(place))} == {"s"}
+        line.survived()
+
+
+@pytest.mark.parametrize("name", [LEDGER, CONFIG, REPORT, CHECKPOINTS])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_link_in_a_studys_folder_is_not_written_through(
+    name: str, absolute: bool, rows: list[AnyRow], tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("link that leads out")
+    line.inject()
+    folder, elsewhere = tmp_path / "s", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    for file in ("mine", ".mine.tmp", f"{rows[-1].at_s}@5-00000000.pt"):
+        (elsewhere / file).write_text("mine")
+    if name != LEDGER:
+        (folder / LEDGER).write_bytes(b"".join(map(encode, rows)))
+    target = elsewhere / "mine" if name in (LEDGER, CONFIG) else elsewhere
+    (folder / name).symlink_to(target if absolute else Path("..") / target.relative_to(tmp_path))
+    before = files(tmp_path)
+    for use in (refuse_links, Ledger):
+        with pytest.raises(LedgerError, match=f"{name}: is a link; what a study writes lies in its own folder"):
+            use(folder)
+    assert files(tmp_path) == before
+    line.survived()
+
+
+def test_a_lock_that_is_a_link_hurts_nothing(tmp_path: Path, faults: Callable[[str], Injections]) -> None:
+    line = faults("link that leads out")
+    line.inject()
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / f".{LEDGER}.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(DiskError, match="symbolic links"):
+        Ledger(tmp_path / "s")
+    assert (tmp_path / "mine").read_text() == "mine"
+    line.survived()
+
+
+class Bomb(Fake):
+    """A cluster whose files have no end."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(**{name: b""})
+        self._endless, self.sent_bytes = name, 0
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        while name == self._endless:
+            self.sent_bytes += 1 << 20
+            yield bytes(1 << 20)
+        yield from super().chunks(name)
+
+
+@pytest.mark.parametrize("name", [CONFIG, LEDGER, "report/report.html", "checkpoints/a@5-00000000.pt"])
+def test_a_file_without_an_end_is_given_up_and_what_was_there_stays(
+    name: str, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("bomb")
+    fetching.fetch(Fake(), tmp_path, checkpoints=True)
+    before = files(tmp_path)
+    line.inject()
+    bomb = Bomb(name)
+    with pytest.raises(PlanError, match=f"^--most-gib: {name}: with it the study takes more than is allowed"):
+        fetching.fetch(bomb, tmp_path, checkpoints=True, most_bytes=5 << 20)
+    assert bomb.sent_bytes <= 6 << 20
+    assert files(tmp_path) == before
+    line.survived()
+
+
+def test_many_files_and_a_config_without_an_end_are_given_up(
+    tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = faults("bomb")
+    line.inject(2)
+    monkeypatch.setattr(fetching, "MOST_FILES", 50)
+    with pytest.raises(PlanError, match="the study has 53 files, which no study has"):
+        fetching.fetch(Fake(**{f"report/{n}": b"" for n in range(50)}), tmp_path / "out", checkpoints=False)
+    assert not (tmp_path / "out").exists()
+    bomb = Bomb(CONFIG)
+    with pytest.raises(PlanError, match=r"config.yaml: larger than 16 MiB"):
+        fetching.config_of(bomb)
+    assert bomb.sent_bytes <= 17 << 20
+    line.survived(times=2)
+
+
+def test_what_is_sent_holds_no_link_and_no_name_that_climbs(
+    tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    """Ray unpacks it on a node, over whatever lies there."""
+    line = faults("link that leads out")
+    line.inject()
+    package, secret = tmp_path / "own", tmp_path / "secret.py"
+    (package / "deep").mkdir(parents=True)
+    secret.write_text("key = 1")
+    (package / "__init__.py").write_text("")
+    (package / "deep" / "ok.py").write_text("ok = 1")
+    (package / "link.py").symlink_to(secret)
+    (package / "deep" / "folder").symlink_to("/etc")
+    (package / "inner.py").symlink_to("__init__.py")
+    os.mkfifo(package / "pipe")
+    (package / ".env").write_text("TOKEN=x")
+    pack(make_config(), Code(dict(_below(package, tmp_path)), ()), tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        entries = packed.infolist()
+        assert {one.filename for one in entries} == {CONFIG, "own/__init__.py", "own/deep/ok.py", "own/inner.py"}
+        assert {one.external_attr >> 16 for one in entries} == {0o644}  # files, not links
+    line.survived()
+
+
+@pytest.fixture
+def open_page(tmp_path: Path, config: Callable[..., StudyConfig]) -> Iterator[LivePage]:
+    """A live page that other machines reach."""
+    with LivePage(tmp_path, make_plan(config()), host="0.0.0.0") as page:
+        yield page
+
+
+def asked(page: LivePage, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(page.url).port, timeout=30)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    stream = path.startswith("/events") and answer.status == 200
+    text = answer.readline().decode() if stream else answer.read().decode()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), text
+
+
+def test_a_page_that_others_reach_wants_its_token_and_never_tells_it(
+    open_page: LivePage, faults: Callable[[str], Injections], capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = urlsplit(open_page.url)
+    token, name = url.query.removeprefix("token="), f"study-{url.port}"
+    assert len(token) >= 40
+    line = faults("wrong token")
+    wrong = ["", "x", token[:-1], token + "x", token.swapcase(), "%00", "%FF", "ü", "None"]
+    for path in ("/", "/events", "/nothing"):
+        for one in wrong:
+            line.inject()
+            for status, headers, text in (
+                asked(open_page, path, Cookie=f"{name}={one}".encode().decode("latin-1")),
+                asked(open_page, f"{path}?token={one.encode().hex() if not one.isascii() else one}"),
+                asked(open_page, path, Cookie=f"study={token}"),  # another page's
+                asked(open_page, path),
+            ):
+                assert status == 401
+                assert token not in text + str(headers)
+            line.survived()
+    status, headers, text = asked(open_page, f"/?token={token}")
+    assert (status, headers["Location"], text) == (303, "/", "")  # out of the address bar
+    cookie = headers["Set-Cookie"]
+    assert re.fullmatch(rf"{name}={token}; Path=/; HttpOnly; SameSite=Strict", cookie)
+    for path in ("/", "/events"):
+        status, headers, text = asked(open_page, path, Cookie=cookie.partition(";")[0])
+        assert status == 200
+        assert token not in text + str(headers)
+        assert headers["Referrer-Policy"] == "no-referrer"
+    assert token not in "".join(capfd.readouterr())
+
+
+def test_tokens_are_compared_in_constant_time(open_page: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other comparison can let anybody in."""
+    compared = []
+    monkeypatch.setattr("study.report.liveserver.hmac.compare_digest", lambda *both: compared.append(both) or False)
+    token = urlsplit(open_page.url).query.removeprefix("token=")
+    assert asked(open_page, f"/?token={token}")[0] == 401
+    assert asked(open_page, "/", Cookie=f"study-{urlsplit(open_page.url).port}={token}")[0] == 401
+    assert sum(brought == token.encode() for brought, _ in compared) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "wants"),
+    [("127.0.0.1", False), ("127.0.0.2", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("::", True)],
+)
+def test_only_this_machines_own_addresses_go_without_a_token(host: str, wants: bool) -> None:
+    class Nothing:
+        def shell(self) -> str:
+            return ""
+
+        def stream(self, send: Callable[[bytes], object]) -> None: ...
+
+    with LiveServer(Nothing(), host, 0) as server:
+        assert (server.token is not None) == wants
+        assert ("token=" in server.url) == wants
