@@ -57,11 +57,14 @@ def priced(price: Price, folder: Path) -> Price:
     """The price with its figure and source looked up, where the study names a GPU type instead.
 
     `price.file` is relative to `folder`. What comes out stands on its own: a study keeps the price it was run under.
-    Raises PlanError, blaming `price.gpu_type` or `price.provider`, if no price or several are meant.
+    Raises PlanError, blaming a key of `price`, if the file is no price list, or if no price or several are meant.
     """
     if price.usd_per_device_hour is not None or price.gpu_type is None:
         return price
-    own = _read(folder / price.file) if price.file else ()
+    try:
+        own = _read(folder / price.file) if price.file else ()
+    except PlanError as error:
+        raise PlanError(error.text, "price.file") from None
     for listed in (own, _read(SHIPPED)):
         meant = [one for one in listed if _is_meant(one, price)]
         if meant:

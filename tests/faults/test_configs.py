@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -17,14 +18,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, Phase, given, settings
 
 from study.analysis.forecast import forecast
 from study.commands.shell import planned
+from study.plan import yamlfile
 from study.plan.errors import PlanError
 from study.plan.estimate import Pace, price_plan
 from study.plan.load import find_config, load_study, shipped_configs, to_yaml
 from study.plan.trials import Plan
 from tests.faults.conftest import Injections
+from tests.faults.madeup import study_files
 
 OWN_MODEL = Path(__file__).parents[2] / "examples" / "own_model"
 SHIPPED = {**shipped_configs(), "own_model": OWN_MODEL / "study.yaml"}
@@ -377,3 +381,45 @@ def test_the_command_says_it_of_many_kinds_and_starts_nothing(
 ) -> None:
     kinds = [kind for kind, (_, says) in HOSTILE.items() if says]
     commands(random.Random(7).sample(kinds, 18), tmp_path, faults("YAML hostile"))
+
+
+def check_made_up(examples: int, folder: Path, line: Injections) -> None:
+    """Some are plans and some are not; all are told in bounded time and memory."""
+    good = [yaml.safe_load(path.read_text()) for path in shipped_configs().values()]
+    plans: list[bool] = []
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    # What fails is not made smaller: that would take longer than all the rest.
+    @settings(
+        max_examples=examples, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(data=study_files(good))
+    def check(data: Any) -> None:
+        line.inject()
+        path = folder / "made_up.yaml"
+        path.write_text(yamlfile.dump(data))
+        said = outcome(path)
+        assert "hunter2" not in said
+        plans.append(not said)
+        line.survived()
+
+    check()
+    assert len(plans) >= examples
+    assert 0.1 < sum(plans) / len(plans) < 0.9
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 1.5 * 2**20
+
+
+def test_made_up_files_are_plans_or_one_line(
+    tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(OWN_MODEL))
+    check_made_up(100, tmp_path, faults("config made up"))
+
+
+@pytest.mark.thorough
+def test_two_thousand_made_up_files_are_plans_or_one_line(
+    tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(OWN_MODEL))
+    check_made_up(2000, tmp_path, faults("config made up"))
