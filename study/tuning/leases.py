@@ -80,6 +80,7 @@ class _Group:
     devices: float
     device: str  # before the group itself has said which
     requested_s: float
+    pending_s: float = 0.0  # when it was last seen to wait for its place
     placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
     ended: Reason | None = None  # the current trial is over, for this reason
@@ -169,6 +170,8 @@ class Leases:
         """Close the leases whose groups the cluster has back. Asks only about groups that work on no trial."""
         closed = []
         for key, group in list(self._groups.items()):
+            if group.lease is None:
+                self._placed_s(group)
             works = group.lease is not None and group.ended is None
             gone_s = None if works else self._gone_s(group)
             if group.lease and group.ended and gone_s is not None:
@@ -217,8 +220,13 @@ class Leases:
 
     def _placed_s(self, group: _Group) -> float | None:
         """When Ray placed the group; None while it has not."""
-        if group.placed_s is None and (waited_s := self._cluster.creation_s(group.placement)) is not None:
-            group.placed_s = group.requested_s + waited_s
+        if group.placed_s is None:
+            waited_s = self._cluster.creation_s(group.placement)
+            if waited_s is None:
+                group.pending_s = self._now()
+            else:  # Ray reckons by the wall clock, which may have been set meanwhile
+                earliest_s = max(group.requested_s, group.pending_s)
+                group.placed_s = min(max(group.requested_s + waited_s, earliest_s), self._now())
         return group.placed_s
 
     def _open(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import study
 from study.analysis.summary import summarize
 from study.ledger.rows import AnyRow, LeaseRow, PulseRow
 from study.ledger.store import Ledger, read
@@ -248,3 +252,50 @@ def test_all_but_the_time_since_the_last_sign_of_life_is_billed(
     pulses = [row.at_s for row in ledger.rows if isinstance(row, PulseRow)]
     assert all(then - at_s >= PULSE_EVERY_S for at_s, then in pairwise(pulses))
     line.survived(audit(ledger.rows), kills)
+
+
+class Jumping(datetime):
+    """A wall clock that is set back by an hour each time it has been looked at so often."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        cls.looks += 1
+        back = timedelta(hours=cls.looks // 25)
+        return datetime(2026, 1, 1, 12, tzinfo=tz) + timedelta(seconds=cls.looks) - back
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(list(STUDIES)), points=st.lists(st.integers(0, 200), max_size=3))
+def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_people(
+    faults: Callable[[str], Injections], tmp_path_factory: pytest.TempPathFactory, name: str, points: list[int]
+) -> None:
+    plan, folder, line = study_plan(name), tmp_path_factory.mktemp(name), faults("wall clock set back")
+    driven(plan, folder / "steady", Fate(*points))
+    Jumping.looks = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("study.tuning.recorder.datetime", Jumping)
+        patch.setattr("time.time", lambda: Jumping.now().timestamp())
+        driven(plan, folder / "jumping", Fate(*points))
+    steady, jumping = read(folder / "steady").rows, read(folder / "jumping").rows
+    jumps = sum(then.written < row.written for row, then in pairwise(jumping))
+    line.inject(jumps)
+    assert jumps >= 4
+    assert [row.model_dump(exclude={"written"}) for row in jumping] == [
+        row.model_dump(exclude={"written"}) for row in steady
+    ]
+    line.survived(audit(jumping), jumps)
+
+
+def test_durations_are_told_by_no_wall_clock() -> None:
+    """Where it is read at all in what runs and bills a study: for people, for a unique name, for a file's age."""
+    allowed = {"tuning/recorder.py": 1, "ledger/store.py": 1, "ledger/files.py": 1}
+    root = Path(study.__file__).parent
+    found: Counter[str] = Counter()
+    for room in ("tuning", "training", "ledger", "pareto"):
+        for path in (root / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow"):
+                    found[str(path.relative_to(root))] += 1
+    assert found == allowed

@@ -36,9 +36,10 @@ class FakeCluster:
     def __init__(self) -> None:
         self.removed: set[str] = set()
         self.waiting: set[str] = set()
+        self.clock_set_by_s = 0.0
 
     def creation_s(self, placement: Placement) -> float | None:
-        return None if placement.id.name in self.waiting else 2.0
+        return None if placement.id.name in self.waiting else 2.0 + self.clock_set_by_s
 
     def is_removed(self, placement: Placement) -> bool:
         return placement.id.name in self.removed
@@ -117,12 +118,14 @@ def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
     clock.now_s = 118
     assert books.lost("a", 1, 2) is lease
     ask(clock, "h")  # at 118: placed at 120
+    cluster.waiting.add("h")
     clock.now_s = 119
     cluster.removed.add("g")
     (closed,) = books.sweep()
     assert closed.reason == "lost"
     assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 8, "train": 4, "lost": 4, "idle": 1}
     clock.now_s = 125
+    cluster.waiting.clear()
     retry, _ = books.start("a", 2, 2, info("h"))
     assert (retry.attempt, retry.opened_s) == (2, 120)
 
@@ -181,3 +184,20 @@ def test_a_group_is_billed_up_to_when_the_cluster_had_it_back_however_late_an_at
     assert lease is not None
     (closed,) = books.sweep()
     assert billed(closed) == 3
+
+
+@pytest.mark.parametrize("set_by_s", [-3600.0, 3600.0])
+def test_a_wall_clock_that_is_set_while_a_group_waits_for_its_place_is_on_no_bill(
+    books: Leases, clock: Clock, cluster: FakeCluster, set_by_s: float
+) -> None:
+    cluster.waiting.add("g")
+    ask(clock, "g")
+    cluster.clock_set_by_s = set_by_s
+    clock.now_s = 500  # it has waited long
+    books.sweep()
+    cluster.waiting.clear()
+    clock.now_s = 500.2
+    books.sweep()
+    clock.now_s = 510
+    lease, _ = books.start("t", 1, 2, info("g"))
+    assert 500 <= lease.opened_s <= 500.2
