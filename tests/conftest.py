@@ -101,14 +101,14 @@ def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], 
     return Run(plan, folder, list(read(folder).rows))
 
 
-def rank_pids() -> set[int]:
-    """Processes of rank actors on this test session's own Ray."""
+def rank_pids(kind: str = "RankActor") -> set[int]:
+    """Processes of rank actors, or of actors of another kind, on this test session's own Ray."""
     import psutil
 
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-            if "RankActor" in " ".join(process.cmdline()):
+            if kind in " ".join(process.cmdline()):
                 found.add(process.pid)
     return found
 

@@ -87,6 +87,7 @@ class OpenLease:
     hosts: tuple[str, ...] = ()
     setup_s: float = 0.0
     worked_s: Mapping[str, float] = field(default_factory=dict)  # cumulative, as measured in the rank
+    why: str = ""  # it was lost
     shelved_s: float = 0.0  # in which the group waited for the driver to write its checkpoints
 
     def started(self, at_s: float) -> None:

@@ -148,6 +148,7 @@ class LeaseRow(Row):
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device
     phases_s: dict[str, float]  # adds up to billed_s
+    why: Line = ""  # it was lost, where its group died of something; for people
 
     @property
     def billed_device_h(self) -> float:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
-from study.ledger.rows import AnyRow, EndRow, LimitRow, StudyRow, WaitRow
+from study.ledger.rows import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
 from study.plan.trials import Plan
 from study.report.tables import total_usd
 from study.report.tracker import PhaseCount, Tracker
@@ -149,9 +149,11 @@ class ProgressView:
         """Take in a row that is now in the ledger."""
         with self._lock:
             self._tracker.follow(row)
+        new = datetime.fromisoformat(row.written) >= self._since
+        if isinstance(row, LeaseRow) and row.why and new:
+            self._say(self._lost_line(row))  # above what is shown in place
         if self._live is not None:
             return
-        new = datetime.fromisoformat(row.written) >= self._since
         if isinstance(row, EndRow):
             if new:
                 self._say(self._end_line(row))
@@ -169,6 +171,13 @@ class ProgressView:
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _lost_line(self, lease: LeaseRow) -> str:
+        cost = cost_unit([lease.billed_device_h]).show(lease.billed_device_h)
+        line = f"{lease.trial_id}: attempt {lease.attempt} is lost after {cost}: {printable(lease.why)}; "
+        if lease.trial_id in self._tracker.ends:
+            return f"{line}it has no retry left"
+        return f"{line}it is tried again, from its last checkpoint if there is one"
 
     def _end_line(self, end: EndRow) -> str:
         tracker = self._tracker

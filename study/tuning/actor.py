@@ -135,6 +135,7 @@ class WarmGroup:
         ]
         self._heartbeat = Heartbeat(self.actors, config.recovery)
         seats: list[Seat] = self.all("where")
+        self._heartbeat.hosts = [seat.host for seat in seats]
         hosts = {seat.node_id: seat.host for seat in seats}
         self.nodes, self.hosts = tuple(hosts), tuple(hosts.values())
         places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
@@ -168,11 +169,19 @@ class WarmGroup:
         """Of calls that rest on others, those are `behind` them."""
         try:
             return self._heartbeat.get(calls)
+        except RayActorError as error:
+            if error.preempted:  # which Tune does not count as a try
+                raise
+            raise RankLost(self._who(error)) from None
         except RayTaskError as error:
-            if isinstance(error.cause, PeerLost):
-                _await_notice(behind or calls)
-                raise RankLost(str(error.cause)) from None
-            raise
+            if not isinstance(error.cause, PeerLost):
+                raise
+            died = _await_notice(behind or calls)
+            raise RankLost(self._who(died) if died else str(error.cause)) from None
+
+    def _who(self, died: RayActorError) -> str:
+        ids = [actor._actor_id.hex() for actor in self.actors]
+        return f"{self._heartbeat.name(ids.index(died.actor_id))} died" if died.actor_id in ids else "a rank died"
 
     def kill(self) -> None:
         """End the processes."""
@@ -180,16 +189,17 @@ class WarmGroup:
             ray.kill(actor)
 
 
-def _await_notice(calls: list[Any]) -> None:
+def _await_notice(calls: list[Any]) -> RayActorError | None:
     """Return when Ray has noticed the death: until then it would place the next group on a node that is gone."""
     deadline = time.monotonic() + NOTICE_S
     for call in calls:
         try:
             ray.get(call, timeout=max(deadline - time.monotonic(), 0.0))
-        except RayActorError:
-            return
+        except RayActorError as died:
+            return died
         except (RayTaskError, GetTimeoutError):
             continue
+    return None
 
 
 def _places(seats: list[Seat], device: str, devices_per_rank: float = 1.0) -> tuple[list[Place], list[tuple[str, ...]]]:

@@ -29,42 +29,39 @@ class Heartbeat:
         self._actors, self._recovery = actors, recovery
         self._every_s = min(recovery.silent_s / 4, recovery.stuck_s / 4, ASK_EVERY_S)
         self._met: set[int] = set()  # ranks that have answered before
+        self.hosts: list[str] = []  # of the ranks, once they have told
 
     def get(self, calls: list[Any]) -> list[Any]:
         """What calls to the ranks return. Raises at once if one of them fails, and RankLost for a rank that does not
         answer for `silent_s`, or if none has got anything done for `stuck_s`.
         """
-        watch = _Watch(self._actors, self._recovery, self._met)
+        self._asked: dict[int, Any] = {}
+        self._silent_s = [0.0] * len(self._actors)
+        self._still_s = 0.0
+        self._progress: list[int | None] = [None] * len(self._actors)
         while True:
             try:
                 return ray.get(calls, timeout=self._every_s)
             except GetTimeoutError:
-                watch.look(self._every_s)
+                self._look()
 
+    def name(self, rank: int) -> str:
+        """For people."""
+        return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
 
-class _Watch:
-    """Over one call. Time is counted in looks, so that nobody is silent to a machine that was asleep itself."""
-
-    def __init__(self, actors: Sequence[Any], recovery: Recovery, met: set[int]) -> None:
-        self._actors, self._recovery, self._met = actors, recovery, met
-        self._asked: dict[int, Any] = {}
-        self._silent_s = [0.0] * len(actors)
-        self._still_s = 0.0
-        self._progress: list[int | None] = [None] * len(actors)
-
-    def look(self, since_s: float) -> None:
-        """So long after the last look. Raises what a rank died of, and RankLost."""
+    def _look(self) -> None:
+        """Time is counted in looks, so that nobody is silent to a machine that was asleep itself."""
         before = list(self._progress)
         for rank, actor in enumerate(self._actors):
-            self._silent_s[rank] += since_s
+            self._silent_s[rank] += self._every_s
             if rank in self._asked and ray.wait([self._asked[rank]], timeout=0)[0]:
                 self._progress[rank] = ray.get(self._asked.pop(rank))
                 self._met.add(rank)
                 self._silent_s[rank] = 0.0
             if self._silent_s[rank] >= self._recovery.silent_s * (1 if rank in self._met else STARTING):
-                raise RankLost(f"rank {rank} did not answer for {self._silent_s[rank]:.0f} s")
+                raise RankLost(f"{self.name(rank)} did not answer for {self._silent_s[rank]:.0f} s")
             if rank not in self._asked:
                 self._asked[rank] = actor.alive.remote()
-        self._still_s = self._still_s + since_s if self._progress == before else 0.0
+        self._still_s = self._still_s + self._every_s if self._progress == before else 0.0
         if self._still_s >= self._recovery.stuck_s:
             raise RankLost(f"no rank got anything done for {self._still_s:.0f} s")

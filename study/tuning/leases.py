@@ -127,7 +127,7 @@ class Leases:
         lease.started(now)
         return lease, closed
 
-    def lost(self, trial_id: str, attempt: int, devices: float) -> OpenLease | None:
+    def lost(self, trial_id: str, attempt: int, devices: float, why: str = "") -> OpenLease | None:
         """An attempt failed. Returns the lease it opened if it died before it was ready to train.
 
         A group that never spoke cannot say whose it is: of those that no trial has started on the attempt is billed one
@@ -142,6 +142,8 @@ class Leases:
             info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
             self._open(group, trial_id, attempt, devices, placed_s, info)
         group.ended = "lost"
+        if group.lease is not None:
+            group.lease.why = why
         return group.lease
 
     def ended(self, trial_id: str) -> None:

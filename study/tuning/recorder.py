@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -32,6 +34,7 @@ from study.ledger.store import Ledger
 from study.plan.reporting import Limits
 from study.plan.trials import TrialSpec
 from study.training.report import Report
+from study.tuning.heartbeat import RankLost
 from study.tuning.leases import ClosedLease, Cluster, Leases, RayCluster
 from study.tuning.progress import Progress
 from study.tuning.shelf import Shelf
@@ -219,7 +222,10 @@ class Recorder(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The trial's group is ready to train, fresh or handed over."""
         spec: TrialSpec = trial.config["spec"]
-        described = ray.get(trial.temporary_state.ray_actor.describe.remote())
+        try:
+            described = ray.get(trial.temporary_state.ray_actor.describe.remote())
+        except ray.exceptions.RayError:
+            return  # it has died since, as Tune is about to hear
         attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
         lease, closed = self.leases.start(spec.trial_id, attempt, self._devices(spec), described)
         self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch, lease.setup_s))
@@ -261,15 +267,16 @@ class Recorder(tune.Callback):
         """An attempt died and will be tried again: Tune starts it with the same configuration, so that goes on from the
         trial's last checkpoint now.
         """
-        self.lose(trial)
+        self.lose(trial, _why(trial))
         trial_id = trial.config["spec"].trial_id
         with self._noting_failure():
             trial.config.update(self._shelf.start(trial_id, self._progress.goes_on_from.get(trial_id, 0)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
-        self.lose(trial)
-        self._end(trial.config["spec"].trial_id, "failed", "a process of the trial died")
+        why = _why(trial)
+        self.lose(trial, why)
+        self._end(trial.config["spec"].trial_id, "failed", why)
         self._drop()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -289,15 +296,15 @@ class Recorder(tune.Callback):
     def _devices(self, spec: TrialSpec) -> float:
         return spec.batch.world_size * self._progress.plan.config.hardware.devices_per_rank
 
-    def lose(self, trial: Trial) -> None:
-        """An attempt ends, and what it did since its last checkpoint is lost. One whose group was not ready is entered
-        now, to be billed.
+    def lose(self, trial: Trial, why: str = "") -> None:
+        """An attempt ends, and what it did since its last checkpoint is lost; `why`, where it died. One whose group was
+        not ready is entered now, to be billed.
         """
         spec: TrialSpec = trial.config["spec"]
         attempt = self._progress.attempts.get(spec.trial_id, 0)
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             attempt += 1
-        lease = self.leases.lost(spec.trial_id, attempt, self._devices(spec))
+        lease = self.leases.lost(spec.trial_id, attempt, self._devices(spec), why)
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
             self.write(self._attempt(trial, lease, None, self._clock() - lease.opened_s))
 
@@ -382,4 +389,12 @@ class Recorder(tune.Callback):
             reason=closed.reason,
             billed_s=billed_s,
             phases_s={phase: phases_s.get(phase, 0.0) for phase in PHASES},
+            why=lease.why,
         )
+
+
+def _why(trial: Trial) -> str:
+    """What the last attempt died of, from the text of its error: of one in a group's setup, Ray keeps nothing else."""
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    told = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
+    return told[-1] if told else "the process that drives its group died"

@@ -58,6 +58,10 @@ class Verdicts(FIFOScheduler):
         goes_on = self.recorder.hear(trial, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A group died. If it was being handed over, Tune would wait for that without an end."""
+        tune_controller._resetting_trials.discard(trial)
+
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called at every turn of Tune's loop. None: pending trials start in their order, each in an idle group or
         one of its own. A trial that is named here takes an idle group, and the one that was starting for it is lost.

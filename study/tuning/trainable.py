@@ -13,6 +13,7 @@ from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
 from study.training.report import Mistake, OutOfMemory
 from study.tuning.actor import WarmGroup
+from study.tuning.heartbeat import RankLost
 from study.tuning.shelf import Shelved
 from study.workloads.custom import in_one_line
 
@@ -53,29 +54,39 @@ class TrialRun(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         began = time.perf_counter()
-        if self.ended:
-            self._build()  # anew, where it was
         self.failure: str | None = None
+        self.lost: Exception | None = None
         self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s, self.kept_s = 0.0, began
         shelved: Shelved | None = config["snapshot"]
         spec: TrialSpec = config["spec"]
         cell = spec.cell
-        self.group.serves = " ".join(f"{spec.phase} {cell.variant} b{cell.batch_size} w{cell.world_size}".split())
         norm_batch = None
         try:
-            self.group.all("halt")
-        except RayTaskError as error:  # of the trial before, whose end is written: this one is not to blame
-            _one_line(error)
-            self.group.kill()
-            self._build()
-        try:
+            if self.ended:
+                self._build()  # anew, where it was
+            self._free()
+            self.group.serves = " ".join(f"{spec.phase} {cell.variant} b{cell.batch_size} w{cell.world_size}".split())
             norm_batch = self.group.all("begin", spec, shelved.read() if shelved else None)[0]
+        except (RankLost, RayActorError) as error:
+            # Told by the first step: this group's attempt has then begun, and Tune retries what dies in a step, not
+            # what dies in a reset.
+            self.lost = error
         except RayTaskError as error:
             self._fail(error)
         group, hand_over_s = self.group, time.perf_counter() - began
         self.info = GroupInfo(group.group_id, group.nodes, group.hosts, group.device, norm_batch, hand_over_s)
+
+    def _free(self) -> None:
+        """End the trial before."""
+        try:
+            self.group.all("halt")
+        except RayActorError:
+            raise
+        except RayTaskError:  # its end is written, and the next trial is not to blame
+            self.group.kill()
+            self._build()
 
     def describe(self) -> GroupInfo:
         """Asked by the driver before the first step."""
@@ -83,6 +94,8 @@ class TrialRun(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Advance every rank by one report interval."""
+        if self.lost is not None:
+            raise self.lost
         if self.failure is None:
             try:
                 reports = self.group.all("advance")
@@ -103,6 +116,8 @@ class TrialRun(tune.Trainable):
                     "infeasible": False,
                     "val_accuracy": report.val_accuracy,
                 }
+            except RayActorError:
+                raise
             except RayTaskError as error:
                 self._fail(error)
         return {
@@ -157,7 +172,5 @@ def _most(peaks_bytes: list[int | None]) -> int | None:
 
 def _one_line(error: RayTaskError) -> str:
     """What a rank told, without Ray's wrapping."""
-    if isinstance(error, RayActorError):  # a dead process is not the trial's mistake
-        raise error
     cause = error.cause if isinstance(error.cause, BaseException) else error
     return str(cause) if isinstance(cause, Mistake) else in_one_line(cause)

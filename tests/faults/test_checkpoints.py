@@ -11,7 +11,8 @@ import pytest
 
 from study.ledger.rows import AnyRow, AttemptRow, EndRow, ReportRow
 from tests.conftest import Run, make_config, rank_pids, run_for_real
-from tests.faults.books import curves
+from tests.faults.books import audit, curves
+from tests.faults.conftest import Injections
 
 ONE_TRIAL = {
     "batch_sizes": [16],
@@ -51,8 +52,10 @@ def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 @pytest.mark.thorough
 def test_a_trial_whose_rank_is_killed_goes_on_from_its_last_checkpoint_to_the_same_end(
-    undisturbed: Run, tmp_path: Path
+    undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
+    line = faults("rank killed from outside")
+    line.inject()
     run = run_for_real(make_config(**ONE_TRIAL), tmp_path, Killing(at_report=4))
     reports = [row.updates for row in undisturbed.of(ReportRow)]
     assert len(reports) == 6
@@ -62,3 +65,4 @@ def test_a_trial_whose_rank_is_killed_goes_on_from_its_last_checkpoint_to_the_sa
     assert course(run) == course(undisturbed)
     assert [end.outcome for end in run.of(EndRow)] == ["completed"]
     assert list((tmp_path / "checkpoints").iterdir()) == []
+    line.survived(audit(run.rows))

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import Any
 
 import pytest
 
-from study.ledger.rows import AttemptRow, EndRow, LeaseRow
+from study.analysis.summary import summarize
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from study.plan.config import StudyConfig
+from study.plan.load import to_yaml
 from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
@@ -70,13 +76,17 @@ def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return run_for_real(study(folder / "once", "", "KILL"), folder / "s")
 
 
-def hit(config: StudyConfig, once: Path, folder: Path) -> Run:
-    """Run a study whose victim is hit, and wait until nothing is left of its processes."""
-    others = rank_pids()  # of studies before, on their way out
+def family() -> set[int]:
+    """Processes of groups."""
+    return rank_pids() | rank_pids("TrialRun")
+
+
+def run_and_clear(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], None] = lambda row: None) -> Run:
+    """Run a study, and wait until nothing is left of its processes."""
+    others = family()  # of studies before, on their way out
     with within(ENDS_WITHIN_S):
-        run = run_for_real(config, folder)
-        assert once.exists()
-        while rank_pids() - others:
+        run = run_for_real(config, folder, observe)
+        while family() - others:
             time.sleep(0.05)
     return run
 
@@ -117,9 +127,108 @@ def test_the_trial_goes_on_from_its_last_checkpoint_and_others_are_untouched(
     verb = {"KILL": "killed", "STOP": "stopped", "stuck": "stuck"}[how]
     line = faults(f"rank {verb} in {at}")
     line.inject()
-    run = hit(study(tmp_path / "once", at, how, updates), tmp_path / "once", tmp_path / "s")
+    run = run_and_clear(study(tmp_path / "once", at, how, updates), tmp_path / "s")
     lost = check_one_lost(run, undisturbed, from_updates)
+    assert lost.why.startswith("no rank got" if how == "stuck" else "rank 1 on ")
     if how != "KILL":
         bound_s = SILENT_S if how == "STOP" else STUCK_S
         assert bound_s <= lost.phases_s["lost"] <= 2 * bound_s + 5
+    line.survived(audit(run.rows))
+
+
+@pytest.mark.thorough
+def test_a_rank_killed_before_it_has_met_the_others_costs_one_attempt(
+    undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    others, hit = rank_pids(), list[int]()
+
+    def kill_the_first() -> None:
+        while not (fresh := rank_pids() - others):
+            time.sleep(0.01)
+        hit.append(fresh.pop())
+        os.kill(hit[0], signal.SIGKILL)
+
+    line = faults("rank killed as it starts")
+    line.inject()
+    killer = Thread(target=kill_the_first, daemon=True)
+    killer.start()
+    run = run_and_clear(study(tmp_path / "once", "", "KILL"), tmp_path / "s")
+    assert hit
+    check_one_lost(run, undisturbed, from_updates=0)
+    line.survived(audit(run.rows))
+
+
+@pytest.mark.thorough
+def test_the_process_that_drives_a_group_is_as_mortal_as_a_rank(
+    undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    others, killed = rank_pids("TrialRun"), list[ReportRow]()
+
+    def kill_one_at_work(row: AnyRow) -> None:
+        if isinstance(row, ReportRow) and row.updates == 3 * UPDATES and not killed:
+            killed.append(row)
+            os.kill((rank_pids("TrialRun") - others).pop(), signal.SIGKILL)
+
+    line = faults("group's driver killed")
+    line.inject()
+    run = run_and_clear(study(tmp_path / "once", "", "KILL"), tmp_path / "s", kill_one_at_work)
+    (lost,) = (row for row in run.of(LeaseRow) if row.reason == "lost")
+    assert lost.why == "the process that drives its group died"
+    # Which of the two groups it was, and how far that had come, is up to the system.
+    after = next(row for row in run.of(AttemptRow) if (row.trial_id, row.attempt) == (lost.trial_id, 2))
+    known = [row.updates for row in run.of(ReportRow) if (row.trial_id, row.attempt) == (lost.trial_id, 1)]
+    check_one_lost(run, undisturbed, from_updates=after.from_updates)
+    assert after.from_updates == max(known, default=0)
+    line.survived(audit(run.rows))
+
+
+@pytest.mark.thorough
+def test_what_is_lost_is_told_in_one_line_and_without_a_stack(
+    tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    (tmp_path / "s.yaml").write_text(to_yaml(study(tmp_path / "once", "setup", "KILL")))
+    line = faults("rank killed in setup")
+    line.inject()
+    ran = subprocess.run(
+        [sys.executable, "-m", "study", "run", "s.yaml", "--out", "s", "--cpus", "4", "--no-try"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=ENDS_WITHIN_S, check=True,
+    )  # fmt: skip
+    told = ran.stdout.splitlines()
+    (lost,) = (index for index, text in enumerate(told) if "is lost" in text)
+    assert ": attempt 1 is lost after " in told[lost]
+    assert "rank 1 on " in told[lost]
+    assert told[lost].endswith(" died; it is tried again, from its last checkpoint if there is one")
+    # Beside it, nothing but a line for each trial before the table.
+    before = told[: next(index for index, text in enumerate(told) if "validation" in text)]
+    assert {text[:3] for index, text in enumerate(before) if index != lost and text.strip()} == {"[1/", "[2/", "[3/"}
+    line.survived()
+
+
+def test_a_killed_rank_is_another_attempt_and_billed(
+    local_ray: None, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    killed: list[str] = []
+    others = rank_pids()  # of studies before, on their way out
+
+    def kill_once(row: AnyRow) -> None:
+        if isinstance(row, ReportRow) and not killed:
+            killed.append(row.trial_id)
+            os.kill((rank_pids() - others).pop(), signal.SIGKILL)
+
+    config = make_config(batch_sizes=[16], search={"lr": [0.1]}, confirm={"seeds": 1}, hardware={"world_size": 2})
+    line = faults("rank killed from outside")
+    line.inject()
+    run = run_for_real(config, tmp_path, kill_once)
+    (end,) = run.of(EndRow)
+    assert (end.trial_id, end.outcome, end.attempts) == (killed[0], "completed", 2)
+    assert [row.attempt for row in run.of(AttemptRow)] == [1, 2]
+    first, second = run.of(LeaseRow)
+    assert (first.attempt, first.reason) == (1, "lost")
+    assert first.group_id != second.group_id
+    assert first.phases_s["train"] > 0
+    assert first.phases_s["lost"] > 0
+    (trial,) = summarize(run.rows, run.plan).trials
+    assert trial.cost.billed_device_h == pytest.approx(2 * (first.billed_s + second.billed_s) / 3600)
+    assert len(trial.curve) == 3  # the second attempt's
     line.survived(audit(run.rows))

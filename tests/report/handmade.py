@@ -217,7 +217,13 @@ def end_row(trial_id: str, at_s: float, outcome: str, written: str = WRITTEN, er
 
 
 def lease_row(
-    trial_id: str, at_s: float, billed_s: float, setup_s: float = 0.0, attempt: int = 1, reason: str = "released"
+    trial_id: str,
+    at_s: float,
+    billed_s: float,
+    setup_s: float = 0.0,
+    attempt: int = 1,
+    reason: str = "released",
+    why: str = "",
 ) -> LeaseRow:
     """The bill of an attempt on one CPU device."""
     return LeaseRow(
@@ -233,4 +239,5 @@ def lease_row(
         reason=reason,
         billed_s=billed_s,
         phases_s=dict.fromkeys(PHASES, 0.0) | {"setup": setup_s, "train": billed_s - setup_s},
+        why=why,
     )

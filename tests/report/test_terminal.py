@@ -132,6 +132,26 @@ def test_a_lost_attempt_is_billed_and_no_longer_running(plan: Plan) -> None:
     assert tracker.billed_device_h == pytest.approx(8 / 3600)
 
 
+def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    name = "search-b16-w1-r0"
+    died = {"reason": "lost", "why": "rank 0 on \x1b[1mvm died"}
+    with ProgressView(plan, console) as view:
+        for row in (study_row(), attempt_row(name, 1)):
+            view(later(row))
+        view(later(lease_row(name, 5, 4.0, **died)))
+        view(later(lease_row(name, 5, 4.0, reason="lost")))  # it died with its driver, or was cut short: nobody's fault
+        for row in (attempt_row(name, 6, attempt=2), end_row(name, 9, "failed", error="rank 0 died")):
+            view(later(row))
+        view(later(lease_row(name, 9, 3.0, attempt=2, **died)))
+    assert text_of(console).splitlines() == [
+        f"{name}: attempt 1 is lost after 4 device-seconds: rank 0 on  [1mvm died; "
+        "it is tried again, from its last checkpoint if there is one",
+        f"[1/8] {name} failed: rank 0 died",
+        f"{name}: attempt 2 is lost after 3 device-seconds: rank 0 on  [1mvm died; it has no retry left",
+    ]
+
+
 def test_a_resume_forgets_what_ran_when_the_driver_died(plan: Plan) -> None:
     tracker = Tracker(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
     assert tracker.count("search").running == 0

@@ -106,6 +106,7 @@ class FakeTrial:
     last_result: dict[str, Any] = field(default_factory=dict)
     temporary_state: Any = field(default_factory=SimpleNamespace)
     group: Group | None = None
+    error_file: str | None = None
     failures: int = 0
     began_s: float = 0.0
     metric_analysis: dict[str, Any] = field(default_factory=dict)

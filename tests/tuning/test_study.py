@@ -1,7 +1,5 @@
 """Whole studies on a real Ray."""
 
-import os
-import signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from study.ledger.store import LedgerError, read
 from study.plan.errors import PlanError
 from study.plan.trials import make_plan
 from study.tuning.runner import resume_study, run_study
-from tests.conftest import Run, make_config, rank_pids, run_for_real
+from tests.conftest import Run, make_config, run_for_real
 
 
 def test_every_planned_trial_ends_and_is_billed(asha_run: Run) -> None:
@@ -101,30 +99,6 @@ def test_groups_are_handed_on_and_not_rebuilt(asha_run: Run, frontier_run: Run) 
     # Four CPUs hold two groups of two ranks: one set-up a slot.
     assert len({row.group_id for row in asha_run.of(LeaseRow)}) == 2
     assert len({row.group_id for row in frontier_run.of(LeaseRow)}) == 2
-
-
-def test_a_killed_rank_is_another_attempt_and_billed(local_ray: None, tmp_path: Path) -> None:
-    killed: list[str] = []
-    others = rank_pids()  # of studies before, on their way out
-
-    def kill_once(row: AnyRow) -> None:
-        if isinstance(row, ReportRow) and not killed:
-            killed.append(row.trial_id)
-            os.kill((rank_pids() - others).pop(), signal.SIGKILL)
-
-    config = make_config(batch_sizes=[16], search={"lr": [0.1]}, confirm={"seeds": 1}, hardware={"world_size": 2})
-    run = run_for_real(config, tmp_path, kill_once)
-    (end,) = run.of(EndRow)
-    assert (end.trial_id, end.outcome, end.attempts) == (killed[0], "completed", 2)
-    assert [row.attempt for row in run.of(AttemptRow)] == [1, 2]
-    first, second = run.of(LeaseRow)
-    assert (first.attempt, first.reason) == (1, "lost")
-    assert first.group_id != second.group_id
-    assert first.phases_s["train"] > 0
-    assert first.phases_s["lost"] > 0
-    (trial,) = summarize(run.rows, run.plan).trials
-    assert trial.cost.billed_device_h == pytest.approx(2 * (first.billed_s + second.billed_s) / 3600)
-    assert len(trial.curve) == 3  # the second attempt's
 
 
 def test_a_trials_own_mistake_fails_it_without_a_retry(local_ray: None, tmp_path: Path) -> None:
