@@ -45,7 +45,12 @@ class TrialRun(tune.Trainable):
         self._begin(config)
 
     def _build(self) -> None:
-        self.group, self.ended = WarmGroup(self.study, self.world_size), False
+        try:
+            self.group, self.ended = WarmGroup(self.study, self.world_size), False
+        except RayActorError:
+            raise
+        except RayTaskError as error:  # nothing of a trial's own has run yet
+            raise RankLost(f"its group could not be built: {_one_line(error)}") from None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""

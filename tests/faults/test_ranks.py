@@ -200,8 +200,8 @@ def test_what_is_lost_is_told_in_one_line_and_without_a_stack(
     assert "rank 1 on " in told[lost]
     assert told[lost].endswith(" died; it is tried again, from its last checkpoint if there is one")
     # Beside it, nothing but a line for each trial before the table.
-    before = told[: next(index for index, text in enumerate(told) if "validation" in text)]
-    assert {text[:3] for index, text in enumerate(before) if index != lost and text.strip()} == {"[1/", "[2/", "[3/"}
+    before = told[: next(index for index, text in enumerate(told) if text.startswith("[3/3]")) + 1]
+    assert [text[:5] for index, text in enumerate(before) if index != lost] == ["[1/3]", "[2/3]", "[3/3]"]
     line.survived()
 
 

@@ -147,7 +147,7 @@ def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
     assert text_of(console).splitlines() == [
         f"{name}: attempt 1 is lost after 4 device-seconds: rank 0 on  [1mvm died; "
         "it is tried again, from its last checkpoint if there is one",
-        f"[1/8] {name} failed: rank 0 died",
+        f"[1/8] {name} failed at 0.0 of 3 epochs: rank 0 died",
         f"{name}: attempt 2 is lost after 3 device-seconds: rank 0 on  [1mvm died; it has no retry left",
     ]
 
