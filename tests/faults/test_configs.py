@@ -21,11 +21,13 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
 from study.analysis.forecast import forecast
-from study.commands.shell import planned
+from study.commands.shell import planned, recorded
+from study.ledger.store import CONFIG
 from study.plan import yamlfile
 from study.plan.errors import PlanError
 from study.plan.estimate import Pace, price_plan
 from study.plan.load import find_config, load_study, shipped_configs, to_yaml
+from study.plan.prices import read_prices
 from study.plan.trials import Plan
 from tests.faults.conftest import Injections
 from tests.faults.madeup import study_files
@@ -423,3 +425,93 @@ def test_two_thousand_made_up_files_are_plans_or_one_line(
 ) -> None:
     monkeypatch.syspath_prepend(str(OWN_MODEL))
     check_made_up(2000, tmp_path, faults("config made up"))
+
+
+PRICES = """\
+# Ours, as of the contract.
+prices:
+  - {gpu_type: H100-SXM-80GB, provider: us, purchase: on_demand, usd_per_device_hour: 1.5, source: contract,
+     date: "2026-02-03"}
+  - gpu_type: "L4-24GB"
+    provider: us
+    purchase: spot
+    usd_per_device_hour: 2.5e-1
+    source: Händler, mündlich
+    date: 2026-02-03
+"""
+PRICED = GOOD + "price: {gpu_type: H100-SXM-80GB, provider: us, file: own.yaml}\n"
+
+
+def damages(whole: bytes, prefixes: int, flips: int, chance: random.Random) -> Iterator[bytes]:
+    """The file without its end, nothing at all included, and with a bit flipped."""
+    for length in {0, *chance.sample(range(len(whole)), min(prefixes, len(whole)))}:
+        yield whole[:length]
+    for _ in range(flips):
+        place = chance.randrange(len(whole))
+        yield whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :]
+
+
+def read_study_file(path: Path) -> str:
+    """As `study check` reads the file that is damaged."""
+    return outcome(path)
+
+
+def read_own_copy(path: Path) -> str:
+    """As all commands read the study's own copy in its folder."""
+    try:
+        check_usable(recorded(path.parent), path)
+    except PlanError as error:
+        return str(error)
+    return ""
+
+
+def read_price_list(path: Path) -> str:
+    """As a study's check and `study prices` read it: both, or neither."""
+    study = path.with_name("priced.yaml")
+    study.write_text(PRICED)
+    said, refused = outcome(study), ""
+    try:
+        read_prices(path)
+    except PlanError as error:
+        refused = str(error)
+    # A good list may be of other GPUs.
+    others = (f"{study}:5: price.gpu_type: no ", f"{study}:5: price.provider: several ")
+    assert said == f"{study}:5: price.file: {refused}" if refused else said == "" or said.startswith(others)
+    return refused
+
+
+DAMAGED: dict[str, tuple[bytes, str, Callable[[Path], str]]] = {
+    "study file": (SHIPPED["train_longer"].read_bytes(), "mine.yaml", read_study_file),
+    "own copy": (to_yaml(load_study(SHIPPED["scaling"]).config).encode(), CONFIG, read_own_copy),
+    "price list": (PRICES.encode(), "own.yaml", read_price_list),
+}
+
+
+def check_damaged(kind: str, prefixes: int, flips: int, folder: Path, line: Injections) -> None:
+    """A plan, or one line that begins with the file's name."""
+    whole, name, read = DAMAGED[kind]
+    path = folder / name
+    path.write_bytes(whole)
+    assert read(path) == ""
+    refused = 0
+    for damaged in damages(whole, prefixes, flips, random.Random(kind)):
+        line.inject()
+        path.write_bytes(damaged)
+        said = read(path)
+        assert said == "" or (said.startswith(str(path)) and said.isprintable()), damaged
+        refused += bool(said)
+        line.survived()
+    assert refused > 0
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_file_is_read_or_named(kind: str, tmp_path: Path, faults: Callable[[str], Injections]) -> None:
+    check_damaged(kind, 20, 40, tmp_path, faults("config or price file damaged"))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_file_cut_at_every_byte_or_with_a_flipped_bit_is_read_or_named(
+    kind: str, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    check_damaged(kind, 10**6, 500, tmp_path, faults("config or price file damaged"))
