@@ -176,8 +176,11 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
             sinks.append(MlflowRuns(asked.mlflow, plan.config.name))
         except ImportError as error:
             raise _not_installed(error, "tracking.mlflow") from None
-        except Exception as error:
-            raise PlanError(_why(error), "tracking.mlflow") from None
+        except Exception:
+            raise PlanError(
+                "must be http://… or https://…, or sqlite:///… where the whole of MLflow is installed",
+                "tracking.mlflow",
+            ) from None
     if asked.tensorboard is not None:
         try:
             from study.cluster.sinks.boards import Boards

@@ -142,7 +142,7 @@ def test_tracking_is_no_part_of_what_is_studied() -> None:
     [
         ({"mlflow": "http://me:secret@m:5000"}, "tracking.mlflow: must not hold what authorizes"),
         ({"mlflow": "http://m:5000/?token=secret"}, "tracking.mlflow: must not hold what authorizes"),
-        ({"mlflow": "gopher://m"}, "tracking.mlflow: "),
+        ({"mlflow": "gopher://m"}, "tracking.mlflow: must be http://"),
         ({"tensorboard": "../elsewhere"}, "tracking.tensorboard: must not climb out"),
         ({"wandb": "x"}, "tracking.wandb: unknown key; allowed: mlflow, tensorboard"),
     ],
