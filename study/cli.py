@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -328,12 +329,22 @@ def main() -> None:
     # A user's module is imported from where they stand, as `python -m` would.
     sys.path.insert(0, os.getcwd())
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except (PlanError, LedgerError) as error:
         print(printable(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except DiskError as error:
         print(printable(f"study: {error}"), file=sys.stderr)
+        raise SystemExit(DISK_ERROR) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Of what we print to, or of the folder for temporary files. What Python still holds back would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(printable(f"study: {error.filename or 'standard output'}: {error.strerror}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None
     except KeyboardInterrupt:
         print("study: interrupted", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -33,6 +35,7 @@ from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 LOCK = f".{LEDGER}.lock"
+ROOT = Path(__file__).parents[2]
 
 
 class SimulatedShelf(Shelf):
@@ -271,3 +274,29 @@ def test_a_report_that_is_refused_leaves_each_of_its_files_old_or_new(
         exports.write_report(reports[1], old, REPORT_FORMATS)
         assert files(old) == becomes
         line.survived()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "s"],
+        pytest.param(["claims", "s", "--json"], marks=pytest.mark.thorough),
+        pytest.param(["report", "s", "--format", "json"], marks=pytest.mark.thorough),
+    ],
+)
+def test_a_disk_that_is_full_of_what_is_printed_is_one_line_too(
+    arguments: list[str], plan: Plan, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("standard output refused")
+    drive(plan, tmp_path / "s")
+    before = files(tmp_path)
+    line.inject()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "study", *arguments],
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (4, "study: standard output: No space left on device\n")
+    assert files(tmp_path) == before
+    line.survived()

@@ -5,17 +5,26 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
+import yaml
 
 from study.cluster.submitting import fetch as fetching
 from study.cluster.submitting.payload import Code, _below, pack
 from study.ledger.files import DiskError
-from study.ledger.rows import AnyRow
+from study.ledger.rows import AnyRow, ReportRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError, encode, read, refuse_links
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -23,10 +32,11 @@ from study.plan.trials import make_plan
 from study.report.liveserver import LiveServer
 from study.report.watch import LivePage
 from tests.cluster.submitting.test_fetch import Fake
-from tests.conftest import make_config
+from tests.conftest import TINY, make_config
 from tests.faults.conftest import Injections
 from tests.faults.disk import files
 from tests.faults.test_disk import drive, here
+from tests.faults.test_machines import rows_of, wait_for
 
 __all__ = ["here"]  # the node of simulated studies
 LEADING_OUT = ["../x", "..", "/etc/x", "a/b", "a/../../x", ".hidden", "a\nb", "a\0b", "", "~/x", "a\\b", "x" * 300]
@@ -263,3 +273,85 @@ def test_only_this_machines_own_addresses_go_without_a_token(host: str, wants: b
     with LiveServer(Nothing(), host, 0) as server:
         assert (server.token is not None) == wants
         assert ("token=" in server.url) == wants
+
+
+JOIN = "import ray, sys; ray.init(sys.argv[1]); print(len(ray.nodes()), 'joined')"
+
+
+def join(address: str, home: Path, **token: str) -> str:
+    """What comes of joining a Ray as another user of the machine would."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = plain | {"HOME": str(home)} | token
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, address], env=environment, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.thorough
+def test_a_real_study_tells_its_tokens_to_nobody_and_lets_nobody_in(
+    tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    """Its own Ray's token, and the live page's: looked for in all command lines, files and lines printed."""
+    line = faults("stranger at a port")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"budget": {"epochs": 3000}}))
+    scratch = Path(tempfile.mkdtemp(prefix="ray"))  # short, for sockets lie in it
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study", "run", "tiny", "--out", "s", "--cpus", "1", "--live", "--host", "0.0.0.0"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=plain | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(scratch)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        page = re.fullmatch(r"Live: http://\S+/\?token=(\S+)\n", first)
+        assert page is not None, first
+        wait_for(lambda: rows_of(tmp_path / "s", ReportRow), process)
+        own = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        raylet = next(one for one in own if one.name() == "raylet")
+        tokens = (page[1], raylet.environ()["RAY_AUTH_TOKEN"])
+        assert len(tokens[1]) == 64
+        assert raylet.environ()["RAY_AUTH_MODE"] == "token"
+        for one in own:
+            assert not any(token in word for token in tokens for word in one.cmdline())
+
+        listening: dict[int, str] = {}
+        for one in own:
+            with suppress(psutil.NoSuchProcess):
+                for connection in one.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        listening[connection.laddr.port] = one.name()
+        for port in listening:  # who asks without a token reads figures at the most
+            line.inject()
+            with suppress(OSError, http.client.HTTPException):
+                assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=3).read().startswith(b"# HELP")
+            line.survived()
+        control = next(port for port, name in listening.items() if name == "gcs_server")
+        line.inject()
+        refused = join(f"127.0.0.1:{control}", tmp_path / "home")
+        assert "ConnectionError" in refused
+        assert "joined" not in refused
+        line.survived()
+        known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": tokens[1]}
+        assert "1 joined" in join(f"127.0.0.1:{control}", tmp_path / "home", **known)
+
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=100)
+        assert process.returncode == 130, printed
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "s" / REPORT / "report.html").exists()
+    assert not (tmp_path / "home" / ".ray").exists()
+    searched = 0
+    for folder in (tmp_path, scratch):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                searched += 1
+                content = path.read_bytes()
+                assert not any(token.encode() in content for token in tokens), path
+    assert searched > 20
+    assert not any(token in printed for token in tokens)  # after the line that is there to tell it
+    shutil.rmtree(scratch)
