@@ -91,14 +91,16 @@ class Unruly(ToyModule):
         where: str = "training_step",
         after: int = 2,
         only_rank: int | None = None,
-        loss: float = 0.0,
-        val_loss: float | None = 0.0,
-        weight: float = 0.0,
-        val_acc: float = 0.0,
+        loss: float | str = 0.0,
+        val_loss: float | str | None = 0.0,
+        weight: float | str = 0.0,
+        val_acc: float | str = 0.0,
     ) -> None:
         super().__init__()
         self.act, self.where, self.after, self.at_rank = act, where, after, only_rank
-        self.add = {"loss": loss, "val_loss": val_loss, "weight": weight, "acc": val_acc}
+        # As text too, for a study file may hold no number that is none.
+        self.add = {"loss": float(loss), "weight": float(weight), "acc": float(val_acc)}
+        self.add_val_loss = None if val_loss is None else float(val_loss)
         self.calls = 0
         self._perhaps("__init__")
 
@@ -127,9 +129,9 @@ class Unruly(ToyModule):
         x, y = batch
         logits = self.layer(x)
         self.log("acc", (logits.argmax(1) == y).float().mean() + self.add["acc"], sync_dist=True)
-        if self.add["val_loss"] is not None:
+        if self.add_val_loss is not None:
             loss = torch.nn.functional.cross_entropy(logits, y)
-            self.log("loss", loss + self.add["val_loss"], sync_dist=True)
+            self.log("loss", loss + self.add_val_loss, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Plain."""
@@ -137,17 +139,23 @@ class Unruly(ToyModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class NoStream(IterableDataset[Any]):
-    """A stream of nothing."""
+class Stream(IterableDataset[Any]):
+    """The samples that it is given, and no more of them after so many times."""
+
+    def __init__(self, samples: Any, times: int) -> None:
+        self.samples, self.times = samples, times
 
     def __iter__(self) -> Any:
-        return iter(())
+        self.times -= 1
+        return iter(self.samples if self.times >= 0 else ())
 
 
 class UnrulyData(ToyData):
-    """`val` is what it validates on: a set, an empty one, or a stream of nothing; `workers` deal the batches."""
+    """It validates on a set (`val` "set"), an empty one ("none"), or a stream that can be read `val` times; `workers`
+    deal the batches.
+    """
 
-    def __init__(self, batch_size: int, samples: int = 64, val: str = "set", workers: int = 0) -> None:
+    def __init__(self, batch_size: int, samples: int = 64, val: str | int = "set", workers: int = 0) -> None:
         super().__init__(batch_size, samples)
         self.val, self.workers = val, workers
 
@@ -157,6 +165,6 @@ class UnrulyData(ToyData):
 
     def val_dataloader(self) -> Any:
         """What it was told."""
-        if self.val == "empty":
+        if self.val == "none":
             return DataLoader([], 32)  # type: ignore[arg-type]
-        return DataLoader(NoStream(), 32) if self.val == "stream" else super().val_dataloader()
+        return super().val_dataloader() if self.val == "set" else DataLoader(Stream(self.data, int(self.val)), 32)

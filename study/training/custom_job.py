@@ -104,7 +104,10 @@ class CustomJob:
         """Training loss averaged over ranks; the rest as logged.
 
         From weights that are no numbers none will come, which a module that logs no validation loss would not tell.
+        Raises PlanError where nothing was validated on: Lightning would give the figures of the time before.
         """
+        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
+            raise PlanError("its validation set is empty", KEY)
         whole = all(bool(weight.isfinite().all()) for weight in self.module.parameters())
         loss_sum = self.loss_sum if whole else torch.full_like(self.loss_sum, math.nan)
         sums = torch.stack([loss_sum, loss_sum.new_tensor(self.batches)])

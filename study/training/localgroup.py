@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from study.plan.config import StudyConfig
 from study.plan.trials import TrialSpec
+from study.training.offspring import end_with_this_process
 from study.training.place import Place
+from study.training.plainly import plainly
 from study.training.rank import Rank
 from study.training.report import Report
 
@@ -19,12 +24,17 @@ _rank: Rank  # one a process
 
 
 def _create(place: Place, config: StudyConfig) -> None:
+    """What a module prints is not for the terminal."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    end_with_this_process()
     global _rank
     _rank = Rank(place, config)
 
 
 def _call(method: str, *args: Any) -> Any:
-    return getattr(_rank, method)(*args)
+    return plainly(partial(getattr(_rank, method), *args))
 
 
 class LocalGroup:
@@ -46,6 +56,8 @@ class LocalGroup:
             )
             for rank in range(world_size)
         ]
+        self._pids: list[int] = []
+        self._pids = self.call(os.getpid)
         port = self._pools[0].submit(_call, "open_store", "127.0.0.1").result() if world_size > 1 else 0
         self._all("join", "127.0.0.1", port)
 
@@ -53,9 +65,23 @@ class LocalGroup:
         return self.call(_call, method, *args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """Run a module's function in every process; what each returned."""
+        """Run a module's function in every process; what each returned.
+
+        Raises at once what one of them raised. The group is then over: the other processes may wait for that one.
+        """
         futures = [pool.submit(function, *args) for pool in self._pools]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            self._kill()
+            raise
         return [future.result() for future in futures]
+
+    def _kill(self) -> None:
+        for pid in self._pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def run(self, spec: TrialSpec, reports: int | None = None) -> list[Report]:
         """Train a trial to its end, or to a number of reports; rank 0's reports."""

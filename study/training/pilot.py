@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
+from study.plan.errors import PlanError
 from study.plan.estimate import Pace
 from study.plan.trials import Cell, Plan
-from study.plan.workload import Custom
 from study.training.localgroup import LocalGroup
-from study.workloads.custom import blaming
+from study.training.report import Mistake, OutOfMemory
 
 WARM_UPDATES, TIMED_UPDATES = 5, 20
 
@@ -33,9 +33,10 @@ def _pace(group: LocalGroup, plan: Plan, cell: Cell) -> Pace:
     # "search": a pilot has no use for the test split, nor for probes. A batch that grows is timed as it begins.
     stage = replace(spec.stages[0], updates=total)
     pilot = replace(spec, phase="search", stages=(stage,), report_at=(WARM_UPDATES, total))
-    theirs = isinstance(plan.variants[cell.variant].workload, Custom)
-    with blaming("workload") if theirs else nullcontext():
+    try:
         first, second = group.run(pilot)
+    except (Mistake, OutOfMemory, BrokenProcessPool) as error:
+        raise PlanError(str(error), "workload") from error
     return Pace(
         update_s=cell.batch_size / second.samples_per_s,
         validation_s=second.phases_s["validate"] - first.phases_s["validate"],

@@ -16,17 +16,17 @@ _CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited",
 
 
 def plainly(act: Callable[[], T]) -> T:
-    """What `act` returns. Raises OutOfMemory, PeerLost, and Mistake for all else.
+    """What `act` returns. Raises OutOfMemory, PlanError, PeerLost, and Mistake for all else.
 
     A user's exception may be of a class that no other process has, or that cannot be pickled; and SystemExit would end
     the rank's process as if it had died.
     """
     try:
         return act()
-    except OutOfMemory:
+    except (OutOfMemory, PlanError):
         raise
     except BaseException as error:
-        text = str(error) if isinstance(error, PlanError) else in_one_line(error)
+        text = in_one_line(error)
         # A rank that makes a mistake keeps its process, and with it its connections: only death closes them.
         lost = isinstance(error, RuntimeError) and _CLOSED.search(text_of(error)) is not None
     raise PeerLost(text) if lost else Mistake(text)

@@ -56,8 +56,10 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> N
         try:
             _train(config, _brief(specs[0], asked, workload.train_samples or 0))
         except ValueError as error:
-            if asked > 1 or "more than 1 value per channel" not in str(error):
+            if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
+            if config.ghost_batch:
+                raise PlanError("is 1, on which batch norm cannot train", "ghost_batch") from error
             raise PlanError("a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes") from error
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -16,6 +17,7 @@ from study.plan.errors import PlanError
 from study.plan.trials import Plan, make_plan
 from study.plan.workload import Custom
 from study.training.place import Place
+from study.training.plainly import plainly
 from study.tuning.remembered import Remembered, cache_folder
 
 CACHE = "micro_batches.json"
@@ -59,7 +61,14 @@ def _with(plan: Plan, micro_batch: int | None) -> Plan:
 
 
 def probe(plan: Plan) -> Fitted:
-    """On the first GPU that this process sees: as remembered, else found by training and remembered."""
+    """On the first GPU that this process sees: as remembered, else found by training and remembered.
+
+    Raises Mistake for what a user's own module raises.
+    """
+    return plainly(partial(_probe, plan))
+
+
+def _probe(plan: Plan) -> Fitted:
     import torch
 
     from study.training.microbatch import largest_micro_batch, sizes_of

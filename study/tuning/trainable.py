@@ -10,6 +10,7 @@ from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
 from study.plan.config import StudyConfig
+from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
 from study.training.report import Mistake, OutOfMemory
 from study.tuning.actor import WarmGroup
@@ -178,4 +179,4 @@ def _most(peaks_bytes: list[int | None]) -> int | None:
 def _one_line(error: RayTaskError) -> str:
     """What a rank told, without Ray's wrapping."""
     cause = error.cause if isinstance(error.cause, BaseException) else error
-    return str(cause) if isinstance(cause, Mistake) else in_one_line(cause)
+    return str(cause) if isinstance(cause, Mistake | PlanError) else in_one_line(cause)

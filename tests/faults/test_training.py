@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import yaml
+from pydantic import ValidationError
 
+from study.ledger.rows import EndRow, LeaseRow
+from study.ledger.store import read
+from study.plan.capacity import Node
 from study.plan.config import StudyConfig
+from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec, make_plan
+from study.training import microbatch
+from study.training.pilot import measure_paces
 from study.training.place import Place
 from study.training.plainly import plainly
 from study.training.rank import Rank
 from study.training.report import Mistake, OutOfMemory, Report
+from study.training.tryout import try_out
+from study.tuning import fitting
+from study.tuning.fitting import Fitted, fitted
 from tests.conftest import make_config
+from tests.faults.books import audit
 from tests.faults.conftest import Injections
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -89,7 +107,7 @@ def test_whatever_a_module_raises_is_one_line_and_the_rank_goes_on(
     line.inject()
     optimizer = {"optimizer": "module"} if where == "configure_optimizers" else {}
     config = make_config(workload=workload(act=act, where=where, after=0) | optimizer, batch_sizes=[16])
-    with pytest.raises(Mistake, match=says) as raised:
+    with pytest.raises((Mistake, PlanError), match=says) as raised:
         trained(rank, config)
     told = pickle.loads(pickle.dumps(raised.value))
     assert str(told) == str(raised.value)
@@ -143,6 +161,138 @@ def test_no_memory_is_no_mistake(
     line.survived()
 
 
+@pytest.mark.parametrize("val", ["none", 0, 1], ids=["set", "stream", "stream read twice"])
+def test_without_a_validation_sample_there_is_no_accuracy(rank: Rank, faults: Faults, val: str | int) -> None:
+    line = faults("empty validation split")
+    line.inject()
+    config = make_config(workload=workload() | {"data_args": {"val": val}}, batch_sizes=[16])
+    with pytest.raises(PlanError, match=r"^workload\.data: its validation set is empty$"):
+        trained(rank, config)
+    if val != 1:  # what is tried is validated once
+        with pytest.raises(PlanError, match=r"^workload\.data: its validation set is empty$"):
+            try_out(make_plan(config))
+    line.survived()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"workload": {"kind": "digits", "val_samples": 0}}, {"workload": {"kind": "digits", "val_samples": -1}}],
+    ids=["none", "fewer"],
+)
+def test_an_embedded_workload_validates_on_something(faults: Faults, changes: dict[str, Any]) -> None:
+    line = faults("empty validation split")
+    line.inject()
+    with pytest.raises(ValidationError, match="val_samples"):
+        make_config(**changes)
+    line.survived()
+
+
+NORMED = {"module": "tests.own:Normed", "data": "tests.own:Data", "train_samples": 64, "val_accuracy": "val_acc"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_sizes": [1]}, r"^batch_sizes: a rank has a micro batch of 1, on which batch norm cannot train$"),
+        ({"batch_sizes": [8], "ghost_batch": 1}, r"^ghost_batch: is 1, on which batch norm cannot train$"),
+    ],
+    ids=["micro batch", "ghost batch"],
+)
+def test_one_sample_has_no_variance(rank: Rank, faults: Faults, changes: dict[str, Any], says: str) -> None:
+    line = faults("batch norm over one sample")
+    line.inject()
+    config = make_config(workload=NORMED, **changes)
+    with pytest.raises(PlanError, match=says):
+        try_out(make_plan(config))
+    with pytest.raises(Mistake, match=r"^ValueError: Expected more than 1 value per channel .* \(own\.py:\d+\)$"):
+        trained(rank, config)
+    line.survived()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_sizes": [1]},  # the pixels of one image have a variance
+        {"batch_sizes": [8], "ghost_batch": 1},
+        {"batch_sizes": [19]},  # 77 are four batches and a sample, which is left out
+    ],
+    ids=["micro batch", "ghost batch", "last batch"],
+)
+def test_one_image_is_enough(faults: Faults, changes: dict[str, Any]) -> None:
+    line = faults("batch norm over one sample")
+    line.inject()
+    digits = {"kind": "digits", "model": "convnet", "width": 4, "val_samples": 20, "test_samples": 1700}
+    config = make_config(workload=digits, **changes)
+    assert make_plan(config).train_samples == 77
+    reports = trained(Rank(ALONE, config), config)
+    assert not any(report.diverged for report in reports)
+    line.survived()
+
+
+@dataclass
+class Gpu:
+    """Holds so many samples; what is larger does not fit."""
+
+    samples: int
+    tried: list[int] = field(default_factory=list)
+
+    def train(self, rank: Rank, spec: TrialSpec) -> bool:
+        self.tried.append(spec.batch.micro_batch)
+        return spec.batch.micro_batch <= self.samples
+
+
+@pytest.mark.parametrize("holds", [1, 3, 16, 40, 64])
+def test_auto_backs_off_to_what_fits_and_says_so(faults: Faults, monkeypatch: pytest.MonkeyPatch, holds: int) -> None:
+    line = faults("micro batch auto on too small a GPU")
+    line.inject()
+    config = make_config(hardware={"gpus_per_rank": 1, "micro_batch": "auto"}, batch_sizes=[64])
+    plan, gpu, said = make_plan(config), Gpu(holds), list[str]()
+    monkeypatch.setattr(microbatch, "_trains", gpu.train)
+    size, tried = microbatch.largest_micro_batch(plan, ALONE)
+    assert size == max(divisor for divisor in (1, 2, 4, 8, 16, 32, 64) if divisor <= holds)
+    assert tried == len(set(gpu.tried))
+    monkeypatch.setattr(fitting, "connected", lambda address, cpus: nullcontext((Node(1, 1),)))
+    monkeypatch.setattr(fitting.ray, "remote", lambda **leased: lambda task: SimpleNamespace(remote=lambda plan: None))
+    monkeypatch.setattr(fitting.ray, "get", lambda answer: Fitted("a small GPU", size, tried))
+    fits = fitted(plan, "local", None, said.append)
+    assert said == [f"Micro batch: at most {size} samples, which fit on a small GPU ({tried} sizes tried)."]
+    assert {(spec.batch.micro_batch, spec.batch.global_batch) for spec in fits.search} == {(size, 64)}
+    line.survived()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        ("raise", r"^workload: ArithmeticError: the module broke \(unruly\.py:\d+\)$"),
+        ("sys.exit", r"^workload: RuntimeError: .*SystemExit \(unruly\.py:\d+\)$"),
+        ("os._exit", "^workload: A process in the process pool was terminated abruptly"),
+    ],
+)
+def test_a_pilot_does_not_wait_for_the_rank_that_went_wrong(
+    faults: Faults, capfd: pytest.CaptureFixture[str], act: str, says: str
+) -> None:
+    line = faults("user module goes wrong in a pilot")
+    line.inject()
+    config = make_config(workload=workload(act=act, only_rank=1), batch_sizes=[16], hardware={"world_size": 2})
+    with pytest.raises(PlanError, match=says):  # long before rank 0, in a collective, gives up
+        measure_paces(make_plan(config), cores=2)
+    assert capfd.readouterr() == ("", "")
+    line.survived()
+
+
+@pytest.mark.thorough
+def test_what_a_module_prints_in_a_pilot_is_not_for_the_terminal(
+    faults: Faults, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = faults("user module prints megabytes")
+    line.inject()
+    plan = make_plan(make_config(workload=workload(act="print", after=20), batch_sizes=[16]))
+    assert len(measure_paces(plan, cores=1)) == 1
+    assert capfd.readouterr() == ("", "")
+    line.survived()
+
+
 LEADER = """
 import os, sys, time
 from study.training.offspring import end_with_this_process
@@ -174,3 +324,71 @@ def test_what_was_forked_ends_with_its_rank(faults: Faults, number: int | None) 
         process.kill()
     assert not alive
     line.survived()
+
+
+BAD: dict[str, tuple[dict[str, Any], str, int, str]] = {
+    # What the module is told, how its trial ends, in how many attempts, and why.
+    "raises": ({"act": "raise"}, "failed", 1, r"ArithmeticError: the module broke \(unruly\.py:\d+\)"),
+    "holds": ({"act": "unpicklable"}, "failed", 1, r"Unpicklable: .* \(unruly\.py:\d+\)"),
+    "talks": ({"act": "megabyte"}, "failed", 1, r"ArithmeticError: .{,300} \.\.\. \(unruly\.py:\d+\)"),
+    "leaves": ({"act": "sys.exit"}, "failed", 1, r"RuntimeError: .*SystemExit \(unruly\.py:\d+\)"),
+    "leaves-early": ({"act": "sys.exit", "where": "__init__"}, "failed", 1, r".*SystemExit: 3 \(unruly\.py:\d+\)"),
+    "vanishes": ({"act": "os._exit"}, "failed", 2, "a process of the trial died"),
+    "diverges": ({"loss": "nan", "after": 5}, "diverged", 1, "train_loss is nan"),
+    "misjudges": ({"val_acc": "nan"}, "diverged", 1, "val_accuracy is nan"),
+    "swells": ({"act": "memory"}, "infeasible", 1, "OutOfMemory: out of memory"),
+}
+ODD: dict[str, dict[str, Any]] = {"good": {}, "prints": {"act": "print"}, "forks": {"act": "fork"}}
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Of a study that was run in a folder, or of what its modules forked."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended since it was listed
+            if process.environ().get("STUDY_TEST_FOLDER") == str(folder):
+                found.append(process)
+    return found
+
+
+@pytest.mark.thorough
+def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(tmp_path: Path, faults: Faults) -> None:
+    line, times = faults("user module misbehaves in a study"), len(BAD) + len(ODD) - 1
+    line.inject(times)
+    told = {name: case[0] for name, case in BAD.items()} | ODD
+    study = {
+        "name": "bad", "batch_sizes": [16], "search": {"lr": [0.1]}, "confirm": {"seeds": 1}, "budget": {"epochs": 3},
+        "max_retries": 1, "workload": workload(),
+        "variants": {name: {"workload": workload(**arguments)} for name, arguments in told.items()},
+    }  # fmt: skip
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(study))
+    done = subprocess.run(
+        [sys.executable, "-m", "study", "run", "bad", "--out", "s", "--cpus", "2", "--no-try"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "STUDY_TEST_FOLDER": str(tmp_path)},
+    )  # fmt: skip
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    _, alive = psutil.wait_procs(processes_of(tmp_path), timeout=30)
+    assert not alive
+    assert len(printed) < 20_000
+    assert "Traceback" not in printed
+    assert "printed by the module" not in printed
+
+    rows = read(tmp_path / "s").rows
+    ends = {row.trial_id.split("-b16")[0].removeprefix("confirm-"): row for row in rows if isinstance(row, EndRow)}
+    assert ends.keys() == told.keys()
+    for name, (_, outcome, attempts, says) in BAD.items():
+        assert (ends[name].outcome, ends[name].attempts) == (outcome, attempts), name
+        assert re.fullmatch(says, ends[name].error or ""), ends[name]
+        assert f"{ends[name].trial_id} {outcome}" in printed
+        assert f": {ends[name].error}\n" in printed
+    for name in ODD:
+        assert (ends[name].outcome, ends[name].error) == ("completed", None), name
+        assert ends[name].final_val_accuracy == ends["good"].final_val_accuracy
+    assert (tmp_path / "s" / "ledger.jsonl").stat().st_size < 100_000
+    billed = {row.trial_id for row in rows if isinstance(row, LeaseRow) and row.billed_s > 0}
+    assert billed == {row.trial_id for row in ends.values()}
+    points = json.loads((tmp_path / "s" / "report" / "summary.json").read_text())["points"]
+    assert {point["variant"] for point in points} == ODD.keys()
+    line.survived(audit(rows), times=times)
