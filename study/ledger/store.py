@@ -21,6 +21,7 @@ from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
 LEDGER = "ledger.jsonl"
 # What else lies in a study's folder.
 CONFIG, REPORT, CHECKPOINTS = "config.yaml", "report", "checkpoints"
+SCRATCH = ".tune"  # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last
 _END = b',"crc32":"%08x"}'
 _END_BYTES = len(_END % 0)
 
@@ -73,7 +74,7 @@ def good_rows(folder: Path) -> Iterator[AnyRow]:
 
 def refuse_links(folder: Path) -> None:
     """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out."""
-    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS):
+    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH):
         if (folder / name).is_symlink():
             raise LedgerError(f"{folder / name}: is a link; what a study writes lies in its own folder")
 

@@ -27,7 +27,7 @@ from study.cluster.monitoring.export import Export
 from study.cluster.sinks.feed import Sinks
 from study.ledger.files import blaming_disk, remove_unfinished, write_atomic
 from study.ledger.rows import AnyRow, LimitRow, StudyRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
@@ -43,7 +43,6 @@ from study.tuning.trainable import TrialRun
 
 RELEASE_TIMEOUT_S = 30.0
 REPORT_TAKES_S = 60.0  # a file of it, at the most
-SCRATCH = ".tune"  # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last
 
 
 @dataclass(frozen=True)

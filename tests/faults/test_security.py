@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,12 +27,24 @@ from study.cluster.submitting import fetch as fetching
 from study.cluster.submitting.payload import Code, _below, pack
 from study.ledger.files import DiskError
 from study.ledger.rows import AnyRow, ReportRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, Ledger, LedgerError, encode, read, refuse_links
+from study.ledger.store import (
+    CHECKPOINTS,
+    CONFIG,
+    LEDGER,
+    REPORT,
+    SCRATCH,
+    Ledger,
+    LedgerError,
+    encode,
+    read,
+    refuse_links,
+)
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.trials import make_plan
 from study.report.liveserver import LiveServer
 from study.report.watch import LivePage
+from tests.cluster.sinks.studies import run_fake, study_plan
 from tests.cluster.submitting.test_fetch import Fake
 from tests.conftest import TINY, make_config
 from tests.faults.conftest import Injections
@@ -41,6 +55,7 @@ from tests.faults.test_machines import rows_of, wait_for
 __all__ = ["here"]  # the node of simulated studies
 LEADING_OUT = ["../x", "..", "/etc/x", "a/b", "a/../../x", ".hidden", "a\nb", "a\0b", "", "~/x", "a\\b", "x" * 300]
 ROOT = Path(__file__).parents[2]
+SENTINEL = "s3ntinel-5a7e11173"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +109,7 @@ def test_no_config_names_a_file_elsewhere(tmp_path: Path, faults: Callable[[str]
         line.survived()
 
 
-@pytest.mark.parametrize("name", [LEDGER, CONFIG, REPORT, CHECKPOINTS])
+@pytest.mark.parametrize("name", [LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_a_link_in_a_studys_folder_is_not_written_through(
     name: str, absolute: bool, rows: list[AnyRow], tmp_path: Path, faults: Callable[[str], Injections]
@@ -273,6 +288,44 @@ def test_only_this_machines_own_addresses_go_without_a_token(host: str, wants: b
     with LiveServer(Nothing(), host, 0) as server:
         assert (server.token is not None) == wants
         assert ("token=" in server.url) == wants
+
+
+def test_what_opens_an_mlflow_server_is_told_to_that_server_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    faults: Callable[[str], Injections],
+) -> None:
+    """It refuses every call, of which there is a line."""
+    brought = []
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            brought.append(self.headers["Authorization"])
+            self.send_error(401)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    line = faults("wrong token")
+    line.inject()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SENTINEL)
+    monkeypatch.setattr("study.cluster.sinks.feed.RETRY_EVERY_S", 0.001)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        rows = run_fake(study_plan(mlflow=uri), tmp_path)
+        server.shutdown()
+    assert set(brought) == {f"Bearer {SENTINEL}"}
+    assert f"study: MLflow at {uri}: " in caplog.text
+    assert SENTINEL not in caplog.text + "".join(capfd.readouterr()) + "".join(map(str, rows))
+    assert not any(SENTINEL.encode() in content for content in files(tmp_path).values())
+    for secret in (f"http://me:{SENTINEL}@mlflow:5000", f"http://mlflow:5000/?token={SENTINEL}"):
+        with pytest.raises(ValueError, match="must not hold what authorizes"):
+            make_config(tracking={"mlflow": secret})
+    line.survived()
 
 
 JOIN = "import ray, sys; ray.init(sys.argv[1]); print(len(ray.nodes()), 'joined')"
