@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _UNFINISHED = ".tmp"
 
@@ -25,18 +26,19 @@ def blaming_disk(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`: temporary file in the same folder, fsync, rename, fsync of the folder.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write and read, which replaces `path` when the block is left: a temporary one in its folder, fsync,
+    rename, fsync of the folder.
 
-    Raises DiskError; no temporary file stays behind then, unless the process itself is killed.
+    Raises DiskError; no temporary file stays behind then, or if the block raises, unless the process itself is killed.
     """
-    data = content.encode() if isinstance(content, str) else content
     with blaming_disk(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            with os.fdopen(handle, "w+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(0o644)
@@ -46,6 +48,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:

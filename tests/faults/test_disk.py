@@ -17,9 +17,11 @@ import pytest
 
 from study.analysis.records import Summary
 from study.analysis.summary import summarize
+from study.cluster.submitting.fetch import fetch
 from study.ledger.files import DiskError, remove_unfinished, write_atomic
 from study.ledger.rows import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
+from study.plan.errors import PlanError
 from study.plan.load import to_yaml
 from study.plan.trials import Plan, make_plan
 from study.report import exports
@@ -27,6 +29,7 @@ from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
 from study.tuning.runner import _tidy
 from study.tuning.shelf import Shelf
+from tests.cluster.submitting.test_fetch import Fake
 from tests.conftest import make_config
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
@@ -247,8 +250,9 @@ def reports(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
         yield summaries
 
 
+@pytest.mark.parametrize("share", [0.2, pytest.param(1.0, marks=pytest.mark.thorough)])
 def test_a_report_that_is_refused_leaves_each_of_its_files_old_or_new(
-    reports: list[Summary], tmp_path: Path, faults: Callable[[str], Injections]
+    share: float, reports: list[Summary], tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
     old, new = (tmp_path / name / "report" for name in ("old", "new"))
     for folder, summary in zip((old, new), reports, strict=True):
@@ -259,7 +263,8 @@ def test_a_report_that_is_refused_leaves_each_of_its_files_old_or_new(
     assert all(was[name] != becomes[name] for name in was if name != "trials.parquet")
     line = faults("report refused")
     write = partial(exports.write_report, reports[1], old, REPORT_FORMATS)
-    for at, error, lasting in refusals(write, old):
+    every = refusals(write, old)
+    for at, error, lasting in random.Random(3).sample(every, round(share * len(every))):
         exports.write_report(reports[0], old, REPORT_FORMATS)
         line.inject()
         with watched(old) as disk:
@@ -273,6 +278,33 @@ def test_a_report_that_is_refused_leaves_each_of_its_files_old_or_new(
         remove_unfinished(old)
         exports.write_report(reports[1], old, REPORT_FORMATS)
         assert files(old) == becomes
+        line.survived()
+
+
+def test_a_fetch_that_is_refused_leaves_each_file_old_or_new(
+    tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("fetch refused")
+    old = Fake(**{"report/report.html": b"old"})
+    new = Fake(**{"report/report.html": b"new", LEDGER: b"row 1\nrow 2\n"})
+    fetch(new, tmp_path / "new", checkpoints=False)
+    becomes, out = files(tmp_path / "new"), tmp_path / "out"
+    again = partial(fetch, new, out, checkpoints=False)
+    fetch(old, out, checkpoints=False)
+    was = files(out)
+    for at, error, lasting in refusals(again, out):
+        shutil.rmtree(out)
+        fetch(old, out, checkpoints=False)
+        line.inject()
+        with watched(out) as disk, suppress(DiskError, PlanError):
+            disk.refuse(at, error, lasting)
+            again()
+        after = files(out)
+        if not lasting or error in FULL:
+            assert after.keys() == was.keys()
+        assert all(after[name] in (was[name], becomes[name]) for name in was)
+        again()
+        assert {name: of for name, of in files(out).items() if not name.endswith(".tmp")} == becomes
         line.survived()
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from study.cluster.submitting.head import Head
 from study.cluster.submitting.jobs import SubmittedStudy
 from study.cluster.submitting.results import in_order
 from study.cluster.submitting.storage import TROUBLE, Store, in_one_line, shared_folder
+from study.ledger.files import replacing
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
 from study.plan.errors import PlanError
 
@@ -77,7 +76,8 @@ def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_B
     """Write the results into `out`; returns their names. Snapshots that the study has replaced meanwhile are left out.
 
     Raises PlanError if there are none yet, if they are more than `most_bytes` or of too many files, or if `out` holds
-    something else: a link where a folder belongs, or a ledger that the fetched one does not go on from.
+    something else: a link where a folder belongs, or a ledger that the fetched one does not go on from. Raises
+    DiskError.
     """
     names = [name for name in _names(source) if checkpoints or not name.startswith(f"{CHECKPOINTS}/")]
     if LEDGER not in names or CONFIG not in names:
@@ -123,27 +123,21 @@ def _blaming(key: str) -> Iterator[None]:
 def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
     """Whole or not at all; a link that stands there is replaced, not followed. Returns its bytes."""
     target.parent.mkdir(exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fetch-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for chunk in _chunks(source, name):
-                if file.tell() + len(chunk) > most_bytes:
-                    raise PlanError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
-                file.write(chunk)
-            size = file.tell()
-        if name == LEDGER and target.is_file() and not _begins_with(Path(temporary), target):
+    with replacing(target) as file:
+        for chunk in _chunks(source, name):
+            if file.tell() + len(chunk) > most_bytes:
+                raise PlanError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
+            file.write(chunk)
+        size = file.tell()
+        file.seek(0)
+        if name == LEDGER and target.is_file() and not _begins_with(file, target):
             raise PlanError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, target)
         return size
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
-def _begins_with(longer: Path, shorter: Path) -> bool:
-    with longer.open("rb") as one, shorter.open("rb") as other:
+def _begins_with(longer: BinaryIO, shorter: Path) -> bool:
+    with shorter.open("rb") as other:
         while piece := other.read(1 << 20):
-            if one.read(len(piece)) != piece:
+            if longer.read(len(piece)) != piece:
                 return False
     return True
