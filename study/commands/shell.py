@@ -20,7 +20,7 @@ from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import load_study
 from study.plan.prices import priced
-from study.plan.reporting import Price
+from study.plan.reporting import MOST_USD_PER_DEVICE_HOUR, Price
 from study.plan.trials import Plan, make_plan
 from study.plan.workload import Custom, ImageFolder
 from study.workloads.count import counted
@@ -106,6 +106,11 @@ def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None)
     """The plan at another price: this one, or what a price list asks for the GPU that the study names."""
     price = plan.config.price
     if usd_per_device_hour is not None:
+        if not 0 <= usd_per_device_hour <= MOST_USD_PER_DEVICE_HOUR:
+            raise PlanError(
+                f"must be from 0 to {MOST_USD_PER_DEVICE_HOUR:,.0f}; got {usd_per_device_hour:g}",
+                "--usd-per-device-hour",
+            )
         price = Price(usd_per_device_hour=usd_per_device_hour, source="--usd-per-device-hour")
     elif prices is not None:
         if price.gpu_type is None:

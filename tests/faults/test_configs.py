@@ -21,14 +21,14 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
 from study.analysis.forecast import forecast
-from study.commands.shell import planned, recorded
+from study.commands.shell import planned, recorded, repriced
 from study.ledger.store import CONFIG
 from study.plan import yamlfile
 from study.plan.errors import PlanError
 from study.plan.estimate import Pace, price_plan
 from study.plan.load import find_config, load_study, shipped_configs, to_yaml
 from study.plan.prices import read_prices
-from study.plan.trials import Plan
+from study.plan.trials import Plan, make_plan
 from tests.faults.conftest import Injections
 from tests.faults.madeup import study_files
 
@@ -101,9 +101,13 @@ def mutations(data: Any) -> Iterator[Mutation]:
         whole, holder = with_holder(data, at)
         value, name = holder.pop(at[-1]), re.escape(".".join(map(str, at)))
         yield Mutation(whole, None)
-        for other in ("x", 7, 0.5, True, None, [], {}, [value], {"x": value}, str(value)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Whatever else a key may hold beside a number, it is none of these.
+        for other in ("x", True, {"x": value}, str(value), 10**30):
+            yield Mutation(replaced(data, at, other), f": {name}" if is_number else None)
+        for other in (7, 0.5, None, [], {}, [value]):
             yield Mutation(replaced(data, at, other), None)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if is_number:
             yield Mutation(replaced(data, at, -value), f": {name}: should be" if value else None)
         if isinstance(at[-1], str) and at[:-1] != ("variants",):
             whole, holder = with_holder(data, at)
@@ -321,6 +325,16 @@ def test_what_is_no_file_is_no_price_list_and_not_waited_for(
     with pytest.raises(PlanError) as caught:
         planned(path, None, "cluster", None)
     assert no_file in str(caught.value)
+    line.survived()
+
+
+@pytest.mark.parametrize("usd", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_price_that_is_none_is_refused_on_the_command_line(usd: float, faults: Callable[[str], Injections]) -> None:
+    line = faults("config or price file damaged")
+    line.inject()
+    plan = make_plan(load_study(SHIPPED["quickstart"]).config)
+    with pytest.raises(PlanError, match=r"^--usd-per-device-hour: must be from 0 to 1,000,000; got "):
+        repriced(plan, usd, None)
     line.survived()
 
 
