@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EIO
@@ -17,16 +18,16 @@ import pytest
 import torch
 
 from study.ledger.files import DiskError
-from study.ledger.rows import AttemptRow, DecisionRow, EndRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import CHECKPOINTS, read
 from study.plan.trials import Plan
 from study.training.snapshot import Resumed
 from study.tuning.shelf import Shelf
-from tests.conftest import Run, make_config, run_for_real
+from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 from tests.faults.disk import watched
-from tests.faults.test_checkpoints import ONE_TRIAL, Killing, course
+from tests.faults.test_checkpoints import ONE_TRIAL, course
 from tests.faults.test_checkpoints import undisturbed as whole_trial
 from tests.faults.test_disk import SimulatedShelf, drive, here, plan, told, undisturbed
 
@@ -157,14 +158,19 @@ def test_a_real_trial_whose_newest_checkpoint_is_torn_ends_the_same_to_the_last_
     line = faults("checkpoint damaged")
     line.inject()
 
-    def tear() -> None:
-        newest = next(iter(shelved(tmp_path).values()))[0]
-        newest.write_bytes(newest.read_bytes()[:-99])
+    reports = [row.updates for row in whole_trial.of(ReportRow)]
+    others, hurt = rank_pids(), list[Path]()
+
+    def tear_and_kill(row: AnyRow) -> None:
+        """Once the fourth report's checkpoint lies there, and the ledger knows of it."""
+        if isinstance(row, DecisionRow) and row.updates == reports[3] and not hurt:
+            hurt.extend(next(iter(shelved(tmp_path).values()))[:1])
+            hurt[0].write_bytes(hurt[0].read_bytes()[:-99])
+            os.kill((rank_pids() - others).pop(), signal.SIGKILL)
 
     trial = ONE_TRIAL | {"recovery": {"checkpoint_every_s": 0, "checkpoints": keep}}
-    run = run_for_real(make_config(**trial), tmp_path, Killing(at_report=4, before=tear))
-    reports = [row.updates for row in whole_trial.of(ReportRow)]
-    # The fourth report's checkpoint is torn before the rank is killed on the way to the fifth.
+    run = run_for_real(make_config(**trial), tmp_path, tear_and_kill)
+    assert updates_of(hurt[0]) == reports[3]
     assert [row.from_updates for row in run.of(AttemptRow)] == [0, reports[2] if keep == 2 else 0]
     assert course(run) == course(whole_trial)
     assert [end.outcome for end in run.of(EndRow)] == ["completed"]
