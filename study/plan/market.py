@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
+from study.plan import yamlfile
 from study.plan.errors import PlanError
 from study.plan.prices import ListPrice
 
@@ -46,4 +45,4 @@ def market_prices(today: str) -> tuple[ListPrice, ...]:
 def prices_yaml(prices: tuple[ListPrice, ...], path: Path) -> str:
     """The prices as a file that `read_prices` reads back."""
     head = f"# List prices in US dollars per GPU and hour; use them with price.file: {path.name}\n"
-    return head + yaml.safe_dump({"prices": [price.model_dump() for price in prices]}, sort_keys=False, width=200)
+    return head + yamlfile.dump({"prices": [price.model_dump() for price in prices]})

@@ -32,7 +32,10 @@ class Contrastive(Section):
     width: Width = Field(64, description="hidden units of the encoder, and features that the probe reads")
     temperature: PositiveFloat = Field(0.5, description="of NT-Xent, which similarities are divided by")
     probe_labels: int = Field(
-        100, ge=10, description="training samples whose labels the probe may see; few tell features apart best"
+        100,
+        ge=10,
+        le=10**9,
+        description="training samples whose labels the probe may see; few tell features apart best",
     )
     val_samples: PositiveInt = Field(300, description="samples held apart for validation")
     test_samples: PositiveInt = Field(300, description="samples held apart for the test")

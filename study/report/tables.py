@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import yaml
-
 from study.analysis.records import Summary
 from study.analysis.statistics.uncertainty import FrontPoint
+from study.plan import yamlfile
 from study.report.words import NOTHING, Unit, accuracy, column, cost_unit, duration, half_width, number, percent
 
 
@@ -150,7 +149,7 @@ def _price(price: object) -> str:
 
 def config_yaml(summary: Summary) -> str:
     """The study's config as YAML, keys without a value left out."""
-    return str(yaml.safe_dump(_given(summary.study.config), sort_keys=False, allow_unicode=True, width=100))
+    return yamlfile.dump(_given(summary.study.config))
 
 
 def _given(value: object) -> object:

@@ -1,11 +1,14 @@
 """Study files: what is read, and the one line that says what is wrong."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.plan.config import StudyConfig
 from study.plan.errors import PlanError
 from study.plan.load import find_config, load_study, shipped_configs, to_yaml
 from study.plan.template import commented_yaml, starter
@@ -103,6 +106,23 @@ def test_mistakes_are_one_line_with_the_place(tmp_path: Path, change: tuple[str,
 def test_no_study_file_at_all(tmp_path: Path, text: str) -> None:
     with pytest.raises(PlanError):
         load(tmp_path, text)
+
+
+def numbers(schema: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number in a schema, and where it stands."""
+    parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for key, part in parts:
+        if isinstance(part, dict) and part.get("type") in ("integer", "number"):
+            yield f"{at}/{key}", part
+        yield from numbers(part, f"{at}/{key}")
+
+
+def test_every_number_has_a_least_and_a_most() -> None:
+    found = dict(numbers(StudyConfig.model_json_schema()))
+    assert len(found) > 50
+    for at, number in found.items():
+        assert number.keys() & {"minimum", "exclusiveMinimum"}, at
+        assert number.keys() & {"maximum", "exclusiveMaximum"}, at
 
 
 def test_set_overrides_and_is_blamed(tmp_path: Path) -> None:
