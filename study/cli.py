@@ -187,9 +187,19 @@ def drive(study_id: str, storage: str | None = None) -> None:
 def _drive(
     drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
 ) -> None:
+    again = f"study resume {name or folder}"
+    try:
+        _drive_and_report(drive, plan, folder, address, cpus, again)
+    except KeyboardInterrupt:  # the second, or before there was anything to end in order
+        say(f"Interrupted at once. Go on with: {again if (folder / LEDGER).exists() else 'the same command'}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _drive_and_report(
+    drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, again: str
+) -> None:
     from study.report.terminal import ProgressView
 
-    again = f"study resume {name or folder}"
     try:
         with ProgressView(plan, out) as view:
             outcome = drive(plan, folder, address, cpus, view)

@@ -3,16 +3,14 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from study.ledger.rows import EndRow, LeaseRow
+from study.ledger.rows import EndRow
 from study.ledger.store import read
 from study.plan.load import shipped_configs
 from tests.conftest import TINY
@@ -132,78 +130,10 @@ def test_a_study_past_its_limit_ends_with_a_code_of_its_own_and_goes_on(tiny: Pa
     assert json.loads((tiny / "s" / "report" / "summary.json").read_text())["cut"] is None
 
 
-@pytest.fixture
-def driver(tiny: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts a longer study that can be interrupted; ends what is left of it."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start() -> subprocess.Popen[str]:
-        arguments = ["run", "tiny", "--out", "s", "--set", "budget.epochs=40"]
-        environment = os.environ | {"PYTHONPATH": str(README.parent)}
-        process = subprocess.Popen(
-            [*STUDY, *arguments], cwd=tiny, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def wait_for_an_end(process: subprocess.Popen[str]) -> list[str]:
-    """Reads what the driver prints up to the first trial that is over."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(r"completed|stopped", line):
-            return lines
-    raise AssertionError("the driver ended early:\n" + "".join(lines))
-
-
 def all_ended_once(folder: Path) -> None:
     rows = read(folder).rows
     ends = [row.trial_id for row in rows if isinstance(row, EndRow)]
     assert len(ends) == len(set(ends)) == 4 + 4
-
-
-def test_ctrl_c_stops_cleanly_writes_the_report_and_resumes(
-    tiny: Path, driver: Callable[[], subprocess.Popen[str]]
-) -> None:
-    process = driver()
-    wait_for_an_end(process)
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "study resume s" in rest
-    assert "Traceback" not in rest
-    before = json.loads((tiny / "s" / "report" / "summary.json").read_text())
-    assert any("Not finished" in note for note in before["notes"])
-    # Every lease is closed and billed, those of the trials that were cut short too.
-    rows = read(tiny / "s").rows
-    attempts = [row.lease_id for row in rows if row.kind == "attempt"]
-    assert sorted(attempts) == sorted(row.lease_id for row in rows if isinstance(row, LeaseRow))
-    done = study(tiny, "resume", "s")
-    assert done.returncode == 0, done.stderr
-    all_ended_once(tiny / "s")
-
-
-@pytest.mark.slow
-def test_a_killed_driver_resumes_from_its_ledger(tiny: Path, driver: Callable[[], subprocess.Popen[str]]) -> None:
-    process = driver()
-    wait_for_an_end(process)
-    process.kill()
-    process.wait()
-    before = read(tiny / "s").rows
-    done = study(tiny, "resume", "s")
-    assert done.returncode == 0, done.stderr
-    assert read(tiny / "s").rows[: len(before)] == before
-    all_ended_once(tiny / "s")
 
 
 def commands_in_readme() -> list[list[str]]:
