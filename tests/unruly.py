@@ -133,6 +133,10 @@ class Unruly(ToyModule):
             loss = torch.nn.functional.cross_entropy(logits, y)
             self.log("loss", loss + self.add_val_loss, sync_dist=True)
 
+    def on_train_end(self) -> None:
+        """When the last report has been given."""
+        self._perhaps("on_train_end")
+
     def configure_optimizers(self) -> Any:
         """Plain."""
         self._perhaps("configure_optimizers")

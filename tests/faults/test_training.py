@@ -333,12 +333,24 @@ BAD: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "talks": ({"act": "megabyte"}, "failed", 1, r"ArithmeticError: .{,300} \.\.\. \(unruly\.py:\d+\)"),
     "leaves": ({"act": "sys.exit"}, "failed", 1, r"RuntimeError: .*SystemExit \(unruly\.py:\d+\)"),
     "leaves-early": ({"act": "sys.exit", "where": "__init__"}, "failed", 1, r".*SystemExit: 3 \(unruly\.py:\d+\)"),
-    "vanishes": ({"act": "os._exit"}, "failed", 2, "a process of the trial died"),
+    "vanishes": ({"act": "os._exit"}, "failed", 2, r"rank 0 on .* died"),
     "diverges": ({"loss": "nan", "after": 5}, "diverged", 1, "train_loss is nan"),
     "misjudges": ({"val_acc": "nan"}, "diverged", 1, "val_accuracy is nan"),
     "swells": ({"act": "memory"}, "infeasible", 1, "OutOfMemory: out of memory"),
 }
-ODD: dict[str, dict[str, Any]] = {"good": {}, "prints": {"act": "print"}, "forks": {"act": "fork"}}
+ODD: dict[str, dict[str, Any]] = {
+    "good": {},
+    "prints": {"act": "print"},
+    "forks": {"act": "fork"},
+    "late": {"act": "raise", "where": "on_train_end", "after": 0},  # when the next trial has the group
+}
+# On one rank of two, while the other waits for it.
+BAD_RANK: dict[str, tuple[dict[str, Any], str, int, str]] = {
+    "raises": ({"act": "raise", "only_rank": 1}, "failed", 1, r"ArithmeticError: the module broke \(unruly\.py:\d+\)"),
+    "swells": ({"act": "cuda", "only_rank": 1}, "infeasible", 1, "OutOfMemory: CUDA out of memory"),
+    "vanishes": ({"act": "os._exit", "only_rank": 1}, "failed", 2, r"rank 1 on .* died"),
+}
+ODD_RANK: dict[str, dict[str, Any]] = {"good": {}, "forks": {"act": "fork", "only_rank": 1}}
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -352,13 +364,16 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.thorough
-def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(tmp_path: Path, faults: Faults) -> None:
-    line, times = faults("user module misbehaves in a study"), len(BAD) + len(ODD) - 1
+@pytest.mark.parametrize(("world_size", "bad", "odd"), [(1, BAD, ODD), (2, BAD_RANK, ODD_RANK)], ids=["alone", "two"])
+def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(
+    tmp_path: Path, faults: Faults, world_size: int, bad: dict[str, Any], odd: dict[str, Any]
+) -> None:
+    line, times = faults("user module misbehaves in a study"), len(bad) + len(odd) - 1
     line.inject(times)
-    told = {name: case[0] for name, case in BAD.items()} | ODD
+    told = {name: case[0] for name, case in bad.items()} | odd
     study = {
         "name": "bad", "batch_sizes": [16], "search": {"lr": [0.1]}, "confirm": {"seeds": 1}, "budget": {"epochs": 3},
-        "max_retries": 1, "workload": workload(),
+        "max_retries": 1, "workload": workload(), "hardware": {"world_size": world_size},
         "variants": {name: {"workload": workload(**arguments)} for name, arguments in told.items()},
     }  # fmt: skip
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(study))
@@ -378,17 +393,17 @@ def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(tmp_path
     rows = read(tmp_path / "s").rows
     ends = {row.trial_id.split("-b16")[0].removeprefix("confirm-"): row for row in rows if isinstance(row, EndRow)}
     assert ends.keys() == told.keys()
-    for name, (_, outcome, attempts, says) in BAD.items():
+    for name, (_, outcome, attempts, says) in bad.items():
         assert (ends[name].outcome, ends[name].attempts) == (outcome, attempts), name
         assert re.fullmatch(says, ends[name].error or ""), ends[name]
         assert f"{ends[name].trial_id} {outcome}" in printed
         assert f": {ends[name].error}\n" in printed
-    for name in ODD:
+    for name in odd:
         assert (ends[name].outcome, ends[name].error) == ("completed", None), name
         assert ends[name].final_val_accuracy == ends["good"].final_val_accuracy
     assert (tmp_path / "s" / "ledger.jsonl").stat().st_size < 100_000
     billed = {row.trial_id for row in rows if isinstance(row, LeaseRow) and row.billed_s > 0}
     assert billed == {row.trial_id for row in ends.values()}
     points = json.loads((tmp_path / "s" / "report" / "summary.json").read_text())["points"]
-    assert {point["variant"] for point in points} == ODD.keys()
+    assert {point["variant"] for point in points} == odd.keys()
     line.survived(audit(rows), times=times)
