@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ _junk = st.recursive(
 )  # fmt: skip
 
 
+@cache
 def one_in(n: int) -> st.SearchStrategy[bool]:
     """True as often as that."""
     return st.sampled_from([False] * (n - 1) + [True])

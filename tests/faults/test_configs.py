@@ -525,7 +525,7 @@ def test_a_damaged_file_is_read_or_named(kind: str, tmp_path: Path, faults: Call
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_file_cut_at_every_byte_or_with_a_flipped_bit_is_read_or_named(
+def test_a_file_cut_anywhere_or_with_any_bit_flipped_is_read_or_named(
     kind: str, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    check_damaged(kind, 10**6, 500, tmp_path, faults("config or price file damaged"))
+    check_damaged(kind, 400, 400, tmp_path, faults("config or price file damaged"))
