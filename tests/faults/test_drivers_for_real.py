@@ -183,3 +183,20 @@ def test_a_second_driver_is_refused_and_ctrl_c_ends_the_first_in_order(
     assert code == 0, printed
     assert course(folder) == undisturbed
     assert cluster.left_behind("interrupted") == []
+
+
+@pytest.mark.thorough
+def test_ctrl_c_twice_ends_at_once_and_a_resume_goes_on(
+    cluster: Cluster, undisturbed: dict[str, Any], faults: Callable[[str], Injections]
+) -> None:
+    """The second comes when the driver waits for the cluster to have its groups back, and bills them."""
+    twice, folder = faults("Ctrl-C twice"), cluster.root / "twice"
+    twice.inject()
+    code, printed = cluster.drive("twice", "interrupt behind report 3,interrupt before lease 1")
+    assert (code, printed) == (130, "Interrupted at once. Go on with: study resume twice\n")
+    assert not (folder / "report").exists()
+    code, printed = cluster.drive("twice")
+    assert code == 0, printed
+    assert course(folder) == undisturbed
+    assert cluster.left_behind("twice") == []
+    twice.survived(audit(read(folder).rows))
