@@ -6,7 +6,6 @@ import os
 import pickle
 import random
 import shutil
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EIO
@@ -18,33 +17,19 @@ import pytest
 import torch
 
 from study.ledger.files import DiskError
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.ledger.rows import AttemptRow, DecisionRow
 from study.ledger.store import CHECKPOINTS, read
 from study.plan.trials import Plan
 from study.training.snapshot import Resumed
 from study.tuning.shelf import Shelf
-from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 from tests.faults.disk import watched
-from tests.faults.test_checkpoints import ONE_TRIAL, course
-from tests.faults.test_checkpoints import undisturbed as whole_trial
+from tests.faults.test_checkpoints import shelved, updates_of
 from tests.faults.test_disk import SimulatedShelf, drive, here, plan, told, undisturbed
 
-__all__ = ["here", "plan", "undisturbed", "whole_trial"]  # fixtures
+__all__ = ["here", "plan", "undisturbed"]  # fixtures
 SEED = 11
-
-
-def updates_of(path: Path) -> int:
-    return int(path.name.rpartition("@")[2].partition("-")[0])
-
-
-def shelved(folder: Path) -> dict[str, list[Path]]:
-    """The checkpoints in a study's folder by their trials, the newest first."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"{CHECKPOINTS}/*.pt"), key=updates_of, reverse=True):
-        found.setdefault(path.name.rpartition("@")[0], []).append(path)
-    return found
 
 
 @pytest.fixture
@@ -148,30 +133,3 @@ def test_a_checkpoint_with_a_right_checksum_runs_nothing(
         pickle.loads(pickle.dumps(Evil(marker)))
     assert marker.exists()
     line.survived()
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("keep", [2, 1])
-def test_a_real_trial_whose_newest_checkpoint_is_torn_ends_the_same_to_the_last_bit(
-    keep: int, whole_trial: Run, tmp_path: Path, faults: Callable[[str], Injections]
-) -> None:
-    line = faults("checkpoint damaged")
-    line.inject()
-
-    reports = [row.updates for row in whole_trial.of(ReportRow)]
-    others, hurt = rank_pids(), list[Path]()
-
-    def tear_and_kill(row: AnyRow) -> None:
-        """Once the fourth report's checkpoint lies there, and the ledger knows of it."""
-        if isinstance(row, DecisionRow) and row.updates == reports[3] and not hurt:
-            hurt.extend(next(iter(shelved(tmp_path).values()))[:1])
-            hurt[0].write_bytes(hurt[0].read_bytes()[:-99])
-            os.kill((rank_pids() - others).pop(), signal.SIGKILL)
-
-    trial = ONE_TRIAL | {"recovery": {"checkpoint_every_s": 0, "checkpoints": keep}}
-    run = run_for_real(make_config(**trial), tmp_path, tear_and_kill)
-    assert updates_of(hurt[0]) == reports[3]
-    assert [row.from_updates for row in run.of(AttemptRow)] == [0, reports[2] if keep == 2 else 0]
-    assert course(run) == course(whole_trial)
-    assert [end.outcome for end in run.of(EndRow)] == ["completed"]
-    line.survived(audit(run.rows))
