@@ -43,8 +43,8 @@ STUDY: dict[str, Any] = {
     "confirm": {"seeds": 3},
     "hardware": {"world_size": 2},
     "report": {"cost": "samples"},  # a cost that no clock enters
-    "recovery": {"checkpoint_every_s": 0},
-    "max_retries": 10_000,
+    "recovery": {"checkpoint_every_s": 0, "silent_s": 5},
+    "max_retries": 1000,
 }
 FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
 RAY_CPUS = 4  # two trials at a time
