@@ -43,13 +43,14 @@ STUDY: dict[str, Any] = {
     "confirm": {"seeds": 3},
     "hardware": {"world_size": 2},
     "report": {"cost": "samples"},  # a cost that no clock enters
-    "recovery": {"checkpoint_every_s": 0, "silent_s": 5},
+    "recovery": {"checkpoint_every_s": 0, "silent_s": 10},
     "max_retries": 1000,
 }
 FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
 RAY_CPUS = 4  # two trials at a time
 LOOK_S = 0.2
 GONE_S = 60.0  # in which all that a study had must be gone
+ROUND_S = 1200.0  # a study that has not come to its end by then hangs
 FLAT = 1.25  # memory and open files may be so many times those of the study that was left alone
 
 
@@ -85,6 +86,7 @@ class Soak:
     mean_s: float
     random: random.Random
     scratch: Path = field(init=False)
+    driver: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
         self.scratch = self.root / "tmp"
@@ -94,7 +96,10 @@ class Soak:
         ray.init(self.cluster.address, log_to_driver=False)
 
     def close(self) -> None:
-        """End Ray."""
+        """End the driver and Ray."""
+        if self.driver is not None:
+            self.driver.kill()
+            self.driver.wait()
         ray.shutdown()
         self.cluster.shutdown()
 
@@ -105,6 +110,8 @@ class Soak:
         next_s = began_s + self._pause_s() if hurt else float("inf")
         driver = self._drive(folder)
         while (code := driver.poll()) != 0:
+            if time.monotonic() > began_s + ROUND_S:
+                raise SystemExit(f"{name}: has not ended after {ROUND_S:.0f} s; see {self.root}")
             if code is not None:
                 if code != -signal.SIGKILL:
                     raise SystemExit(f"{name}: a driver ended with {code}; see {self.root / 'drivers.log'}")
@@ -135,10 +142,11 @@ class Soak:
         begun = (folder / LEDGER).exists()
         command = ("resume", folder.name) if begun else ("run", "soak", "--out", folder.name)
         with (self.root / "drivers.log").open("ab") as log:
-            return subprocess.Popen(
+            self.driver = subprocess.Popen(
                 [sys.executable, "-m", "study", *command, "--address", self.cluster.address],
                 cwd=self.root, env=os.environ | {"TMPDIR": str(self.scratch)}, stdout=log, stderr=log,
             )  # fmt: skip
+        return self.driver
 
     def _pause_s(self) -> float:
         return self.random.expovariate(1 / self.mean_s)
@@ -251,6 +259,7 @@ def main() -> None:
     parser.add_argument("--mean-s", type=float, default=12, help="seconds between faults, exponentially distributed")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     root = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(root, arguments.mean_s, random.Random(arguments.seed))
     try:
