@@ -149,7 +149,8 @@ def run(
 def resume(
     folder: Annotated[Path, typer.Argument(help="a study's folder; or the id of a submitted one, with its --address")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="limits.usd=20: the keys of limits may change")
+        list[str] | None,
+        typer.Option("--set", help="limits.usd=20: only limits, recovery and tracking may change"),
     ] = None,
     address: Annotated[
         str, typer.Option(help="local, auto or host:port; or the head that it was submitted to: http://head:8265")

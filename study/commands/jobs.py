@@ -80,7 +80,8 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
         before, config = (recorded(Path(scratch), "cluster", overrides=some).config for some in (None, overrides))
     if config_hash(config) != config_hash(before):
         raise PlanError(
-            f"{study_id} is a study of what it was submitted with: only the keys of limits may change", "--set"
+            f"{study_id} is a study of what it was submitted with: only limits, recovery and tracking may change",
+            "--set",
         )
     import_own(config)
     _send(head, study.next_run(), config, study.node_id if study.storage is None else None)

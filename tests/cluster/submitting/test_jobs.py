@@ -94,7 +94,7 @@ def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(m
     monkeypatch.setattr(commands, "_found", lambda head, study_id: stopped)
     monkeypatch.setattr(commands.fetching, "source_of", lambda head, study: source)
     monkeypatch.setattr(commands, "_send", send)
-    with pytest.raises(PlanError, match=r"^--set: tiny-1 .*only the keys of limits may change$"):
+    with pytest.raises(PlanError, match=r"^--set: tiny-1 .*only limits, recovery and tracking may change$"):
         commands.resume_submitted("tiny-1", "http://head:8265", ["search.lr=[0.1,0.9]", "limits.wall_h=20"])
     assert sent == []
     commands.resume_submitted("tiny-1", "http://head:8265", ["limits.wall_h=20", "search.lr=[0.05,0.2]"])

@@ -200,7 +200,7 @@ def test_results_last_in_a_shared_folder_or_behind_a_uri(laptop: Laptop, storage
     for name in ("config.yaml", "ledger.jsonl", "report/report.html"):
         assert (laptop.folder / "through" / name).read_bytes() == (folder / name).read_bytes()
     again = ("resume", folder.name, "--address", laptop.cluster.http, "--set", "search.lr=[0.2]")
-    assert "only the keys of limits may change" in laptop.study(*again, code=2)
+    assert "only limits, recovery and tracking may change" in laptop.study(*again, code=2)
 
 
 @pytest.mark.parametrize(
