@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +18,13 @@ STARTING = 10  # times as long may a rank be silent whose process has yet to sta
 
 class RankLost(Exception):
     """A rank is gone, or does not go on."""
+
+
+def why_lost(error_file: str | None) -> str:
+    """What an attempt died of, from the text that Tune wrote: of an error in a group's setup, Ray keeps nothing else."""
+    text = Path(error_file).read_text() if error_file else ""
+    told = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
+    return told[-1] if told else "the process that drives its group died"
 
 
 class Heartbeat:

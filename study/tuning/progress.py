@@ -149,6 +149,11 @@ class Progress:
             return Assignment(spec, self.goes_on_from.get(spec.trial_id, 0), frozenset(pauses))
         return None
 
+    def again(self, spec: TrialSpec) -> None:
+        """Hand out once more what nobody runs any longer."""
+        self._out.discard(spec.trial_id)
+        self._again.append(spec)
+
     @property
     def finished(self) -> bool:
         """Every trial that the config means is over."""

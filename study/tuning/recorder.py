@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -34,7 +32,7 @@ from study.ledger.store import Ledger
 from study.plan.reporting import Limits
 from study.plan.trials import TrialSpec
 from study.training.report import Report
-from study.tuning.heartbeat import RankLost
+from study.tuning.heartbeat import why_lost
 from study.tuning.leases import ClosedLease, Cluster, Leases, RayCluster
 from study.tuning.progress import Progress
 from study.tuning.shelf import Shelf
@@ -63,6 +61,7 @@ class Recorder(tune.Callback):
         self._swept = 0.0
         self._wrote_s = self.now()
         self._waits_since_s: float | None = None
+        self._recovered: tuple[str, int] | None = None  # the trial that was told of last, and in which turn
         self.failure: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -267,14 +266,19 @@ class Recorder(tune.Callback):
         """An attempt died and will be tried again: Tune starts it with the same configuration, so that goes on from the
         trial's last checkpoint now.
         """
-        self.lose(trial, _why(trial))
+        self.lose(trial, why_lost(trial.error_file))
         trial_id = trial.config["spec"].trial_id
+        self._recovered = trial_id, iteration
         with self._noting_failure():
             trial.config.update(self._shelf.start(trial_id, self._progress.goes_on_from.get(trial_id, 0)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
-        why = _why(trial)
+        if self._recovered == (trial.config["spec"].trial_id, iteration):
+            # Tune tells twice of a group that dies while it is handed over, and has given the trial up the second time.
+            self._progress.again(trial.config["spec"])
+            return
+        why = why_lost(trial.error_file)
         self.lose(trial, why)
         self._end(trial.config["spec"].trial_id, "failed", why)
         self._drop()
@@ -391,10 +395,3 @@ class Recorder(tune.Callback):
             phases_s={phase: phases_s.get(phase, 0.0) for phase in PHASES},
             why=lease.why,
         )
-
-
-def _why(trial: Trial) -> str:
-    """What the last attempt died of, from the text of its error: of one in a group's setup, Ray keeps nothing else."""
-    text = Path(trial.error_file).read_text() if trial.error_file else ""
-    told = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
-    return told[-1] if told else "the process that drives its group died"

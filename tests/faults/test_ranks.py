@@ -165,6 +165,20 @@ def test_the_process_that_drives_a_group_is_as_mortal_as_a_rank(
 
 
 @pytest.mark.thorough
+def test_a_group_whose_driver_dies_in_hand_over_is_replaced(
+    undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("group's driver killed in hand-over")
+    line.inject()
+    run = run_and_clear(study(tmp_path / "once", "hand-over", "KILL driver"), tmp_path / "s")
+    assert (tmp_path / "once").exists()
+    assert {row.trial_id: row.outcome for row in run.of(EndRow)} == dict.fromkeys(course(undisturbed), "completed")
+    assert course(run) == course(undisturbed)
+    assert len({row.group_id for row in run.of(LeaseRow)}) >= 2
+    line.survived(audit(run.rows))
+
+
+@pytest.mark.thorough
 def test_what_is_lost_is_told_in_one_line_and_without_a_stack(
     tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch.distributed as dist
 
 from tests.own import Batch, Net
@@ -21,7 +22,7 @@ class Victim(Net):
 
     built = 0  # of these, in this process
 
-    def __init__(self, once: str, at: At, updates: int, how: Literal["KILL", "STOP", "stuck"]) -> None:
+    def __init__(self, once: str, at: At, updates: int, how: Literal["KILL", "STOP", "stuck", "KILL driver"]) -> None:
         super().__init__()
         self.once, self.at, self.updates, self.how = Path(once), at, updates, how
         type(self).built += 1
@@ -50,4 +51,9 @@ class Victim(Net):
             return
         if self.how == "stuck":
             threading.Event().wait()
+        if self.how == "KILL driver":  # of the group that is being handed over: a process of the same raylet
+            for process in psutil.Process(os.getppid()).children():
+                if "TrialRun.reset" in " ".join(process.cmdline()):
+                    process.kill()
+            return
         os.kill(os.getpid(), getattr(signal, f"SIG{self.how}"))

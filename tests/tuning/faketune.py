@@ -316,10 +316,10 @@ class FakeTune:
         trial.failures += 1
         if trial.failures > self.plan.config.max_retries:
             trial.status = Trial.ERROR
-            self.recorder.on_trial_error(0, [], trial)
+            self.recorder.on_trial_error(next(self._serial), [], trial)
         else:
             trial.status = Trial.PENDING
-            self.recorder.on_trial_recover(0, [], trial)
+            self.recorder.on_trial_recover(next(self._serial), [], trial)
 
     def _end_idle(self) -> None:
         for group in self._idle:
