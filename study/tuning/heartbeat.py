@@ -21,7 +21,7 @@ class RankLost(Exception):
 
 
 def why_lost(error_file: str | None) -> str:
-    """What an attempt died of, from the text that Tune wrote: of an error in a group's setup, Ray keeps nothing else."""
+    """What an attempt died of, from the text that Tune wrote: of one that died in a setup, Ray keeps nothing else."""
     text = Path(error_file).read_text() if error_file else ""
     told = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
     return told[-1] if told else "the process that drives its group died"
