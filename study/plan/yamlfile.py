@@ -41,6 +41,7 @@ def read(path: Path) -> tuple[Any, dict[Path_, int]]:
             raise PlanError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+        _check_size(len(data), str(path))
         return parse(data.decode(), str(path))
     except UnicodeDecodeError:
         raise PlanError(f"{path}: not UTF-8 text") from None
@@ -56,6 +57,11 @@ def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     """
     reader = _Reader(text, source)
     return reader.document(()), reader.lines
+
+
+def _check_size(size_bytes: int, source: str) -> None:
+    if size_bytes > MAX_BYTES:
+        raise PlanError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
 
 
 def scalar(text: str, at: Path_) -> Any:
@@ -88,8 +94,7 @@ class _Reader:
     def __init__(self, text: str, source: str | None) -> None:
         self._source, self._line, self._nodes = source, 1, 0
         self.lines: dict[Path_, int] = {}
-        if len(text) > MAX_BYTES:
-            raise PlanError(f"{source or '--set'}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
+        _check_size(len(text.encode(errors="surrogatepass")), source or "--set")
         self._events = self._parsed(text)
 
     def document(self, at: Path_) -> Any:

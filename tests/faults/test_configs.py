@@ -174,6 +174,10 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "merge of an alias": (GOOD.replace("search: ", "search: &s ") + "confirm: {<<: *s}", "aliases (*s) are not"),
     "merge key": (GOOD + "confirm: {<<: {seeds: 2}}", "confirm.<<: unknown key; allowed: seeds"),
     "ten megabytes of comment": (GOOD + "# so it goes\n" * 800_000, "larger than 1,000,000 bytes"),
+    # The first megabyte of it is a plan, without the limit at its end.
+    "few letters of many bytes": (
+        GOOD + f"# {'é' * 600_000}\nlimits: {{wall_h: 1}}\n", "larger than 1,000,000 bytes"
+    ),
     "ten megabytes of name": (GOOD.replace("x", "x" * 10_000_000), "larger than 1,000,000 bytes"),
     "a long name": (GOOD.replace("x", "x" * 900_000), "name: String should have at most 80 characters; got a text of"),
     "a long word": (GOOD + f"report: {{cost: {'us' * 100_000}}}", "report.cost: must be one of billed_device_h, "),
