@@ -6,10 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# What authorizes, in an address: user:password@, and the like of ?token=.
-_SECRET = re.compile(
-    r"(?P<before>https?://)[^/\s@?#]*@|(?P<user>://[^/\s@?#:]*:)[^/\s@?#]*@|(?P<key>[?&;][\w.-]*(?:token|passw|secret|key|sig|credential)[\w.-]*=)[^&#;\s]*",
-    re.IGNORECASE,
+# What authorizes, in an address: user:password@, where a password may hold an @ too, and the like of ?token=.
+_USER = re.compile(r"(https?://|://[^/\s:]*:)[^/\s]*@", re.IGNORECASE)
+_GIVEN = re.compile(
+    r"([?&;#](?=[\w.-]*=)[\w.-]*?(?:token|auth|pass|pw|jwt|secret|key|sig|cred)[\w.-]*=)[^&#;\s]*", re.IGNORECASE
 )
 
 MAX_TEXT = 2000  # letters of an error
@@ -17,12 +17,7 @@ MAX_TEXT = 2000  # letters of an error
 
 def masked(text: str) -> str:
     """The text, without what authorizes in the addresses in it."""
-    return _SECRET.sub(_mask, text)
-
-
-def _mask(found: re.Match[str]) -> str:
-    before = found["before"] or found["user"]
-    return f"{before}***@" if before else f"{found['key']}***"
+    return _GIVEN.sub(r"\1***", _USER.sub(r"\1***@", text))
 
 
 class PlanError(ValueError):

@@ -22,7 +22,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from study.cluster.sinks.feed import _why
 from study.cluster.submitting import fetch as fetching
 from study.cluster.submitting.payload import Code, _below, pack
 from study.ledger.files import DiskError
@@ -40,7 +43,7 @@ from study.ledger.store import (
     refuse_links,
 )
 from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
+from study.plan.errors import PlanError, masked
 from study.plan.trials import make_plan
 from study.report.liveserver import LiveServer
 from study.report.watch import LivePage
@@ -326,6 +329,43 @@ def test_what_opens_an_mlflow_server_is_told_to_that_server_alone(
         with pytest.raises(ValueError, match="must not hold what authorizes"):
             make_config(tracking={"mlflow": secret})
     line.survived()
+
+
+PART = st.text(st.characters(exclude_characters="/", exclude_categories=["Z", "C"]), max_size=9)
+
+
+@given(scheme=st.sampled_from(["http", "HTTPS", "s3", "postgresql+psycopg"]), user=PART, before=PART, after=PART)
+def test_no_password_of_an_address_is_shown(scheme: str, user: str, before: str, after: str) -> None:
+    address = f"{scheme}://{user}:{before}{SENTINEL}{after}@host:80/a?b=c#d"
+    shown = masked(f"cannot reach {address} (refused)")
+    assert SENTINEL not in shown
+    assert shown.endswith("***@host:80/a?b=c#d (refused)")
+    assert SENTINEL not in str(PlanError(f"{address}: no", "tracking.mlflow"))
+
+
+@given(
+    start=st.sampled_from("?#&;"),
+    name=st.sampled_from(
+        ["token", "auth_token", "auth", "pass", "passwd", "password", "pwd", "pw", "jwt", "X-Amz-Signature", "sig"]
+    ),
+    rest=st.sampled_from(["", "&x=y", "#x", ";x=y", " and so on"]),
+)
+def test_no_token_of_an_address_is_shown(start: str, name: str, rest: str) -> None:
+    for one in (name, name.upper(), f"my.{name}"):
+        assert masked(f"s3://b/c?d=e{start}{one}={SENTINEL}{rest}") == f"s3://b/c?d=e{start}{one}=***{rest}"
+
+
+def test_an_address_that_opens_nothing_is_shown_whole() -> None:
+    for address in (
+        "http://host:5000/a@b", "s3://bucket/a?region=eu-1&endpoint_override=c:90#d", "sqlite:////a:b@c/mlflow.db",
+        "abfs://container@account.dfs.core.windows.net:443/a", "http://[::1]:80, me@there",
+    ):  # fmt: skip
+        assert masked(address) == address
+
+
+def test_what_a_server_says_is_masked_before_it_is_cut() -> None:
+    for letters in range(150, 200):
+        assert "s3nt" not in _why(OSError(f"{'x' * letters} http://me:{SENTINEL}@host/ said no"))
 
 
 JOIN = "import ray, sys; ray.init(sys.argv[1]); print(len(ray.nodes()), 'joined')"

@@ -200,4 +200,4 @@ def _why(error: Exception) -> str:
     while (below := cause.__cause__ or cause.__context__) is not None:
         cause = below
     first = next(iter(str(cause).splitlines()), "")
-    return masked(first[:200] or type(cause).__name__)
+    return masked(first)[:200] or type(cause).__name__
