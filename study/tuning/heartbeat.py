@@ -71,6 +71,7 @@ class Heartbeat:
                 raise RankLost(f"{self.name(rank)} did not answer for {self._silent_s[rank]:.0f} s")
             if rank not in self._asked:
                 self._asked[rank] = actor.alive.remote()
-        self._still_s = self._still_s + self._every_s if self._progress == before else 0.0
+        started = len(self._met) == len(self._actors)  # until then, the bound on silence is theirs
+        self._still_s = self._still_s + self._every_s if started and self._progress == before else 0.0
         if self._still_s >= self._recovery.stuck_s:
             raise RankLost(f"no rank got anything done for {self._still_s:.0f} s")

@@ -100,3 +100,11 @@ def test_a_rank_whose_process_has_yet_to_start_has_more_time() -> None:
     with pytest.raises(RankLost):
         wait_for(ranks, Recovery(silent_s=8.0))
     assert ranks.now_s == 8.0 * STARTING
+
+
+@given(silent_s=st.floats(8.0, 100.0), stuck_s=st.floats(8.0, 1000.0))
+def test_a_group_is_not_stuck_whose_processes_have_yet_to_start(silent_s: float, stuck_s: float) -> None:
+    ranks = Ranks(math.inf, lambda now_s: 7, lambda now_s: None)
+    with pytest.raises(RankLost, match=r"^rank 1 did not answer for"):
+        wait_for(ranks, Recovery(silent_s=silent_s, stuck_s=stuck_s), 0)
+    assert ranks.now_s == pytest.approx(silent_s * STARTING, abs=ASK_EVERY_S)
