@@ -61,6 +61,7 @@ def fill(disk: Path, leave_bytes: int = 0) -> Path:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 def test_a_real_disk_is_full_three_times_and_the_study_ends_as_an_undisturbed_one(
     local_ray: None, small_disk: Path, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:

@@ -27,6 +27,7 @@ STUDY: dict[str, Any] = TINY | {
     "hardware": {"world_size": 2, "placement": "spread"},
 }
 DEADLINE_S = 200
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture

@@ -364,6 +364,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("world_size", "bad", "odd"), [(1, BAD, ODD), (2, BAD_RANK, ODD_RANK)], ids=["alone", "two"])
 def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(
     tmp_path: Path, faults: Faults, world_size: int, bad: dict[str, Any], odd: dict[str, Any]
@@ -379,7 +380,7 @@ def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(study))
     done = subprocess.run(
         [sys.executable, "-m", "study", "run", "bad", "--out", "s", "--cpus", "2", "--no-try"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        cwd=tmp_path, capture_output=True, text=True, timeout=800,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "STUDY_TEST_FOLDER": str(tmp_path)},
     )  # fmt: skip
     printed = done.stdout + done.stderr
