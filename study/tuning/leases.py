@@ -164,7 +164,7 @@ class Leases:
             group.ended = group.ended or "lost"
 
     def lease_of(self, trial_id: str) -> OpenLease | None:
-        """The open lease of a trial."""
+        """The lease of a trial's attempt that runs; None if none does."""
         group = self._of(trial_id)
         return group.lease if group else None
 
@@ -200,7 +200,11 @@ class Leases:
         return [group.lease for group in self._groups.values() if group.lease is not None]
 
     def _of(self, trial_id: str) -> _Group | None:
-        return next((g for g in self._groups.values() if g.lease and g.lease.trial_id == trial_id), None)
+        """The group that works on a trial. Where it has worked on it before, groups may wait, or be gone and not yet
+        seen to be, with the leases of attempts that are over.
+        """
+        own = (group for group in self._groups.values() if group.lease and group.lease.trial_id == trial_id)
+        return next((group for group in own if group.ended is None), None)
 
     def _unclaimed(self) -> Iterator[tuple[_Group, float]]:
         """Groups that no trial has started on, and when they were placed; the oldest first."""

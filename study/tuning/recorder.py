@@ -242,21 +242,23 @@ class Recorder(tune.Callback):
         """The attempt is over: the trial pauses, was stopped or cut, came to its end, diverged, did not fit, or made a
         mistake.
         """
-        spec: TrialSpec = trial.config["spec"]
-        self.leases.ended(spec.trial_id)
-        if spec.trial_id not in self._progress.paused:
-            error = trial.last_result.get("error")
-            outcome: Outcome
-            if trial.last_result.get("infeasible"):
-                outcome = "infeasible"
-            elif error is not None or not self._progress.curves[spec.trial_id]:
-                outcome = "failed"
-            elif spec.trial_id not in self._progress.stopped:  # cut, and its group could give no snapshot
-                self.lose(trial)
-                return
-            else:
-                outcome = self._reached(spec.trial_id)
-            self._end(spec.trial_id, outcome, error)
+        trial_id = trial.config["spec"].trial_id
+        error = trial.last_result.get("error")
+        outcome: Outcome | None
+        if trial_id in self._progress.paused:
+            outcome = None
+        elif trial.last_result.get("infeasible"):
+            outcome = "infeasible"
+        elif error is not None or not self._progress.curves[trial_id]:
+            outcome = "failed"
+        elif trial_id in self._progress.stopped:
+            outcome = self._reached(trial_id)
+        else:  # cut, and its group could give no snapshot
+            self.lose(trial)
+            return
+        self.leases.ended(trial_id)
+        if outcome is not None:
+            self._end(trial_id, outcome, error)
         # Tune keeps every trial to the end, and with it statistics of each figure that nobody asks for.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()

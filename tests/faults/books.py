@@ -19,6 +19,7 @@ class Audit:
 
     device_h_lost: float  # of attempts without a bill, and of bills whose phases do not add up
     double_counted: int  # bills, ends, reports and device-seconds that are there twice
+    misbooked: int = 0  # reports and decisions under an attempt that was over, or had not begun
 
 
 def audit(rows: Iterable[AnyRow]) -> Audit:
@@ -36,7 +37,7 @@ def audit(rows: Iterable[AnyRow]) -> Audit:
     lost_s += sum(row.devices * gap for row in leases if (gap := abs(row.billed_s - sum(row.phases_s.values()))) > 1e-6)
     ends = Counter(row.trial_id for row in rows if isinstance(row, EndRow))
     twice = sum(n - 1 for counter in (billed, ends) for n in counter.values())
-    return Audit(lost_s / 3600, twice + _reported_twice(rows) + _overlaps(attempts, leases))
+    return Audit(lost_s / 3600, twice + _reported_twice(rows) + _overlaps(attempts, leases), _misbooked(rows))
 
 
 def curves(rows: Iterable[AnyRow]) -> dict[str, list[ReportRow]]:
@@ -79,6 +80,18 @@ def told(rows: list[AnyRow]) -> dict[str, Any]:
 def _reported_twice(rows: list[AnyRow]) -> int:
     """Epochs that count twice."""
     return sum(len(curve) - len({report.updates for report in curve}) for curve in curves(rows).values())
+
+
+def _misbooked(rows: list[AnyRow]) -> int:
+    """Rows of another attempt of their trial than the last to have begun."""
+    last: dict[str, int] = {}
+    found = 0
+    for row in rows:
+        if isinstance(row, AttemptRow):
+            last[row.trial_id] = row.attempt
+        elif isinstance(row, ReportRow | DecisionRow):
+            found += row.attempt != last[row.trial_id]
+    return found
 
 
 def _overlaps(attempts: dict[tuple[str, int], AttemptRow], leases: list[LeaseRow]) -> int:

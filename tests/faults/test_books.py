@@ -42,3 +42,10 @@ def test_what_stands_twice_is_found(asha_run: Run, kind: type[AnyRow]) -> None:
 
 def test_an_attempt_without_a_bill_is_found(asha_run: Run) -> None:
     assert audit(without(LeaseRow)(asha_run.rows)).device_h_lost > 0
+
+
+def test_a_report_of_another_attempt_is_found(asha_run: Run) -> None:
+    rows = list(asha_run.rows)
+    at, report = next((index, row) for index, row in enumerate(rows) if isinstance(row, ReportRow))
+    rows[at] = report.model_copy(update={"attempt": report.attempt + 1})
+    assert audit(rows) == Audit(0.0, 0, misbooked=1)

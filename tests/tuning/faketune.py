@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from study.ledger.rows import AnyRow
+from study.ledger.rows import AnyRow, LeaseRow
 from study.plan.capacity import Node
 from study.plan.trials import Plan, TrialSpec
 from study.training.report import Report
@@ -196,6 +197,16 @@ class FakeTune:
         self.recorder.release(1.0)
         assert not self.recorder.leases.open
         return self.progress.finished
+
+    def misbilled_s(self) -> dict[str, float]:
+        """By group, how far the bills of one that is gone are from its life, in seconds; a turn or two is not told."""
+        billed_s: dict[str, float] = defaultdict(float)
+        for row in self.ledger.rows:
+            if isinstance(row, LeaseRow):
+                billed_s[row.group_id] += row.billed_s
+        lives_s = {group.name: group.died_s - group.born_s for group in self.groups if group.died_s is not None}
+        off_s = {name: billed_s[name] - life_s for name, life_s in lives_s.items()}
+        return {name: off for name, off in off_s.items() if abs(off) > 3 * TURN_S}
 
     @property
     def leased_s(self) -> float:

@@ -201,3 +201,51 @@ def test_a_wall_clock_that_is_set_while_a_group_waits_for_its_place_is_on_no_bil
     clock.now_s = 510
     lease, _ = books.start("t", 1, 2, info("g"))
     assert 500 <= lease.opened_s <= 500.2
+
+
+def two_groups_one_trial(books: Leases, clock: Clock) -> None:
+    """At 120, `a` has paused in `g`, which waits idle with its lease."""
+    ask(clock, "g")
+    clock.now_s = 110
+    books.start("a", 1, 2, info("g"))
+    clock.now_s = 120
+    books.ended("a")
+
+
+def test_what_is_told_of_a_trial_is_booked_on_its_attempt_that_runs(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    ask(clock, "h")
+    clock.now_s = 110
+    books.start("b", 1, 2, info("h"))
+    two_groups_one_trial(books, clock)
+    books.ended("b")
+    clock.now_s = 121
+    lease, _ = books.start("a", 2, 2, info("h"))
+    assert books.lease_of("a") is lease
+    clock.now_s = 130
+    assert books.lost("a", 2, 2, "died") is lease
+    assert books.lease_of("a") is None
+    assert not books.running
+    cluster.removed |= {"g", "h"}
+    by_group = {closed.lease.group_id: closed for closed in books.sweep()}
+    assert {name: (closed.reason, closed.lease.why) for name, closed in by_group.items()} == {
+        "g": ("released", ""),
+        "h": ("lost", "died"),
+    }
+    assert billed(by_group["h"]) == 130 - 120.5
+
+
+def test_an_attempt_that_dies_in_setup_is_not_booked_on_the_group_that_its_trial_paused_in(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    two_groups_one_trial(books, clock)
+    ask(clock, "h")  # placed at 122
+    clock.now_s = 130
+    assert books.lease_of("a") is None
+    cluster.removed.add("h")
+    lease = books.lost("a", 2, 2, "died")
+    assert lease is not None
+    assert (lease.group_id, lease.attempt, lease.opened_s) == ("h", 2, 122)
+    (closed,) = books.sweep()
+    assert (closed.lease.group_id, closed.reason, billed(closed)) == ("h", "lost", 8)

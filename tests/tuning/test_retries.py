@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.ledger.rows import AttemptRow, DecisionRow, ReportRow
+from study.ledger.rows import AttemptRow, DecisionRow, LeaseRow, ReportRow
 from study.plan.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit, told
@@ -34,10 +34,17 @@ def study_plan(scheduler: str, every_s: float, **changes: Any) -> Plan:
     return make_plan(make_config(**base | changes))
 
 
-def run(plan: Plan, dies: list[int] | None = None, dies_starting: list[int] | None = None, slots: int = 1) -> FakeTune:
+def run(
+    plan: Plan,
+    dies: list[int] | None = None,
+    dies_starting: list[int] | None = None,
+    slots: int = 1,
+    interval_s: float | None = None,
+) -> FakeTune:
     ledger, shelf = Memory(), FakeShelf(plan.config.recovery.checkpoints)
+    intervals_s = INTERVAL_S if interval_s is None else dict.fromkeys(INTERVAL_S, interval_s)
     with without_ray(slots):
-        tune = FakeTune(plan, ledger, shelf, slots, INTERVAL_S, dies=dies or (), dies_starting=dies_starting or ())
+        tune = FakeTune(plan, ledger, shelf, slots, intervals_s, dies=dies or (), dies_starting=dies_starting or ())
         assert tune.run()
     assert not shelf.held
     return tune
@@ -70,7 +77,7 @@ def test_whatever_dies_when_a_study_says_what_it_says_undisturbed(
 @given(
     scheduler=st.sampled_from(list(SCHEDULERS)),
     every_s=st.sampled_from([0.0, 7.0, 60.0]),
-    slots=st.integers(1, 4),
+    slots=st.integers(1, 7),
     retries=st.integers(0, 2),
     dies=st.lists(st.integers(0, 120), max_size=8),
     dies_starting=st.lists(st.integers(0, 30), max_size=4),
@@ -81,6 +88,7 @@ def test_an_attempt_goes_on_from_the_last_checkpoint_that_its_ledger_knows_of(
     tune = run(study_plan(scheduler, every_s, max_retries=retries), dies, dies_starting, slots)
     rows = tune.ledger.rows
     assert audit(rows) == Audit(0.0, 0)
+    assert not tune.misbilled_s()
     decided: dict[str, list[int]] = defaultdict(list)  # reports of each trial that its curve rests on
     for row in rows:
         if isinstance(row, AttemptRow):
@@ -94,6 +102,21 @@ def test_an_attempt_goes_on_from_the_last_checkpoint_that_its_ledger_knows_of(
     if every_s == 0:  # no report is ever made twice
         reports = [(row.trial_id, row.updates) for row in rows if isinstance(row, ReportRow)]
         assert len(set(reports)) == len(reports)
+
+
+@pytest.mark.parametrize("slots", [3, 5, 7])
+def test_a_trial_that_goes_on_in_another_idle_group_is_booked_there(slots: int) -> None:
+    """Its first group waits idle meanwhile, and still has its first attempt's lease."""
+    tune = run(study_plan("frontier_asha", 60.0, search={"lr": [0.2, 0.1, 0.05]}), slots=slots, interval_s=1.0)
+    rows = tune.ledger.rows
+    assert audit(rows) == Audit(0.0, 0)
+    assert not tune.misbilled_s()
+    leases = [row for row in rows if isinstance(row, LeaseRow)]
+    groups = defaultdict(set)
+    for row in leases:
+        groups[row.trial_id].add(row.group_id)
+    assert any(len(found) > 1 for found in groups.values())
+    assert all(row.phases_s["train"] > 0 for row in leases)
 
 
 @pytest.mark.parametrize("keep", [1, 3])
