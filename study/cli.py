@@ -208,7 +208,6 @@ def _drive_and_report(
         raise afterwards(error, again if (folder / LEDGER).exists() else "the same command") from error
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
-    say(*outcome.damaged)
     _write_report(plan, folder, ALL_FORMATS)
     if (cut := outcome.cut) is not None:
         say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")

@@ -52,7 +52,6 @@ class Outcome:
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
     cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
-    damaged: tuple[str, ...] = ()  # a line on each checkpoint that was found damaged
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
@@ -105,7 +104,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             finally:
                 _remove_scratch(folder)
         cut = None if progress.finished else progress.cut
-        return Outcome(progress.finished, ledger.quarantined, cut, tuple(shelf.damaged))
+        return Outcome(progress.finished, ledger.quarantined, cut)
 
 
 def _tidy(folder: Path, shelf: Shelf, progress: Progress) -> None:

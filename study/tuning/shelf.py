@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import zlib
 from collections.abc import Collection, Iterable
@@ -17,6 +18,7 @@ from study.ledger.files import blaming_disk, remove_unfinished, write_atomic
 
 _NAME = re.compile(r"(?P<trial>.+)@(?P<updates>\d+)-(?P<crc32>[0-9a-f]{8})\.pt")
 _CHUNK_BYTES = 1 << 20
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ class Shelf:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder.absolute(), keep  # a group on this node stands elsewhere
-        self.damaged: list[str] = []  # a line on each that was found damaged
 
     def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
         """Returns when the checkpoint is on disk and the oldest of the trial are gone. Raises DiskError."""
@@ -59,7 +60,7 @@ class Shelf:
     def start(self, trial_id: str, updates: int) -> dict[str, Any]:
         """Where an attempt begins, as a part of its configuration: at the newest sound checkpoint of the trial that was
         taken after no more than so many updates, else at the trial's beginning. What is newer or damaged is removed:
-        nobody may go on from it.
+        nobody may go on from it. A line is logged on each that is damaged.
         """
         damaged: list[str] = []
         for path in self._newest_first(trial_id):
@@ -67,11 +68,11 @@ class Shelf:
             if at <= updates:
                 wrong = _damage(path)
                 if wrong is None:
-                    self._tell(damaged, f"from the one before, at {at} updates")
+                    _tell(damaged, f"from the one before, at {at} updates")
                     return {"snapshot": Shelved(ray.get_runtime_context().get_node_id(), path), "from_updates": at}
                 damaged.append(f"checkpoint {path} is damaged ({wrong})")
             _remove([path])
-        self._tell(damaged, "from its beginning")
+        _tell(damaged, "from its beginning")
         return {"snapshot": None, "from_updates": 0}
 
     def remove(self, trial_id: str) -> None:
@@ -87,8 +88,10 @@ class Shelf:
         found = [path for path in self.folder.glob(f"{glob.escape(trial_id)}@*.pt") if _NAME.fullmatch(path.name)]
         return sorted(found, key=_updates, reverse=True)
 
-    def _tell(self, damaged: list[str], goes_on: str) -> None:
-        self.damaged += [f"{one}: the trial goes on {goes_on}" for one in damaged]
+
+def _tell(damaged: list[str], goes_on: str) -> None:
+    for one in damaged:
+        log.warning("%s: the trial goes on %s", one, goes_on)
 
 
 def _updates(path: Path) -> int:

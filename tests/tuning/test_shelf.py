@@ -48,7 +48,9 @@ def test_so_many_of_the_newest_stay_until_the_trial_is_over(
     assert list(content(tmp_path / "checkpoints")) == [name("b", 10, b"other")]
 
 
-def test_an_attempt_begins_at_the_newest_that_its_ledger_knows_of(tmp_path: Path) -> None:
+def test_an_attempt_begins_at_the_newest_that_its_ledger_knows_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shelf = Shelf(tmp_path / "checkpoints", keep=3)
     assert shelf.start("a", 100) == {"snapshot": None, "from_updates": 0}
     for updates in (5, 10, 20):
@@ -61,7 +63,7 @@ def test_an_attempt_begins_at_the_newest_that_its_ledger_knows_of(tmp_path: Path
     assert shelf.start("a", 100)["from_updates"] == 10
     assert shelf.start("a", 4)["from_updates"] == 0
     assert content(shelf.folder) == {}
-    assert shelf.damaged == []
+    assert caplog.messages == []
 
 
 def flipped(content: bytes) -> bytes:
@@ -77,7 +79,7 @@ def flipped(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_one_is_named_and_removed_and_the_one_before_it_used(
-    spoil: Callable[[bytes], bytes], wrong: str, tmp_path: Path
+    spoil: Callable[[bytes], bytes], wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shelf = Shelf(tmp_path / "checkpoints", keep=2)
     for updates in (10, 20):
@@ -88,7 +90,7 @@ def test_a_damaged_one_is_named_and_removed_and_the_one_before_it_used(
     assert list(content(shelf.folder)) == [older.name]
     older.write_bytes(spoil(older.read_bytes()))
     assert shelf.start("a", 20) == {"snapshot": None, "from_updates": 0}
-    assert shelf.damaged == [
+    assert caplog.messages == [
         f"checkpoint {newer} is damaged ({wrong}): the trial goes on from the one before, at 10 updates",
         f"checkpoint {older} is damaged ({wrong}): the trial goes on from its beginning",
     ]
