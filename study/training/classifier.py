@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,8 +44,8 @@ class Classifier(LeanModule):
         self.val_tally.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
-    def test_accuracy(self, batches: EvalBatches) -> float:
-        """Accuracy over all ranks' shards, in evaluation mode. Every rank must call it."""
+    def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
+        """Accuracy over all ranks' shards, in evaluation mode. Every rank must call it; `done` follows each batch."""
         tally = Tally(self.device)
         was_training = self.model.training
         self.model.eval()
@@ -52,6 +53,7 @@ class Classifier(LeanModule):
             x, y = x.to(self.device), y.to(self.device)
             logits = self.model(x)
             tally.add(cross_entropy(logits, y), logits, y)
+            done()
         self.model.train(was_training)
         return tally.reduce()[1]
 

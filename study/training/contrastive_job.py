@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytorch_lightning as pl
 
 from study.plan.trials import TrialSpec
@@ -31,8 +33,8 @@ class ContrastiveJob(TensorJob):
         probe = probe_together(self.module.encoder, self.labelled, self.splits.val)
         return Measured(self.module.mean_loss(), None, probe.loss, probe.accuracy)
 
-    def test_accuracy(self) -> float:
-        """The probe on the test split."""
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """The probe on the test split, in one go."""
         return probe_together(self.module.encoder, self.labelled, self.splits.test).accuracy
 
     def probed(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -122,7 +122,7 @@ class CustomJob:
             val_accuracy=_logged(trainer, "val_accuracy", self.config.val_accuracy),
         )
 
-    def test_accuracy(self) -> None:
+    def test_accuracy(self, done: Callable[[], None]) -> None:
         """A user's test step is theirs to run."""
 
     def probed(self) -> None:

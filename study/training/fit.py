@@ -42,7 +42,7 @@ class TrialFit(pl.Callback):
         # Reports handed over, in attempts before this one too.
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
-        self.probes = TrialProbes(config.probes, place, spec, job)
+        self.probes = TrialProbes(config.probes, place, spec, job, self._done)
         self.progress = 0  # grows with all that gets done
 
     def run(self, hand_over: HandOver[Report | None]) -> None:
@@ -96,6 +96,9 @@ class TrialFit(pl.Callback):
         """Seconds of training and validation, of attempts that this one goes on from too."""
         return self.train_s + self.validate_s + (self.resumed.worked_s if self.resumed else 0.0)
 
+    def _done(self) -> None:
+        self.progress += 1
+
     def _now(self) -> float:
         """The clock, once the device has done all it was given."""
         if self.place.device == "cuda":
@@ -106,7 +109,7 @@ class TrialFit(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What differs between ranks is no part of Lightning's checkpoint."""
-        self.progress += 1
+        self._done()
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
             buffers = dict(pl_module.named_buffers())
@@ -115,7 +118,7 @@ class TrialFit(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ready: wait for the first `advance`."""
-        self.progress += 1
+        self._done()
         if not self.hand_over.give(None):
             trainer.should_stop = True
         self.mark = self._now()
@@ -129,7 +132,7 @@ class TrialFit(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Tell the job."""
-        self.progress += 1
+        self._done()
         self.job.trained_on(outputs)
 
     def on_validation_batch_end(
@@ -142,7 +145,7 @@ class TrialFit(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """It is under way."""
-        self.progress += 1
+        self._done()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The interval's training ends here."""
@@ -168,7 +171,7 @@ class TrialFit(pl.Callback):
         measured = self.job.measured(trainer)
         self._lap("validate_s")
         final = self._is_final(updates, measured)
-        test_accuracy = self.job.test_accuracy() if final and spec.phase == "confirm" else None
+        test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
             probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}

@@ -71,8 +71,8 @@ class Job(Protocol):
     def measured(self, trainer: pl.Trainer) -> Measured:
         """The figures since the last call. Every rank must call it."""
 
-    def test_accuracy(self) -> float | None:
-        """Accuracy on the held-out part, if there is one. Every rank must call it."""
+    def test_accuracy(self, done: Callable[[], None]) -> float | None:
+        """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
 
     def probed(self) -> Probed | None:
         """What probes look at; None where there is nothing for them."""
@@ -126,9 +126,9 @@ class EmbeddedJob(TensorJob):
         """From the tallies."""
         return Measured(*self.module.train_tally.reduce(), *self.module.val_tally.reduce())
 
-    def test_accuracy(self) -> float:
+    def test_accuracy(self, done: Callable[[], None]) -> float:
         """On the test split."""
-        return self.module.test_accuracy(self.test)
+        return self.module.test_accuracy(self.test, done)
 
     def probed(self) -> Probed:
         """The classifier's cross-entropy."""

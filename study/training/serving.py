@@ -56,11 +56,19 @@ def serve(
 
 
 @torch.inference_mode()
-def serving_curve(model: nn.Module, samples: Tensor, budget_s: float) -> tuple[ServingPoint, ...]:
-    """Request batches of 1, 2, 4, ... 1024, `budget_s` seconds each, from the host's memory and back to it."""
+def serving_curve(
+    model: nn.Module, samples: Tensor, budget_s: float, done: Callable[[], None]
+) -> tuple[ServingPoint, ...]:
+    """Request batches of 1, 2, 4, ... 1024, `budget_s` seconds each, from the host's memory and back to it; `done`
+    follows each size.
+    """
     device = next(model.parameters()).device
+    points = []
     with eval_mode(model):
-        return tuple(serve(lambda x: model(x.to(device)).cpu(), samples, n, budget_s) for n in REQUEST_BATCHES)
+        for n in REQUEST_BATCHES:
+            points.append(serve(lambda x: model(x.to(device)).cpu(), samples, n, budget_s))
+            done()
+    return tuple(points)
 
 
 def knee(points: Sequence[ServingPoint], max_latency_ms: float) -> ServingPoint | None:

@@ -12,6 +12,7 @@ from study.plan.errors import PlanError
 from study.plan.trials import Plan, TrialSpec, make_plan
 from study.training.place import Place
 from study.training.probes.sharpness import EPSILONS
+from study.training.probes.trial import NOISE_BATCHES
 from study.training.rank import Rank
 from study.training.report import Report
 from study.workloads.ghostnorm import GhostNorm2d
@@ -137,6 +138,22 @@ def test_search_trials_are_not_probed(config: Make) -> None:
     made = config(probes={"noise_scale": True})
     plan = make_plan(made)
     assert all(not report.probes for report in run(Rank(ALONE, made), plan.search[0]))
+
+
+@pytest.mark.parametrize("probe", ["noise_scale", "sharpness", "curvature", "serving"])
+def test_who_measures_at_the_end_of_a_trial_is_not_taken_for_stuck(config: Make, probe: str) -> None:
+    def done(phase: str, **probes: bool) -> int:
+        plan = make_plan(config(budget={"epochs": 1}, probes=probes))
+        spec = plan.search[0] if phase == "search" else plan.confirm_trials(plan.cells[0], 0.1)[0]
+        rank = Rank(ALONE, plan.config)
+        rank.begin(spec)
+        assert rank.advance().final
+        progress = rank.progress
+        rank.halt()
+        return progress
+
+    assert done("confirm") == done("search") + 1  # one batch of the test split
+    assert done("confirm", **{probe: True}) >= done("confirm") + NOISE_BATCHES
 
 
 def test_probes_of_a_users_module_are_refused(config: Make) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from study.plan.config import Probes
 from study.plan.trials import TrialSpec
@@ -23,15 +27,15 @@ SERVING_S = 0.1  # for each request batch
 
 
 class TrialProbes:
-    """Measures what the config asks for. Nothing that it does changes the trial."""
+    """Measures what the config asks for, and calls `done` as it gets on. Nothing that it does changes the trial."""
 
-    def __init__(self, config: Probes, place: Place, spec: TrialSpec, job: Job) -> None:
-        self.config, self.place, self.spec, self.job = config, place, spec, job
+    def __init__(self, config: Probes, place: Place, spec: TrialSpec, job: Job, done: Callable[[], None]) -> None:
+        self.config, self.place, self.spec, self.job, self.done = config, place, spec, job, done
         self.noise = NoiseScale(NOISE_DECAY)
 
     def measure(self, updates: int, final: bool) -> dict[str, float]:
         """Figures by name. Every rank must call it; what one rank can measure alone, only rank 0 does."""
-        probed = self.job.probed()
+        probed = self._counted(self.job.probed())
         told: dict[str, float] = {}
         if probed is not None and self.config.noise_scale:
             told["noise_b_simple"] = self._noise(probed, updates)
@@ -41,6 +45,18 @@ class TrialProbes:
             if probed is not None:
                 told |= self._at_the_end(probed)
         return told
+
+    def _counted(self, probed: Probed | None) -> Probed | None:
+        """Each batch that its loss is asked for is something done."""
+        if probed is None:
+            return None
+        loss = probed.loss
+
+        def counted(batch: Batch) -> Tensor:
+            self.done()
+            return loss(batch)
+
+        return replace(probed, loss=counted)
 
     def _noise(self, probed: Probed, updates: int) -> float:
         """In samples, from fresh batches of the size that is being trained on."""
@@ -73,7 +89,7 @@ class TrialProbes:
             chance = np.random.default_rng(self.spec.seed)
             told["hessian_top"] = model_curvature(probed.model, probed.loss, train, chance)
         if self.config.serving:
-            for point in serving_curve(probed.model, probed.train.x[:PROBE_BATCH].cpu(), SERVING_S):
+            for point in serving_curve(probed.model, probed.train.x[:PROBE_BATCH].cpu(), SERVING_S, self.done):
                 name = f"serving_{point.batch_size}"
                 told[f"{name}_predictions_per_s"] = point.predictions_per_s
                 told[f"{name}_p50_ms"], told[f"{name}_p99_ms"] = point.p50_ms, point.p99_ms
