@@ -72,9 +72,11 @@ def good_rows(folder: Path) -> Iterator[AnyRow]:
     return iter(_Scan(folder / LEDGER))
 
 
-def refuse_links(folder: Path) -> None:
-    """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out."""
-    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH):
+def refuse_links(folder: Path, *others: Path) -> None:
+    """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out;
+    `others` are relative to it.
+    """
+    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH, *others):
         if (folder / name).is_symlink():
             raise LedgerError(f"{folder / name}: is a link; what a study writes lies in its own folder")
 

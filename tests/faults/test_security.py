@@ -29,7 +29,7 @@ from study.cluster.sinks.feed import _why
 from study.cluster.submitting import fetch as fetching
 from study.cluster.submitting.payload import Code, _below, pack
 from study.ledger.files import DiskError
-from study.ledger.rows import AnyRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow, ReportRow
 from study.ledger.store import (
     CHECKPOINTS,
     CONFIG,
@@ -47,7 +47,7 @@ from study.plan.errors import PlanError, masked
 from study.plan.trials import make_plan
 from study.report.liveserver import LiveServer
 from study.report.watch import LivePage
-from tests.cluster.sinks.studies import run_fake, study_plan
+from tests.cluster.sinks.studies import fake_rows, run_fake, study_plan
 from tests.cluster.submitting.test_fetch import Fake
 from tests.conftest import TINY, make_config
 from tests.faults.conftest import Injections
@@ -133,6 +133,41 @@ def test_a_link_in_a_studys_folder_is_not_written_through(
         with pytest.raises(LedgerError, match=f"{name}: is a link; what a study writes lies in its own folder"):
             use(folder)
     assert files(tmp_path) == before
+    line.survived()
+
+
+@pytest.mark.parametrize("link", ["boards", "boards/of", "boards/of/mine"])
+def test_a_link_on_the_way_to_the_boards_is_not_written_through(
+    link: str, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("link that leads out")
+    line.inject()
+    folder, elsewhere = tmp_path / "s", tmp_path / "elsewhere"
+    (elsewhere / "of" / "mine").mkdir(parents=True)
+    (folder / link).parent.mkdir(parents=True)
+    (folder / link).symlink_to(elsewhere)
+    before = files(tmp_path)
+    with pytest.raises(LedgerError, match=f"{link}: is a link; what a study writes lies in its own folder"):
+        run_fake(study_plan(tensorboard="boards/of/mine"), folder)
+    assert files(tmp_path) == before
+    run_fake(study_plan(tensorboard=str(folder / "boards/of/mine")), folder)  # who writes it out means it
+    assert files(tmp_path).keys() > before.keys()
+    line.survived()
+
+
+def test_a_link_in_place_of_a_trials_board_is_not_written_through(
+    tmp_path: Path, faults: Callable[[str], Injections], caplog: pytest.LogCaptureFixture
+) -> None:
+    line = faults("link that leads out")
+    line.inject()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "s" / "boards").mkdir(parents=True)
+    for trial in {row.trial_id for row in fake_rows() if isinstance(row, AttemptRow)}:
+        (tmp_path / "s" / "boards" / trial).symlink_to(tmp_path / "elsewhere")
+    before = files(tmp_path)
+    run_fake(study_plan(tensorboard="boards"), tmp_path / "s")
+    assert files(tmp_path) == before
+    assert "is a link; the study goes on without it" in caplog.text
     line.survived()
 
 

@@ -54,6 +54,8 @@ class Boards:
         path = self._files.get(told.trial_id)
         if path is None:  # a name of its own: TensorBoard reads the files of a run in the order of their names
             path = self._folder / told.trial_id / f"events.out.tfevents.{time.time_ns()}"
+            if path.parent.is_symlink():
+                raise OSError(f"{path.parent}: is a link")
             path.parent.mkdir(parents=True, exist_ok=True)
             events = (Event(file_version="brain.Event:2"), *events)
         for event in events:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from study.cluster.sinks.told import Told
 from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.ledger.store import refuse_links
 from study.plan.errors import PlanError, masked
 from study.plan.trials import Plan
 
@@ -113,10 +114,14 @@ class Feed:
 class Sinks:
     """All that a study asks for. An observer of rows: `follow` those that are there, `start`, `follow` what comes.
 
-    Raises PlanError where one is asked for that is not installed. Nobody is written to, or called, before the start.
+    Raises PlanError where one is asked for that is not installed, LedgerError where a link leads out of the study's
+    folder. Nobody is written to, or called, before the start.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
+        boards = Path(plan.config.tracking.tensorboard or "").expanduser()
+        if not boards.is_absolute():
+            refuse_links(folder, *(Path(*boards.parts[: n + 1]) for n in range(len(boards.parts))))
         self._feeds = [Feed(sink) for sink in open_sinks(plan, folder)]
         self._study_id, self._started = "", False
         self._attempts: dict[str, AttemptRow] = {}
