@@ -72,7 +72,7 @@ def good_rows(folder: Path) -> Iterator[AnyRow]:
     return iter(_Scan(folder / LEDGER))
 
 
-def refuse_links(folder: Path, *others: Path) -> None:
+def refuse_links(folder: Path, *others: str) -> None:
     """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out;
     `others` are relative to it.
     """

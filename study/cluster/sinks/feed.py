@@ -121,7 +121,7 @@ class Sinks:
     def __init__(self, plan: Plan, folder: Path) -> None:
         boards = Path(plan.config.tracking.tensorboard or "").expanduser()
         if not boards.is_absolute():
-            refuse_links(folder, *(Path(*boards.parts[: n + 1]) for n in range(len(boards.parts))))
+            refuse_links(folder, *("/".join(boards.parts[: n + 1]) for n in range(len(boards.parts))))
         self._feeds = [Feed(sink) for sink in open_sinks(plan, folder)]
         self._study_id, self._started = "", False
         self._attempts: dict[str, AttemptRow] = {}
