@@ -37,8 +37,6 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     # And it would save the state of all trials every ten seconds, for a resume of its own.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Nor print a stack for an attempt that is lost: the driver tells of it in one line.
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # told by Ray itself; reaches into it
     # How many trials wait for their groups is bounded by what we hand out.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")
