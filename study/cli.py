@@ -356,6 +356,3 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(printable(f"study: {error.filename or 'standard output'}: {error.strerror}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None
-    except KeyboardInterrupt:
-        print("study: interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
