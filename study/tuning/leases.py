@@ -127,24 +127,31 @@ class Leases:
         lease.started(now)
         return lease, closed
 
-    def lost(self, trial_id: str, attempt: int, devices: float, why: str = "") -> OpenLease | None:
-        """An attempt failed. Returns the lease it opened if it died before it was ready to train.
+    def lost(
+        self, trial_id: str, attempt: int, devices: float, why: str = ""
+    ) -> tuple[OpenLease | None, list[ClosedLease]]:
+        """An attempt died, of `why`, or is ended by the driver. Returns its lease, opened only now if it was not ready
+        to train, and the one whose group it was about to take over, if any.
 
-        A group that never spoke cannot say whose it is: of those that no trial has started on the attempt is billed one
-        that the cluster has back since the last look, else the oldest.
+        A group that never spoke cannot say whose it is. Tune gives that of an attempt that died back before it tells.
         """
+        closed: list[ClosedLease] = []
         group = self._of(trial_id)
         if group is None:
-            unclaimed = sorted(self._unclaimed(), key=lambda one: self._unlikely(one[0]))
-            if not unclaimed:
-                return None
-            group, placed_s = unclaimed[0]
+            group = self._died(devices) if why else self._unready(devices)
+            if group is None:
+                return None, closed
+            before, opened_s = group.lease, self._placed_s(group) or group.requested_s
             info = GroupInfo(group.placement.id.hex(), (), (), group.device, None, 0.0)
-            self._open(group, trial_id, attempt, devices, placed_s, info)
+            if before is not None:  # how long the hand-over took, its driver cannot say any longer
+                opened_s = self._now()
+                closed.append(ClosedLease(before, opened_s, "hand_over"))
+                info = GroupInfo(before.group_id, before.nodes, before.hosts, before.device, None, 0.0)
+            self._open(group, trial_id, attempt, devices, opened_s, info)
         group.ended = "lost"
         if group.lease is not None:
             group.lease.why = why
-        return group.lease
+        return group.lease, closed
 
     def ended(self, trial_id: str) -> None:
         """A trial is over; its group waits for the next, or is given back."""
@@ -212,11 +219,21 @@ class Leases:
             if group.lease is None and (placed_s := self._placed_s(group)) is not None:
                 yield group, placed_s
 
-    def _unlikely(self, group: _Group) -> int:
-        """How little a group that no trial has started on looks like that of an attempt that has just died."""
-        if group.gone_s is not None:
-            return 2  # Tune found no use for it
-        return 0 if self._cluster.is_removed(group.placement) else 1
+    def _died(self, devices: float) -> _Group | None:
+        """The group of an attempt that has just died before it was ready: one that was given back since the last look,
+        in its setup, else about to be handed over; else one that was given back before, and is on nobody's bill.
+        """
+        unclaimed = [group for group, _ in self._unclaimed() if group.devices == devices]
+        waiting = [group for group in self._groups.values() if group.ended == "released" and group.devices == devices]
+        for group in (*unclaimed, *waiting):
+            if group.gone_s is None and self._cluster.is_removed(group.placement):
+                return group
+        return next((group for group in unclaimed if group.gone_s is not None), None)
+
+    def _unready(self, devices: float) -> _Group | None:
+        """A group that no trial has started on, and that is about to be ended."""
+        unclaimed = [group for group, _ in self._unclaimed() if group.devices == devices]
+        return min(unclaimed, key=lambda group: self._gone_s(group) is not None, default=None)
 
     def _gone_s(self, group: _Group) -> float | None:
         """When the cluster was first seen to have the group back; None while it has not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,7 +15,7 @@ from study.ledger.accounts import Spent
 from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, ReportRow, StudyRow
 from study.pareto.policies import Policy, Verdict
 from study.plan.config import FullGrid, RungAsha
-from study.plan.trials import Cell, Plan, TrialSpec, in_unit
+from study.plan.trials import Cell, Plan, TrialSpec, by_cell, in_unit
 from study.tuning.policies import make_policy
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
@@ -40,6 +40,7 @@ class Progress:
         self.plan = plan
         self.ends: dict[str, EndRow] = {}
         self.attempts: dict[str, int] = {}
+        self._tries: Counter[str] = Counter()  # attempts by this driver since the trial was last paused
         self.curves: dict[str, list[ReportRow]] = defaultdict(list)
         self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
         self._undecided: dict[str, ReportRow] = {}  # search trials' reports that their policy has not been told of
@@ -55,7 +56,7 @@ class Progress:
         # No batch size meets the policy first.
         random.Random(plan.config.seed).shuffle(order)
         self._index = {spec.trial_id: index for index, spec in enumerate(plan.search)}
-        self._members = {cell: [spec for spec in plan.search if spec.cell == cell] for cell in plan.cells}
+        self._members = by_cell(plan.search)
         self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is over
         self._policies = {
             world_size: make_policy(plan, [spec for spec in order if spec.batch.world_size == world_size])
@@ -73,6 +74,7 @@ class Progress:
         self.spent.follow(row)
         if isinstance(row, AttemptRow):
             self.attempts[row.trial_id] = row.attempt
+            self._tries[row.trial_id] += 1
             curve = self.curves[row.trial_id]
             curve[:] = [report for report in curve if report.updates <= row.from_updates]
             self.goes_on_from[row.trial_id] = row.from_updates
@@ -93,6 +95,7 @@ class Progress:
                 self.goes_on_from[row.trial_id] = row.updates
             if row.decision in ("pause", "cut"):
                 self.paused.add(row.trial_id)
+                self._tries[row.trial_id] = 0
                 # To its policy, a trial that was cut runs on: the driver that goes on hands it out again.
                 if row.decision == "pause":
                     self._out.discard(row.trial_id)
@@ -110,6 +113,7 @@ class Progress:
             self.cut = row
         elif isinstance(row, StudyRow):
             self.cut = None
+            self._tries.clear()
 
     def verdict(self, trial_id: str) -> Verdict:
         """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
@@ -149,10 +153,13 @@ class Progress:
             return Assignment(spec, self.goes_on_from.get(spec.trial_id, 0), frozenset(pauses))
         return None
 
-    def again(self, spec: TrialSpec) -> None:
-        """Hand out once more what nobody runs any longer."""
+    def again(self, spec: TrialSpec) -> bool:
+        """Hand out once more what nobody runs any longer. Returns whether it will be: not if it was tried too often."""
+        if self._tries[spec.trial_id] > self.plan.config.max_retries:
+            return False
         self._out.discard(spec.trial_id)
         self._again.append(spec)
+        return True
 
     @property
     def finished(self) -> bool:

@@ -276,13 +276,13 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
-        if self._recovered == (trial.config["spec"].trial_id, iteration):
+        spec, why = trial.config["spec"], why_lost(trial.error_file)
+        if self._recovered != (spec.trial_id, iteration):
+            self.lose(trial, why)
+        elif self._progress.again(spec):
             # Tune tells twice of a group that dies while it is handed over, and has given the trial up the second time.
-            self._progress.again(trial.config["spec"])
             return
-        why = why_lost(trial.error_file)
-        self.lose(trial, why)
-        self._end(trial.config["spec"].trial_id, "failed", why)
+        self._end(spec.trial_id, "failed", why)
         self._drop()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -310,9 +310,10 @@ class Recorder(tune.Callback):
         attempt = self._progress.attempts.get(spec.trial_id, 0)
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             attempt += 1
-        lease = self.leases.lost(spec.trial_id, attempt, self._devices(spec), why)
+        lease, closed = self.leases.lost(spec.trial_id, attempt, self._devices(spec), why)
         if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
-            self.write(self._attempt(trial, lease, None, self._clock() - lease.opened_s))
+            entered = self._attempt(trial, lease, None, self._clock() - lease.opened_s)
+            self.write(*map(self._bill, closed), entered)
 
     def _drop(self) -> None:
         """Paused trials of which it is now known that they do not go on."""

@@ -322,15 +322,18 @@ class FakeTune:
             self._idle.append(group)
 
     def _die(self, trial: FakeTrial, group: Group) -> None:
+        handed_over = trial.status == Trial.PENDING and group.info is not None
         group.died_s = self.now_s
         self._trial_to_actor.pop(trial)
         trial.failures += 1
-        if trial.failures > self.plan.config.max_retries:
-            trial.status = Trial.ERROR
-            self.recorder.on_trial_error(next(self._serial), [], trial)
-        else:
+        turn = next(self._serial)
+        if trial.failures <= self.plan.config.max_retries:
             trial.status = Trial.PENDING
-            self.recorder.on_trial_recover(next(self._serial), [], trial)
+            self.recorder.on_trial_recover(turn, [], trial)
+            if not handed_over:
+                return
+        trial.status = Trial.ERROR  # in a hand-over Tune tells twice, and the second time gives the trial up
+        self.recorder.on_trial_error(turn, [], trial)
 
     def _end_idle(self) -> None:
         for group in self._idle:

@@ -116,7 +116,7 @@ def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
     lease, _ = books.start("a", 1, 2, info("g"))
     lease.heard(115, {"train": 4})
     clock.now_s = 118
-    assert books.lost("a", 1, 2) is lease
+    assert books.lost("a", 1, 2) == (lease, [])
     ask(clock, "h")  # at 118: placed at 120
     cluster.waiting.add("h")
     clock.now_s = 119
@@ -136,19 +136,23 @@ def test_a_group_that_died_in_setup_is_billed_to_the_attempt_it_was_for(
     ask(clock, "waiting")
     cluster.waiting.add("waiting")
     ask(clock, "g")
+    ask(clock, "alive")
     clock.now_s = 109
-    lease = books.lost("a", 1, 2)
+    cluster.removed.add("g")
+    lease, _ = books.lost("a", 1, 2, "died")
     assert lease is not None
     assert (lease.group_id, lease.opened_s) == ("g", 102)
-    cluster.removed.add("g")
     (closed,) = books.sweep()
     assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 0, "lost": 7, "idle": 0}
 
 
-def test_a_trial_that_never_had_a_group_costs_nothing(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("why", ["", "died"])
+def test_a_trial_that_never_had_a_group_costs_nothing(
+    books: Leases, clock: Clock, cluster: FakeCluster, why: str
+) -> None:
     ask(clock, "waiting")
     cluster.waiting.add("waiting")
-    assert books.lost("a", 1, 2) is None
+    assert books.lost("a", 1, 2, why) == (None, [])
 
 
 def test_to_tune_groups_of_one_size_are_alike_whatever_their_study_is_called() -> None:
@@ -167,7 +171,7 @@ def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_
     cluster.removed.add("unused")
     clock.now_s += 3600
     assert books.starting_device_s() == 2 * (3610 - 2)
-    lease = books.lost("t", 1, 2)
+    lease, _ = books.lost("t", 1, 2)  # ended by the driver
     assert lease is not None
     assert lease.group_id == "used"
 
@@ -180,7 +184,7 @@ def test_a_group_is_billed_up_to_when_the_cluster_had_it_back_however_late_an_at
     cluster.removed.add("g")
     assert books.sweep() == []
     clock.now_s = 3600
-    lease = books.lost("t", 1, 2)
+    lease, _ = books.lost("t", 1, 2, "died")
     assert lease is not None
     (closed,) = books.sweep()
     assert billed(closed) == 3
@@ -224,7 +228,7 @@ def test_what_is_told_of_a_trial_is_booked_on_its_attempt_that_runs(
     lease, _ = books.start("a", 2, 2, info("h"))
     assert books.lease_of("a") is lease
     clock.now_s = 130
-    assert books.lost("a", 2, 2, "died") is lease
+    assert books.lost("a", 2, 2, "died") == (lease, [])
     assert books.lease_of("a") is None
     assert not books.running
     cluster.removed |= {"g", "h"}
@@ -244,8 +248,27 @@ def test_an_attempt_that_dies_in_setup_is_not_booked_on_the_group_that_its_trial
     clock.now_s = 130
     assert books.lease_of("a") is None
     cluster.removed.add("h")
-    lease = books.lost("a", 2, 2, "died")
+    lease, _ = books.lost("a", 2, 2, "died")
     assert lease is not None
     assert (lease.group_id, lease.attempt, lease.opened_s) == ("h", 2, 122)
     (closed,) = books.sweep()
     assert (closed.lease.group_id, closed.reason, billed(closed)) == ("h", "lost", 8)
+
+
+def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_on_none_that_lives(
+    books: Leases, clock: Clock, cluster: FakeCluster
+) -> None:
+    two_groups_one_trial(books, clock)
+    ask(clock, "young")  # in its setup, for another trial
+    clock.now_s = 125
+    assert books.lost("b", 1, 2, "died") == (None, [])  # nothing has died
+    cluster.removed.add("g")
+    lease, (before,) = books.lost("b", 1, 2, "died")
+    assert lease is not None
+    assert (lease.group_id, lease.trial_id, lease.why, lease.hosts) == ("g", "b", "died", ("host",))
+    assert (before.lease.trial_id, before.reason, before.closed_s) == ("a", "hand_over", 125)
+    (closed,) = books.sweep()
+    assert (closed.lease, closed.reason, billed(closed)) == (lease, "lost", 0)
+    young, _ = books.start("c", 1, 2, info("young"))
+    assert books.open == [young]
+    assert (young.opened_s, young.attempt) == (122, 1)

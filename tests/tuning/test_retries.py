@@ -1,5 +1,6 @@
 """Attempts that die and are tried again: nothing that was shelved is lost, nothing counts or is decided twice."""
 
+import heapq
 from collections import defaultdict
 from functools import cache
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.ledger.rows import AttemptRow, DecisionRow, LeaseRow, ReportRow
+from study.ledger.rows import AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.plan.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit, told
@@ -117,6 +118,43 @@ def test_a_trial_that_goes_on_in_another_idle_group_is_booked_there(slots: int) 
         groups[row.trial_id].add(row.group_id)
     assert any(len(found) > 1 for found in groups.values())
     assert all(row.phases_s["train"] > 0 for row in leases)
+
+
+class Cursed(FakeTune):
+    """One trial is given none but idle groups while there is any group, and each dies as it is handed over."""
+
+    cursed = ""
+
+    def _start(self) -> None:
+        trials = self.trials
+        if self._alive and not self._idle:
+            self.trials = [trial for trial in trials if trial.spec.trial_id != self.cursed]
+        super()._start()
+        self.trials = trials
+
+    def _next(self) -> None:
+        if self._due and self._due[0][2] == "reset" and self._due[0][3].spec.trial_id == self.cursed:
+            _, _, _, trial, group = heapq.heappop(self._due)
+            self._die(trial, group)
+        else:
+            super()._next()
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_a_trial_whose_group_dies_in_every_hand_over_fails_in_the_end(retries: int) -> None:
+    plan, ledger = study_plan("grid", 60.0, max_retries=retries, confirm={"seeds": 1}), Memory()
+    with without_ray(2):
+        tune = Cursed(plan, ledger, FakeShelf(), 2, INTERVAL_S)
+        tune.cursed = plan.search[3].trial_id
+        assert tune.run()
+    (end,) = (row for row in ledger.rows if isinstance(row, EndRow) and row.trial_id == tune.cursed)
+    assert (end.outcome, end.attempts) == ("failed", retries + 1)
+    assert sum(isinstance(row, EndRow) and row.outcome != "completed" for row in ledger.rows) == 1
+    lost = [row for row in ledger.rows if isinstance(row, LeaseRow) and row.reason == "lost"]
+    assert [(row.trial_id, row.attempt) for row in lost] == [(tune.cursed, n + 1) for n in range(retries + 1)]
+    assert all(row.why for row in lost)
+    assert audit(ledger.rows) == Audit(0.0, 0)
+    assert not tune.misbilled_s()
 
 
 @pytest.mark.parametrize("keep", [1, 3])
