@@ -34,11 +34,11 @@ class Injections:
 
     def survived(self, audit: Audit | None = None, times: int = 1) -> None:
         """What was injected last is survived; `audit` is of the books after it, where there are any."""
-        self._line.survived += times
         if audit is not None:
             self._line.device_h_lost += audit.device_h_lost
             self._line.double_counted += audit.double_counted
             assert audit == Audit(0.0, 0)
+        self._line.survived += times
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 from study.ledger.rows import AnyRow, EndRow, LeaseRow, ReportRow
 from tests.conftest import Run
 from tests.faults.books import Audit, audit
+from tests.faults.conftest import Injections, _Line
 
 
 def without(kind: type[AnyRow]) -> Callable[[list[AnyRow]], list[AnyRow]]:
@@ -49,3 +50,12 @@ def test_a_report_of_another_attempt_is_found(asha_run: Run) -> None:
     at, report = next((index, row) for index, row in enumerate(rows) if isinstance(row, ReportRow))
     rows[at] = report.model_copy(update={"attempt": report.attempt + 1})
     assert audit(rows) == Audit(0.0, 0, misbooked=1)
+
+
+def test_what_has_cost_anything_is_not_survived() -> None:
+    line = _Line()
+    faults = Injections(line)
+    faults.inject()
+    with pytest.raises(AssertionError):
+        faults.survived(Audit(0.5, 2))
+    assert line == _Line(injected=1, survived=0, device_h_lost=0.5, double_counted=2)
