@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
@@ -85,12 +86,15 @@ class TrialRun(tune.Trainable):
         self.info = GroupInfo(group.group_id, group.nodes, group.hosts, group.device, norm_batch, hand_over_s)
 
     def _free(self) -> None:
-        """End the trial before."""
+        """End the trial before. Its end is written: if that fails, or a rank dies of it, the next is not to blame."""
         try:
             self.group.all("halt")
         except RayActorError:
             raise
-        except RayTaskError:  # its end is written, and the next trial is not to blame
+        except (RankLost, RayTaskError):
+            gone = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+            if gone.intersection(self.group.nodes):
+                raise  # here is no room any more
             self.group.kill()
             self._build()
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
 
 UPDATES = 8  # between reports
-SILENT_S, STUCK_S = 5.0, 15.0
+BOUNDS_S = {"STOP": {"silent_s": 12.0}, "stuck": {"stuck_s": 15.0}}  # the others stay as they are
 ENDS_WITHIN_S = 240.0  # the whole study, however it is hit, on the slowest of machines
 pytestmark = pytest.mark.timeout(ENDS_WITHIN_S, func_only=True)
 
@@ -36,7 +36,7 @@ def study(once: Path, at: str, how: str, updates: int = 0) -> StudyConfig:
         confirm={"seeds": 3},
         budget={"epochs": 8},
         hardware={"world_size": 2},
-        recovery={"checkpoint_every_s": 0, "silent_s": SILENT_S, "stuck_s": STUCK_S},
+        recovery={"checkpoint_every_s": 0} | BOUNDS_S.get(how, {}),
         workload={
             "kind": "custom", "module": "tests.faults.victim:Victim", "data": "tests.own:Data", "train_samples": 64,
             "val_accuracy": "val_acc",
@@ -112,9 +112,24 @@ def test_the_trial_goes_on_from_its_last_checkpoint_and_others_are_untouched(
     run = run_and_clear(study(tmp_path / "once", at, how, updates), tmp_path / "s")
     lost = check_one_lost(run, undisturbed, from_updates)
     assert lost.why.startswith("no rank got" if how == "stuck" else "rank 1 on ")
-    if how != "KILL":
-        bound_s = SILENT_S if how == "STOP" else STUCK_S
+    if how in BOUNDS_S:
+        (bound_s,) = BOUNDS_S[how].values()
         assert bound_s <= lost.phases_s["lost"] <= 2 * bound_s + 5
+    line.survived(audit(run.rows))
+
+
+@pytest.mark.thorough
+def test_a_rank_that_dies_of_the_end_of_its_trial_costs_the_next_trial_nothing(
+    undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
+) -> None:
+    line = faults("rank killed as its trial ends")
+    line.inject()
+    run = run_and_clear(study(tmp_path / "once", "end", "KILL", 8 * UPDATES), tmp_path / "s")
+    assert (tmp_path / "once").exists()
+    ends = {row.trial_id: (row.outcome, row.attempts) for row in run.of(EndRow)}
+    assert ends == dict.fromkeys(course(undisturbed), ("completed", 1))
+    assert course(run) == course(undisturbed)
+    assert len({row.group_id for row in run.of(LeaseRow)}) == 2
     line.survived(audit(run.rows))
 
 
@@ -122,19 +137,23 @@ def test_the_trial_goes_on_from_its_last_checkpoint_and_others_are_untouched(
 def test_a_rank_killed_before_it_has_met_the_others_costs_one_attempt(
     undisturbed: Run, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    hit = list[int]()
+    hit, over = list[int](), Event()
 
     def kill_the_first() -> None:
-        while not (fresh := rank_pids("RankActor.sit_down")):  # before that, Ray itself starts another process
-            time.sleep(0.01)
-        hit.append(fresh.pop())
-        os.kill(hit[0], signal.SIGKILL)
+        while not hit and not over.wait(0.01):
+            for pid in list(rank_pids("RankActor.sit_down"))[:1]:  # before that, Ray itself starts another process
+                os.kill(pid, signal.SIGKILL)
+                hit.append(pid)
 
     line = faults("rank killed as it starts")
     line.inject()
-    killer = Thread(target=kill_the_first, daemon=True)
+    killer = Thread(target=kill_the_first)
     killer.start()
-    run = run_and_clear(study(tmp_path / "once", "", "KILL"), tmp_path / "s")
+    try:
+        run = run_and_clear(study(tmp_path / "once", "", "KILL"), tmp_path / "s")
+    finally:
+        over.set()
+        killer.join()
     assert hit
     check_one_lost(run, undisturbed, from_updates=0)
     line.survived(audit(run.rows))
@@ -171,10 +190,12 @@ def test_a_group_whose_driver_dies_in_hand_over_is_replaced(
     line = faults("group's driver killed in hand-over")
     line.inject()
     run = run_and_clear(study(tmp_path / "once", "hand-over", "KILL driver"), tmp_path / "s")
-    assert (tmp_path / "once").exists()
+    _, group_id = (tmp_path / "once").read_text().split()  # whom it killed
     assert {row.trial_id: row.outcome for row in run.of(EndRow)} == dict.fromkeys(course(undisturbed), "completed")
     assert course(run) == course(undisturbed)
-    assert len({row.group_id for row in run.of(LeaseRow)}) >= 2
+    assert group_id in {row.group_id for row in run.of(LeaseRow)}
+    # By a fresh one, or by the other if that was soon idle.
+    assert run.of(AttemptRow)[-1].group_id != group_id
     line.survived(audit(run.rows))
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+import ray
 import torch.distributed as dist
 
 from tests.own import Batch, Net
 
-At = Literal["", "setup", "hand-over", "step", "validation", "checkpoint"]
+At = Literal["", "setup", "hand-over", "step", "validation", "checkpoint", "end"]
 VICTIM = 1  # the rank
 
 
@@ -42,6 +43,10 @@ class Victim(Net):
         """Behind the update."""
         self._come_to("checkpoint", self.global_step)
 
+    def on_fit_end(self) -> None:
+        """When the group is handed over."""
+        self._come_to("end", self.global_step)
+
     def _come_to(self, at: At, updates: int) -> None:
         if at != self.at or updates != self.updates or dist.get_rank() != VICTIM:
             return
@@ -55,5 +60,6 @@ class Victim(Net):
             for process in psutil.Process(os.getppid()).children():
                 if "TrialRun.reset" in " ".join(process.cmdline()):
                     process.kill()
+                    self.once.write_text(f"{process.pid} {ray.get_runtime_context().get_placement_group_id()}")
             return
         os.kill(os.getpid(), getattr(signal, f"SIG{self.how}"))
