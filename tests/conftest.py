@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
 
 # Before torch is imported anywhere: two ranks of a test share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,7 +15,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -24,6 +26,8 @@ from study.plan.trials import Plan, make_plan
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+WAIT_S = 200.0  # far more than is needed, and less than a test may take
+T = TypeVar("T")
 FAULTS = Path(__file__).parent / "faults"
 
 
@@ -78,6 +82,16 @@ def local_ray() -> Iterator[None]:
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+def wait_for(found: Callable[[], T | None], process: subprocess.Popen[str] | None = None) -> T:
+    """What is found, once it is anything; while a process runs, if one is named."""
+    deadline = time.monotonic() + WAIT_S
+    while not (something := found()):
+        assert process is None or process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return something
 
 
 class Run:

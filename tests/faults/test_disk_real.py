@@ -16,11 +16,11 @@ import yaml
 
 from study.ledger.rows import ReportRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
-from tests.conftest import TINY, lacking, make_config, run_for_real
+from tests.conftest import TINY, lacking, make_config, run_for_real, wait_for
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
 from tests.faults.disk import unfinished
-from tests.faults.test_machines import begin, rows_of, wait_for
+from tests.faults.test_machines import begin, rows_of
 
 DISK_BYTES = 3 << 20  # too small for the page of a report
 LONG: dict[str, Any] = TINY | {

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from study.analysis.summary import summarize
 from study.commands.shell import recorded
 from study.ledger.rows import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
-from tests.conftest import TINY
+from tests.conftest import TINY, wait_for
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
 
@@ -159,11 +158,7 @@ def test_a_second_driver_is_refused_and_ctrl_c_ends_the_first_in_order(
     folder = cluster.root / "interrupted"
     with cluster.start("interrupted", "stop behind report 2") as first:
         try:
-            deadline = time.monotonic() + DEADLINE_S
-            while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
-                assert first.poll() is None, first.communicate()[0]
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_for(lambda: psutil.Process(first.pid).status() == psutil.STATUS_STOPPED, first)
             second.inject()
             code, printed = cluster.drive("interrupted")
             assert (code, printed) == (2, "study: interrupted: another process is running this study\n")

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 
 from study.ledger.rows import AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, WaitRow
 from study.ledger.store import LedgerError, read
-from tests.conftest import TINY
+from tests.conftest import TINY, wait_for
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 
@@ -51,15 +50,6 @@ def rows_of(folder: Path, kind: type[Any]) -> list[Any]:
         return []  # it has not begun
 
 
-def wait_for(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (something := found()):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return something
-
-
 def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "study", *arguments],
@@ -68,14 +58,16 @@ def begin(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def at_work(folder: Path, min_attempts: int = 1) -> AttemptRow | None:
-    """The last attempt, if there are so many, it has reported and is not over."""
-    attempts, billed = rows_of(folder, AttemptRow), {row.lease_id for row in rows_of(folder, LeaseRow)}
+def at_work(folder: Path, min_attempts: int = 1, resumed: bool = False) -> AttemptRow | None:
+    """The last attempt, of all or of those that go on from a snapshot, if there are so many of them, it has reported
+    and is not over.
+    """
+    attempts: list[AttemptRow] = [row for row in rows_of(folder, AttemptRow) if row.from_updates or not resumed]
+    billed = {row.lease_id for row in rows_of(folder, LeaseRow)}
     if len(attempts) < min_attempts or attempts[-1].lease_id in billed:
         return None
-    last: AttemptRow = attempts[-1]
-    key = (last.trial_id, last.attempt)
-    return last if any((row.trial_id, row.attempt) == key for row in rows_of(folder, ReportRow)) else None
+    key = (attempts[-1].trial_id, attempts[-1].attempt)
+    return attempts[-1] if any((row.trial_id, row.attempt) == key for row in rows_of(folder, ReportRow)) else None
 
 
 def node_of(machines: Any, node_id: str) -> Any:
@@ -92,17 +84,7 @@ def test_a_machine_that_goes_away_is_billed_and_its_trial_goes_on_elsewhere(
     folder, line = tmp_path / "s", faults("machine lost")
     process = begin(tmp_path, "run", "machines", "--out", "s", "--address", machines.address)
     try:
-
-        def resumed_and_at_work() -> AttemptRow | None:
-            """An attempt that goes on from a snapshot, has reported, and is not over."""
-            last = [row for row in rows_of(folder, AttemptRow) if row.from_updates][-1:]
-            if not last or any(row.lease_id == last[0].lease_id for row in rows_of(folder, LeaseRow)):
-                return None
-            key = (last[0].trial_id, last[0].attempt)
-            at_work = any((row.trial_id, row.attempt) == key for row in rows_of(folder, ReportRow))
-            return last[0] if at_work else None
-
-        seen: AttemptRow = wait_for(resumed_and_at_work, process)
+        seen = wait_for(lambda: at_work(folder, resumed=True), process)
         assert len(set(seen.nodes)) == 2  # a rank each
         gone = node_of(machines, seen.nodes[1])
         line.inject()
@@ -117,7 +99,7 @@ def test_a_machine_that_goes_away_is_billed_and_its_trial_goes_on_elsewhere(
             later = [row for row in rows_of(folder, AttemptRow) if row.attempt > lost.attempt]
             return next((row for row in later if row.trial_id == lost.trial_id), None)
 
-        after: AttemptRow = wait_for(goes_on, process)
+        after = wait_for(goes_on, process)
         assert gone.node_id in lost.nodes
         assert gone.node_id not in after.nodes
         assert len(set(after.nodes)) == 2
@@ -160,7 +142,7 @@ def test_a_study_larger_than_what_is_left_waits_goes_on_when_a_machine_joins_and
     process = begin(tmp_path, "run", "machines", "--out", "s", "--address", machines.address)
     try:
         for cycle in (1, 2):
-            seen: AttemptRow = wait_for(lambda: at_work(folder, min_attempts=cycle), process)  # noqa: B023
+            seen = wait_for(lambda: at_work(folder, min_attempts=cycle), process)  # noqa: B023
             small.inject()
             lost.inject()
             machines.remove_node(node_of(machines, seen.nodes[0]), allow_graceful=False)
@@ -172,7 +154,7 @@ def test_a_study_larger_than_what_is_left_waits_goes_on_when_a_machine_joins_and
                 joined = machines.add_node(num_cpus=1, wait=True)
                 died = [row for row in rows_of(folder, LeaseRow) if row.reason == "lost"][-1]
                 begun = len(rows_of(folder, AttemptRow))
-                after: AttemptRow = wait_for(lambda: at_work(folder, begun + 1), process)  # noqa: B023
+                after = wait_for(lambda: at_work(folder, begun + 1), process)  # noqa: B023
                 assert joined.node_id in after.nodes
                 assert after.trial_id == died.trial_id
         printed, _ = process.communicate(timeout=DEADLINE_S)

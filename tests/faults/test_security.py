@@ -50,11 +50,11 @@ from study.report.liveserver import LiveServer
 from study.report.watch import LivePage
 from tests.cluster.sinks.studies import fake_rows, run_fake, study_plan
 from tests.cluster.submitting.test_fetch import Fake
-from tests.conftest import TINY, make_config
+from tests.conftest import TINY, make_config, wait_for
 from tests.faults.conftest import Injections
 from tests.faults.disk import files
 from tests.faults.test_disk import drive, here
-from tests.faults.test_machines import rows_of, wait_for
+from tests.faults.test_machines import rows_of
 
 __all__ = ["here"]  # the node of simulated studies
 LEADING_OUT = ["../x", "..", "/etc/x", "a/b", "a/../../x", ".hidden", "a\nb", "a\0b", "", "~/x", "a\\b", "x" * 300]

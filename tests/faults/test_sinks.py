@@ -24,7 +24,7 @@ from study.plan.trials import Plan
 from tests.cluster.sinks import boards
 from tests.cluster.sinks.mlflowserver import MlflowServer, assert_told, mlflow_server
 from tests.cluster.sinks.studies import fake_rows, follow_all, run_fake, run_followed, study_plan, told, unstamped
-from tests.conftest import make_config, run_for_real
+from tests.conftest import make_config, run_for_real, wait_for
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 
@@ -55,13 +55,6 @@ def assert_said_twice(caplog: pytest.LogCaptureFixture, name: str, why: str, los
     began, ended = warnings(caplog)
     assert re.fullmatch(rf"study: {name}: [^\n]*{why}[^\n]*; the study goes on without it", began)
     assert ended.startswith(f"study: {lost} of {told(fake_rows())} rows did not reach ")
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 def survives(faults: Faults, plan: Plan, folder: Path) -> None:

@@ -20,7 +20,7 @@ from study.plan.errors import PlanError
 from study.tuning.runner import config_hash, resume_study
 from tests.cluster.sinks.boards import assert_told
 from tests.cluster.sinks.studies import fake_rows, study_plan, told
-from tests.conftest import TINY, make_config
+from tests.conftest import TINY, make_config, wait_for
 
 
 class Slow:
@@ -109,18 +109,12 @@ def test_a_row_that_is_always_refused_does_not_hold_up_the_others(
             sinks.follow(row)
         (fed,) = sinks._feeds
         last = fake_rows()[-1]
-        assert wait(lambda: picky.taken and picky.taken[-1].row == last)
+        wait_for(lambda: picky.taken and picky.taken[-1].row == last)
     assert isinstance(fed, Feed)
     refused = told(fake_rows()) - len(picky.taken)
     assert refused > 0
     assert f"study: {refused} of {told(fake_rows())} rows did not reach someone slow" in caplog.text
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 2
-
-
-def wait(condition: object) -> bool:
-    assert callable(condition)
-    over = threading.Event()
-    return any(condition() or over.wait(0.005) for _ in range(4000))
 
 
 def test_a_study_that_is_over_is_told_whole_by_a_resume(tmp_path: Path) -> None:
