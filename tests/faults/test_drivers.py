@@ -220,7 +220,7 @@ class DoomedTune(FakeTune):
 @given(
     scheduler=st.sampled_from(["grid", "frontier_asha"]),
     lives_s=st.lists(st.floats(0, 300), min_size=1, max_size=6),
-    slots=st.integers(1, 3),
+    slots=st.integers(1, 7),
     interval_s=st.floats(1, 100),
 )
 def test_all_but_the_time_since_the_last_sign_of_life_is_billed(
