@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,7 @@ def main() -> None:
         soak.close()
     if not show_rounds(rounds, arguments.json):
         raise SystemExit(f"not as it should be; see {root}")
+    shutil.rmtree(root)
 
 
 if __name__ == "__main__":
