@@ -14,17 +14,14 @@ from ray.tune.experiment import Trial
 
 from study.ledger.accounts import OpenLease, unbilled
 from study.ledger.rows import (
-    PHASES,
     AnyRow,
     AttemptRow,
     Decision,
     DecisionRow,
-    EndRow,
     LeaseRow,
     LimitRow,
     Outcome,
     PulseRow,
-    ReportRow,
     StudyRow,
     WaitRow,
 )
@@ -32,6 +29,7 @@ from study.ledger.store import Ledger
 from study.plan.reporting import Limits
 from study.plan.trials import TrialSpec
 from study.training.report import Report
+from study.tuning.entries import attempt_row, end_row, lease_row, report_row
 from study.tuning.heartbeat import why_lost
 from study.tuning.leases import ClosedLease, Cluster, Leases, RayCluster
 from study.tuning.progress import Progress
@@ -160,27 +158,8 @@ class Recorder(tune.Callback):
         lease.heard(self._clock(), report.phases_s)
         at: dict[str, Any] = {"trial_id": spec.trial_id, "attempt": lease.attempt, "updates": report.updates}
         before = [row for row in self._progress.curves[spec.trial_id] if row.updates == trial.config["from_updates"]]
-        worked_s = report.phases_s["train"] + report.phases_s["validate"]
         self.write(
-            ReportRow(
-                **self.stamp(),
-                **at,
-                samples=report.samples,
-                epochs=report.epochs,
-                lr=report.lr,
-                train_loss=report.train_loss,
-                train_accuracy=report.train_accuracy,
-                val_loss=report.val_loss,
-                val_accuracy=report.val_accuracy,
-                test_accuracy=report.test_accuracy,
-                samples_per_s=report.samples_per_s,
-                device_seconds=spec.batch.world_size * worked_s + sum(row.device_seconds for row in before),
-                phases_s=report.phases_s,
-                final=report.final,
-                probes=report.probes,
-                energy_j=report.energy_j,
-                peak_memory_bytes=report.peak_memory_bytes,
-            ),
+            report_row(self.stamp(), report, spec, lease.attempt, before),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
         )
         decision: Decision = "stop" if result["over"] else self._progress.verdict(spec.trial_id)
@@ -326,32 +305,9 @@ class Recorder(tune.Callback):
                 self._end(trial_id, "stopped", None)
 
     def _attempt(self, trial: Trial, lease: OpenLease, norm_batch: int | None, setup_s: float) -> AttemptRow:
-        spec: TrialSpec = trial.config["spec"]
-        return AttemptRow(
-            **self.stamp(),
-            trial_id=spec.trial_id,
-            attempt=lease.attempt,
-            lease_id=lease.lease_id,
-            group_id=lease.group_id,
-            device=lease.device,
-            nodes=lease.nodes,
-            hosts=lease.hosts,
-            setup_s=setup_s,
-            phase=spec.phase,
-            variant=spec.cell.variant,
-            batch_size=spec.batch.global_batch,
-            world_size=spec.batch.world_size,
-            devices_per_rank=self._progress.plan.config.hardware.devices_per_rank,
-            micro_batch=spec.batch.micro_batch,
-            accumulation=spec.batch.accumulation,
-            norm_batch=norm_batch,
-            base_lr=spec.base_lr,
-            lr=spec.lr,
-            seed_index=spec.seed_index,
-            updates_per_epoch=spec.updates_per_epoch,
-            total_updates=spec.total_updates,
-            from_updates=trial.config["from_updates"],
-        )
+        per_rank = self._progress.plan.config.hardware.devices_per_rank
+        spec, from_updates = trial.config["spec"], trial.config["from_updates"]
+        return attempt_row(self.stamp(), spec, lease, per_rank, norm_batch, setup_s, from_updates)
 
     def _reached(self, trial_id: str) -> Outcome:
         """What came of a trial that was told to stop."""
@@ -361,40 +317,10 @@ class Recorder(tune.Callback):
         return "completed" if last.final else "stopped"
 
     def _end(self, trial_id: str, outcome: Outcome, error: str | None) -> None:
-        curve = self._progress.curves[trial_id]
-        completed = outcome == "completed"
-        if outcome == "diverged":
-            error = curve[-1].no_number
-        self.write(
-            EndRow(
-                **self.stamp(),
-                trial_id=trial_id,
-                attempts=self._progress.attempts.get(trial_id, 0),
-                outcome=outcome,
-                final_val_accuracy=curve[-1].val_accuracy if completed else None,
-                best_val_accuracy=max((row.val_accuracy for row in curve if not row.diverged), default=None),
-                test_accuracy=curve[-1].test_accuracy if completed else None,
-                error=error,
-            )
-        )
+        curve, attempts = self._progress.curves[trial_id], self._progress.attempts.get(trial_id, 0)
+        self.write(end_row(self.stamp(), trial_id, attempts, curve, outcome, error))
         with self._noting_failure():
             self._shelf.remove(trial_id)
 
     def _bill(self, closed: ClosedLease) -> LeaseRow:
-        lease = closed.lease
-        billed_s, phases_s = lease.bill(closed.closed_s, closed.reason)
-        return LeaseRow(
-            **self.stamp(),
-            lease_id=lease.lease_id,
-            group_id=lease.group_id,
-            trial_id=lease.trial_id,
-            attempt=lease.attempt,
-            device=lease.device,
-            devices=lease.devices,
-            nodes=lease.nodes,
-            hosts=lease.hosts,
-            reason=closed.reason,
-            billed_s=billed_s,
-            phases_s={phase: phases_s.get(phase, 0.0) for phase in PHASES},
-            why=lease.why,
-        )
+        return lease_row(self.stamp(), closed)
