@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,14 @@ OWN_MODEL = Path(__file__).parents[2] / "examples" / "own_model"
 SHIPPED = {**shipped_configs(), "own_model": OWN_MODEL / "study.yaml"}
 MOST_S = 60  # for one file; torch is imported for the first of a user's own
 MOST_KIB = 1 << 20  # likewise
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The example's classes can be imported, from a copy: they write their data beside themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(shutil.copytree(OWN_MODEL, tmp_path_factory.mktemp("own") / "model"))
+        yield
 
 
 def outcome(path: Path, *overrides: str) -> str:
@@ -138,9 +147,8 @@ def check_mutations(name: str, chosen: Callable[[list[Mutation]], list[Mutation]
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_file_with_one_thing_wrong_is_a_plan_or_one_line(
-    name: str, tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    monkeypatch.syspath_prepend(str(OWN_MODEL))
     chance = random.Random(name)
     refused = check_mutations(
         name, lambda some: chance.sample(some, 25), faults("config mutated"), tmp_path / "mutated.yaml"
@@ -151,9 +159,8 @@ def test_a_shipped_file_with_one_thing_wrong_is_a_plan_or_one_line(
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_a_shipped_file_with_any_one_thing_wrong_is_a_plan_or_one_line(
-    name: str, tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    monkeypatch.syspath_prepend(str(OWN_MODEL))
     assert check_mutations(name, list, faults("config mutated"), tmp_path / "mutated.yaml") > 100
 
 
@@ -245,10 +252,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_yaml_is_refused_in_one_line(
-    kind: str, tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(OWN_MODEL))
+def test_hostile_yaml_is_refused_in_one_line(kind: str, tmp_path: Path, faults: Callable[[str], Injections]) -> None:
     text, says = HOSTILE[kind]
     line = faults("YAML hostile")
     line.inject()
@@ -437,18 +441,12 @@ def check_made_up(examples: int, folder: Path, line: Injections) -> None:
     assert 0.1 < sum(plans) / len(plans) < 0.9
 
 
-def test_made_up_files_are_plans_or_one_line(
-    tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(OWN_MODEL))
+def test_made_up_files_are_plans_or_one_line(tmp_path: Path, faults: Callable[[str], Injections]) -> None:
     check_made_up(100, tmp_path, faults("config made up"))
 
 
 @pytest.mark.thorough
-def test_two_thousand_made_up_files_are_plans_or_one_line(
-    tmp_path: Path, faults: Callable[[str], Injections], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(OWN_MODEL))
+def test_two_thousand_made_up_files_are_plans_or_one_line(tmp_path: Path, faults: Callable[[str], Injections]) -> None:
     check_made_up(2000, tmp_path, faults("config made up"))
 
 
