@@ -40,7 +40,7 @@ from study.commands.shell import (
 from study.ledger.files import DiskError, write_atomic
 from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read, refuse_links
 from study.plan.capacity import check_capacity, ranks_that_fit
-from study.plan.errors import PlanError, did_you_mean, printable
+from study.plan.errors import PlanError, did_you_mean, escaped
 from study.plan.load import find_config
 from study.plan.template import commented_yaml, starter
 from study.plan.trials import Plan
@@ -344,15 +344,15 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except (PlanError, LedgerError) as error:
-        print(printable(f"study: {error}"), file=sys.stderr)
+        print(escaped(f"study: {error}"), file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
     except DiskError as error:
-        print(printable(f"study: {error}"), file=sys.stderr)
+        print(escaped(f"study: {error}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # Of what we print to, or of the folder for temporary files. What Python still holds back would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(printable(f"study: {error.filename or 'standard output'}: {error.strerror}"), file=sys.stderr)
+        print(escaped(f"study: {error.filename or 'standard output'}: {error.strerror}"), file=sys.stderr)
         raise SystemExit(DISK_ERROR) from None

@@ -28,11 +28,11 @@ class PlanError(ValueError):
 
     def __init__(self, text: str, key: str = "") -> None:
         whole = f"{key}: {text}" if key else text
-        super().__init__(cut(printable(masked(cut(whole, 10 * MAX_TEXT)))))
+        super().__init__(cut(escaped(masked(cut(whole, 10 * MAX_TEXT)))))
         self.text, self.key = text, key
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """The text in one line, whatever would not print as itself being escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
