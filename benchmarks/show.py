@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -21,6 +22,6 @@ def show(title: str, rows: Sequence[Mapping[str, object]], result: Mapping[str, 
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)  # a file has no width, and rich would assume 80
     if as_json:
         print(json.dumps(result))
