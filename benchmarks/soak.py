@@ -50,6 +50,11 @@ STUDY: dict[str, Any] = {
     "recovery": {"checkpoint_every_s": 0, "silent_s": 10},
     "max_retries": 1000,
 }
+RAY = {  # what Ray remembers of the past: so little that the first study fills it, or any growth of ours would drown in it
+    "RAY_task_events_max_num_task_in_gcs": "100",  # else 100,000
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "10",  # else 100,000
+    "RAY_enable_metrics_collection": "0",  # its agent keeps something of each process that it ever saw
+}
 FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
 RAY_CPUS = 4  # two trials at a time
 LOOK_S = 0.2
@@ -112,6 +117,7 @@ class Soak:
             "TMPDIR": str(self.scratch),
             "RAY_TMPDIR": tempfile.gettempdir(),
             "TORCHINDUCTOR_CACHE_DIR": str(self.root / "torch-cache"),
+            **RAY,
         }
         (self.root / "soak.yaml").write_text(yaml.safe_dump(STUDY))
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": RAY_CPUS, "include_dashboard": False})
