@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -50,10 +51,9 @@ STUDY: dict[str, Any] = {
     "recovery": {"checkpoint_every_s": 0, "silent_s": 10},
     "max_retries": 1000,
 }
-RAY = {  # what Ray remembers of the past: so little that the first study fills it, or any growth of ours would drown in it
-    "RAY_task_events_max_num_task_in_gcs": "100",  # else 100,000
-    "RAY_maximum_gcs_destroyed_actor_cached_count": "10",  # else 100,000
-    "RAY_enable_metrics_collection": "0",  # its agent keeps something of each process that it ever saw
+RAY_MEMORY = {  # so little of the past is kept, of 100,000 each, that the first study fills it and a leak would be seen
+    "RAY_task_events_max_num_task_in_gcs": "100",
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "10",
 }
 FAULTS = ("rank killed", "rank stopped", "group killed", "driver killed")
 RAY_CPUS = 4  # two trials at a time
@@ -117,7 +117,7 @@ class Soak:
             "TMPDIR": str(self.scratch),
             "RAY_TMPDIR": tempfile.gettempdir(),
             "TORCHINDUCTOR_CACHE_DIR": str(self.root / "torch-cache"),
-            **RAY,
+            **RAY_MEMORY,
         }
         (self.root / "soak.yaml").write_text(yaml.safe_dump(STUDY))
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": RAY_CPUS, "include_dashboard": False})
@@ -152,6 +152,7 @@ class Soak:
                 next_s = time.monotonic() + self._pause_s()
             time.sleep(LOOK_S)
         wall_s = time.monotonic() - began_s
+        self._scrape()
         left = self._left(folder)
         daemons = [process for process in _family() if _is_daemon(_title(process))]
         return Round(
@@ -194,6 +195,14 @@ class Soak:
             self.random.choice(victims).send_signal(signal.SIGSTOP if fault == "rank stopped" else signal.SIGKILL)
             return [fault]
         return []
+
+    def _scrape(self) -> None:
+        """As Prometheus would: Ray's agent forgets the metrics of processes that are gone only when it is asked."""
+        (node,) = ray.nodes()
+        with urlopen(
+            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=GONE_S
+        ) as page:
+            page.read()
 
     def _left(self, folder: Path) -> list[str]:
         """What is still there some time after a study's end, and should not be."""
