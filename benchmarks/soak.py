@@ -199,9 +199,8 @@ class Soak:
     def _scrape(self) -> None:
         """As Prometheus would: Ray's agent forgets the metrics of processes that are gone only when it is asked."""
         (node,) = ray.nodes()
-        with urlopen(
-            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=GONE_S
-        ) as page:
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with urlopen(url, timeout=GONE_S) as page:
             page.read()
 
     def _left(self, folder: Path) -> list[str]:
