@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -12,6 +13,11 @@ from study.plan.section import Fraction, PositiveFloat, PositiveInt, Section, Se
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
 MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
+# Words in the name of a metric of which less is better.
+_LESS_IS_BETTER = frozenset(
+    "bpb bpc bpd brier ce cer crossentropy distance divergence ece entropy eer epe err error errors fid kl "
+    "logloss loss losses lpips mae mape mcd mse msle nll perplexity ppl regret rmse rmsle smape ter wer".split()
+)
 
 
 class Digits(Section):
@@ -110,7 +116,14 @@ class Custom(Section):
     train_samples: PositiveInt | None = Field(
         None, description="samples in the training set; left out, they are counted, unless the set is a stream"
     )
-    val_accuracy: str = Field("val_accuracy", description="name under which the module logs what is to be large")
+    data_batch: Literal["micro", "global"] = Field(
+        "micro",
+        description="batch_size of the data module: samples that a rank takes at once; "
+        "global: those of all ranks, for a data module that divides by trainer.world_size",
+    )
+    val_accuracy: str = Field(
+        "val_accuracy", description="name under which the module logs its validation accuracy, a share from 0 to 1"
+    )
     val_loss: str | None = Field(
         None, description="name under which it logs its validation loss; left out, val_loss where that is logged"
     )
@@ -118,6 +131,26 @@ class Custom(Section):
         "study",
         description="module: its own configure_optimizers, schedule included; search.lr lists factors of its rates",
     )
+    loss_weight: str | None = Field(
+        None,
+        description="key of the dict that training_step returns, with the number (of tokens, say) that its mean loss is "
+        "over; an update is then the mean over the global batch however it is split; left out, all micro batches count "
+        "the same",
+    )
+    find_unused_parameters: bool = Field(
+        False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
+    )
+
+    @field_validator("val_accuracy")
+    @classmethod
+    def _more_is_better(cls, name: str) -> str:
+        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)
+        if found := [word for word in words if word.lower() in _LESS_IS_BETTER]:
+            raise ValueError(
+                f"{name} sounds like a figure of which less is better ({found[0].lower()}), and of an accuracy more is "
+                "better; log an accuracy (a share from 0 to 1) and name it here"
+            )
+        return name
 
 
 def _tag(value: Any) -> str | None:

@@ -10,7 +10,9 @@ import torch
 import torch.distributed as dist
 
 from study.plan.config import StudyConfig
+from study.plan.errors import PlanError
 from study.plan.trials import TrialSpec
+from study.plan.workload import Custom
 from study.training.compiled import uncompiled
 from study.training.energy import EnergyMeter
 from study.training.handover import HandOver
@@ -44,6 +46,7 @@ class TrialFit(pl.Callback):
         self.train_s = self.validate_s = self.probe_s = 0.0
         self.probes = TrialProbes(config.probes, place, spec, job, self._done)
         self.progress = 0  # grows with all that gets done
+        self.ended = False  # by a decision, or with the last report
 
     def run(self, hand_over: HandOver[Report | None]) -> None:
         """Fit, in the thread of `hand_over`."""
@@ -59,14 +62,12 @@ class TrialFit(pl.Callback):
             strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
-            max_epochs=-1,
-            max_steps=spec.total_updates,
+            max_steps=-1 if self._whole_epochs() else spec.total_updates,
             accumulate_grad_batches=spec.batch.accumulation,
             check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
             val_check_interval=self._batches_at(self.reported),
             num_sanity_val_steps=0,
             callbacks=[self],
-            logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -74,6 +75,17 @@ class TrialFit(pl.Callback):
         )
         no_sigterm_broadcast(trainer)
         trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+        if not self.ended:
+            raise PlanError(
+                f"something in it ended the training after {trainer.global_step} of {spec.total_updates} updates (a "
+                "callback, or trainer.should_stop): a study decides when a trial ends",
+                "workload.module",
+            )
+
+    def _whole_epochs(self) -> bool:
+        """Whether the trial's length is a number of epochs, as a plain Trainer would be given it."""
+        whole = self.spec.total_updates % self.spec.updates_per_epoch == 0
+        return whole and self.config.budget.updates is None and isinstance(self.config.workload, Custom)
 
     def snapshot(self) -> State:
         """What this rank adds to a snapshot. Every rank must call it, at the same report."""
@@ -84,6 +96,7 @@ class TrialFit(pl.Callback):
             "checkpoint": self.checkpoints.checkpoint,  # None but on rank 0
             "rank": {
                 "generators": generators(),
+                "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
                 "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
                 "data": self.job.data_state(),
             },
@@ -119,21 +132,43 @@ class TrialFit(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Ready: wait for the first `advance`."""
         self._done()
+        if self.resumed is not None:
+            self._follow_plateaus(trainer, self.resumed)
         if not self.hand_over.give(None):
-            trainer.should_stop = True
+            self._end(trainer)
         self.mark = self._now()
         self.began_j = self._joules()
+
+    def _follow_plateaus(self, trainer: pl.Trainer, resumed: Resumed) -> None:
+        """Move the rates that follow a metric, as Lightning does between a validation and the next batch.
+
+        It leaves that out when it goes on from a checkpoint, since a checkpoint of its own holds no metrics.
+        """
+        if not any(scheduler.reduce_on_plateau for scheduler in trainer.lr_scheduler_configs):
+            return
+        metrics = resumed.rank["metrics"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+        if resumed.updates % self.spec.updates_per_epoch == 0:
+            trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the data."""
         self.job.start_epoch(trainer.current_epoch)
 
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Tell the job."""
+        self.job.before_step()
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell the job."""
+        """Show the heartbeat that something got done."""
         self._done()
-        self.job.trained_on(outputs)
+        if trainer.fit_loop.restarting:  # Lightning would say so to the end of the epoch, and let no plateau end with it
+            trainer.fit_loop.restarting = False
 
     def on_validation_batch_end(
         self,
@@ -152,6 +187,7 @@ class TrialFit(pl.Callback):
         before = self.train_s
         self._lap("train_s")
         self.interval_s = self.train_s - before
+        self.job.before_validation(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, wait, and go on or stop."""
@@ -160,8 +196,11 @@ class TrialFit(pl.Callback):
         if self.hand_over.give(report) and not report.final:
             trainer.val_check_batch = self._batches_at(self.reported)
         else:
-            trainer.should_stop = True
+            self._end(trainer)
         self.mark = self._now()
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        self.ended = trainer.should_stop = True
 
     def _report(self, trainer: pl.Trainer) -> Report:
         spec = self.spec
@@ -192,6 +231,7 @@ class TrialFit(pl.Callback):
             probes=probes,
             energy_j=self._used_j(),
             peak_memory_bytes=peak_bytes(self.place),
+            skipped_batches=measured.skipped_batches,
         )
 
     def _joules(self) -> float | None:

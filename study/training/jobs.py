@@ -30,6 +30,7 @@ class Measured:
     train_accuracy: float | None
     val_loss: float | None  # None where a user's own module does not log it
     val_accuracy: float
+    skipped_batches: int = 0  # micro batches of all ranks that a user's training_step returned no loss for
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,17 @@ class Job(Protocol):
     def fit_arguments(self) -> dict[str, Any]:
         """What Lightning's `fit` gets besides the module."""
 
+    def ddp_arguments(self) -> dict[str, Any]:
+        """What torch's DistributedDataParallel must know of the module."""
+
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch."""
 
-    def trained_on(self, outputs: Any) -> None:
-        """Called after each micro batch with what `training_step` returned."""
+    def before_step(self) -> None:
+        """Called between the last backward pass and the optimizer's step, with every gradient averaged over ranks."""
+
+    def before_validation(self, trainer: pl.Trainer) -> None:
+        """Called before each validation."""
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """The figures since the last call. Every rank must call it."""
@@ -99,17 +106,24 @@ class TensorJob:
 
     def trainer_arguments(self) -> dict[str, Any]:
         """The batches are sharded already."""
-        return {"use_distributed_sampler": False}
+        return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
 
     def fit_arguments(self) -> dict[str, Any]:
         """Whole batches."""
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
+    def ddp_arguments(self) -> dict[str, Any]:
+        """Statistics of batch norm are averaged once a validation instead."""
+        return {"broadcast_buffers": False}
+
     def start_epoch(self, epoch: int) -> None:
         """The batches know their own."""
 
-    def trained_on(self, outputs: Any) -> None:
-        """The module keeps its own tally."""
+    def before_step(self) -> None:
+        """Gradients are taken as they are."""
+
+    def before_validation(self, trainer: pl.Trainer) -> None:
+        """The module starts a tally of its own."""
 
 
 class EmbeddedJob(TensorJob):

@@ -37,6 +37,7 @@ class Report:
     probes: dict[str, float] = field(default_factory=dict)  # further measurements, by name
     energy_j: float | None = None  # of this rank's GPU since the trial was ready; None without a meter
     peak_memory_bytes: int | None = None  # of this rank's GPU since the trial began; None on the CPU
+    skipped_batches: int = 0  # micro batches of all ranks in this interval for which training_step returned no loss
 
     @property
     def diverged(self) -> bool:

@@ -57,8 +57,8 @@ def strategy(place: Place, job: Job, channels_last: bool) -> Strategy:
             # Lightning would count GPUs to find this rank's, and ranks may share one.
             parallel_devices=[place.torch_device] * place.local_world_size,
             cluster_environment=PlacedEnvironment(place),
-            broadcast_buffers=False,  # averaged once a validation instead
             gradient_as_bucket_view=True,
+            **job.ddp_arguments(),
         )
     made.job, made.channels_last = job, channels_last
     return made

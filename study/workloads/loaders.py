@@ -38,14 +38,24 @@ def samples_of(loader: DataLoader[Any]) -> int:
     return len(sampler)
 
 
-def check_batch_size(loader: Any, asked: int) -> bool:
-    """Whether the loader declares the batch size that was asked of it. Raises PlanError if it declares another."""
+def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool:
+    """Return whether the loader declares a batch size. Raises PlanError if it is not the micro batch of a rank."""
     declared = getattr(loader, "batch_size", None) or getattr(
         getattr(loader, "batch_sampler", None), "batch_size", None
     )
-    if declared is not None and declared != asked:
-        raise PlanError(f"its train_dataloader deals batches of {declared} when batch_size is {asked}", KEY)
-    return declared is not None
+    if declared is None:
+        return False
+    if declared != micro_batch:
+        remedy = ""
+        if declared * world_size == micro_batch:
+            remedy = (
+                f": it divides batch_size by the {world_size} ranks; with workload.data_batch: global, it is given the "
+                "samples of all of them"
+            )
+        raise PlanError(
+            f"its train_dataloader deals batches of {declared} when a rank takes {micro_batch} samples{remedy}", KEY
+        )
+    return True
 
 
 def sizes(batch: Any) -> set[int]:

@@ -1,0 +1,191 @@
+"""The order in which a user's map-style loader is drawn, and each rank's share of it.
+
+Lightning would replace the samplers of several ranks by one of its own, with the same seed in every trial. Here the
+loader keeps the samplers that the user gave it. They are drawn under a seed of the trial and the epoch, alike on every
+rank, and each rank takes its part: the order of the data depends on the trial's seed, and not on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler, SequentialSampler
+
+from study.plan.errors import PlanError
+from study.training.place import Place
+from study.workloads.batching import derived_seed
+from study.workloads.loaders import KEY, fingerprint, samples_of
+
+_ORDER, _VALIDATION = 2, 3  # set these draws apart from those of weights, and from one another
+
+
+class TrainShare(Sampler[list[int]]):
+    """The indices of this rank's micro batches, epoch by epoch; takes the place of the loader's batch sampler.
+
+    Of a sampler's order, each run of world size x micro batch samples is one micro batch for every rank, so that an
+    update sees the same samples on any number of ranks. A batch sampler of the user's own is shared out batch by batch.
+    torch's DistributedSampler has taken this rank's share already.
+    """
+
+    def __init__(
+        self, loader: DataLoader[Any], place: Place, seed: Sequence[int], micro_batch: int, batches: int
+    ) -> None:
+        self.sampler, self.batch_sampler = loader.sampler, loader.batch_sampler
+        self.place, self.seed, self.micro_batch, self.batches = place, tuple(seed), micro_batch, batches
+        self.epoch = 0
+        if isinstance(self.sampler, DistributedSampler):
+            meant = self.sampler.num_replicas, self.sampler.rank
+            if meant != (place.world_size, place.rank):
+                raise PlanError(
+                    f"its DistributedSampler is for rank {meant[1]} of {meant[0]}, on rank {place.rank} of "
+                    f"{place.world_size}; leave num_replicas and rank out, or the sampler",
+                    KEY,
+                )
+        _take_the_place_of_its_batch_sampler(self, loader)
+
+    def __len__(self) -> int:
+        """Micro batches of an epoch."""
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        seed = derived_seed(*self.seed, self.epoch, _ORDER)
+        _prepare([self.sampler, self.batch_sampler], seed, self.epoch)
+        if isinstance(self.sampler, DistributedSampler):
+            order = list(islice(self.sampler, self.batches * self.micro_batch))
+            yield from _cut(order, self.micro_batch)
+            return
+        ranks, rank = self.place.world_size, self.place.rank
+        if type(self.batch_sampler) is BatchSampler:
+            with _drawn_under(seed):
+                order = list(islice(self.sampler, self.batches * self.micro_batch * ranks))
+            drawn = _cut(order, self.micro_batch)
+        else:
+            assert self.batch_sampler is not None
+            with _drawn_under(seed):
+                drawn = list(islice(self.batch_sampler, self.batches * ranks))
+        if ranks > 1:
+            _check_alike(drawn, "its training sampler gives the ranks different samples")
+        whole = len(drawn) - len(drawn) % ranks
+        yield from drawn[:whole][rank::ranks]
+
+
+class ValidationShare(Sampler[list[int]]):
+    """This rank's share of a validation set, without padding: each sample lies on exactly one rank.
+
+    Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
+    after each. Raises PlanError if there are fewer samples (or batches, of a batch sampler of the user's own) than ranks.
+    """
+
+    def __init__(self, loader: DataLoader[Any], place: Place, seed: Sequence[int]) -> None:
+        self.sampler, self.batch_sampler, self.place = loader.sampler, loader.batch_sampler, place
+        if type(self.sampler) is DistributedSampler:  # which would pad
+            self.sampler = SequentialSampler(self.sampler.dataset)  # type: ignore[arg-type]
+        self.seed = derived_seed(*seed, _VALIDATION)
+        standard = type(self.batch_sampler) is BatchSampler
+        self.batch_size: int | None = loader.batch_size if standard else None
+        sized: Any = self.sampler if standard else self.batch_sampler
+        self.total = len(sized)
+        if self.batch_size is not None and loader.drop_last:
+            self.total -= self.total % self.batch_size
+        if self.total == 0:
+            raise PlanError("its validation set is empty", KEY)
+        if self.total < place.world_size:
+            raise PlanError(
+                f"its validation set has {self.total} {'samples' if standard else 'batches'} for {place.world_size} ranks;"
+                " each needs one at least",
+                KEY,
+            )
+        _take_the_place_of_its_batch_sampler(self, loader)
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        own = len(range(self.place.rank, self.total, self.place.world_size))
+        return own if self.batch_size is None else min(self._batches(self.batch_size), own)
+
+    def _batches(self, batch_size: int) -> int:
+        """Batches of the rank that has most samples."""
+        return -(-self.total // (self.place.world_size * batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        _prepare([self.sampler, self.batch_sampler], self.seed, 0)
+        source: Any = self.sampler if self.batch_size is not None else self.batch_sampler
+        with _drawn_under(self.seed):
+            drawn = list(islice(source, self.total))
+        if self.place.world_size > 1 and not isinstance(source, SequentialSampler):
+            _check_alike(drawn, "its validation sampler gives the ranks different samples")
+        own = drawn[self.place.rank :: self.place.world_size]
+        if self.batch_size is None:
+            yield from own
+            return
+        batches = _cut(own, self.batch_size)
+        if len(batches) < len(self):  # another rank has one sample more, and so a batch more
+            batches = [part.tolist() for part in np.array_split(np.arange(len(own)), len(self))]
+            batches = [[own[i] for i in part] for part in batches]
+        yield from batches
+
+
+def check_same_data(loader: DataLoader[Any], what: str) -> None:
+    """Raises PlanError if the ranks hold different data: a part each, that would be shared out once more.
+
+    Compares the number of samples and the first one. Every rank must call it.
+    """
+    if not dist.is_initialized():
+        return
+    with _drawn_under(0):  # it may be augmented
+        first = loader.collate_fn([loader.dataset[0]]) if len(loader.dataset) else None  # type: ignore[arg-type]
+    _check_alike([samples_of(loader), fingerprint(first)], f"its {what} set is not the same on all ranks")
+
+
+def _take_the_place_of_its_batch_sampler(share: Sampler[list[int]], loader: DataLoader[Any]) -> None:
+    """torch refuses to change a loader's sampler once it is made, and making another would have to know all the
+    arguments of the user's class; both its iterators ask for `batch_sampler` when they start.
+    """
+    object.__setattr__(loader, "batch_sampler", share)
+
+
+def _prepare(samplers: Sequence[Any], seed: int, epoch: int) -> None:
+    """Give samplers what they can be given: the epoch, and a seed for the generator or the seed of their own."""
+    inner = [getattr(sampler, "sampler", None) for sampler in samplers]
+    for sampler in {id(one): one for one in (*samplers, *inner) if one is not None}.values():
+        if callable(getattr(sampler, "set_epoch", None)):
+            sampler.set_epoch(epoch)
+        if isinstance(getattr(sampler, "generator", None), torch.Generator):
+            sampler.generator.manual_seed(seed)
+        if type(getattr(sampler, "seed", None)) is int:
+            sampler.seed = seed % 2**31
+
+
+@contextmanager
+def _drawn_under(seed: int) -> Iterator[None]:
+    """Inside, the global generators start from the seed; outside, nothing was drawn from them."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
+def _cut(order: Sequence[int], size: int) -> list[list[int]]:
+    """The order in runs of `size`, the last one with what is left."""
+    return [list(order[i : i + size]) for i in range(0, len(order), size)]
+
+
+def _check_alike(drawn: Any, says: str) -> None:
+    digests: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(digests, hashlib.sha256(pickle.dumps(drawn)).hexdigest())
+    if len(set(digests)) > 1:
+        raise PlanError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)
