@@ -14,7 +14,7 @@ class Net(pl.LightningModule):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 3, padding=1),
-            nn.BatchNorm2d(width),
+            nn.GroupNorm(4, width),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),

@@ -45,6 +45,7 @@ class CurvePoint:
     samples_per_s: float  # of the interval that ends here, training time only
     device_seconds: float  # cumulative: ranks x (training + validation)
     probes: Mapping[str, float]  # further measurements, by name
+    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,12 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
         count = sum(trial.outcome == outcome for trial in trials)
         if count:
             notes.append(f"{count} trial(s) {words}; their cost is counted, they are on no frontier.")
+    skipped = [sum(point.skipped_batches for point in trial.curve) for trial in trials]
+    if any(skipped):
+        notes.append(
+            f"training_step returned no loss for {sum(skipped):,} micro batches of {sum(map(bool, skipped))} trial(s): "
+            "they trained nothing, and count as samples and in the cost."
+        )
     hardware = plan.config.hardware
     if hardware.shares_gpus:
         notes.append(

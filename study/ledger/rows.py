@@ -102,6 +102,7 @@ class ReportRow(Row):
     probes: dict[str, float] = {}  # further measurements, by name
     energy_j: float | None = None  # of this attempt so far, all its GPUs; None where no meter was read
     peak_memory_bytes: int | None = None  # of this attempt so far, of the rank that needed most; None on the CPU
+    skipped_batches: int = 0  # micro batches of this interval, of all ranks, for which training_step returned no loss
 
     @property
     def loss(self) -> float:

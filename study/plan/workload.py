@@ -14,9 +14,10 @@ ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
 MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
 # Words in the name of a metric of which less is better.
-_LESS_IS_BETTER = frozenset(
-    "bpb bpc bpd brier ce cer crossentropy distance divergence ece entropy eer epe err error errors fid kl "
-    "logloss loss losses lpips mae mape mcd mse msle nll perplexity ppl regret rmse rmsle smape ter wer".split()
+_LESS_IS_BETTER = re.compile(
+    "bpb|bpc|bpd|brier|ce|cer|crossentropy|distance|divergence|ece|entropy|eer|epe|err|error|errors|fid|kl|logloss|loss|"
+    "losses|lpips|mae|mape|mcd|mse|msle|nll|perplexity|ppl|regret|rmse|rmsle|smape|ter|wer",
+    re.IGNORECASE,
 )
 
 
@@ -133,9 +134,9 @@ class Custom(Section):
     )
     loss_weight: str | None = Field(
         None,
-        description="key of the dict that training_step returns, with the number (of tokens, say) that its mean loss is "
-        "over; an update is then the mean over the global batch however it is split; left out, all micro batches count "
-        "the same",
+        description="key of the dict that training_step returns, with the number (of tokens, say) that its loss is a "
+        "mean over; an update is then the mean over the global batch however it is split; left out, all micro "
+        "batches count the same",
     )
     find_unused_parameters: bool = Field(
         False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
@@ -145,7 +146,7 @@ class Custom(Section):
     @classmethod
     def _more_is_better(cls, name: str) -> str:
         words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)
-        if found := [word for word in words if word.lower() in _LESS_IS_BETTER]:
+        if found := [word for word in words if _LESS_IS_BETTER.fullmatch(word)]:
             raise ValueError(
                 f"{name} sounds like a figure of which less is better ({found[0].lower()}), and of an accuracy more is "
                 "better; log an accuracy (a share from 0 to 1) and name it here"

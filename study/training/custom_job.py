@@ -34,6 +34,7 @@ class CustomJob:
     """Validation figures are those the module logs."""
 
     batches_on_device = False
+    most_val_batches: int | None = None  # of each validation loader; None: all
 
     def __init__(self, config: Custom, spec: TrialSpec, place: Place, resumed: Resumed | None) -> None:
         self.config, self.spec, self.place, self.resumed = config, spec, place, resumed
@@ -66,7 +67,7 @@ class CustomJob:
         """A stream is validated whole on every rank."""
         if not is_stream(loader):
             check_same_data(loader, "validation")
-            ValidationShare(loader, self.place, self.spec.seed)
+            ValidationShare(loader, self.place, self.spec.seed, self.most_val_batches)
         return loader
 
     def _training_loader(self, loader: Any) -> Replayable:
@@ -153,7 +154,7 @@ class CustomJob:
                     self.notes.append(f"{name} of the module is left out: a study keeps checkpoints of its own")
                 elif isinstance(callback, StochasticWeightAveraging):
                     self.notes.append(
-                        f"{name} averages weights after the last validation: the figures are those of the weights before"
+                        f"{name} averages weights after the last validation: figures are of weights not averaged"
                     )
             return [one for one in callbacks if not isinstance(one, EarlyStopping | Timer | Checkpoint)]
 
@@ -178,7 +179,7 @@ class CustomJob:
             weight = self._weight_of(output)
             self.loss_sum = self.loss_sum + loss.detach() * weight
             self.weight_sum = self.weight_sum + weight
-            if self.config.loss_weight is None:
+            if not isinstance(output, Mapping) or self.config.loss_weight is None:
                 return output
             self.update_weight = self.update_weight + weight
             return {**output, "loss": loss * weight}
@@ -279,10 +280,6 @@ class CustomJob:
                 says = f"the module logged {name} in the validation before, and not in this one; log it in every one"
             raise PlanError(says, f"workload.{key}")
         self.logged.add(name)
-        if any(result.meta.name == name and not result.meta.on_epoch for result in _results(trainer)):
-            raise PlanError(
-                f"{name} is the figure of the last batch alone; log it with on_epoch=True", f"workload.{key}"
-            )
         first = float(values[0])
         if bool(logged.all()):
             alike = torch.isclose(values, values[:1], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
@@ -302,9 +299,9 @@ class CustomJob:
         for scheduler in trainer.lr_scheduler_configs:
             monitor = scheduler.monitor
             if scheduler.reduce_on_plateau and all(result.meta.name != monitor for result in _results(trainer)):
+                name = type(scheduler.scheduler).__name__
                 raise PlanError(
-                    f"its {type(scheduler.scheduler).__name__} follows {monitor}, which is not logged in its validation",
-                    "workload.module",
+                    f"its {name} follows {monitor}, which is not logged in its validation", "workload.module"
                 )
 
     def test_accuracy(self, done: Callable[[], None]) -> None:

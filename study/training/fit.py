@@ -167,7 +167,9 @@ class TrialFit(pl.Callback):
     ) -> None:
         """Show the heartbeat that something got done."""
         self._done()
-        if trainer.fit_loop.restarting:  # Lightning would say so to the end of the epoch, and let no plateau end with it
+        if (
+            trainer.fit_loop.restarting
+        ):  # Lightning would say so to the end of the epoch, and let no plateau end with it
             trainer.fit_loop.restarting = False
 
     def on_validation_batch_end(

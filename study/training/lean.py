@@ -16,6 +16,20 @@ from pytorch_lightning.profilers import Profiler
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
+# What Lightning warns people of who write a training script: speed, loggers, and what a study does in its own way. All
+# else that it warns of may change a figure.
+ADVICE = (
+    "does not have many workers",
+    "smaller than the logging interval",
+    "no logger configured",
+    "has shuffling enabled",
+    "dataloader is not resumable",
+    "LeafSpec",
+    "GPU available but not used",
+    "tensorboardX",
+    "num_workers",
+)
+
 
 class NoProfiler(Profiler):
     """Lightning enters a profiler's context some 25 times a step; its default builds a generator each time."""

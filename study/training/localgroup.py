@@ -23,14 +23,14 @@ from study.training.report import Report
 _rank: Rank  # one a process
 
 
-def _create(place: Place, config: StudyConfig) -> None:
+def _create(place: Place, config: StudyConfig, kind: type[Rank]) -> None:
     """What a module prints is not for the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     end_with_this_process()
     global _rank
-    _rank = Rank(place, config)
+    _rank = kind(place, config)
 
 
 def _call(method: str, *args: Any) -> Any:
@@ -38,9 +38,9 @@ def _call(method: str, *args: Any) -> Any:
 
 
 class LocalGroup:
-    """`world_size` spawned processes, each holding one Rank. A context manager."""
+    """`world_size` spawned processes, each holding one Rank, or one of another `kind`. A context manager."""
 
-    def __init__(self, config: StudyConfig, world_size: int) -> None:
+    def __init__(self, config: StudyConfig, world_size: int, kind: type[Rank] = Rank) -> None:
         hardware = config.hardware
         place = Place(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
         place = replace(place, gpu_share=hardware.devices_per_rank)
@@ -52,7 +52,7 @@ class LocalGroup:
                 1,
                 mp.get_context("spawn"),
                 initializer=_create,
-                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config),
+                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
             )
             for rank in range(world_size)
         ]

@@ -13,6 +13,8 @@ from study.workloads.custom import in_one_line, text_of
 T = TypeVar("T")
 # gloo's words, then those of nccl.
 _CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited", re.IGNORECASE)
+# Lightning's words, then DDP's.
+_UNUSED = re.compile(r"parameters that were not used in producing|finished reduction in the prior iteration")
 
 
 def plainly(act: Callable[[], T]) -> T:
@@ -26,6 +28,11 @@ def plainly(act: Callable[[], T]) -> T:
     except (OutOfMemory, PlanError):
         raise
     except BaseException as error:
+        if isinstance(error, RuntimeError) and _UNUSED.search(text_of(error)):
+            raise PlanError(
+                "must be true: the module has parameters that play no part in its loss",
+                "workload.find_unused_parameters",
+            ) from None
         text = in_one_line(error)
         # A rank that makes a mistake keeps its process, and with it its connections: only death closes them.
         lost = isinstance(error, RuntimeError) and _CLOSED.search(text_of(error)) is not None

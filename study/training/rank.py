@@ -21,7 +21,7 @@ from study.training.energy import open_meter
 from study.training.fit import TrialFit
 from study.training.handover import HandOver
 from study.training.jobs import EmbeddedJob, Job
-from study.training.lean import remember_entry_points
+from study.training.lean import ADVICE, remember_entry_points
 from study.training.meeting import COLLECTIVE_TIMEOUT, join_group, open_store
 from study.training.memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
 from study.training.place import Place
@@ -146,4 +146,5 @@ def _quieten() -> None:
     """Lightning's advice is for people at a notebook: each rank and trial would repeat it."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=name)
+    for advice in ADVICE:
+        warnings.filterwarnings("ignore", message=f".*{advice}")

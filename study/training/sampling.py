@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampl
 from study.plan.errors import PlanError
 from study.training.place import Place
 from study.workloads.batching import derived_seed
-from study.workloads.loaders import KEY, fingerprint, samples_of
+from study.workloads.loaders import KEY, fingerprint, sampler_of, samples_of
 
 _ORDER, _VALIDATION = 2, 3  # set these draws apart from those of weights, and from one another
 
@@ -39,7 +39,7 @@ class TrainShare(Sampler[list[int]]):
     def __init__(
         self, loader: DataLoader[Any], place: Place, seed: Sequence[int], micro_batch: int, batches: int
     ) -> None:
-        self.sampler, self.batch_sampler = loader.sampler, loader.batch_sampler
+        self.sampler, self.batch_sampler = sampler_of(loader), loader.batch_sampler
         self.place, self.seed, self.micro_batch, self.batches = place, tuple(seed), micro_batch, batches
         self.epoch = 0
         if isinstance(self.sampler, DistributedSampler):
@@ -72,8 +72,7 @@ class TrainShare(Sampler[list[int]]):
             assert self.batch_sampler is not None
             with _drawn_under(seed):
                 drawn = list(islice(self.batch_sampler, self.batches * ranks))
-        if ranks > 1:
-            _check_alike(drawn, "its training sampler gives the ranks different samples")
+        _check_alike(drawn, "its training sampler gives the ranks different samples")
         whole = len(drawn) - len(drawn) % ranks
         yield from drawn[:whole][rank::ranks]
 
@@ -82,55 +81,53 @@ class ValidationShare(Sampler[list[int]]):
     """This rank's share of a validation set, without padding: each sample lies on exactly one rank.
 
     Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
-    after each. Raises PlanError if there are fewer samples (or batches, of a batch sampler of the user's own) than ranks.
+    after each. Of more than `most` batches it deals the first ones and the last. Raises PlanError if there are fewer
+    samples (or batches, of a batch sampler of the user's own) than ranks.
     """
 
-    def __init__(self, loader: DataLoader[Any], place: Place, seed: Sequence[int]) -> None:
-        self.sampler, self.batch_sampler, self.place = loader.sampler, loader.batch_sampler, place
+    def __init__(self, loader: DataLoader[Any], place: Place, seed: Sequence[int], most: int | None = None) -> None:
+        self.sampler, self.batch_sampler, self.place = sampler_of(loader), loader.batch_sampler, place
+        self.most = most
         if type(self.sampler) is DistributedSampler:  # which would pad
             self.sampler = SequentialSampler(self.sampler.dataset)  # type: ignore[arg-type]
         self.seed = derived_seed(*seed, _VALIDATION)
-        standard = type(self.batch_sampler) is BatchSampler
-        self.batch_size: int | None = loader.batch_size if standard else None
-        sized: Any = self.sampler if standard else self.batch_sampler
-        self.total = len(sized)
-        if self.batch_size is not None and loader.drop_last:
+        batches: Any = self.batch_sampler
+        standard = type(batches) is BatchSampler
+        self.batch_size: int | None = batches.batch_size if standard else None
+        self.total = len(self.sampler if standard else batches)
+        if self.batch_size is not None and batches.drop_last:
             self.total -= self.total % self.batch_size
         if self.total == 0:
             raise PlanError("its validation set is empty", KEY)
         if self.total < place.world_size:
+            found = f"{self.total} {'samples' if standard else 'batches'}"
             raise PlanError(
-                f"its validation set has {self.total} {'samples' if standard else 'batches'} for {place.world_size} ranks;"
-                " each needs one at least",
-                KEY,
+                f"its validation set has {found} for {place.world_size} ranks; each needs one at least", KEY
             )
         _take_the_place_of_its_batch_sampler(self, loader)
 
     def __len__(self) -> int:
-        """Batches of this rank."""
-        own = len(range(self.place.rank, self.total, self.place.world_size))
-        return own if self.batch_size is None else min(self._batches(self.batch_size), own)
+        """Batches that this rank deals."""
+        return self._batches if self.most is None else min(self._batches, self.most)
 
-    def _batches(self, batch_size: int) -> int:
-        """Batches of the rank that has most samples."""
-        return -(-self.total // (self.place.world_size * batch_size))
+    @property
+    def _batches(self) -> int:
+        """As many as the rank has that has most samples, as far as this one has samples."""
+        own = len(range(self.place.rank, self.total, self.place.world_size))
+        return own if self.batch_size is None else min(-(-self.total // (self.place.world_size * self.batch_size)), own)
 
     def __iter__(self) -> Iterator[list[int]]:
         _prepare([self.sampler, self.batch_sampler], self.seed, 0)
         source: Any = self.sampler if self.batch_size is not None else self.batch_sampler
         with _drawn_under(self.seed):
             drawn = list(islice(source, self.total))
-        if self.place.world_size > 1 and not isinstance(source, SequentialSampler):
+        if not isinstance(source, SequentialSampler):
             _check_alike(drawn, "its validation sampler gives the ranks different samples")
         own = drawn[self.place.rank :: self.place.world_size]
-        if self.batch_size is None:
-            yield from own
-            return
-        batches = _cut(own, self.batch_size)
-        if len(batches) < len(self):  # another rank has one sample more, and so a batch more
-            batches = [part.tolist() for part in np.array_split(np.arange(len(own)), len(self))]
-            batches = [[own[i] for i in part] for part in batches]
-        yield from batches
+        batches = own if self.batch_size is None else _cut(own, self.batch_size)
+        if len(batches) < self._batches:  # another rank has one sample more, and so a batch more
+            batches = [[own[i] for i in part] for part in np.array_split(np.arange(len(own)), self._batches)]
+        yield from batches if self.most is None else batches[: self.most - 1] + batches[self.most - 1 :][-1:]
 
 
 def check_same_data(loader: DataLoader[Any], what: str) -> None:
@@ -138,8 +135,6 @@ def check_same_data(loader: DataLoader[Any], what: str) -> None:
 
     Compares the number of samples and the first one. Every rank must call it.
     """
-    if not dist.is_initialized():
-        return
     with _drawn_under(0):  # it may be augmented
         first = loader.collate_fn([loader.dataset[0]]) if len(loader.dataset) else None  # type: ignore[arg-type]
     _check_alike([samples_of(loader), fingerprint(first)], f"its {what} set is not the same on all ranks")
@@ -185,6 +180,8 @@ def _cut(order: Sequence[int], size: int) -> list[list[int]]:
 
 
 def _check_alike(drawn: Any, says: str) -> None:
+    if not dist.is_initialized():
+        return
     digests: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(digests, hashlib.sha256(pickle.dumps(drawn)).hexdigest())
     if len(set(digests)) > 1:

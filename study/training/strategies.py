@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
+from study.plan.errors import PlanError
 from study.training.jobs import Job
 from study.training.meeting import PlacedEnvironment
 from study.training.place import Place
@@ -19,6 +23,17 @@ class _JobsOwn:
 
     job: Job
     channels_last: bool
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Lightning's hook between the module's own set-up and DDP. Raises PlanError for a layer without a shape."""
+        weights = trainer.lightning_module.named_parameters()
+        if lazy := [name for name, weight in weights if isinstance(weight, UninitializedParameter)]:
+            raise PlanError(
+                f"has layers that get their shape from their first batch ({lazy[0]}): give it to them, or run a batch "
+                "through them in __init__, configure_model or setup",
+                "workload.module",
+            )
+        super().setup(trainer)  # type: ignore[misc]
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         """As it is, if it is there."""
@@ -32,10 +47,30 @@ class _JobsOwn:
 
 
 class _JobsDDP(_JobsOwn, DDPStrategy):
-    @property
-    def distributed_sampler_kwargs(self) -> dict[str, int]:
-        """This rank's share of a loader. Lightning would take every node to hold as many ranks as this one."""
-        return {"num_replicas": self.world_size, "rank": self.global_rank}
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Lightning's mean of whole numbers is rounded down, and a figure is divided by the mean of the ranks' samples,
+        which are not the same number without padding.
+        """
+        if isinstance(tensor, Tensor) and not tensor.is_floating_point() and str(reduce_op).lower() in ("mean", "avg"):
+            tensor = tensor.double()
+        return super().reduce(tensor, group, reduce_op)
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """Every rank's tensor, (world size, ...). Where the ranks have unequal numbers of rows, as validation without
+        padding leaves them, all rows one after the other, (1, rows, ...): flattened, that is what Lightning gives.
+        """
+        if sync_grads or tensor.dim() == 0 or not dist.is_initialized():
+            return super().all_gather(tensor, group, sync_grads)
+        ranks = dist.get_world_size(group)
+        rows = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(ranks)]
+        dist.all_gather(rows, torch.tensor([len(tensor)], device=tensor.device), group=group)
+        lengths = [int(length) for length in rows]
+        if len(set(lengths)) == 1:
+            return super().all_gather(tensor, group, sync_grads)
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        whole = super().all_gather(padded, group, sync_grads)
+        return torch.cat([part[:length] for part, length in zip(whole, lengths, strict=True)])[None]
 
 
 class _JobsAlone(_JobsOwn, SingleDeviceStrategy):

@@ -1,61 +1,78 @@
-"""Two batches of a user's own module, trained here and now, before anything is paid for."""
+"""Two updates and two validations of a user's own module, here and now, before anything is paid for."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Collection, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from study.plan.batches import BatchPlan
 from study.plan.config import Hardware, StudyConfig
-from study.plan.errors import PlanError
+from study.plan.errors import PlanError, cut
 from study.plan.trials import Plan, TrialSpec
 from study.plan.workload import Custom, Workload
 from study.training.custom_job import CustomJob
 from study.training.jobs import Job
+from study.training.lean import ADVICE
+from study.training.localgroup import LocalGroup
 from study.training.place import Place
 from study.training.rank import Rank
+from study.training.report import Mistake, OutOfMemory, PeerLost
 from study.training.snapshot import Resumed, join_parts
-from study.workloads.custom import blaming, build_data
-from study.workloads.loaders import check_batch_size, the_one
+from study.training.split import CHANGE, gradient_change
+from study.workloads.custom import blaming, build_data, text_of, train_loader
+from study.workloads.loaders import check_batch_size
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 UPDATES = 2
 MOST_SAMPLES = 32
+VAL_BATCHES = 4
+MOST_RANKS = 4  # on this machine, of a study with more
+PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
-def try_out(plan: Plan) -> None:
-    """Train two batches and validate one, on the CPU, with every module of the user's that the plan has.
+def try_out(plan: Plan) -> tuple[str, ...]:
+    """Train two updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on as
+    many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
-    Raises PlanError, which says what is missing in one line.
+    Returns what the user should know, a line each: warnings of Lightning's, and what is run otherwise than they may
+    expect. Raises PlanError, which says in one line what is missing.
     """
+    notes: list[str] = []
     tried: list[Any] = []
     for name, config in plan.variants.items():
-        same = (config.workload, config.ghost_batch)
+        same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
         if isinstance(config.workload, Custom) and same not in tried:
             tried.append(same)
             cells = [cell for cell in plan.cells if cell.variant == name]
             specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in cells]
             try:
-                _try(config, config.workload, specs)
+                found = _try(config, config.workload, specs)
             except PlanError as error:
                 raise PlanError(error.text, f"variants.{name}.{error.key}" if name else error.key) from error
+            notes += [f"variant {name}: {note}" if name else note for note in found]
+    return tuple(dict.fromkeys(notes))
 
 
-def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> None:
-    sizes = sorted({spec.batch.micro_batch for spec in specs})
+def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> list[str]:
+    most = max(spec.batch.world_size for spec in specs)
+    world_size = min(most, MOST_RANKS)
+    parts = max(spec.batch.world_size * spec.batch.accumulation for spec in specs)
+    sizes = sorted({spec.batch.micro_batch for spec in specs if spec.batch.world_size == most})
     asked = _few(sizes[0], config.ghost_batch)
-    # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
-    other = sizes[-1] + asked
     with blaming("workload"):
-        data = build_data(workload, other)
-        data.prepare_data()
-        data.setup("fit")
-        check_batch_size(the_one(data.train_dataloader()), other)
+        # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
+        other = sizes[-1] + asked
+        check_batch_size(train_loader(build_data(workload, other)), other)
+        spec = _brief(specs[0], BatchPlan(asked * world_size, world_size, asked, 1), workload.train_samples or 0)
         try:
-            _train(config, _brief(specs[0], asked, workload.train_samples or 0))
-        except ValueError as error:
+            return _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+        except (ValueError, Mistake) as error:
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             if config.ghost_batch:
@@ -70,33 +87,72 @@ def _few(micro_batch: int, ghost_batch: int | None) -> int:
     return micro_batch
 
 
-def _brief(spec: TrialSpec, micro_batch: int, samples: int) -> TrialSpec:
-    """A trial of two updates on one rank."""
+def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
+    """A trial of two updates, with a validation after each: the second one shows what is not logged every time."""
     stage = replace(
         spec.stages[0],
         updates=UPDATES,
-        batch=BatchPlan(micro_batch, 1, micro_batch, 1),
-        updates_per_epoch=min(UPDATES, samples // micro_batch),
+        batch=batch,
+        updates_per_epoch=max(min(UPDATES, samples // batch.global_batch), 1),
     )
     cell = replace(spec.cell, variant="")
-    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(UPDATES,))
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=tuple(range(1, UPDATES + 1)))
 
 
-def _train(config: StudyConfig, spec: TrialSpec) -> None:
-    rank = _BriefRank(ALONE, config.model_copy(update={"hardware": Hardware()}))
+def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
+    """The notes of rank 0, then those that other ranks have beside. One rank alone trains in this process."""
+    if spec.batch.world_size == 1:
+        return BriefRank(ALONE, config).try_trial(spec, parts)
     try:
-        rank.begin(spec)
-        rank.advance()
-        Resumed.read(join_parts([rank.snapshot()]), 0)
-    except pickle.UnpicklingError as error:
-        said = str(error).split(" Do it only")[0]
-        raise PlanError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
-    finally:
-        rank.halt()
+        with LocalGroup(config, spec.batch.world_size, BriefRank) as group:
+            notes = group._all("try_trial", spec, parts)
+    except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
+        text = str(error)
+        if isinstance(error, BrokenProcessPool):
+            text = (
+                "the process of a rank died; if the module gathers tensors itself, they may differ in size: a "
+                "validation set is not padded, and a rank may have one sample more than another"
+            )
+        if "more than 1 value per channel" in text:
+            raise
+        if re.search(r"timed? ?out", text, re.IGNORECASE):
+            text = f"a rank waited {PATIENCE.seconds // 60} minutes for another in a call that all must make: {text}"
+        raise PlanError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
+    return list(dict.fromkeys(note for one in notes for note in one))
 
 
-class _BriefRank(Rank):
-    """Validates one batch."""
+class BriefRank(Rank):
+    """A rank that validates few batches, and says what a user should know of what it saw."""
+
+    def __init__(self, place: Place, config: StudyConfig) -> None:
+        super().__init__(place, config)
+        self._patience = PATIENCE
+
+    def try_trial(self, spec: TrialSpec, parts: int) -> list[str]:
+        """Train a brief trial, take a snapshot and read it back. Every rank must call it.
+
+        `parts` are the most that a batch of the study is split into.
+        """
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self.begin(spec)
+                assert self._trial is not None
+                assert self._fit is not None
+                trial, job = self._trial, self._trial.job
+                assert isinstance(job, CustomJob)
+                for _ in spec.report_at:
+                    self.advance()
+                notes = [*job.notes, *_warnings(caught, job.logged)]
+                if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
+                    notes.append(_of_weights(job.config, parts, change))
+            Resumed.read(join_parts([self.snapshot()]), 0)
+            return notes
+        except pickle.UnpicklingError as error:
+            said = str(error).split(" Do it only")[0]
+            raise PlanError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
+        finally:
+            self.halt()
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         assert isinstance(workload, Custom)
@@ -104,5 +160,29 @@ class _BriefRank(Rank):
 
 
 class _BriefJob(CustomJob):
+    most_val_batches = VAL_BATCHES
+
     def trainer_arguments(self) -> dict[str, Any]:
-        return super().trainer_arguments() | {"limit_val_batches": 1}
+        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
+
+
+def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[str]) -> list[str]:
+    """What was warned of, once each, without what Lightning says to people who write a training script.
+
+    That a figure is not reduced over ranks is left out for those that the ranks have `compared`.
+    """
+    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in compared))
+    found = {" ".join(text_of(one.message).split()) for one in caught if isinstance(one.message, UserWarning)}
+    return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
+
+
+def _of_weights(config: Custom, parts: int, change: float) -> str:
+    remedy = (
+        "loss_weight does not mend that"
+        if config.loss_weight
+        else "with workload.loss_weight it does not depend on that (docs/own-model.md)"
+    )
+    return (
+        f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
+        f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; {remedy}"
+    )

@@ -74,6 +74,7 @@ def report_row(
         probes=report.probes,
         energy_j=report.energy_j,
         peak_memory_bytes=report.peak_memory_bytes,
+        skipped_batches=report.skipped_batches,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import re
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -97,8 +99,11 @@ def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
         if name not in parameters and not takes_any:
-            ours = " with which a study sets the batch" if name == "batch_size" else ""
-            raise PlanError(f"{path} does not take {name}{ours}{did_you_mean(name, parameters)}", f"workload.{key}")
+            ours, known = "", list(parameters)
+            if name == "batch_size":
+                ours = " with which a study sets the batch"
+                known = [one for one in known if not re.match(r"(eval|val|valid|validation|test|predict)_", one)]
+            raise PlanError(f"{path} does not take {name}{ours}{did_you_mean(name, known)}", f"workload.{key}")
     with blaming(f"workload.{key}"):
         return found(**arguments)
 
@@ -110,15 +115,29 @@ def _check_overridden(thing: Any, method: str, key: str, kind: str) -> None:
         raise PlanError(f"{type(thing).__name__} has no {method}", f"workload.{key}")
 
 
+def train_loader(data: Any) -> Any:
+    """The training loader of a data module, prepared and set up under a Trainer of one rank. Raises PlanError."""
+    from pytorch_lightning import Trainer
+
+    from study.workloads.loaders import the_one
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it would list the machine's devices
+    data.trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    return the_one(data.train_dataloader())
+
+
 def count_samples(config: Custom, batch_size: int) -> int:
     """Samples of the training set, whose data module is built and set up for it. Raises PlanError."""
-    from study.workloads.loaders import is_stream, samples_of, the_one
+    from study.workloads.loaders import is_stream, samples_of
 
     data = build_data(config, batch_size)
     with blaming("workload.data"):
-        data.prepare_data()
-        data.setup("fit")
-        loader = the_one(data.train_dataloader())
+        loader = train_loader(data)
         if is_stream(loader):
             raise PlanError(
                 "is required: the training set is a stream, which tells no length", "workload.train_samples"

@@ -30,9 +30,14 @@ def is_stream(loader: Any) -> bool:
     return loader.batch_sampler is None
 
 
+def sampler_of(loader: DataLoader[Any]) -> Any:
+    """The sampler of single samples: torch keeps another in `loader.sampler` where a batch sampler was given."""
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
 def samples_of(loader: DataLoader[Any]) -> int:
     """Samples that all ranks together draw in an epoch of a map-style loader."""
-    sampler: Any = loader.sampler
+    sampler = sampler_of(loader)
     if isinstance(sampler, DistributedSampler):  # Lightning's, over the set, or over the user's sampler
         sampler = sampler.dataset
     return len(sampler)

@@ -126,7 +126,7 @@ def spec_of(config: StudyConfig) -> TrialSpec:
 
 
 def studied(config: StudyConfig, pausing: bool) -> tuple[list[float], list[dict[str, Any]]]:
-    """Rates and sayings of a trial, which goes on from a snapshot in a rank of its own after each report if it pauses."""
+    """Rates and sayings of a trial; if it pauses, a new rank goes on from a snapshot after each report."""
     spec = spec_of(config)
     rates: list[float] = []
     says: list[dict[str, Any]] = []

@@ -1,0 +1,104 @@
+"""What `study check` and `study run` find before anything is billed, on as many ranks as the study has."""
+
+from typing import Any
+
+import pytest
+
+from study.plan.errors import PlanError
+from study.plan.trials import make_plan
+from study.training.localgroup import LocalGroup
+from study.training.tryout import try_out
+from study.workloads.count import counted
+from tests.own_modules.ranks import alone, own, together, tried_together
+from tests.own_modules.users import SAMPLES
+
+
+def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
+    """The notes of both ranks, or the error of the first."""
+    return tried_together(group, own(world_size=2, **changes), parts)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"data": "Divides"},
+            "workload.data: its train_dataloader deals batches of 6 when a rank takes 12 samples: it divides batch_size "
+            "by the 2 ranks; with workload.data_batch: global, it is given the samples of all of them",
+        ),
+        ({"module": "NotReduced"}, "workload.val_accuracy: val_acc differs between the ranks"),
+        ({"data": "ShardedStream"}, "workload.data: its training stream deals the ranks different samples"),
+        ({"data": "Shards"}, "workload.data: its validation set is not the same on all ranks"),
+        ({"module": "Lazy"}, "workload.module: has layers that get their shape from their first batch (layer.weight)"),
+        ({"module": "StopsItself"}, "workload.module: something in it ended the training after 1 of 2 updates"),
+        (
+            {"module": "EverySecond"},
+            "workload.val_accuracy: the module logged val_acc in the validation before, and not",
+        ),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else None,
+)
+def test_what_would_fail_in_every_trial_is_found(two: LocalGroup, changes: dict[str, Any], says: str) -> None:
+    error = found(two, **changes)
+    assert isinstance(error, str)
+    assert error.removeprefix("PlanError: ").startswith(says)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data": "Divides", "data_batch": "global"},
+        {"module": "Unused", "find_unused_parameters": True},
+        {"module": "Gathered"},
+        {"module": "GatheredOnRankZero"},
+        {"module": "Logging"},
+        {"module": "Reduced", "data_args": {"val_samples": 3, "val_batch": 1}},
+        {"data": "Drawn", "data_args": {"sampler": "batches"}},
+    ],
+    ids=str,
+)
+def test_what_is_right_passes_without_a_note(two: LocalGroup, changes: dict[str, Any]) -> None:
+    assert found(two, **changes) == []
+    (first, second) = together(two, own(world_size=2, **changes))
+    assert first.error is None
+    assert first.reports[-1].val_accuracy == second.reports[-1].val_accuracy
+
+
+def test_callbacks_that_stop_or_save_are_left_out_with_a_note(two: LocalGroup) -> None:
+    notes = [
+        "EarlyStopping of the module is left out: a study decides when a trial ends",
+        "ModelCheckpoint of the module is left out: a study keeps checkpoints of its own",
+    ]
+    assert found(two, module="Callbacks") == notes
+    outcome = alone(own(module="Callbacks", budget={"epochs": 4}))  # its figure never gets better
+    assert outcome.error is None
+    assert len(outcome.reports) == 4
+    assert outcome.notes == notes
+
+
+def test_a_loss_that_depends_on_how_a_batch_is_split_is_noted(two: LocalGroup) -> None:
+    notes = found(two, parts=2, module="Weighted")
+    assert isinstance(notes, list)
+    (note,) = notes
+    assert note.startswith("its loss is no mean over samples of equal weight: split into 2 parts")
+    assert found(two, parts=2, module="Weighted", loss_weight="tokens") == []
+    assert found(two, parts=2) == []
+
+
+def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
+    plan = make_plan(counted(own(data="Divides", data_batch="global", train_samples=None)))
+    assert plan.train_samples == SAMPLES
+
+
+def test_as_a_whole_on_ranks_of_its_own() -> None:
+    """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
+    with pytest.raises(PlanError, match=r"^workload\.find_unused_parameters: must be true"):
+        try_out(make_plan(own(world_size=2, module="Unused")))
+
+
+def test_a_rank_that_dies_is_one_line() -> None:
+    """Ranks that hold five samples gather three and two by hand."""
+    with pytest.raises(PlanError, match=r"^workload: on 2 ranks: ") as caught:
+        try_out(make_plan(own(world_size=2, module="GathersByHand")))
+    assert "\n" not in str(caught.value)

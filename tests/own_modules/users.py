@@ -1,0 +1,346 @@
+"""Modules and data in the shapes that users bring, each with one thing of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+from torchmetrics.classification import BinaryAccuracy
+
+SAMPLES = 48
+VAL_LABELS = (1, 0, 0, 0, 1)  # of the validation set; three of five are 0
+Batch = tuple[Tensor, Tensor]
+
+
+class Data(pl.LightningDataModule):
+    """Samples are their own numbers; five to validate."""
+
+    def __init__(self, batch_size: int, val_samples: int = 5, val_batch: int = 2) -> None:
+        super().__init__()
+        self.batch_size, self.val_samples, self.val_batch = batch_size, val_samples, val_batch
+
+    def setup(self, stage: str) -> None:
+        x = torch.arange(SAMPLES).float()[:, None]
+        self.train = TensorDataset(x, (x[:, 0] % 2).long())
+        y = torch.tensor(VAL_LABELS).repeat(-(-self.val_samples // 5))[: self.val_samples]
+        self.val = TensorDataset(y.float()[:, None], y)
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.val, self.val_batch)
+
+
+class Net(pl.LightningModule):
+    """Notes the samples of each micro batch; its accuracy is the share of zeros, whatever the weights are."""
+
+    seen: list[list[int]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 2)
+        self.accuracy = BinaryAccuracy()
+        self.seen = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x, y = batch
+        self.seen.append(x[:, 0].int().tolist())
+        return cross_entropy(self.layer(x / SAMPLES), y)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.accuracy(torch.zeros(len(batch[1])), batch[1])
+        self.log("val_acc", self.accuracy)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def zeros(batch: Batch) -> Tensor:
+    """The share of zeros in a batch."""
+    return (batch[1] == 0).float().mean()
+
+
+# How figures are logged.
+
+
+class Reduced(Net):
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", zeros(batch), sync_dist=True)
+
+
+class NotReduced(Net):
+    """Each rank logs the figure of its own part."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", zeros(batch))
+
+
+class LossNotReduced(Net):
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val_loss", zeros(batch))
+
+
+class Forwarded(Net):
+    """Logs what the metric says of a batch, and not the metric."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", self.accuracy(torch.zeros(len(batch[1])), batch[1]))
+
+
+class Gathered(Net):
+    """Gathers all labels; every rank works out the figure."""
+
+    def on_validation_epoch_start(self) -> None:
+        self.labels: list[Tensor] = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.labels.append(batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        labels = self.all_gather(torch.cat(self.labels))
+        self.note((labels.flatten() == 0).float().mean())
+
+    def note(self, accuracy: Tensor) -> None:
+        self.log("val_acc", accuracy)
+
+
+class GatheredOnRankZero(Gathered):
+    def note(self, accuracy: Tensor) -> None:
+        if self.trainer.is_global_zero:
+            self.log("val_acc", accuracy, rank_zero_only=True)
+
+
+class OnRankOne(Gathered):
+    def note(self, accuracy: Tensor) -> None:
+        if self.global_rank == 1:
+            self.log("val_acc", accuracy)
+
+
+class EverySecond(Net):
+    validations = 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.validations % 2 == 0:
+            self.log("val_acc", zeros(batch), sync_dist=True)
+
+    def on_validation_end(self) -> None:
+        self.validations += 1
+
+
+class LastBatch(Net):
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", zeros(batch), sync_dist=True, on_step=True, on_epoch=False)
+
+
+class Percent(Net):
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", 100 * zeros(batch), sync_dist=True)
+
+
+class OfTraining(Net):
+    """Logs an accuracy in training alone."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        self.log("acc", zeros(batch), sync_dist=True)
+        return super().training_step(batch, batch_idx)
+
+
+# Losses.
+
+
+class Constant(Net):
+    """A network that knows nothing of ten classes."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return 0 * self.layer(batch[0]).sum() + math.log(10)
+
+
+class Skipping(Net):
+    """Leaves out the batch of its odd numbers: on one rank or on all."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return None if batch_idx == 1 and self.global_rank == 0 else loss
+
+
+class Weighted(Net):
+    """A sample has as many tokens as its number says, and each weighs the same."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x, y = batch
+        self.seen.append(x[:, 0].int().tolist())
+        each = cross_entropy(self.layer(x / SAMPLES), y, reduction="none")
+        tokens = x[:, 0] + 1
+        return {"loss": (tokens * each).sum() / tokens.sum(), "tokens": tokens.sum()}
+
+
+# What a study has to know of DDP.
+
+
+class Unused(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(1, 1)
+
+
+class Lazy(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(2)  # type: ignore[assignment]
+
+
+class StopsItself(Net):
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.trainer.should_stop = True
+
+
+class Callbacks(Net):
+    def configure_callbacks(self) -> Any:
+        return [EarlyStopping("val_acc", patience=0, mode="max"), ModelCheckpoint("written")]
+
+
+class Logging(Net):
+    def on_validation_epoch_end(self) -> None:
+        assert self.logger is not None
+        self.logger.experiment.add_image("weights", self.layer.weight, self.global_step)
+        self.logger.log_metrics({"a": 1.0})
+
+
+class GathersByHand(Gathered):
+    """Takes the ranks to have equally many samples."""
+
+    def on_validation_epoch_end(self) -> None:
+        own = torch.cat(self.labels)
+        found = [torch.zeros_like(own) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(found, own)
+        self.log("val_acc", (torch.cat(found) == 0).float().mean())
+
+
+# Data.
+
+
+class Divides(Data):
+    """Takes the global batch, as many templates do."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        assert self.trainer is not None
+        assert self.batch_size % self.trainer.world_size == 0
+        self.batch_size //= self.trainer.world_size
+
+
+class Shards(Data):
+    """Keeps this rank's part of both sets."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        assert self.trainer is not None
+        part = slice(self.trainer.global_rank, None, self.trainer.world_size)
+        self.val = TensorDataset(*self.val[part])
+
+
+class ShardsTraining(Data):
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        assert self.trainer is not None
+        self.train = TensorDataset(*self.train[self.trainer.global_rank :: self.trainer.world_size])
+
+
+class Drawn(Data):
+    """With a sampler by name."""
+
+    def __init__(self, batch_size: int, sampler: str) -> None:
+        super().__init__(batch_size)
+        self.sampler = sampler
+
+    def train_dataloader(self) -> Any:
+        own = {
+            "weighted": lambda: WeightedRandomSampler(torch.arange(SAMPLES) + 1.0, SAMPLES),
+            "generator": lambda: RandomSampler(self.train, generator=torch.Generator().manual_seed(1)),
+            "distributed": lambda: (
+                DistributedSampler(self.train)
+                if torch.distributed.is_initialized()
+                else DistributedSampler(self.train, num_replicas=1, rank=0)
+            ),
+            "global": lambda: Global(),
+            "epochs": lambda: Epochs(),
+        }
+        if self.sampler == "batches":
+            return DataLoader(self.train, batch_sampler=Pairs(self.batch_size))
+        if self.sampler == "batch sampler":
+            return DataLoader(
+                self.train, batch_sampler=BatchSampler(RandomSampler(self.train), self.batch_size, drop_last=True)
+            )
+        if self.sampler == "workers":
+            return DataLoader(self.train, self.batch_size, shuffle=True, num_workers=1, persistent_workers=True)
+        return DataLoader(self.train, self.batch_size, sampler=own[self.sampler]())
+
+
+class Global(Sampler[int]):
+    """Draws from the global generator."""
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        yield from torch.randperm(SAMPLES).tolist()
+
+
+class Epochs(Sampler[int]):
+    """Draws from its seed and the epoch that it is given."""
+
+    seed, epoch = 7, 0
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        yield from torch.randperm(SAMPLES, generator=generator).tolist()
+
+
+class Pairs:
+    """A batch sampler of its own kind: batches of neighbours."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.size = batch_size
+
+    def __len__(self) -> int:
+        return SAMPLES // self.size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in torch.randperm(len(self)).tolist():
+            yield list(range(first * self.size, (first + 1) * self.size))
+
+
+class StreamOfARank(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        for number in range(rank, 2 * SAMPLES, 2):
+            yield torch.tensor([float(number)]), number % 2
+
+
+class ShardedStream(Data):
+    def train_dataloader(self) -> Any:
+        return DataLoader(StreamOfARank(), self.batch_size)
