@@ -167,9 +167,8 @@ class TrialFit(pl.Callback):
     ) -> None:
         """Show the heartbeat that something got done."""
         self._done()
-        if (
-            trainer.fit_loop.restarting
-        ):  # Lightning would say so to the end of the epoch, and let no plateau end with it
+        if trainer.fit_loop.restarting:
+            # Lightning would leave it so to the end of the epoch, and move no rate there that follows a metric.
             trainer.fit_loop.restarting = False
 
     def on_validation_batch_end(

@@ -166,7 +166,7 @@ def test_validation_is_not_padded(two: LocalGroup, samples: int, batch: int) -> 
 
 def test_fewer_samples_than_ranks_are_refused(two: LocalGroup) -> None:
     assert refused(two, data_args={"val_samples": 1}) == (
-        "PlanError: workload.data: its validation set has 1 samples for 2 ranks; each needs one at least"
+        "PlanError: workload.data: its validation set has 1 samples for 2 ranks, fewer than one each"
     )
 
 

@@ -75,7 +75,7 @@ def test_a_validation_set_is_shared_out_whole(samples: int, ranks: int, batch: i
         return dealt
 
     if samples < ranks:
-        with pytest.raises(PlanError, match="each needs one at least"):
+        with pytest.raises(PlanError, match="fewer than one each"):
             shares()
         return
     dealt = shares()
