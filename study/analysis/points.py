@@ -45,7 +45,8 @@ def samples_of(points: Sequence[Point], trials: Iterable[TrialRecord], axis: str
         costs = [getattr(trial.cost, axis) for trial in done]
         if None in costs:
             return None
-        samples.append(Sample(point.label, tuple(map(float, costs)), tuple(map(_final, done))))
+        seeds = tuple(trial.seed_index for trial in done)
+        samples.append(Sample(point.label, tuple(map(float, costs)), tuple(map(_final, done)), seeds))
     return tuple(samples)
 
 

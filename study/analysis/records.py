@@ -8,6 +8,7 @@ from typing import get_args
 
 from study.analysis.claims.records import ClaimVerdict
 from study.analysis.recommend import Recommendation
+from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
@@ -218,6 +219,8 @@ class Summary:
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
     cut: Cut | None = None  # a limit has ended the study, and it is not finished
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
+    steps: tuple[Contrast, ...] = ()  # accuracy of each point of `frontier` against the one before it
+    span: Contrast | None = None  # of the last against the first; None for fewer than two points
 
     @property
     def frontier_uncertainty(self) -> Frontier | None:

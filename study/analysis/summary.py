@@ -6,14 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 
 from study.analysis.choices import choose
 from study.analysis.claims.every import claims_of
 from study.analysis.cutting import cut_of
-from study.analysis.points import cell_of, frontiers_of, points_of
+from study.analysis.points import cell_of, frontiers_of, points_of, samples_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.contrasts import contrast
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
 from study.analysis.stopping import stopping
@@ -39,7 +41,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     steps = _step_times(fixed)
     hopeless = _hopeless(trials, plan)
     planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
-    return Summary(
+    found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(found, plan.config.name),
         cost_axis=axis,
@@ -63,6 +65,18 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         cut=cut_of(found, trials, points, plan, planned, hopeless),
         notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
+    )
+    return _with_steps(found_summary)
+
+
+def _with_steps(summary: Summary) -> Summary:
+    """The same with what the steps along its frontier gain."""
+    points = summary.frontier
+    samples = samples_of(points, summary.trials, summary.cost_axis) or ()
+    return replace(
+        summary,
+        steps=tuple(contrast(after, before) for before, after in pairwise(samples)),
+        span=contrast(samples[-1], samples[0]) if len(samples) > 1 else None,
     )
 
 

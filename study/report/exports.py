@@ -66,6 +66,8 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "second_cost_axis": summary.second_cost_axis,
         "points": [asdict(point) for point in summary.points],
         "frontier": [asdict(point) for point in summary.frontier],
+        "steps": [asdict(step) for step in summary.steps],
+        "span": asdict(summary.span) if summary.span else None,
         "spend": asdict(summary.spend),
         "stopping": asdict(summary.stopping) | {"grid_fraction": summary.stopping.grid_fraction}
         if summary.stopping

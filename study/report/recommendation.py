@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from study.analysis.recommend import Expected, Interval, Limits, Miss, Recommendation, Trade
 from study.analysis.records import Point, Summary
-from study.report.words import Unit, cost_unit, number, percent
+from study.report.words import Unit, cost_unit, noise_words, number, percent, signed
 
 _LIMITS = {
     "max_usd": ("usd", "costs {} USD", "at most {} USD"),
@@ -98,13 +98,16 @@ def _interval(ci: Interval | None, scale: float) -> str:
 
 
 def _runner_up(trade: Trade, unit: Unit) -> str:
-    points = f"{100 * trade.quality:+.2f}{_signed(trade.quality_ci, 100)} points of accuracy"
-    cost = f"{trade.cost * unit.scale:+.3g}{_signed(trade.cost_ci, unit.scale)} {unit.label}"
-    return f"Runner-up: {trade.other.label}: {points} for {cost} a run."
+    cost = f"{signed(trade.cost * unit.scale)}{_signed(trade.cost_ci, unit.scale)} {unit.label}"
+    gain = trade.quality_contrast
+    return (
+        f"Runner-up: {trade.other.label}: {100 * trade.quality:+.2f} points of accuracy, "
+        f"{noise_words(gain)}; for {cost} a run."
+    )
 
 
 def _signed(ci: Interval | None, scale: float) -> str:
-    return "" if ci is None else f" [{', '.join(f'{bound * scale:+.3g}' for bound in ci)}]"
+    return "" if ci is None else f" [{', '.join(signed(bound * scale) for bound in ci)}]"
 
 
 def _frugal(found: Recommendation, unit: Unit) -> str:
@@ -112,6 +115,13 @@ def _frugal(found: Recommendation, unit: Unit) -> str:
     if found.cheapest_not_worse is None:
         return "With one seed somewhere, nothing can be shown to be as good as the best."
     if found.cheapest_not_worse.label == best:
-        return f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}."
-    frugal = _place(found.cheapest_not_worse, unit)
-    return f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}."
+        return (
+            f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}, by one test "
+            "of all that are cheaper (Holm)."
+        )
+    assert found.not_worse_by is not None
+    frugal, by = _place(found.cheapest_not_worse, unit), found.not_worse_by
+    return (
+        f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}; that is "
+        f"{100 * by.effect:+.2f} points, {noise_words(by)}."
+    )

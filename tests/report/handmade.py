@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from study.analysis.records import COST_AXES, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.uncertainty import Frontier, FrontPoint
 from study.ledger.rows import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
@@ -125,6 +128,16 @@ def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:
     return {a: front(points, a) for a in known}
 
 
+def contrast(after: Point, before: Point) -> Contrast:
+    """Of two points whose seeds are independent, from their intervals."""
+    gain, seeds = after.val_accuracy - before.val_accuracy, (after.n_seeds, before.n_seeds)
+    if after.val_accuracy_ci is None or before.val_accuracy_ci is None:
+        return Contrast(after.label, before.label, gain, None, None, seeds, "untested")
+    half = math.hypot(*((ci[1] - ci[0]) / 2 for ci in (after.val_accuracy_ci, before.val_accuracy_ci)))
+    answer: Any = "more" if gain > half else "less" if gain < -half else "indistinct"
+    return Contrast(after.label, before.label, gain, (gain - half, gain + half), "Welch t", seeds, answer)
+
+
 def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **changes: Any) -> Summary:
     """A summary with the frontier of its points on the cost axis."""
     axis = changes.get("cost_axis", "billed_device_h")
@@ -132,6 +145,7 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
     members = on_front(places)
     marked = [Point(**{**p.__dict__, "on_frontier": bool(member)}) for p, member in zip(points, members, strict=True)]
     ordered = sorted(marked, key=lambda p: (p.world_size, p.batch_size))
+    frontier = sorted((p for p in ordered if p.on_frontier), key=lambda p: getattr(p.cost, axis))
     facts: dict[str, Any] = {
         "study_id": "abc123",
         "name": changes.pop("name", "by hand"),
@@ -165,6 +179,8 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "recommendation": None,
         "planned_trials": 12,
         "notes": (),
+        "steps": tuple(contrast(after, before) for before, after in pairwise(frontier)),
+        "span": contrast(frontier[-1], frontier[0]) if len(frontier) > 1 else None,
     }
     return Summary(**(values | changes))
 
