@@ -26,6 +26,7 @@ class Candidate:
     wall_h: float | None = None
     gpus: int | None = None
     latency_ms: float | None = None
+    setup: float | None = None  # of a cold group that the run may have to start, in the unit of cost; None: in the cost
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Expected:
     quality: float
     quality_ci: Interval | None
     misses: tuple[Miss, ...]  # empty if it meets every limit
+    setup: float | None = None  # see Candidate
 
 
 @dataclass(frozen=True)
@@ -196,4 +198,5 @@ def _expected(candidate: Candidate, limits: Limits) -> Expected:
         quality=sample.mean_quality,
         quality_ci=mean_interval(sample.quality),
         misses=misses(candidate, limits),
+        setup=candidate.setup,
     )

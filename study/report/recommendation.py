@@ -9,6 +9,7 @@ from study.analysis.recommend import Expected, Interval, Limits, Miss, Recommend
 from study.analysis.records import Point, Summary
 from study.report.words import Unit, cost_unit, noise_words, number, percent, signed
 
+_PAID = ("max_usd", "max_device_hours", "deadline_h")
 _LIMITS = {
     "max_usd": ("usd", "costs {} USD", "at most {} USD"),
     "max_device_hours": ("device_h", "takes {} device-hours", "at most {} device-hours"),
@@ -23,6 +24,8 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Limits
     """The answer first, then what it trades and what costs least; plain text."""
     unit = cost_unit([point_cost.cost for point_cost in (found.best, *_shown(found))], summary.cost_axis)
     lines = [_asked(limits)] if asdict(limits) != asdict(Limits()) else []
+    if summary.group_setups and any(getattr(limits, name) is not None for name in _PAID):
+        lines.append("Its cost is held against them with the setup of a group that starts for it.")
     if found.choice is None:
         assert found.nearest_miss is not None
         wanting = " and ".join(_miss(miss) for miss in found.nearest_miss.misses)
@@ -80,7 +83,8 @@ def _value(limit: str, value: float | None) -> str:
 
 
 def _place(one: Expected, unit: Unit) -> str:
-    return f"{one.label}: {_accuracy(one)} validation accuracy at {_cost(one, unit)} a run"
+    setup = f" and {unit.show(one.setup)} for the setup of a cold group" if one.setup else ""
+    return f"{one.label}: {_accuracy(one)} validation accuracy at {_cost(one, unit)} a run{setup}"
 
 
 def _accuracy(one: Expected) -> str:

@@ -32,6 +32,9 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         both.sort(key=lambda pair: pair[1].cost)
     searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
     costs = column(front.cost * unit.scale for _, front in both)
+    setups = [(getattr(point.cold_setup, axis) or 0.0) * unit.scale for point, _ in both]
+    cold = any(getattr(point.cold_setup, axis) for point in summary.points)
+    beside = "of it cold setup" if summary.include_setup else "cold setup besides"
     variants = any(point.variant for point in summary.points)
     memory = any(point.peak_memory_bytes for point in summary.points)
     energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
@@ -51,6 +54,7 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         *(("peak memory GB",) if memory else ()),
         *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
+        *((beside,) if cold else ()),
         "of its search",
         "frontier",
     )
@@ -70,10 +74,11 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
             cost + _half(front.cost_ci, unit),
+            *((setup,) if cold else ()),
             search,
             _membership(front),
         )
-        for (point, front), cost, search in zip(both, costs, searches, strict=True)
+        for (point, front), cost, setup, search in zip(both, costs, column(setups), searches, strict=True)
     )
     return Table(heads, rows, tuple(front.on_front for _, front in both))
 

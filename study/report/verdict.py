@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from study.analysis.records import Point, Summary, cost_of
+from study.analysis.records import TIME_AXES, Point, Summary, cost_of
 from study.analysis.statistics.contrasts import Contrast
 from study.plan.trials import Cell
 from study.report.words import (
@@ -27,7 +27,7 @@ _BY_ITSELF = (
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
     first, *others = _frontier(summary)
-    return (first, *_cut(summary), *others, *_second_frontier(summary), *stopping_sentences(summary))
+    return (first, *_cut(summary), *others, *_second_frontier(summary), *_setup(summary), *stopping_sentences(summary))
 
 
 def _cut(summary: Summary) -> tuple[str, ...]:
@@ -87,6 +87,22 @@ def _second_frontier(summary: Summary) -> tuple[str, ...]:
     members = sorted((place for place in found.points if place.on_front), key=lambda place: place.cost)
     listed = ", ".join(f"{place.label} at {unit.show(place.cost)}" for place in members)
     return (f"Over {AXIS_NAMES[axis]} the frontier is {listed}.",)
+
+
+def _setup(summary: Summary) -> tuple[str, ...]:
+    """Whether the costs above include what the first trial on a group pays for all that follow."""
+    axis = summary.cost_axis if summary.cost_axis in TIME_AXES else "billed_device_h"
+    setups = {size: cost for size, cost in summary.group_setups.items() if getattr(cost, axis)}
+    if not summary.points or not setups:
+        return ()
+    unit = cost_unit([getattr(cost, axis) for cost in setups.values()], axis)
+    each = ", ".join(f"{unit.show(getattr(cost, axis))} on {ranks(size)}" for size, cost in setups.items())
+    if summary.include_setup:
+        return (f"Costs of trials include the setup of cold groups ({each}), billed to the first trial on each group.",)
+    return (
+        f"Costs of trials leave out the setup of cold groups ({each}), billed to the first trial on each group; "
+        "report.include_setup: true includes it.",
+    )
 
 
 def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.records import COST_AXES, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.records import COST_AXES, NO_COST, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.uncertainty import Frontier, FrontPoint
 from study.ledger.rows import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
@@ -33,6 +33,7 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "n_censored": 0,
         "updates": 100,
         "cost": Cost(hours, 0.0, None, hours / 2, None, 100.0 * batch_size, 100.0),
+        "cold_setup": NO_COST,
         "cost_ci": None if half is None else (0.9 * hours, 1.1 * hours),
         "search_cost": Cost(3 * hours, 0.0, None),
         "val_accuracy": accuracy,
@@ -43,7 +44,8 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "on_frontier": False,
         "p_on_front": None,
     }
-    return Point(**(values | changes))
+    values |= changes
+    return Point(**({"compared": values["cost"].plus(values["cold_setup"], -1)} | values))
 
 
 def report_row(trial_id: str, epochs: float, accuracy: float, **changes: Any) -> ReportRow:
@@ -104,7 +106,7 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
 
 def front(points: Sequence[Point], axis: str) -> Frontier:
     """The frontier of the points' means over a cost axis, as sure of it as three seeds are."""
-    places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
     found = [
         FrontPoint(
             label=p.label,
@@ -124,7 +126,7 @@ def front(points: Sequence[Point], axis: str) -> Frontier:
 def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:
     """The frontier on the axis, and on all others that cost something."""
     axes = [axis, *(other for other in COST_AXES if other != axis)] if points else []
-    known = [a for a in axes if a == axis or all(getattr(p.cost, a) for p in points)]
+    known = [a for a in axes if a == axis or all(getattr(p.compared, a) for p in points)]
     return {a: front(points, a) for a in known}
 
 
@@ -141,11 +143,11 @@ def contrast(after: Point, before: Point) -> Contrast:
 def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **changes: Any) -> Summary:
     """A summary with the frontier of its points on the cost axis."""
     axis = changes.get("cost_axis", "billed_device_h")
-    places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
     members = on_front(places)
     marked = [Point(**{**p.__dict__, "on_frontier": bool(member)}) for p, member in zip(points, members, strict=True)]
     ordered = sorted(marked, key=lambda p: (p.world_size, p.batch_size))
-    frontier = sorted((p for p in ordered if p.on_frontier), key=lambda p: getattr(p.cost, axis))
+    frontier = sorted((p for p in ordered if p.on_frontier), key=lambda p: getattr(p.compared, axis))
     facts: dict[str, Any] = {
         "study_id": "abc123",
         "name": changes.pop("name", "by hand"),
@@ -161,6 +163,8 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "protocol_version": "1.0",
         "study": StudyFacts(**(facts | changes.pop("facts", {}))),
         "cost_axis": axis,
+        "include_setup": False,
+        "group_setups": {},
         "second_cost_axis": None,
         "cost_tolerance": 0.0,
         "stopping": None,
