@@ -22,12 +22,12 @@ def points_of(
     Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
     """
     confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
-    search: dict[Cell, list[Cost]] = defaultdict(list)
+    search: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm":
             confirm[cell_of(trial)].append(trial)
         else:
-            search[cell_of(trial)].append(trial.cost)
+            search[cell_of(trial)].append(trial)
     return tuple(
         _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
@@ -93,7 +93,7 @@ def cell_of(of: TrialRecord | Point) -> Cell:
 
 
 def _point(
-    done: Sequence[TrialRecord], n_censored: int, search: Sequence[Cost], axis: str, include_setup: bool
+    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: str, include_setup: bool
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
@@ -115,7 +115,8 @@ def _point(
         cold_setup=combined([trial.cold_setup for trial in done], len(done)),
         compared=combined(compared, len(done)),
         cost_ci=None if None in costs else mean_interval(costs, at_least=MIN_SEEDS),
-        search_cost=combined(search),
+        search_cost=combined([trial.cost for trial in search]),
+        search_cold_setup=combined([trial.cold_setup for trial in search]),
         val_accuracy=fmean(finals),
         val_accuracy_ci=mean_interval(finals),
         best_val_accuracy=fmean(trial.best_val_accuracy or 0.0 for trial in done),

@@ -122,6 +122,7 @@ class Point:
     compared: Cost  # what stands on cost axes: `cost` without `cold_setup`, or with it where the config asks for that
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
     search_cost: Cost  # billed; all search trials of this batch size and world size
+    search_cold_setup: Cost  # the part of `search_cost` that is setup of cold groups
     val_accuracy: float  # mean of the final ones
     val_accuracy_ci: tuple[float, float] | None  # 95%, Student's t; None for one seed
     best_val_accuracy: float

@@ -25,7 +25,15 @@ _COSTS = tuple(Cost.__dataclass_fields__)
 _TRIAL_FIELDS = tuple(
     name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "cold_setup", "phases_s", "curve")
 )
-_POINT_PARTS = ("cost", "cold_setup", "compared", "search_cost", "cost_ci", "val_accuracy_ci")
+_POINT_PARTS = (
+    "cost",
+    "cold_setup",
+    "compared",
+    "search_cost",
+    "search_cold_setup",
+    "cost_ci",
+    "val_accuracy_ci",
+)
 _SETUP = tuple(f"{part}_{name}" for part in ("cold_setup", "compared") for name in TIME_AXES)
 _REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
 POINT_COLUMNS = (
@@ -37,6 +45,7 @@ POINT_COLUMNS = (
     *(name for name in _COSTS if name != "updates"),  # a point's own
     *(f"search_{name}" for name in _COSTS),
     *_SETUP,
+    *(f"search_cold_setup_{name}" for name in TIME_AXES),
 )
 TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for phase in PHASES))
 
@@ -120,13 +129,13 @@ def point_row(point: Point) -> dict[str, Any]:
     for interval in ("cost_ci", "val_accuracy_ci"):
         row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
     search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}
-    setup = _setup_columns(point.cold_setup, point.compared)
-    del row["cold_setup"], row["compared"]
+    setup = _columns(cold_setup=point.cold_setup, compared=point.compared, search_cold_setup=point.search_cold_setup)
+    del row["cold_setup"], row["compared"], row["search_cold_setup"]
     return row.pop("cost") | search | setup | row
 
 
-def _setup_columns(cold_setup: Cost, compared: Cost) -> dict[str, Any]:
-    costs = {"cold_setup": cold_setup, "compared": compared}
+def _columns(**costs: Cost) -> dict[str, Any]:
+    """Of each cost, what setup is a part of."""
     return {f"{part}_{name}": getattr(cost, name) for part, cost in costs.items() for name in TIME_AXES}
 
 
@@ -134,7 +143,7 @@ def trial_row(trial: TrialRecord, include_setup: bool) -> dict[str, Any]:
     """A trial as one flat row, with where its last attempt got to; phases in seconds per device, costs as a point's."""
     last = trial.curve[-1] if trial.curve else None
     row = {name: getattr(trial, name) for name in _TRIAL_FIELDS} | asdict(trial.cost)
-    row |= _setup_columns(trial.cold_setup, trial.compared(include_setup))
+    row |= _columns(cold_setup=trial.cold_setup, compared=trial.compared(include_setup))
     row |= {name: getattr(last, name.removeprefix("last_"), None) for name in _REACHED}
     return row | {f"{phase}_s": seconds for phase, seconds in trial.phases_s.items()}
 

@@ -205,8 +205,13 @@ def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
         lines.append(f"of its bill {unit.show(setup)} a trial is setup of cold groups")
     search = getattr(point.search_cost, axis)
     if search:
-        lines.append(f"its search {unit.show(search)} in all, billed")
+        lines.append(f"its search {unit.show(search)} in all, billed{_search_setup(point, axis, unit)}")
     return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
+
+
+def _search_setup(point: Point, axis: str, unit: Unit) -> str:
+    setup = getattr(point.search_cold_setup, axis)
+    return f", {unit.show(setup)} of it setup of cold groups" if setup else ""
 
 
 def _spread(front: FrontPoint, unit: Unit) -> str:

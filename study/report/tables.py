@@ -30,7 +30,12 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
     both = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front or not frontier_only]
     if frontier_only:
         both.sort(key=lambda pair: pair[1].cost)
-    searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
+    apart = [0.0 if summary.include_setup else getattr(p.search_cold_setup, axis) or 0.0 for p, _ in both]
+    whole = [getattr(point.search_cost, axis) or 0.0 for point, _ in both]
+    searches = column((cost - setup) * unit.scale for cost, setup in zip(whole, apart, strict=True))
+    if any(apart):
+        starts = column(setup * unit.scale for setup in apart)
+        searches = [f"{cost} + {setup}" for cost, setup in zip(searches, starts, strict=True)]
     costs = column(front.cost * unit.scale for _, front in both)
     setups = [(getattr(point.cold_setup, axis) or 0.0) * unit.scale for point, _ in both]
     cold = any(getattr(point.cold_setup, axis) for point in summary.points)
@@ -55,7 +60,7 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
         *((beside,) if cold else ()),
-        "of its search",
+        "of its search" + (" + cold setup" if any(apart) else ""),
         "frontier",
     )
     rows = tuple(

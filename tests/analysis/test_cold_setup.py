@@ -215,3 +215,21 @@ def test_cold_setup_and_what_is_compared_add_up_to_the_bill(groups: list[tuple[s
 def test_compiling_on_warm_groups_is_pointed_out() -> None:
     assert any("compiles in its setup" in note for note in study(hardware={"compile": True}).notes)
     assert not any("compiles in its setup" in note for note in study().notes)
+
+
+def test_a_search_that_started_groups_is_shown_apart_from_them() -> None:
+    plan = make_plan(StudyConfig.model_validate(CONFIG | {"batch_sizes": [16, 64], "search": {"lr": [0.1, 0.2]}},
+                                                strict=False))  # fmt: skip
+    rows = list(rows_of(plan, LEASES))
+    searched = [row.model_copy(update={"trial_id": row.trial_id.replace("confirm", "search"), "phase": "search"})
+                if isinstance(row, AttemptRow) else
+                row.model_copy(update={"trial_id": row.trial_id.replace("confirm", "search")})
+                if not isinstance(row, StudyRow) else row for row in rows]  # fmt: skip
+    # The confirm trials find the groups that the search has started.
+    found = summarize([*searched, *rows[1:]], plan)
+    by_size = {point.batch_size: point for point in found.points}
+    assert by_size[64].search_cold_setup.billed_device_h == pytest.approx(3 * COLD_S / 3600)
+    assert by_size[64].cold_setup.billed_device_h == by_size[16].search_cold_setup.billed_device_h == 0
+    table = points_table(found)
+    column = table.heads.index("of its search + cold setup")
+    assert [row[column] for row in table.rows] == ["59.4 + 0", "54.0 + 108"]  # device-seconds

@@ -36,6 +36,7 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "cold_setup": NO_COST,
         "cost_ci": None if half is None else (0.9 * hours, 1.1 * hours),
         "search_cost": Cost(3 * hours, 0.0, None),
+        "search_cold_setup": NO_COST,
         "val_accuracy": accuracy,
         "val_accuracy_ci": None if half is None else (accuracy - half, accuracy + half),
         "best_val_accuracy": accuracy + 0.001,

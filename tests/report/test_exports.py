@@ -23,6 +23,7 @@ PICTURES = ("png", "svg", "pdf")
 POINT_KEYS = {
     "cold_setup",
     "compared",
+    "search_cold_setup",
     "cost_ci",
     "p_on_front",
     "variant",
