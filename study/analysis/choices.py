@@ -8,31 +8,43 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from study.analysis.points import cell_of, samples_of
+from study.analysis.points import cell_of, group_setups_of, samples_of
 from study.analysis.recommend import Candidate, Limits, Recommendation, recommend
-from study.analysis.records import Point, TrialRecord
+from study.analysis.records import NO_COST, Point, TrialRecord
 from study.plan.errors import PlanError
 from study.plan.trials import Cell
 
 
 def choose(
-    points: Sequence[Point], trials: Sequence[TrialRecord], axis: str, limits: Limits, margin: float
+    points: Sequence[Point],
+    trials: Sequence[TrialRecord],
+    axis: str,
+    limits: Limits,
+    margin: float,
+    include_setup: bool = False,
 ) -> Recommendation | None:
-    """The recommendation under the limits, costs told on `axis`; None without points."""
-    samples = samples_of(points, trials, axis)
+    """The recommendation under the limits, costs compared on `axis`; None without points.
+
+    Limits are held against what one run by itself is billed, whichever costs are compared: a group that starts for it
+    (the mean setup on as many ranks), and the run, as if it had come to a warm group.
+    """
+    samples = samples_of(points, trials, axis, include_setup)
     if not samples:
         return None
+    setups = group_setups_of(trials)
+    alone = [p.cost.plus(p.cold_setup, -1).plus(setups.get(p.world_size, NO_COST)) for p in points]
     latencies = latencies_ms(trials)
     candidates = [
         Candidate(
             sample=sample,
-            usd=point.cost.usd,
-            device_h=point.cost.billed_device_h,
-            wall_h=point.cost.wall_h,
+            usd=run.usd,
+            device_h=run.billed_device_h,
+            wall_h=run.wall_h,
             gpus=point.world_size,
             latency_ms=latencies.get(cell_of(point)),
+            setup=None if include_setup else getattr(setups.get(point.world_size, NO_COST), axis),
         )
-        for point, sample in zip(points, samples, strict=True)
+        for point, run, sample in zip(points, alone, samples, strict=True)
     ]
     return recommend(candidates, limits, margin)
 

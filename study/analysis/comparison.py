@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from study.analysis.points import samples_of
-from study.analysis.records import Summary
+from study.analysis.records import TIME_AXES, Summary
 from study.analysis.statistics.arrays import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
@@ -44,13 +44,14 @@ class Comparison:
     """Studies side by side, in the order given."""
 
     cost_axis: str
+    leaves_out_setup: bool  # the cost axis leaves out the setup of cold groups that is billed
     reference: tuple[float, float]  # of the hypervolumes: the dearest point of all, and an accuracy of 0
     studies: tuple[Compared, ...]
     changes: tuple[Change, ...]
 
 
 def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
-    """Compare studies on the first one's cost axis.
+    """Compare studies on the first one's cost axis, with the setup of cold groups in costs where it has that.
 
     Raises PlanError for studies without points, without that cost, or of other protocol majors than the first.
     """
@@ -74,7 +75,15 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
                 ratio_ci=None if drawn is None or first is None else _interval(drawn / first),
             )
         studies.append(study)
-    return Comparison(axis, reference, tuple(studies), changes_of([summary.study.config for summary in summaries]))
+    return Comparison(
+        cost_axis=axis,
+        leaves_out_setup=axis in TIME_AXES
+        and not summaries[0].include_setup
+        and any(summary.group_setups for summary in summaries),
+        reference=reference,
+        studies=tuple(studies),
+        changes=changes_of([summary.study.config for summary in summaries]),
+    )
 
 
 def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
@@ -91,7 +100,7 @@ def _samples(name: str, summary: Summary, axis: str, first: Summary) -> tuple[Sa
         raise PlanError(f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}")
     if not summary.points:
         raise PlanError(f"{name}: no confirm trial has completed, so it has no frontier")
-    samples = samples_of(summary.points, summary.trials, axis)
+    samples = samples_of(summary.points, summary.trials, axis, first.include_setup)
     if samples is None:
         raise PlanError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
     return samples

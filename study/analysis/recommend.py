@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.analysis.statistics.hypotheses import LEVEL, holm, welch
+from study.analysis.statistics.contrasts import Contrast, contrast, difference_of, spreads
+from study.analysis.statistics.hypotheses import LEVEL, holm
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.pareto.fronts import on_front
 
@@ -25,6 +26,7 @@ class Candidate:
     wall_h: float | None = None
     gpus: int | None = None
     latency_ms: float | None = None
+    setup: float | None = None  # of a cold group that the run may have to start, in the unit of cost; None: in the cost
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,19 @@ class Expected:
     quality: float
     quality_ci: Interval | None
     misses: tuple[Miss, ...]  # empty if it meets every limit
+    setup: float | None = None  # see Candidate
 
 
 @dataclass(frozen=True)
 class Trade:
-    """What the other configuration has over the chosen one: differences and their 95% intervals (Welch)."""
+    """What the other configuration costs and reaches more than the chosen one. Intervals are None as in Contrast."""
 
     other: Expected
     cost: float  # positive is dearer
     cost_ci: Interval | None
     quality: float  # positive is better
     quality_ci: Interval | None
+    quality_contrast: Contrast  # the same, with its test
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Recommendation:
     nearest_miss: Expected | None
     best: Expected  # of all configurations, whatever the limits
     cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
+    not_worse_by: Contrast | None  # its quality less that of `best`; None where there is none or it is `best`
     margin: float  # that "not worse" allows, in the unit of quality
 
 
@@ -111,6 +116,9 @@ def recommend(candidates: Sequence[Candidate], limits: Limits, margin: float) ->
         nearest_miss=None if fit else _expected(min(ranked, key=lambda c: _distance(c, limits)), limits),
         best=_expected(best, limits),
         cheapest_not_worse=None if frugal is None else _expected(candidates[frugal], limits),
+        not_worse_by=(
+            None if frugal is None or candidates[frugal] is best else contrast(candidates[frugal].sample, best.sample)
+        ),
         margin=margin,
     )
 
@@ -138,8 +146,9 @@ def misses(candidate: Candidate, limits: Limits) -> tuple[Miss, ...]:
 def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
     """Index of the cheapest configuration shown to be less than `margin` worse than the best; None with a single seed.
 
-    One-sided Welch t of each against the one with the best mean, at 2.5%, Holm-corrected. Without enough seeds to show
-    it, the best itself is the answer: not to be shown worse is no evidence of being as good.
+    One-sided t of each against the one with the best mean, paired by seed as claims are, at 2.5%, Holm-corrected.
+    Without enough seeds to show it, the best itself is the answer: not to be shown worse is no evidence of being as
+    good.
     """
     if not samples or min(s.n_seeds for s in samples) < 2:
         return None
@@ -147,11 +156,13 @@ def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
     others = [i for i, s in enumerate(samples) if s.mean_cost < samples[best].mean_cost]
     p_values = []
     for i in others:
-        lag = welch(samples[best].quality, samples[i].quality)
-        if lag.standard_error > 0:
+        lag = difference_of(samples[best], samples[i])
+        assert lag is not None, "all have two seeds"
+        if spreads(lag, samples[best], samples[i]):
             p_values.append(lag.p_below(margin))
         else:
-            p_values.append(0.0 if lag.effect == 0 else 1.0)  # without a spread only the very same is as good
+            same = samples[i].mean_quality == samples[best].mean_quality
+            p_values.append(0.0 if same else 1.0)  # without a spread only the very same is as good
     shown = [i for i, p in zip(others, holm(p_values), strict=True) if p <= LEVEL]
     return min([*shown, best], key=lambda i: samples[i].mean_cost)
 
@@ -174,14 +185,8 @@ def _runner_up(fit: Sequence[Candidate], limits: Limits) -> Trade | None:
     front = on_front(np.array([(c.sample.mean_cost, c.sample.mean_quality) for c in fit]))
     trading = [candidate for candidate, on in zip(fit[1:], front[1:], strict=True) if on]
     other, chosen = (trading or fit[1:])[0], fit[0].sample
-    known = min(other.sample.n_seeds, chosen.n_seeds) >= 2
-    return Trade(
-        other=_expected(other, limits),
-        cost=other.sample.mean_cost - chosen.mean_cost,
-        cost_ci=welch(other.sample.cost, chosen.cost).ci if known else None,
-        quality=other.sample.mean_quality - chosen.mean_quality,
-        quality_ci=welch(other.sample.quality, chosen.quality).ci if known else None,
-    )
+    cost, quality = contrast(other.sample, chosen, "cost"), contrast(other.sample, chosen)
+    return Trade(_expected(other, limits), cost.effect, cost.ci, quality.effect, quality.ci, quality)
 
 
 def _expected(candidate: Candidate, limits: Limits) -> Expected:
@@ -193,4 +198,5 @@ def _expected(candidate: Candidate, limits: Limits) -> Expected:
         quality=sample.mean_quality,
         quality_ci=mean_interval(sample.quality),
         misses=misses(candidate, limits),
+        setup=candidate.setup,
     )

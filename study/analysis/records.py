@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from study.analysis.claims.records import ClaimVerdict
 from study.analysis.recommend import Recommendation
+from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
@@ -15,6 +16,7 @@ from study.plan.reporting import Metric
 from study.plan.trials import Cell
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
+TIME_AXES = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # of them, those that setup is a part of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class Cost:
     energy_j: float | None = None  # of training and validation; None where no GPU's meter was read
     samples: float = 0.0  # trained on, what a crash lost left out; a mean over trials need not be whole
     updates: float = 0.0
+
+    def plus(self, time: Cost, times: float = 1.0) -> Cost:
+        """With so many times the device time, money and hours of another; energy and progress stay as they are."""
+        return replace(
+            self,
+            billed_device_h=self.billed_device_h + times * time.billed_device_h,
+            billed_gpu_h=self.billed_gpu_h + times * time.billed_gpu_h,
+            usd=None if self.usd is None else self.usd + times * (time.usd or 0.0),
+            wall_h=self.wall_h + times * time.wall_h,
+        )
+
+
+NO_COST = Cost(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class TrialRecord:
     attempts: int
     total_updates: int  # of a whole trial
     audited_from: int | None  # updates after which it would have been stopped, had it not been trained on as a check
-    cost: Cost
+    cost: Cost  # billed
     phases_s: dict[str, float]  # of all attempts, seconds per device
     final_val_accuracy: float | None  # of a completed trial
     best_val_accuracy: float | None
@@ -76,6 +91,12 @@ class TrialRecord:
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
     peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
     devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
+    cold_setup: Cost = NO_COST  # the part of `cost` that groups took to start; a later trial on them does not pay it
+    cold_starts: int = 0  # groups that started for it
+
+    def compared(self, include_setup: bool) -> Cost:
+        """What stands on cost axes: what is billed, without the setup of cold groups unless it is to be included."""
+        return self.cost if include_setup else self.cost.plus(self.cold_setup, -1)
 
     @property
     def censored(self) -> bool:
@@ -97,9 +118,12 @@ class Point:
     n_seeds: int
     n_censored: int  # confirm seeds that diverged, failed or did not fit
     updates: int
-    cost: Cost  # mean of a trial
+    cost: Cost  # mean of a trial, as billed
+    cold_setup: Cost  # the part of `cost` that is setup of cold groups
+    compared: Cost  # what stands on cost axes: `cost` without `cold_setup`, or with it where the config asks for that
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
-    search_cost: Cost  # all search trials of this batch size and world size
+    search_cost: Cost  # billed; all search trials of this batch size and world size
+    search_cold_setup: Cost  # the part of `search_cost` that is setup of cold groups
     val_accuracy: float  # mean of the final ones
     val_accuracy_ci: tuple[float, float] | None  # 95%, Student's t; None for one seed
     best_val_accuracy: float
@@ -160,6 +184,7 @@ class Critical:
     target_why: str  # how the target was chosen, in words
     runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
     fit: CriticalBatch
+    n_unreported: int = 0  # trials that ended without a report: they bound nothing and are in no run
 
 
 @dataclass(frozen=True)
@@ -199,6 +224,8 @@ class Summary:
     protocol_version: str
     study: StudyFacts
     cost_axis: str  # of COST_AXES
+    include_setup: bool  # the costs compared include the setup of cold groups
+    group_setups: Mapping[int, Cost]  # of one cold group, mean; by world size
     second_cost_axis: str | None  # where the config asks for two
     cost_tolerance: float  # costs that differ by less count as equal on the frontier
     points: tuple[Point, ...]  # by world size, then batch size
@@ -219,6 +246,13 @@ class Summary:
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
     cut: Cut | None = None  # a limit has ended the study, and it is not finished
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
+    steps: tuple[Contrast, ...] = ()  # accuracy of each point of `frontier` against the one before it
+    span: Contrast | None = None  # of the last against the first; None for fewer than two points
+
+    @property
+    def leaves_out_setup(self) -> bool:
+        """Whether the costs compared are less than those billed, on the axes that setup is a part of."""
+        return not self.include_setup and bool(self.group_setups)
 
     @property
     def frontier_uncertainty(self) -> Frontier | None:
@@ -234,7 +268,7 @@ class Summary:
 
 def cost_of(point: Point, axis: str) -> float:
     """A point's place on a cost axis. Raises ValueError where it has none."""
-    value = getattr(point.cost, axis)
+    value = getattr(point.compared, axis)
     if value is None:
         raise ValueError(f"{axis} needs a {'price' if axis == 'usd' else 'meter'}")
     return float(value)

@@ -6,14 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 
 from study.analysis.choices import choose
 from study.analysis.claims.every import claims_of
 from study.analysis.cutting import cut_of
-from study.analysis.points import cell_of, frontiers_of, points_of
+from study.analysis.points import cell_of, frontiers_of, group_setups_of, points_of, samples_of
 from study.analysis.recommend import Limits
 from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.contrasts import contrast
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
 from study.analysis.stopping import stopping
@@ -30,8 +32,8 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     found = gather(rows)
     trials = trial_records(found, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts = points_of(trials, axis, plan.config.variant_names)
-    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance)
+    drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
+    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
@@ -39,10 +41,12 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     steps = _step_times(fixed)
     hopeless = _hopeless(trials, plan)
     planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
-    return Summary(
+    found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(found, plan.config.name),
         cost_axis=axis,
+        include_setup=report.include_setup,
+        group_setups=group_setups_of(trials),
         second_cost_axis=second,
         cost_tolerance=report.cost_tolerance,
         points=points,
@@ -58,11 +62,23 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         noise_scale=_noise_scale(trials),
         step_times=steps,
         throughput_model=fit_step_model(steps),
-        recommendation=choose(points, trials, axis, Limits(), report.margin),
+        recommendation=choose(points, trials, axis, Limits(), report.margin, report.include_setup),
         planned_trials=planned,
         cut=cut_of(found, trials, points, plan, planned, hopeless),
         notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
+    )
+    return _with_steps(found_summary)
+
+
+def _with_steps(summary: Summary) -> Summary:
+    """The same with what the steps along its frontier gain."""
+    points = summary.frontier
+    samples = samples_of(points, summary.trials, summary.cost_axis, summary.include_setup) or ()
+    return replace(
+        summary,
+        steps=tuple(contrast(after, before) for before, after in pairwise(samples)),
+        span=contrast(samples[-1], samples[0]) if len(samples) > 1 else None,
     )
 
 
@@ -185,6 +201,11 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
         notes.append(
             f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
             "device time are unfit for claims about throughput."
+        )
+    if hardware.compile and not plan.config.report.include_setup and any(trial.cold_starts for trial in trials):
+        notes.append(
+            "Every trial compiles in its setup: on a warm group that is in the costs compared, on a cold one it is "
+            "left out with the group's setup. Compare costs of configurations that ran on warm groups alone."
         )
     if any(isinstance(one.workload, Custom) and one.workload.optimizer == "module" for one in plan.variants.values()):
         notes.append("Rates are factors of those that the module's own optimizer has.")

@@ -19,16 +19,20 @@ def criticals_of(trials: Sequence[TrialRecord], target: float | None) -> tuple[t
     the variant reaches on average, at its best report: the most that can be asked without leaving a batch size out.
     """
     variants: dict[str, list[TrialRecord]] = defaultdict(list)
+    unreported: dict[str, int] = defaultdict(int)
     for trial in trials:
-        if trial.phase == "confirm" and trial.outcome is not None and trial.curve:
-            variants[trial.variant].append(trial)
+        if trial.phase == "confirm" and trial.outcome is not None:
+            if trial.curve:
+                variants[trial.variant].append(trial)
+            else:
+                unreported[trial.variant] += 1
     fitting = {name: over for name, over in variants.items() if len({trial.batch_size for trial in over}) > 1}
     if not fitting:
         return (), "steps to a target need confirm trials of two batch sizes"
-    return tuple(_critical(name, over, target) for name, over in fitting.items()), None
+    return tuple(_critical(name, over, target, unreported[name]) for name, over in fitting.items()), None
 
 
-def _critical(variant: str, over: Sequence[TrialRecord], target: float | None) -> Critical:
+def _critical(variant: str, over: Sequence[TrialRecord], target: float | None, n_unreported: int) -> Critical:
     best: dict[int, list[float]] = defaultdict(list)
     for trial in over:
         known = [point.val_accuracy for point in trial.curve if math.isfinite(point.val_accuracy)]
@@ -39,7 +43,7 @@ def _critical(variant: str, over: Sequence[TrialRecord], target: float | None) -
         target = fmean(best[hardest])
         why = f"the most that every batch size reaches on average, batch {hardest} just so"
     runs = tuple(steps_to(trial, target) for trial in over)
-    return Critical(variant, target, why, runs, fit_critical_batch(runs))
+    return Critical(variant, target, why, runs, fit_critical_batch(runs), n_unreported)
 
 
 def steps_to(trial: TrialRecord, target: float) -> StepsToTarget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
@@ -39,6 +39,8 @@ class Gathered:
     curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
     energies_j: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))  # by attempt
     peaks_bytes: dict[str, int] = field(default_factory=dict)  # most memory that any attempt took of a GPU
+    warm_groups: set[str] = field(default_factory=set)  # whose ranks are up
+    cold: set[tuple[str, int]] = field(default_factory=set)  # attempts, by trial and number, that a group started for
     leases: dict[str, list[LeaseRow]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[str, EndRow] = field(default_factory=dict)
     stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
@@ -72,6 +74,9 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
                 found.cut.add(row.trial_id)
         elif isinstance(row, AttemptRow):
             found.attempts[row.trial_id] = row
+            if row.group_id not in found.warm_groups:
+                found.cold.add((row.trial_id, row.attempt))
+                found.warm_groups.add(row.group_id)
             found.waiting = None
             found.cut.discard(row.trial_id)
             # What an attempt does not go on from was lost with the one before it.
@@ -81,6 +86,9 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
             found.leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
             found.ends[row.trial_id] = row
+            last = found.attempts.get(row.trial_id)
+            if last is not None and last.world_size > 1 and row.outcome in ("failed", "infeasible"):
+                found.warm_groups.discard(last.group_id)  # its ranks are ended, and start again for the next trial
         elif isinstance(row, LimitRow):
             found.limit, found.waiting = row, None
         elif isinstance(row, WaitRow):
@@ -105,6 +113,7 @@ def trial_records(found: Gathered, usd_per_device_hour: float | None) -> tuple[T
             found.stopped_at.get(trial_id),
             found.peaks_bytes.get(trial_id),
             usd_per_device_hour,
+            found.cold,
         )
         for trial_id, attempt in found.attempts.items()
     )
@@ -119,7 +128,9 @@ def _record(
     stopped_at: int | None,
     peak_bytes: int | None,
     usd: float | None,
+    cold: Container[tuple[str, int]],
 ) -> TrialRecord:
+    started = [lease for lease in leases if (lease.trial_id, lease.attempt) in cold and lease.phases_s["setup"] > 0]
     return TrialRecord(
         trial_id=attempt.trial_id,
         phase=attempt.phase,
@@ -144,6 +155,8 @@ def _record(
         samples_per_s=throughput(curve),
         peak_memory_bytes=peak_bytes,
         devices_per_rank=attempt.devices_per_rank,
+        cold_setup=_setup(started, usd),
+        cold_starts=len(started),
         curve=tuple(curve),
     )
 
@@ -166,6 +179,12 @@ def bill(
         samples=last.samples if last else 0,
         updates=last.updates if last else 0,
     )
+
+
+def _setup(leases: Sequence[LeaseRow], usd_per_device_hour: float | None) -> Cost:
+    """What the setup of leases cost."""
+    setups = [lease.model_copy(update={"billed_s": lease.phases_s["setup"]}) for lease in leases]
+    return bill(setups, (), None, usd_per_device_hour)
 
 
 def throughput(curve: list[CurvePoint]) -> float | None:

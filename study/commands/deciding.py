@@ -29,12 +29,18 @@ PricesOption = Annotated[Path | None, typer.Option(help="a price list of your ow
 @app.command()
 def recommend(
     folder: FolderArgument,
-    max_usd: Annotated[float | None, typer.Option(help="most US dollars that one training run may cost")] = None,
-    max_device_hours: Annotated[float | None, typer.Option(help="most billed device-hours of one run")] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(help="most US dollars for one training run, a group's setup included")
+    ] = None,
+    max_device_hours: Annotated[
+        float | None, typer.Option(help="most device-hours of one run, a group's setup included")
+    ] = None,
     min_accuracy: Annotated[
         float | None, typer.Option(help="least validation accuracy, a fraction; asks for the cheapest that has it")
     ] = None,
-    deadline_h: Annotated[float | None, typer.Option(help="most hours from lease to release")] = None,
+    deadline_h: Annotated[
+        float | None, typer.Option(help="most hours from lease to release, a group's setup included")
+    ] = None,
     gpus: Annotated[int | None, typer.Option(help="most ranks of one run")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="most milliseconds to answer a request")] = None,
     usd_per_device_hour: Annotated[
@@ -50,7 +56,10 @@ def recommend(
     plan = repriced(recorded(folder), usd_per_device_hour, prices)
     summary = summarize(good_rows(folder), plan)
     check_limits(limits, summary.points, summary.trials)
-    found = choose(summary.points, summary.trials, summary.cost_axis, limits, plan.config.report.margin)
+    report = plan.config.report
+    found = choose(
+        summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
+    )
     if found is None:
         raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
     say(*recommendation_lines(summary, found, limits))

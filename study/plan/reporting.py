@@ -82,6 +82,9 @@ class Report(Section):
     target_val_accuracy: Fraction | None = Field(
         None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
     )
+    include_setup: bool = Field(
+        False, description="compare costs with the setup of cold groups in them, which is billed either way"
+    )
     margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
 
     @model_validator(mode="after")

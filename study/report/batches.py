@@ -98,5 +98,5 @@ def _phase_hours(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:
         where = f", {series_name(series_of(trial))}" if several else ""  # a phone has little room for names
         bar = bars.setdefault(f"B={trial.batch_size}{where}, {trial.phase}", {})
         for phase, seconds in trial.phases_s.items():
-            bar[phase] = bar.get(phase, 0.0) + trial.world_size * seconds / 3600
+            bar[phase] = bar.get(phase, 0.0) + trial.world_size * trial.devices_per_rank * seconds / 3600
     return bars

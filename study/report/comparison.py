@@ -15,6 +15,7 @@ from rich.text import Text
 
 from study.analysis.comparison import Compared, Comparison
 from study.ledger.files import write_atomic
+from study.report.frontier import axis_title
 from study.report.fronts import Axes, fronts_figure
 from study.report.html import rendered, section
 from study.report.tables import Table
@@ -56,7 +57,9 @@ def render_comparison(comparison: Comparison) -> str:
     figure = fronts_figure(
         "Fronts over one another",
         {study.name: study.points for study in comparison.studies},
-        Axes(f"{unit.label} a trial", "final validation accuracy", unit.scale),
+        Axes(
+            axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup), "final validation accuracy", unit.scale
+        ),
     )
     return rendered(
         "fronts.html.j2",
@@ -116,6 +119,8 @@ def hypervolume_lines(comparison: Comparison) -> tuple[str, ...]:
     first, *others = comparison.studies
     lines = [f"Hypervolume of {first.name}: {number(first.hypervolume, 4)}."]
     lines += [f"{other.name}: {_ratio(other)} of that." for other in others]
+    if comparison.leaves_out_setup:
+        lines.append("Costs leave out the setup of cold groups.")
     if not comparison.changes:
         lines.append("The configs are the same.")
     if any(change.key.startswith("workload") for change in comparison.changes):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.analysis.records import Cost, Point, Summary, TrialRecord
+from study.analysis.records import TIME_AXES, Cost, Point, Summary, TrialRecord
 from study.ledger.files import blaming_disk, write_atomic
 from study.ledger.rows import PHASES
 from study.report.markdown import render_markdown
@@ -22,18 +22,32 @@ Files = dict[str, bytes | str]  # contents by name
 FORMATS = ("html", "csv", "parquet", "json", "md", "png", "svg", "pdf")
 _FORMULA = ("=", "+", "-", "@")
 _COSTS = tuple(Cost.__dataclass_fields__)
-_TRIAL_FIELDS = tuple(name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "phases_s", "curve"))
+_TRIAL_FIELDS = tuple(
+    name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "cold_setup", "phases_s", "curve")
+)
+_POINT_PARTS = (
+    "cost",
+    "cold_setup",
+    "compared",
+    "search_cost",
+    "search_cold_setup",
+    "cost_ci",
+    "val_accuracy_ci",
+)
+_SETUP = tuple(f"{part}_{name}" for part in ("cold_setup", "compared") for name in TIME_AXES)
 _REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
 POINT_COLUMNS = (
-    *(name for name in Point.__dataclass_fields__ if name not in ("cost", "search_cost", "cost_ci", "val_accuracy_ci")),
+    *(name for name in Point.__dataclass_fields__ if name not in _POINT_PARTS),
     "cost_ci_low",
     "cost_ci_high",
     "val_accuracy_ci_low",
     "val_accuracy_ci_high",
     *(name for name in _COSTS if name != "updates"),  # a point's own
     *(f"search_{name}" for name in _COSTS),
+    *_SETUP,
+    *(f"search_cold_setup_{name}" for name in TIME_AXES),
 )
-TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_REACHED, *(f"{phase}_s" for phase in PHASES))
+TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for phase in PHASES))
 
 
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
@@ -64,8 +78,12 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "study": asdict(summary.study),
         "cost_axis": summary.cost_axis,
         "second_cost_axis": summary.second_cost_axis,
+        "include_setup": summary.include_setup,
+        "group_setups": {size: asdict(cost) for size, cost in summary.group_setups.items()},
         "points": [asdict(point) for point in summary.points],
         "frontier": [asdict(point) for point in summary.frontier],
+        "steps": [asdict(step) for step in summary.steps],
+        "span": asdict(summary.span) if summary.span else None,
         "spend": asdict(summary.spend),
         "stopping": asdict(summary.stopping) | {"grid_fraction": summary.stopping.grid_fraction}
         if summary.stopping
@@ -103,18 +121,29 @@ def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
 
 
 def point_row(point: Point) -> dict[str, Any]:
-    """A point as one flat row: costs in hours and USD, accuracies as fractions."""
+    """A point as one flat row: costs in hours and USD, accuracies as fractions.
+
+    Costs are those billed; beside them stand what of it is setup of cold groups, and what is compared on the frontier.
+    """
     row = asdict(point)
     for interval in ("cost_ci", "val_accuracy_ci"):
         row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
     search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}
-    return row.pop("cost") | search | row
+    setup = _columns(cold_setup=point.cold_setup, compared=point.compared, search_cold_setup=point.search_cold_setup)
+    del row["cold_setup"], row["compared"], row["search_cold_setup"]
+    return row.pop("cost") | search | setup | row
 
 
-def trial_row(trial: TrialRecord) -> dict[str, Any]:
-    """A trial as one flat row, with where its last attempt got to; phases in seconds per device."""
+def _columns(**costs: Cost) -> dict[str, Any]:
+    """Of each cost, what setup is a part of."""
+    return {f"{part}_{name}": getattr(cost, name) for part, cost in costs.items() for name in TIME_AXES}
+
+
+def trial_row(trial: TrialRecord, include_setup: bool) -> dict[str, Any]:
+    """A trial as one flat row, with where its last attempt got to; phases in seconds per device, costs as a point's."""
     last = trial.curve[-1] if trial.curve else None
     row = {name: getattr(trial, name) for name in _TRIAL_FIELDS} | asdict(trial.cost)
+    row |= _columns(cold_setup=trial.cold_setup, compared=trial.compared(include_setup))
     row |= {name: getattr(last, name.removeprefix("last_"), None) for name in _REACHED}
     return row | {f"{phase}_s": seconds for phase, seconds in trial.phases_s.items()}
 
@@ -139,7 +168,8 @@ def _frames(summary: Summary) -> dict[str, DataFrame]:
     import pandas as pd  # slow to import, and only needed here
 
     points = pd.DataFrame([point_row(point) for point in summary.points], columns=list(POINT_COLUMNS))
-    trials = pd.DataFrame([trial_row(trial) for trial in summary.trials], columns=list(TRIAL_COLUMNS))
+    ran = [trial_row(trial, summary.include_setup) for trial in summary.trials]
+    trials = pd.DataFrame(ran, columns=list(TRIAL_COLUMNS))
     return {"points": points, "trials": trials}
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 
 import plotly.graph_objects as go
 
-from study.analysis.records import COST_AXES, Point, Summary, TrialRecord
+from study.analysis.records import COST_AXES, TIME_AXES, Point, Summary, TrialRecord
 from study.analysis.statistics.uncertainty import FrontPoint
 from study.report.style import GREY, escaped, evenly, log_axis, series_styles, styled
 from study.report.words import Unit, accuracy, cost_unit, number, percent, series_name, series_of
@@ -37,13 +37,14 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | No
     axis = axis or summary.cost_axis
     fronts = summary.frontiers[axis].points
     places = [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
-    censored = [trial for trial in summary.trials if _drawable(trial, axis)]
+    censored = [trial for trial in summary.trials if _drawable(trial, axis, summary.include_setup)]
     unit = cost_unit([place.front.cost for place in places], axis)
     figure = styled(f"Cost against accuracy: {escaped(summary.study.name)}", height=500)
     bottom, top = _accuracy_range(summary.points)
     inside = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
     if censored:
-        _draw_censored(figure, evenly(inside, MOST_CENSORED), len(censored), axis, unit)
+        drawn = evenly(inside, MOST_CENSORED)
+        _draw_censored(figure, drawn, len(censored), axis, unit, summary.include_setup)
     frontier = sorted((place for place in places if place.front.on_front), key=lambda place: place.front.cost)
     if len(frontier) > 1:
         _draw_staircase(figure, frontier, unit)
@@ -53,8 +54,9 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | No
         for series, group in groupby(chosen, key=lambda place: series_of(place.point)):
             labelled = on_front or len(places) <= _LABELLED
             _draw_points(figure, list(group), axis, unit, *styles[series], labelled=labelled)
-    scaled = [cost * unit.scale for cost in _extent(places) + [trial_cost(trial, axis) for trial in inside]]
-    figure.update_xaxes(title_text=axis_title(axis, unit), **log_axis(scaled))
+    marks = [trial_cost(trial, axis, summary.include_setup) for trial in inside]
+    scaled = [cost * unit.scale for cost in _extent(places) + marks]
+    figure.update_xaxes(title_text=axis_title(axis, unit, summary.leaves_out_setup), **log_axis(scaled))
     figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels stand on the right of points
     figure.update_yaxes(title_text="final validation accuracy", tickformat=".0%", range=[bottom, top])
     if top - bottom < 0.05:
@@ -62,25 +64,28 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | No
     return figure
 
 
-def axis_title(axis: str, unit: Unit) -> str:
-    """The cost axis in words, with its unit."""
-    kind = {"billed_device_h": " (billed)", "billed_gpu_h": " (billed)", "wall_h": " (wall-clock)"}.get(axis, "")
-    return f"{unit.label} per trial{kind}"
+def axis_title(axis: str, unit: Unit, leaves_out_setup: bool) -> str:
+    """The cost axis in words, with its unit and what it leaves out."""
+    kind = {"billed_device_h": "billed", "billed_gpu_h": "billed", "wall_h": "wall-clock"}.get(axis, "")
+    words = [kind] if kind else []
+    if leaves_out_setup and axis in TIME_AXES:
+        words.append("without setup of cold groups")
+    return f"{unit.label} per trial" + (f" ({', '.join(words)})" if words else "")
 
 
-def trial_cost(trial: TrialRecord, axis: str) -> float:
+def trial_cost(trial: TrialRecord, axis: str, include_setup: bool) -> float:
     """A trial's place on a cost axis. Raises ValueError where it has none."""
-    value = getattr(trial.cost, axis)
+    value = getattr(trial.compared(include_setup), axis)
     if value is None:
         raise ValueError(f"{axis} is not known for {trial.trial_id}")
     return float(value)
 
 
-def _drawable(trial: TrialRecord, axis: str) -> bool:
+def _drawable(trial: TrialRecord, axis: str, include_setup: bool) -> bool:
     """Whether a censored trial has a place: it must have reported an accuracy, and cost something."""
     if not trial.censored or not trial.curve or not math.isfinite(trial.curve[-1].val_accuracy):
         return False
-    return (getattr(trial.cost, axis) or 0.0) > 0
+    return (getattr(trial.compared(include_setup), axis) or 0.0) > 0
 
 
 def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
@@ -103,16 +108,18 @@ def _extent(places: Sequence[_Place]) -> list[float]:
     return costs
 
 
-def _draw_censored(figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: str, unit: Unit) -> None:
+def _draw_censored(
+    figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: str, unit: Unit, include_setup: bool
+) -> None:
     part = f" ({len(drawn):,} of {all_of_them:,} drawn)" if len(drawn) < all_of_them else ""
     figure.add_scatter(
-        x=[trial_cost(trial, axis) * unit.scale for trial in drawn],
+        x=[trial_cost(trial, axis, include_setup) * unit.scale for trial in drawn],
         y=[trial.curve[-1].val_accuracy for trial in drawn],
         mode="markers",
         name=f"stopped, diverged, failed or too large{part}",
         legendrank=1003,
         marker={"symbol": "circle-open", "size": 7, "color": GREY, "line": {"width": 1.2}},
-        hovertext=[censored_hover(trial, axis, unit) for trial in drawn],
+        hovertext=[censored_hover(trial, axis, unit, include_setup) for trial in drawn],
         hoverinfo="text",
     )
 
@@ -191,12 +198,20 @@ def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
     lines += [
         cost_unit([cost], other).show(cost) + " a trial" + (" (wall-clock)" if other == "wall_h" else "")
         for other in COST_AXES
-        if other not in (axis, "updates") and (cost := getattr(point.cost, other))
+        if other not in (axis, "updates") and (cost := getattr(point.compared, other))
     ]
+    setup = getattr(point.cold_setup, axis)
+    if setup:
+        lines.append(f"of its bill {unit.show(setup)} a trial is setup of cold groups")
     search = getattr(point.search_cost, axis)
     if search:
-        lines.append(f"its search {unit.show(search)} in all")
+        lines.append(f"its search {unit.show(search)} in all, billed{_search_setup(point, axis, unit)}")
     return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
+
+
+def _search_setup(point: Point, axis: str, unit: Unit) -> str:
+    setup = getattr(point.search_cold_setup, axis)
+    return f", {unit.show(setup)} of it setup of cold groups" if setup else ""
 
 
 def _spread(front: FrontPoint, unit: Unit) -> str:
@@ -211,7 +226,7 @@ def _seeds(point: Point) -> str:
     return f"{point.n_seeds} seed{'' if point.n_seeds == 1 else 's'}{lost}"
 
 
-def censored_hover(trial: TrialRecord, axis: str, unit: Unit) -> str:
+def censored_hover(trial: TrialRecord, axis: str, unit: Unit, include_setup: bool) -> str:
     """What is known of a trial without a final accuracy."""
     last = trial.curve[-1]
     return "<br>".join(
@@ -219,6 +234,6 @@ def censored_hover(trial: TrialRecord, axis: str, unit: Unit) -> str:
             f"<b>{escaped(trial.trial_id)}</b>: {trial.outcome}",
             f"batch {trial.batch_size}, {series_name(series_of(trial))}, learning rate {number(trial.lr)}",
             f"validation accuracy {percent(last.val_accuracy, 2)} after {number(last.epochs)} epochs",
-            unit.show(trial_cost(trial, axis)),
+            unit.show(trial_cost(trial, axis, include_setup)),
         )
     )

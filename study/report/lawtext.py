@@ -20,6 +20,11 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
                 f"{of} {percent(critical.target_val_accuracy)} validation accuracy, {critical.target_why}."
             )
             sentences += critical_lines(critical.fit)
+            if critical.n_unreported:
+                sentences.append(
+                    f"{critical.n_unreported} further trial(s) ended without a report: they bound nothing and "
+                    "are left out."
+                )
     if summary.noise_scale is not None:
         sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples.")
     return tuple(sentences)

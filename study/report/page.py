@@ -32,12 +32,16 @@ _CAPTIONS = {
     "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
     "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials "
     "that were stopped or failed, at their last validation.",
-    "cost": "From lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
+    "cost": "Billed from lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
     "batches": "Means of the confirm seeds. Samples a second are of training only, without validation and waiting.",
     "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
     "further. The colours tell the better half apart; the darkest stands for the median and all below.",
     "curves": "Validation accuracy after each report; confirm trials strong, search trials faint.",
 }
+
+_WITHOUT_SETUP = (
+    " Device time, US dollars and hours leave out the setup of cold groups, which is billed to the first trial on each."
+)
 
 
 def render_page(summary: Summary) -> str:
@@ -98,6 +102,8 @@ def _sections(summary: Summary) -> dict[str, Section]:
 def _caption(name: str, summary: Summary) -> str:
     if name == "stopping":
         return " ".join(stopping_sentences(summary))
+    if name == "frontier":
+        return _CAPTIONS[name] + (_WITHOUT_SETUP if summary.leaves_out_setup else "")
     if name == "model" and summary.throughput_model is not None:
         return model_sentence(summary.throughput_model)
     searched = sum(trial.phase == "search" and trial.outcome is not None for trial in summary.trials)

@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 from study.analysis.recommend import Expected, Interval, Limits, Miss, Recommendation, Trade
 from study.analysis.records import Point, Summary
-from study.report.words import Unit, cost_unit, number, percent
+from study.report.words import Unit, cost_unit, noise_words, number, percent, signed
 
+_PAID = ("max_usd", "max_device_hours", "deadline_h")
 _LIMITS = {
     "max_usd": ("usd", "costs {} USD", "at most {} USD"),
     "max_device_hours": ("device_h", "takes {} device-hours", "at most {} device-hours"),
@@ -23,6 +24,8 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Limits
     """The answer first, then what it trades and what costs least; plain text."""
     unit = cost_unit([point_cost.cost for point_cost in (found.best, *_shown(found))], summary.cost_axis)
     lines = [_asked(limits)] if asdict(limits) != asdict(Limits()) else []
+    if summary.group_setups and any(getattr(limits, name) is not None for name in _PAID):
+        lines.append("Its cost is held against them with the setup of a group that starts for it.")
     if found.choice is None:
         assert found.nearest_miss is not None
         wanting = " and ".join(_miss(miss) for miss in found.nearest_miss.misses)
@@ -80,7 +83,8 @@ def _value(limit: str, value: float | None) -> str:
 
 
 def _place(one: Expected, unit: Unit) -> str:
-    return f"{one.label}: {_accuracy(one)} validation accuracy at {_cost(one, unit)} a run"
+    setup = f" and {unit.show(one.setup)} for the setup of a cold group" if one.setup else ""
+    return f"{one.label}: {_accuracy(one)} validation accuracy at {_cost(one, unit)} a run{setup}"
 
 
 def _accuracy(one: Expected) -> str:
@@ -98,13 +102,16 @@ def _interval(ci: Interval | None, scale: float) -> str:
 
 
 def _runner_up(trade: Trade, unit: Unit) -> str:
-    points = f"{100 * trade.quality:+.2f}{_signed(trade.quality_ci, 100)} points of accuracy"
-    cost = f"{trade.cost * unit.scale:+.3g}{_signed(trade.cost_ci, unit.scale)} {unit.label}"
-    return f"Runner-up: {trade.other.label}: {points} for {cost} a run."
+    cost = f"{signed(trade.cost * unit.scale)}{_signed(trade.cost_ci, unit.scale)} {unit.label}"
+    gain = trade.quality_contrast
+    return (
+        f"Runner-up: {trade.other.label}: {100 * trade.quality:+.2f} points of accuracy, "
+        f"{noise_words(gain)}; for {cost} a run."
+    )
 
 
 def _signed(ci: Interval | None, scale: float) -> str:
-    return "" if ci is None else f" [{', '.join(f'{bound * scale:+.3g}' for bound in ci)}]"
+    return "" if ci is None else f" [{', '.join(signed(bound * scale) for bound in ci)}]"
 
 
 def _frugal(found: Recommendation, unit: Unit) -> str:
@@ -112,6 +119,13 @@ def _frugal(found: Recommendation, unit: Unit) -> str:
     if found.cheapest_not_worse is None:
         return "With one seed somewhere, nothing can be shown to be as good as the best."
     if found.cheapest_not_worse.label == best:
-        return f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}."
-    frugal = _place(found.cheapest_not_worse, unit)
-    return f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}."
+        return (
+            f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}, by one test "
+            "of all that are cheaper (Holm)."
+        )
+    assert found.not_worse_by is not None
+    frugal, by = _place(found.cheapest_not_worse, unit), found.not_worse_by
+    return (
+        f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}; that is "
+        f"{100 * by.effect:+.2f} points, {noise_words(by)}."
+    )

@@ -30,8 +30,16 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
     both = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front or not frontier_only]
     if frontier_only:
         both.sort(key=lambda pair: pair[1].cost)
-    searches = column((getattr(point.search_cost, axis) or 0.0) * unit.scale for point, _ in both)
+    apart = [0.0 if summary.include_setup else getattr(p.search_cold_setup, axis) or 0.0 for p, _ in both]
+    whole = [getattr(point.search_cost, axis) or 0.0 for point, _ in both]
+    searches = column((cost - setup) * unit.scale for cost, setup in zip(whole, apart, strict=True))
+    if any(apart):
+        starts = column(setup * unit.scale for setup in apart)
+        searches = [f"{cost} + {setup}" for cost, setup in zip(searches, starts, strict=True)]
     costs = column(front.cost * unit.scale for _, front in both)
+    setups = [(getattr(point.cold_setup, axis) or 0.0) * unit.scale for point, _ in both]
+    cold = any(getattr(point.cold_setup, axis) for point in summary.points)
+    beside = "of it cold setup" if summary.include_setup else "cold setup besides"
     variants = any(point.variant for point in summary.points)
     memory = any(point.peak_memory_bytes for point in summary.points)
     energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
@@ -51,7 +59,8 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
         *(("peak memory GB",) if memory else ()),
         *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
-        "of its search",
+        *((beside,) if cold else ()),
+        "of its search" + (" + cold setup" if any(apart) else ""),
         "frontier",
     )
     rows = tuple(
@@ -70,10 +79,11 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
             cost + _half(front.cost_ci, unit),
+            *((setup,) if cold else ()),
             search,
             _membership(front),
         )
-        for (point, front), cost, search in zip(both, costs, searches, strict=True)
+        for (point, front), cost, setup, search in zip(both, costs, column(setups), searches, strict=True)
     )
     return Table(heads, rows, tuple(front.on_front for _, front in both))
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from study.analysis.records import Point, Summary, cost_of
+from study.analysis.records import TIME_AXES, Point, Summary, cost_of
+from study.analysis.statistics.contrasts import Contrast
 from study.plan.trials import Cell
-from study.report.words import AXIS_NAMES, Unit, cost_unit, of_limit, percent, ranks
+from study.report.words import (
+    AXIS_NAMES,
+    Unit,
+    cost_unit,
+    noise_words,
+    of_limit,
+    percent,
+    ranks,
+)
 
 _LISTED = 4  # dominated points that are named; of more, only the number
+_BY_ITSELF = (
+    "Each interval is of its own step alone: of steps that gain nothing, about one in twenty is called more than noise."
+)
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """The answer as sentences, the most important first; plain text, never empty."""
     first, *others = _frontier(summary)
-    return (first, *_cut(summary), *others, *_second_frontier(summary), *stopping_sentences(summary))
+    return (first, *_cut(summary), *others, *_second_frontier(summary), *_setup(summary), *stopping_sentences(summary))
 
 
 def _cut(summary: Summary) -> tuple[str, ...]:
@@ -54,10 +66,14 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
             f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
         )
     frontier = summary.frontier
-    steps = [f"{_path(before, after)}: {_step(before, after, axis)}." for before, after in pairwise(frontier)]
-    if len(frontier) > 2:
-        whole = _step(frontier[0], frontier[-1], axis)
+    steps = [
+        f"{_path(before, after)}: {_step(before, after, gain, axis)}."
+        for (before, after), gain in zip(pairwise(frontier), summary.steps, strict=True)
+    ]
+    if len(frontier) > 2 and summary.span is not None:
+        whole = _step(frontier[0], frontier[-1], summary.span, axis)
         steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
+        steps.append(_BY_ITSELF)
     return (_ends(frontier, axis, unit), *steps, *_dominated(points, summary.cost_tolerance))
 
 
@@ -73,11 +89,20 @@ def _second_frontier(summary: Summary) -> tuple[str, ...]:
     return (f"Over {AXIS_NAMES[axis]} the frontier is {listed}.",)
 
 
-def overlap(one: Point, other: Point) -> bool | None:
-    """Whether the two 95% intervals of validation accuracy share a value; None if one is not known."""
-    if one.val_accuracy_ci is None or other.val_accuracy_ci is None:
-        return None
-    return one.val_accuracy_ci[0] <= other.val_accuracy_ci[1] and other.val_accuracy_ci[0] <= one.val_accuracy_ci[1]
+def _setup(summary: Summary) -> tuple[str, ...]:
+    """Whether the costs above include what the first trial on a group pays for all that follow."""
+    axis = summary.cost_axis if summary.cost_axis in TIME_AXES else "billed_device_h"
+    setups = {size: cost for size, cost in summary.group_setups.items() if getattr(cost, axis)}
+    if not summary.points or not setups:
+        return ()
+    unit = cost_unit([getattr(cost, axis) for cost in setups.values()], axis)
+    each = ", ".join(f"{unit.show(getattr(cost, axis))} on {ranks(size)}" for size, cost in setups.items())
+    if summary.include_setup:
+        return (f"Costs of trials include the setup of cold groups ({each}), billed to the first trial on each group.",)
+    return (
+        f"Costs of trials leave out the setup of cold groups ({each}), billed to the first trial on each group; "
+        "report.include_setup: true includes it.",
+    )
 
 
 def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
@@ -100,24 +125,16 @@ def _path(before: Point, after: Point) -> str:
     return f"{_name(before, start=True)} to {_name(after)}"
 
 
-def _step(before: Point, after: Point, axis: str) -> str:
-    gain = 100 * (after.val_accuracy - before.val_accuracy)
+def _step(before: Point, after: Point, gain: Contrast, axis: str) -> str:
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
     if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
         return "the same accuracy at the same cost"
-    size = "less than 0.1" if gain < 0.1 else f"{gain:.1f}"
+    points = 100 * abs(gain.effect)
+    size = f"{'less than 0.1' if points < 0.1 else f'{points:.1f}'} points {'less' if gain.effect < 0 else 'more'}"
+    # A seed that one of the two lost is left out of their difference, but not of their means.
+    shared = " on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
     times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
-    return f"{size} points more{times}, {_noise(before, after)}"
-
-
-def _noise(one: Point, other: Point) -> str:
-    seeds = " and ".join(str(n) for n in sorted({one.n_seeds, other.n_seeds}))
-    overlapping = overlap(one, other)
-    if overlapping is None:
-        return "with too few seeds to know the noise"
-    if overlapping:
-        return f"within the noise of {seeds} seeds (their 95% intervals overlap)"
-    return f"beyond the noise of {seeds} seeds (their 95% intervals lie apart)"
+    return f"{size}{shared}{times}, {noise_words(gain)}"
 
 
 def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.analysis.records import Point, TrialRecord
+from study.analysis.statistics.contrasts import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {
@@ -76,6 +77,23 @@ def percent(fraction: float | None, decimals: int = 1) -> str:
     if fraction is None or not math.isfinite(fraction):
         return NOTHING
     return f"{100 * fraction:.{decimals}f}%"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, to three digits."""
+    return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
+
+
+def noise_words(found: Contrast) -> str:
+    """The 95% interval of a difference of accuracies, its test and seeds, and whether it is more than noise."""
+    if found.ci is None:
+        if min(found.n_seeds) < 2:
+            return "with too few seeds to know the noise"
+        return "with seeds all alike: without a spread there is no test"
+    low, high = (signed(100 * bound) for bound in found.ci)
+    a, b = found.n_seeds
+    says = "not distinguishable from noise" if found.answer == "indistinct" else "more than noise"
+    return f"95% interval {low} to {high} points ({found.test}, {a if a == b else f'{a} and {b}'} seeds): {says}"
 
 
 def half_width(point: Point) -> float | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from study.analysis.records import COST_AXES, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.records import COST_AXES, NO_COST, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.uncertainty import Frontier, FrontPoint
 from study.ledger.rows import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
@@ -30,8 +33,10 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "n_censored": 0,
         "updates": 100,
         "cost": Cost(hours, 0.0, None, hours / 2, None, 100.0 * batch_size, 100.0),
+        "cold_setup": NO_COST,
         "cost_ci": None if half is None else (0.9 * hours, 1.1 * hours),
         "search_cost": Cost(3 * hours, 0.0, None),
+        "search_cold_setup": NO_COST,
         "val_accuracy": accuracy,
         "val_accuracy_ci": None if half is None else (accuracy - half, accuracy + half),
         "best_val_accuracy": accuracy + 0.001,
@@ -40,7 +45,8 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "on_frontier": False,
         "p_on_front": None,
     }
-    return Point(**(values | changes))
+    values |= changes
+    return Point(**({"compared": values["cost"].plus(values["cold_setup"], -1)} | values))
 
 
 def report_row(trial_id: str, epochs: float, accuracy: float, **changes: Any) -> ReportRow:
@@ -101,7 +107,7 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
 
 def front(points: Sequence[Point], axis: str) -> Frontier:
     """The frontier of the points' means over a cost axis, as sure of it as three seeds are."""
-    places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
     found = [
         FrontPoint(
             label=p.label,
@@ -121,17 +127,28 @@ def front(points: Sequence[Point], axis: str) -> Frontier:
 def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:
     """The frontier on the axis, and on all others that cost something."""
     axes = [axis, *(other for other in COST_AXES if other != axis)] if points else []
-    known = [a for a in axes if a == axis or all(getattr(p.cost, a) for p in points)]
+    known = [a for a in axes if a == axis or all(getattr(p.compared, a) for p in points)]
     return {a: front(points, a) for a in known}
+
+
+def contrast(after: Point, before: Point) -> Contrast:
+    """Of two points whose seeds are independent, from their intervals."""
+    gain, seeds = after.val_accuracy - before.val_accuracy, (after.n_seeds, before.n_seeds)
+    if after.val_accuracy_ci is None or before.val_accuracy_ci is None:
+        return Contrast(after.label, before.label, gain, None, None, seeds, "untested")
+    half = math.hypot(*((ci[1] - ci[0]) / 2 for ci in (after.val_accuracy_ci, before.val_accuracy_ci)))
+    answer: Any = "more" if gain > half else "less" if gain < -half else "indistinct"
+    return Contrast(after.label, before.label, gain, (gain - half, gain + half), "Welch t", seeds, answer)
 
 
 def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **changes: Any) -> Summary:
     """A summary with the frontier of its points on the cost axis."""
     axis = changes.get("cost_axis", "billed_device_h")
-    places = np.array([(getattr(p.cost, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
     members = on_front(places)
     marked = [Point(**{**p.__dict__, "on_frontier": bool(member)}) for p, member in zip(points, members, strict=True)]
     ordered = sorted(marked, key=lambda p: (p.world_size, p.batch_size))
+    frontier = sorted((p for p in ordered if p.on_frontier), key=lambda p: getattr(p.compared, axis))
     facts: dict[str, Any] = {
         "study_id": "abc123",
         "name": changes.pop("name", "by hand"),
@@ -147,6 +164,8 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "protocol_version": "1.0",
         "study": StudyFacts(**(facts | changes.pop("facts", {}))),
         "cost_axis": axis,
+        "include_setup": False,
+        "group_setups": {},
         "second_cost_axis": None,
         "cost_tolerance": 0.0,
         "stopping": None,
@@ -165,6 +184,8 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
         "recommendation": None,
         "planned_trials": 12,
         "notes": (),
+        "steps": tuple(contrast(after, before) for before, after in pairwise(frontier)),
+        "span": contrast(frontier[-1], frontier[0]) if len(frontier) > 1 else None,
     }
     return Summary(**(values | changes))
 

@@ -21,6 +21,9 @@ from study.report.exports import FORMATS, write_report
 PICTURES = ("png", "svg", "pdf")
 
 POINT_KEYS = {
+    "cold_setup",
+    "compared",
+    "search_cold_setup",
     "cost_ci",
     "p_on_front",
     "variant",
@@ -44,6 +47,10 @@ POINT_KEYS = {
     "peak_memory_bytes",
 }
 SUMMARY_KEYS = {
+    "group_setups",
+    "include_setup",
+    "span",
+    "steps",
     "claims",
     "critical",
     "cut",

@@ -144,6 +144,13 @@ def test_bars_add_up_to_the_device_hours_of_all_phases() -> None:
     )
 
 
+def test_ranks_that_share_a_gpu_take_their_share_in_the_cost_figure() -> None:
+    whole, half = (cost_figure(summary(trials=[trial(16, [0.5], devices_per_rank=n)])) for n in (1.0, 0.5))
+    # 2 ranks x (300 + 600) s
+    assert sum(bar.x[0] for bar in whole.data) == pytest.approx(0.5)
+    assert sum(bar.x[0] for bar in half.data) == pytest.approx(0.25)
+
+
 def test_panels_over_batch_size_share_their_axis_and_have_a_line_for_each_world_size() -> None:
     figure = batch_figure(summary(POINTS))
     shown = [point for point in POINTS if point.world_size == 2]

@@ -14,6 +14,7 @@ from scipy.special import nctdtr, stdtr, stdtrit
 from study.analysis.statistics.arrays import Floats
 
 Answer = Literal["supported", "contradicted", "inconclusive"]
+TestName = Literal["paired t", "Welch t"]
 LEVEL = 0.025  # of each one-sided test, so that a verdict says what the 95% interval shows
 POWER = 0.8
 _MOST_SEEDS = 1000
@@ -56,7 +57,7 @@ class Difference:
     standard_error: float
     degrees: float
     ci: tuple[float, float]  # 95%, Student's t
-    test: Literal["paired t", "Welch t"]
+    test: TestName
     n: tuple[int, int]  # seeds of a and of b that were used
 
     def p_above(self, bound: float) -> float:
@@ -91,7 +92,8 @@ def judge(claims: Sequence[Claim]) -> tuple[Verdict, ...]:
     on a side is never enough.
     """
     found = [difference(claim.a.values, claim.b.values) for claim in claims]
-    tested = [i for i, d in enumerate(found) if d is not None and _has_spread(claims[i], d)]
+    values = [(*claim.a.values.values(), *claim.b.values.values()) for claim in claims]
+    tested = [i for i, d in enumerate(found) if d is not None and has_spread(d, values[i])]
     raw = [_p_values(claims[i], found[i]) for i in tested]
     support = dict(zip(tested, holm([p for p, _ in raw]), strict=True))
     contradict = dict(zip(tested, holm([p for _, p in raw]), strict=True))
@@ -130,6 +132,11 @@ def welch(a: Sequence[float], b: Sequence[float]) -> Difference:
     degrees = total**2 / float(freedom.sum()) if total > 0 else len(a) + len(b) - 2.0
     effect = float(np.mean(a) - np.mean(b))
     return _difference(effect, math.sqrt(total), degrees, "Welch t", (len(a), len(b)))
+
+
+def has_spread(found: Difference, values: Sequence[float]) -> bool:
+    """Whether the difference varies by more than the rounding of the values: accuracies are counts over a total."""
+    return found.standard_error > _ROUNDING * max(map(abs, values))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -180,9 +187,7 @@ def _paired(differences: Floats) -> Difference:
     return _difference(float(differences.mean()), error, count - 1.0, "paired t", (count, count))
 
 
-def _difference(
-    effect: float, error: float, degrees: float, test: Literal["paired t", "Welch t"], n: tuple[int, int]
-) -> Difference:
+def _difference(effect: float, error: float, degrees: float, test: TestName, n: tuple[int, int]) -> Difference:
     half = float(stdtrit(degrees, 1 - LEVEL)) * error
     return Difference(effect, error, degrees, (effect - half, effect + half), test, n)
 
@@ -197,12 +202,6 @@ def _p_values(claim: Claim, found: Difference | None) -> tuple[float, float]:
     within = max(found.p_above(-claim.margin), found.p_below(claim.margin))
     beyond = 2 * min(found.p_above(claim.margin), found.p_below(-claim.margin))
     return within, min(beyond, 1.0)
-
-
-def _has_spread(claim: Claim, found: Difference) -> bool:
-    """Whether the seeds differ by more than the rounding of their values: accuracies are counts over a total."""
-    largest = max(abs(value) for value in (*claim.a.values.values(), *claim.b.values.values()))
-    return found.standard_error > _ROUNDING * largest
 
 
 def _why_untested(claim: Claim, found: Difference | None) -> str:

@@ -14,16 +14,20 @@ from scipy.special import stdtrit
 class Sample:
     """One configuration over its seeds; a lower cost and a higher quality are better.
 
-    Raises ValueError if the two axes have different numbers of seeds, none, or one that is not finite.
+    Raises ValueError if the two axes have different numbers of seeds, none, or a value that is not finite, or if
+    `seeds` are not as many different ones.
     """
 
     label: str
     cost: tuple[float, ...]  # a value a seed, in the study's unit of cost
     quality: tuple[float, ...]  # of the same seeds
+    seeds: tuple[int, ...] = ()  # which they are, so that configurations can be paired; empty where that is not known
 
     def __post_init__(self) -> None:
         if not self.cost or len(self.cost) != len(self.quality):
             raise ValueError(f"{self.label}: {len(self.cost)} costs and {len(self.quality)} qualities")
+        if self.seeds and not len(set(self.seeds)) == len(self.seeds) == len(self.cost):
+            raise ValueError(f"{self.label}: {len(self.cost)} costs of the seeds {self.seeds}")
         if not np.isfinite([*self.cost, *self.quality]).all():
             raise ValueError(f"{self.label}: costs and qualities must be finite; censor the others first")
 
