@@ -101,9 +101,7 @@ class ValidationShare(Sampler[list[int]]):
             raise PlanError("its validation set is empty", KEY)
         if self.total < place.world_size:
             found = f"{self.total} {'samples' if standard else 'batches'}"
-            raise PlanError(
-                f"its validation set has {found} for {place.world_size} ranks; each needs one at least", KEY
-            )
+            raise PlanError(f"its validation set has {found} for {place.world_size} ranks, fewer than one each", KEY)
         _take_the_place_of_its_batch_sampler(self, loader)
 
     def __len__(self) -> int:

@@ -23,8 +23,8 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
     [
         (
             {"data": "Divides"},
-            "workload.data: its train_dataloader deals batches of 6 when a rank takes 12 samples: it divides batch_size "
-            "by the 2 ranks; with workload.data_batch: global, it is given the samples of all of them",
+            "workload.data: its train_dataloader deals batches of 6 when a rank takes 12 samples: it divides "
+            "batch_size by the 2 ranks; with workload.data_batch: global, it is given the samples of all of them",
         ),
         ({"module": "NotReduced"}, "workload.val_accuracy: val_acc differs between the ranks"),
         ({"data": "ShardedStream"}, "workload.data: its training stream deals the ranks different samples"),
