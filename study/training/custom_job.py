@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, StochasticWeightAveraging, Timer
-from pytorch_lightning.loggers.logger import DummyLogger
 from torch import Tensor
 
 from study.plan.errors import PlanError, did_you_mean
@@ -21,6 +20,7 @@ from study.training.jobs import Measured
 from study.training.place import Place
 from study.training.replayable import Replayable
 from study.training.sampling import TrainShare, ValidationShare, check_same_data
+from study.training.silent_logger import SilentLogger
 from study.training.snapshot import Resumed, State
 from study.training.streams import shared_out, whole_batches
 from study.workloads.custom import build_data, build_module
@@ -128,7 +128,7 @@ class CustomJob:
             "use_distributed_sampler": False,
             "limit_train_batches": self.batches_an_epoch,
             "max_epochs": -(-total // per_epoch),
-            "logger": DummyLogger(),  # `self.logger.experiment.add_image(...)` does nothing
+            "logger": SilentLogger(),
         }
 
     def fit_arguments(self) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import warnings
 from datetime import timedelta
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from study.plan.config import Probes, StudyConfig
@@ -97,7 +99,10 @@ class Rank:
 
     def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
         """A fresh module and its data."""
-        torch.manual_seed(derived_seed(*spec.seed))
+        seed = derived_seed(*spec.seed)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
         job = self._of(config.workload, spec, resumed)
         if config.ghost_batch is not None:
             with_ghost_norm(job.module, config.ghost_batch)

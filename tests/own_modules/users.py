@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -219,9 +220,15 @@ class Callbacks(Net):
 
 class Logging(Net):
     def on_validation_epoch_end(self) -> None:
-        assert self.logger is not None
-        self.logger.experiment.add_image("weights", self.layer.weight, self.global_step)
-        self.logger.log_metrics({"a": 1.0})
+        logger: Any = self.logger
+        logger.experiment.add_image("weights", self.layer.weight, self.global_step)
+        logger.experiment.config.update({"a": 1}, allow_val_change=True)  # as one does with W&B's
+        logger.experiment.summary["best"] = 1.0
+        logger.log_image("weights", [self.layer.weight])
+        logger.watch(self)
+        logger.log_metrics({"a": 1.0})
+        with open(os.path.join(logger.log_dir, f"{logger.name}-{logger.version}-{self.global_rank}"), "w") as file:
+            file.write("kept nowhere")
 
 
 class GathersByHand(Gathered):

@@ -1,0 +1,82 @@
+"""A logger for modules that log to their own: it takes everything and keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+
+class SilentLogger(Logger):
+    """What `self.logger` is in a trial. Its folder is empty, and is removed with it."""
+
+    @property
+    def name(self) -> str:
+        """A name, since users make paths of it."""
+        return "study"
+
+    @property
+    def version(self) -> int:
+        """A version, likewise."""
+        return 0
+
+    @property
+    def save_dir(self) -> str:
+        """A folder of its own, for what a module writes beside its logs."""
+        return self._folder.name
+
+    @property
+    def log_dir(self) -> str:
+        """The same folder, as TensorBoard's and CSV's loggers call it."""
+        return self.save_dir
+
+    @cached_property
+    def _folder(self) -> TemporaryDirectory[str]:
+        return TemporaryDirectory(prefix="study-log-", ignore_cleanup_errors=True)
+
+    @property
+    def experiment(self) -> Any:
+        """Stands in for a SummaryWriter, a run of W&B or a client of MLflow."""
+        return _Nothing()
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Drop them: the ledger keeps what a study needs."""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Drop them."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a logger may have: `log_image`, `watch`, `log_table`. Python's own protocols ask in vain."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Nothing()
+
+
+class _Nothing:
+    """Any attribute, item or call of it is another."""
+
+    def __getattr__(self, name: str) -> _Nothing:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Nothing:
+        return self
+
+    def __getitem__(self, key: Any) -> _Nothing:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
