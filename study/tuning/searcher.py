@@ -73,10 +73,11 @@ class Verdicts(FIFOScheduler):
 
     def _keep_limits(self, controller: Any) -> None:
         """Past a limit, end at once what waits for a group, or for its group to be ready. What runs ends at its next
-        report. This reaches into Tune, which would let a group finish its setup first.
+        report. This reaches into Tune, which would let a group finish its setup first. After a mistake that has ended
+        the study nothing waits or runs.
         """
-        passed = self.recorder.limit_passed() if self.progress.cut is None else None
-        if passed is None and self.progress.cut is None:
+        passed = None if self.progress.ends_early else self.recorder.limit_passed()
+        if passed is None and not self.progress.ends_early:
             return
         controller.search_alg.set_finished()
         waiting = [trial for trial in controller.get_live_trials() if trial.status == Trial.PENDING]

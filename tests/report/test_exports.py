@@ -47,6 +47,7 @@ SUMMARY_KEYS = {
     "claims",
     "critical",
     "cut",
+    "mistaken",
     "critical_batch",
     "critical_missing",
     "other_criticals",
