@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from study.plan.capacity import Node
@@ -123,7 +124,11 @@ def alive_nodes() -> tuple[Node, ...]:
 
 def _refuse_what_is_not_ray(address: str) -> None:
     """Ray itself waits for minutes where nothing listens, or something else does."""
-    host, colon, port = address.rpartition(":")
+    place = address
+    if address == "auto":
+        with suppress(ConnectionError, ValueError):  # Ray itself refuses those at once
+            place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or of what ran here last
+    host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
@@ -133,9 +138,9 @@ def _refuse_what_is_not_ray(address: str) -> None:
             connection.sendall(_HTTP2_HELLO)
             answer = _answer(connection)
     except (OSError, OverflowError) as error:
-        raise PlanError(f"--address {address}: nobody answers there: {error}") from None
+        raise PlanError(f"--address {address}: nobody answers at {place}: {error}") from None
     if answer[3:4] != bytes([_SETTINGS]):
-        raise PlanError(f"--address {address}: what answers there is no Ray head, whose port is 6379 unless set")
+        raise PlanError(f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set")
 
 
 def _answer(connection: socket.socket) -> bytes:
