@@ -26,8 +26,10 @@ class Attempts(Searcher):
         self.progress, self.shelf, self.room = progress, shelf, room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next attempt, None while there is none, FINISHED after the last."""
-        if self.progress.finished:
+        """The next attempt, None while there is none, FINISHED after the last. While nothing runs, Tune would wait ten
+        minutes for another answer than None.
+        """
+        if self.progress.finished or self.progress.mistake is not None:
             return str(Searcher.FINISHED)
         assignment = self.progress.hand_out(self.room.ranks)
         if assignment is None:

@@ -241,6 +241,7 @@ class FakeTune:
                 self.finished = True
             else:
                 self.trials.append(FakeTrial(config))
+        assert self.finished or self.get_live_trials()  # else Tune would wait for ten minutes
 
     def _start(self) -> None:
         for trial in self.trials:

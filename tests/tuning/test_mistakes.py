@@ -325,8 +325,8 @@ class Mortal(Memory):
 @given(
     scheduler=st.sampled_from(list(SCHEDULERS)),
     slots=st.integers(1, 4),
-    kinds=st.lists(st.sampled_from([0, 0, 0, 0, 1, None]), min_size=12, max_size=12),
-    ats=st.lists(st.integers(0, 8), min_size=12, max_size=12),
+    kinds=st.lists(st.sampled_from([0] * 20 + [1, None]), min_size=12, max_size=12),
+    ats=st.one_of(st.integers(0, 8).map(lambda at: [at] * 12), st.lists(st.integers(0, 8), min_size=12, max_size=12)),
     kills=st.lists(st.integers(1, 40), max_size=4),
     dies=st.lists(st.integers(0, 60), max_size=2),
     mends=st.booleans(),
