@@ -102,7 +102,7 @@ def _status(tracker: Tracker, with_guess: bool) -> list[str]:
         if (count := tracker.count(name)).planned or count.over
     ]
     billed = f"billed  {cost_unit([tracker.billed_device_h]).show(tracker.billed_device_h)}"
-    left_s = tracker.left_s() if with_guess else None
+    left_s = tracker.left_s() if with_guess and tracker.mistake is None else None
     lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
     if limits := tracker.of_limits:
         lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
