@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S = 5.0
 # What opens an HTTP/2 connection, the protocol of Ray's own services: the preface and empty settings (RFC 9113, 3.4).
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _FRAME_BYTES, _SETTINGS = 9, 4  # of a frame's header, and the type of the frame that answers
-_MOST_LETTERS = 400  # of what Ray says
+_MOST_LETTERS = 600  # of what Ray says
 _TOKEN_BYTES = 32
 
 
