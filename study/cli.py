@@ -26,6 +26,7 @@ from study.commands.shell import (
     CUT,
     DISK_ERROR,
     INTERRUPTED,
+    NOTHING_COMPLETED,
     USAGE_ERROR,
     FolderArgument,
     JsonOption,
@@ -47,6 +48,7 @@ from study.plan.trials import Plan
 from study.report.liveserver import LOOPBACK
 
 if TYPE_CHECKING:
+    from study.analysis.records import Summary
     from study.report.watch import LivePage
     from study.tuning.runner import Outcome
 
@@ -200,6 +202,7 @@ def _drive_and_report(
     drive: Callable[..., Outcome], plan: Plan, folder: Path, address: str, cpus: int | None, again: str
 ) -> None:
     from study.report.terminal import ProgressView
+    from study.report.verdict import mistake_sentence, nothing_completed
 
     try:
         with ProgressView(plan, out) as view:
@@ -208,13 +211,21 @@ def _drive_and_report(
         raise afterwards(error, again if (folder / LEDGER).exists() else "the same command") from error
     if outcome.quarantined:
         say(f"The ledger was damaged: {outcome.quarantined}")
-    _write_report(plan, folder, ALL_FORMATS)
+    summary = _write_report(plan, folder, ALL_FORMATS)
     if (cut := outcome.cut) is not None:
-        say(f"Cut by limits.{cut.limit}. Go on with: {again} --set limits.{cut.limit}={2 * cut.allowed:g}")
+        again += f" --set limits.{cut.limit}={2 * cut.allowed:g}"
+    if (mistake := mistake_sentence(summary)) is not None:
+        say(f"{mistake} Mend it, then go on with: {again}")
+        raise typer.Exit(NOTHING_COMPLETED)
+    if cut is not None:
+        say(f"Cut by limits.{cut.limit}. Go on with: {again}")
         raise typer.Exit(CUT)
     if not outcome.finished:
         say(f"Interrupted. Go on with: {again}")
         raise typer.Exit(INTERRUPTED)
+    if (nothing := nothing_completed(summary)) is not None:
+        say(nothing)
+        raise typer.Exit(NOTHING_COMPLETED)
 
 
 @app.command()
@@ -256,7 +267,7 @@ def report(folder: FolderArgument, format_: FormatOption = ALL_FORMATS) -> None:
     _write_report(recorded(folder), folder, format_)
 
 
-def _write_report(plan: Plan, folder: Path, formats: str) -> None:
+def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
     from study.report.claims import print_verdicts
     from study.report.exports import FORMATS, write_report
     from study.report.terminal import print_summary
@@ -274,6 +285,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> None:
     except DiskError as error:
         raise afterwards(error, f"study report {folder}") from error
     say("Report: " + ", ".join(str(path) for path in written))
+    return summary
 
 
 @app.command()

@@ -202,6 +202,15 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Mistaken:
+    """A study that ended because trials of every batch size failed with the same mistake, and none got further."""
+
+    error: str  # of the first
+    failed: int  # trials that failed with it
+    not_run: int  # trials that never began
+
+
+@dataclass(frozen=True)
 class StudyFacts:
     """What the study was, and on what."""
 
@@ -245,6 +254,7 @@ class Summary:
     planned_trials: int
     notes: tuple[str, ...]  # what a reader must know before trusting the figures
     cut: Cut | None = None  # a limit has ended the study, and it is not finished
+    mistaken: Mistaken | None = None  # a mistake has ended the study
     claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
     steps: tuple[Contrast, ...] = ()  # accuracy of each point of `frontier` against the one before it
     span: Contrast | None = None  # of the last against the first; None for fewer than two points

@@ -14,7 +14,7 @@ from study.analysis.claims.every import claims_of
 from study.analysis.cutting import cut_of
 from study.analysis.points import cell_of, frontiers_of, group_setups_of, points_of, samples_of
 from study.analysis.recommend import Limits
-from study.analysis.records import Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.records import Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.statistics.contrasts import contrast
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
@@ -65,6 +65,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         recommendation=choose(points, trials, axis, Limits(), report.margin, report.include_setup),
         planned_trials=planned,
         cut=cut_of(found, trials, points, plan, planned, hopeless),
+        mistaken=_mistaken(found, len(plan.search) + plan.n_confirm),
         notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
@@ -90,6 +91,12 @@ def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tupl
     first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _mistaken(found: Gathered, planned: int) -> Mistaken | None:
+    """What has ended the study, if a mistake has."""
+    row = found.mistake
+    return None if row is None else Mistaken(row.error, row.failed, planned - len(found.attempts))
 
 
 def _waiting(found: Gathered) -> tuple[str, ...]:

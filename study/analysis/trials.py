@@ -17,6 +17,7 @@ from study.ledger.rows import (
     EndRow,
     LeaseRow,
     LimitRow,
+    MistakeRow,
     ReportRow,
     StudyRow,
     WaitRow,
@@ -32,6 +33,7 @@ class Gathered:
     study: StudyRow | None = None  # the first
     config: dict[str, object] = field(default_factory=dict)  # the last driver's: limits may change on a resume
     limit: LimitRow | None = None  # that the last driver has passed
+    mistake: MistakeRow | None = None  # that has ended the study
     waiting: WaitRow | None = None  # for a larger cluster
     cut: set[str] = field(default_factory=set)  # trials that wait to go on where that limit cut them
     last_s: float = 0.0  # the writer's clock at the last row
@@ -91,11 +93,17 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
                 found.warm_groups.discard(last.group_id)  # its ranks are ended, and start again for the next trial
         elif isinstance(row, LimitRow):
             found.limit, found.waiting = row, None
+        elif isinstance(row, MistakeRow):
+            found.mistake, found.waiting = row, None
         elif isinstance(row, WaitRow):
             found.waiting = row
         elif isinstance(row, StudyRow):
             found.study = found.study or row
-            found.config, found.limit, found.waiting = row.config, None, None
+            if found.mistake is not None:  # all trials begin again; what they cost stays
+                for of_trial in (found.ends, found.curves, found.stopped_at, found.peaks_bytes):
+                    of_trial.clear()
+                found.cut.clear()
+            found.config, found.limit, found.mistake, found.waiting = row.config, None, None, None
     if row is not None:
         found.last_s = row.at_s
     return found

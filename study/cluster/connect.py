@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -10,17 +11,23 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import ray
 from ray._private.ray_logging import stdout_deduplicator
+from ray._private.services import canonicalize_bootstrap_address
+from ray.exceptions import AuthenticationError
 
 from study.plan.capacity import Node
 from study.plan.errors import PlanError
 
 CONNECT_TIMEOUT_S = 5.0
+# What opens an HTTP/2 connection, the protocol of Ray's own services: the preface and empty settings (RFC 9113, 3.4).
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_FRAME_BYTES, _SETTINGS = 9, 4  # of a frame's header, and the type of the frame that answers
+_MOST_LETTERS = 600  # of what Ray says
 _TOKEN_BYTES = 32
 
 
@@ -30,7 +37,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
 
     `address`: "local" starts a Ray that ends with us, of `cpus` logical CPUs (None: as many as there are cores);
     "auto" joins the cluster of this machine; host:port joins another as driver.
-    Raises PlanError where there is no such cluster.
+    Raises PlanError where there is no such cluster, or where Ray does not start.
     """
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -51,21 +58,40 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
                 f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
-        _refuse_silence(address)
+        _refuse_what_is_not_ray(address)
         options: dict[str, Any] = {}
         if address == "local":
             options = {"num_cpus": cpus, "include_dashboard": False}
             _make_token()
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise PlanError(f"--address {address}: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # Ray raises whatever it meets, plain Exception too
+            ray.shutdown()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _not_started(address, error) from None
         take_sigterm_as_ctrl_c()
     try:
         yield alive_nodes()
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _not_started(address: str, error: Exception) -> PlanError:
+    """What Ray says, in one line, and what can be done about it."""
+    said = " ".join(str(error).split()).partition(". Ensure")[0][:_MOST_LETTERS] or type(error).__name__
+    if isinstance(error, AuthenticationError):
+        remedy = "; correct or unset RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH"
+    elif address != "local":
+        remedy = ""
+    elif isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        remedy = "; set RAY_TMPDIR to a folder with a short name that can be written"
+    else:
+        temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        remedy = f"; its logs are in {temporary}/ray/session_latest/logs"
+    where = "Ray does not start here" if address == "local" else f"--address {address}"
+    return PlanError(f"{where}: {said.rstrip('.')}{remedy}")
 
 
 def _make_token() -> None:
@@ -96,15 +122,34 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
-def _refuse_silence(address: str) -> None:
-    """Ray itself waits for minutes where nobody listens."""
-    host, colon, port = address.rpartition(":")
+def _refuse_what_is_not_ray(address: str) -> None:
+    """Ray itself waits for minutes where nothing listens, or something else does."""
+    place = address
+    if address == "auto":
+        with suppress(ConnectionError, ValueError):  # Ray itself refuses those at once
+            place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or of what ran here last
+    host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+                return
+            connection.sendall(_HTTP2_HELLO)
+            answer = _answer(connection)
     except (OSError, OverflowError) as error:
-        raise PlanError(f"--address {address}: nobody answers there: {error}") from None
+        raise PlanError(f"--address {address}: nobody answers at {place}: {error}") from None
+    if answer[3:4] != bytes([_SETTINGS]):
+        raise PlanError(f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set")
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """The header of the first frame that comes back; less of it, if no more comes."""
+    answer = b""
+    with suppress(TimeoutError, ConnectionError):
+        while len(answer) < _FRAME_BYTES and (more := connection.recv(_FRAME_BYTES - len(answer))):
+            answer += more
+    return answer
 
 
 def this_machine(cpus: int | None) -> tuple[Node, ...]:

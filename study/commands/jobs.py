@@ -17,7 +17,7 @@ from study.cluster.submitting.head import Head, head_address
 from study.cluster.submitting.jobs import STOP_WAIT_S, Submission, SubmittedStudy, find, new_id, studies_of, trials_over
 from study.cluster.submitting.payload import code_of, pack
 from study.cluster.submitting.storage import TROUBLE, shared_folder
-from study.commands.shell import CUT, INTERRUPTED, import_own, out, planned, recorded, say, shown
+from study.commands.shell import CUT, INTERRUPTED, NOTHING_COMPLETED, import_own, out, planned, recorded, say, shown
 from study.ledger.store import CONFIG, read
 from study.plan.config import StudyConfig
 from study.plan.errors import PlanError, masked
@@ -218,5 +218,6 @@ def _command(head: Head, name: str, study_id: str) -> str:
 
 
 def _word(study: SubmittedStudy) -> str:
-    by_code = {CUT: "cut by a limit", INTERRUPTED: "interrupted"}.get(study.last.driver_exit_code or 0)
-    return by_code or {JobStatus.SUCCEEDED: "finished"}.get(study.status, study.status.value.lower())
+    by_code = {CUT: "cut by a limit", NOTHING_COMPLETED: "ended, no trial completed", INTERRUPTED: "interrupted"}
+    word = by_code.get(study.last.driver_exit_code or 0)
+    return word or {JobStatus.SUCCEEDED: "finished"}.get(study.status, study.status.value.lower())

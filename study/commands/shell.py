@@ -28,7 +28,7 @@ from study.workloads.custom import import_class
 from study.workloads.imagefiles import find_images
 
 # Exit codes beside 0 and 1.
-USAGE_ERROR, CUT, DISK_ERROR, INTERRUPTED = 2, 3, 4, 130
+USAGE_ERROR, CUT, DISK_ERROR, NOTHING_COMPLETED, INTERRUPTED = 2, 3, 4, 5, 130
 
 
 def shown(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL_VERSION = "1.3"
+PROTOCOL_VERSION = "1.4"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
@@ -163,7 +163,7 @@ class LeaseRow(Row):
 
 
 class EndRow(Row):
-    """A trial is over, for good."""
+    """A trial is over, for good, unless a MistakeRow and then a StudyRow follow."""
 
     kind: Literal["end"] = "end"
     trial_id: Name
@@ -173,6 +173,19 @@ class EndRow(Row):
     best_val_accuracy: float | None
     test_accuracy: float | None
     error: Line | None
+    mistake: bool = False  # it failed with an error of its own code, not because a process or a machine was lost
+
+
+class MistakeRow(Row):
+    """The first trial of every batch size failed with the same mistake, and no trial got further: the study ends here.
+
+    The next StudyRow begins all trials again, from their beginning, since their code has changed. What they cost before
+    stays on the bill, and attempts are counted on.
+    """
+
+    kind: Literal["mistake"] = "mistake"
+    error: Line  # of the first of them
+    failed: int  # trials that failed with it
 
 
 class LimitRow(Row):
@@ -206,7 +219,7 @@ class WaitRow(Row):
 
 
 AnyRow = Annotated[
-    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | LimitRow | PulseRow | WaitRow,
+    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | MistakeRow | LimitRow | PulseRow | WaitRow,
     Field(discriminator="kind"),
 ]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

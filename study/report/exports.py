@@ -100,6 +100,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "recommendation": asdict(summary.recommendation) if summary.recommendation else None,
         "planned_trials": summary.planned_trials,
         "cut": asdict(summary.cut) if summary.cut else None,
+        "mistaken": asdict(summary.mistaken) if summary.mistaken else None,
         "notes": list(summary.notes),
         "claims": [asdict(claim) for claim in summary.claims],
     }

@@ -102,7 +102,7 @@ def _status(tracker: Tracker, with_guess: bool) -> list[str]:
         if (count := tracker.count(name)).planned or count.over
     ]
     billed = f"billed  {cost_unit([tracker.billed_device_h]).show(tracker.billed_device_h)}"
-    left_s = tracker.left_s() if with_guess else None
+    left_s = tracker.left_s() if with_guess and tracker.mistake is None else None
     lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
     if limits := tracker.of_limits:
         lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
@@ -111,6 +111,8 @@ def _status(tracker: Tracker, with_guess: bool) -> list[str]:
     if tracker.cut is not None and len(tracker.ends) < tracker.planned:
         then = "running trials end at their next report" if tracker.running else "raise it to go on"
         lines.append(f"cut     by limits.{tracker.cut.limit}: {then}")
+    if tracker.mistake is not None:
+        lines.append(f"ended   by the same mistake in every batch size: {printable(tracker.mistake.error)}")
     return lines
 
 
@@ -148,6 +150,7 @@ class ProgressView:
     def __call__(self, row: AnyRow) -> None:
         """Take in a row that is now in the ledger."""
         with self._lock:
+            begins_again = isinstance(row, StudyRow) and self._tracker.mistake is not None
             self._tracker.follow(row)
         new = datetime.fromisoformat(row.written) >= self._since
         if isinstance(row, LeaseRow) and row.why and new:
@@ -167,7 +170,8 @@ class ProgressView:
         elif isinstance(row, WaitRow) and new:
             self._say(f"Waiting: {row.why}")
         elif isinstance(row, StudyRow) and new and self._past:
-            self._say(f"Resumed: {self._past} of {self._tracker.planned} trials are over")
+            line = f"Resumed: {len(self._tracker.ends)} of {self._tracker.planned} trials are over"
+            self._say(line + ("; all begin again, those that failed come last" if begins_again else ""))
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from study.ledger.accounts import Spent
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow, WaitRow
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, MistakeRow, ReportRow, StudyRow, WaitRow
 from study.plan.reporting import LimitName
 from study.plan.trials import Cell, Plan
 
@@ -36,6 +36,7 @@ class Tracker:
         self.attempts: dict[str, AttemptRow] = {}
         self.ends: dict[str, EndRow] = {}
         self.cut: LimitRow | None = None
+        self.mistake: MistakeRow | None = None  # that has ended the study
         self.waiting: WaitRow | None = None  # for a larger cluster
         self._config, self._spent = plan.config, Spent()
         self._planned = Counter[Kind]((spec.phase, spec.cell) for spec in plan.search)
@@ -55,9 +56,15 @@ class Tracker:
             self.waiting = None
         if isinstance(row, StudyRow):
             self.running.clear()  # a driver that died left its trials without an end
-            self.cut = None
+            if self.mistake is not None:  # all trials begin again
+                self.ends.clear()
+                self.reports.clear()
+                self._worked_s.clear()
+            self.cut = self.mistake = None
         elif isinstance(row, LimitRow):
             self.cut = row
+        elif isinstance(row, MistakeRow):
+            self.mistake = row
         elif isinstance(row, WaitRow):
             self.waiting = row
         elif isinstance(row, AttemptRow):

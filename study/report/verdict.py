@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from study.report.words import (
     noise_words,
     of_limit,
     percent,
+    printable,
     ranks,
 )
 
@@ -44,6 +46,32 @@ def _cut(summary: Summary) -> tuple[str, ...]:
     )
 
 
+def nothing_completed(summary: Summary) -> str | None:
+    """What came of the trials of a study that has ended and in which none completed; None of any other study."""
+    outcomes = Counter(trial.outcome for trial in summary.trials if trial.outcome is not None)
+    ended = summary.mistaken is not None or outcomes.total() >= summary.planned_trials
+    if not ended or outcomes["completed"]:
+        return None
+    parts = []
+    for outcome, n in outcomes.most_common():
+        errors = list(dict.fromkeys(t.error for t in summary.trials if t.outcome == outcome and t.error))
+        why = f" ({printable(errors[0])}{', and others' * (len(errors) > 1)})" if errors else ""
+        parts.append(f"{n} {outcome}{why}")
+    return f"No trial completed: {', '.join(parts)}."
+
+
+def mistake_sentence(summary: Summary) -> str | None:
+    """What has ended a study in which every batch size failed alike, and what it left; None of any other study."""
+    found = summary.mistaken
+    if found is None:
+        return None
+    trials = f"{found.failed} trial{'s' * (found.failed > 1)}"
+    return (
+        f"Ended early: the first trial of every batch size failed with the same mistake, {printable(found.error)}. "
+        f"{trials} failed with it, {found.not_run} were not run."
+    )
+
+
 def _cell(cell: Cell) -> str:
     variant = f" ({cell.variant})" if cell.variant else ""
     return f"batch {cell.batch_size}{variant} on {ranks(cell.world_size)}"
@@ -51,6 +79,9 @@ def _cell(cell: Cell) -> str:
 
 def _frontier(summary: Summary) -> tuple[str, ...]:
     points = summary.points
+    if not points and (nothing := nothing_completed(summary)) is not None:
+        mistake = mistake_sentence(summary)
+        return (nothing,) if mistake is None else (mistake, "Once it is mended, `study resume` runs all trials again.")
     if not points:
         over = sum(trial.outcome is not None for trial in summary.trials)
         return (

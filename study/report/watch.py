@@ -108,6 +108,8 @@ class LivePage:
 
 
 def _finished(summary: Summary) -> bool:
+    if summary.mistaken is not None:
+        return True
     if summary.cut is not None:
         return not summary.cut.running
     return sum(trial.outcome is not None for trial in summary.trials) >= summary.planned_trials

@@ -85,6 +85,7 @@ def end_row(
     curve: Sequence[ReportRow],
     outcome: Outcome,
     error: str | None,
+    mistake: bool,
 ) -> EndRow:
     """What came of a trial."""
     completed = outcome == "completed"
@@ -97,6 +98,7 @@ def end_row(
         best_val_accuracy=max((row.val_accuracy for row in curve if not row.diverged), default=None),
         test_accuracy=curve[-1].test_accuracy if completed else None,
         error=curve[-1].no_number if outcome == "diverged" else error,
+        mistake=mistake,
     )
 
 

@@ -12,10 +12,11 @@ from statistics import fmean
 import numpy as np
 
 from study.ledger.accounts import Spent
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, ReportRow, StudyRow
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, MistakeRow, ReportRow, StudyRow
 from study.pareto.policies import Policy, Verdict
 from study.plan.config import FullGrid, RungAsha
 from study.plan.trials import Cell, Plan, TrialSpec, by_cell, in_unit
+from study.tuning.mistakes import SameMistake
 from study.tuning.policies import make_policy
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
@@ -38,8 +39,28 @@ class Progress:
 
     def __init__(self, plan: Plan, rows: Iterable[AnyRow] = ()) -> None:
         self.plan = plan
-        self.ends: dict[str, EndRow] = {}
         self.attempts: dict[str, int] = {}
+        self.spent = Spent()
+        self.cut: LimitRow | None = None  # by the limit that this driver has passed
+        self.mistake: MistakeRow | None = None  # that has ended the study
+        order = list(plan.search)
+        # No batch size meets the policy first.
+        random.Random(plan.config.seed).shuffle(order)
+        self._index = {spec.trial_id: index for index, spec in enumerate(plan.search)}
+        self._members = by_cell(plan.search)
+        self._begin(order)
+        for row in rows:
+            self.follow(row)
+        # The driver died under them, or a limit cut them.
+        self._again += [spec for spec in self._order if spec.trial_id in self._out - self.stopped]
+        self._out.clear()
+
+    def _begin(self, order: list[TrialSpec]) -> None:
+        """Nothing has run, or counts any more; search trials are to come in this order."""
+        self._order = order
+        self._mistakes = SameMistake(self.plan.cells, len(self.plan.search) or self.plan.n_confirm)
+        self._untried = dict.fromkeys(self.plan.cells)  # cells of which no trial has been handed out
+        self.ends: dict[str, EndRow] = {}
         self._tries: Counter[str] = Counter()  # attempts by this driver since the trial was last paused
         self.curves: dict[str, list[ReportRow]] = defaultdict(list)
         self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
@@ -50,29 +71,20 @@ class Progress:
         # would be missing.
         self.goes_on_from: dict[str, int] = {}
         self.audited: dict[str, ReportRow] = {}  # where it would have been stopped
-        self.spent = Spent()
-        self.cut: LimitRow | None = None  # by the limit that this driver has passed
-        order = list(plan.search)
-        # No batch size meets the policy first.
-        random.Random(plan.config.seed).shuffle(order)
-        self._index = {spec.trial_id: index for index, spec in enumerate(plan.search)}
-        self._members = by_cell(plan.search)
         self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is over
         self._policies = {
-            world_size: make_policy(plan, [spec for spec in order if spec.batch.world_size == world_size])
-            for world_size in plan.config.hardware.world_sizes
+            world_size: make_policy(self.plan, [spec for spec in order if spec.batch.world_size == world_size])
+            for world_size in self.plan.config.hardware.world_sizes
         }
         self._out: set[str] = set()  # with a group, or about to be
-        for row in rows:
-            self.follow(row)
-        # The driver died under them, or a limit cut them.
-        self._again = [spec for spec in order if spec.trial_id in self._out - self.stopped]
-        self._out.clear()
+        self._again: list[TrialSpec] = []  # to be handed out first
 
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
         self.spent.follow(row)
+        self._mistakes.follow(row)
         if isinstance(row, AttemptRow):
+            self._untried.pop(Cell(row.batch_size, row.world_size, row.variant), None)
             self.attempts[row.trial_id] = row.attempt
             self._tries[row.trial_id] += 1
             curve = self.curves[row.trial_id]
@@ -111,8 +123,12 @@ class Progress:
                 policy.leave(row.trial_id, row.outcome == "completed")
         elif isinstance(row, LimitRow):
             self.cut = row
+        elif isinstance(row, MistakeRow):
+            self.mistake = row
         elif isinstance(row, StudyRow):
-            self.cut = None
+            if self.mistake is not None:  # those that failed come last: others may have better rates
+                self._begin(sorted(self._order, key=lambda spec: spec.trial_id in self._mistakes.failed))
+            self.cut = self.mistake = None
             self._tries.clear()
 
     def verdict(self, trial_id: str) -> Verdict:
@@ -135,7 +151,7 @@ class Progress:
 
     def hand_out(self, ranks: int) -> Assignment | None:
         """What to run next on a cluster that holds so many ranks; None while there is nothing for it to do."""
-        if self.cut is not None:
+        if self.ends_early:
             return None
         for world_size in self._policies:
             if self._finished(world_size):
@@ -145,6 +161,7 @@ class Progress:
             if spec is None:
                 return None
             self._out.add(spec.trial_id)
+            self._untried.pop(spec.cell, None)
             shares: Collection[float] = ()
             if policy := self._policy(spec.trial_id):
                 policy.begin(spec.trial_id)
@@ -162,6 +179,24 @@ class Progress:
         return True
 
     @property
+    def same_mistake(self) -> tuple[str, int] | None:
+        """The mistake that all trials failed with so far, at least one of every batch size, and how many did. Nothing
+        new is handed out then: trials that still run show whether they get further.
+        """
+        error = self._mistakes.error
+        return None if error is None else (error, len(self._mistakes.failed))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no trial runs or waits to be tried again."""
+        return not self._out and not self._again
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether a limit or a mistake has ended the study: nothing is handed out any more."""
+        return self.cut is not None or self.mistake is not None
+
+    @property
     def finished(self) -> bool:
         """Every trial that the config means is over."""
         return all(self._finished(world_size) for world_size in self._policies)
@@ -169,13 +204,13 @@ class Progress:
     @property
     def needed(self) -> int:
         """Ranks of a trial of what comes next; 0 if nothing does."""
-        if self.cut is not None:
+        if self.ends_early:
             return 0
         return next((world_size for world_size in self._policies if not self._finished(world_size)), 0)
 
     def wants_groups(self, world_size: int) -> bool:
         """Whether anything may yet be handed out to a group of this size."""
-        if self.cut is not None:
+        if self.ends_early:
             return False
         if any(not self._searched(cell) for cell in self._cells(world_size)):
             return True
@@ -237,10 +272,17 @@ class Progress:
             if spec.batch.world_size == world_size:
                 self._again.remove(spec)
                 return spec
+        if self.same_mistake is not None:
+            return None
+        # First one of every batch size: if all of them fail alike, it is known soon.
+        for spec in self._order:
+            if spec.cell in self._untried and spec.batch.world_size == world_size:
+                return spec
         chosen = self._policies[world_size].choose()
         if chosen is not None:
             return self.plan.search[self._index[chosen]]
-        return next((spec for spec in self._late(world_size) if self._waits(spec)), None)
+        late = [spec for spec in self._late(world_size) if self._waits(spec)]
+        return min(late, key=lambda spec: spec.cell not in self._untried, default=None)
 
     def _late(self, world_size: int) -> Iterator[TrialSpec]:
         """Trials that the search's outcome means so far: confirm trials, then the rest of those that are audited.

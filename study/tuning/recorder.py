@@ -20,6 +20,7 @@ from study.ledger.rows import (
     DecisionRow,
     LeaseRow,
     LimitRow,
+    MistakeRow,
     Outcome,
     PulseRow,
     StudyRow,
@@ -101,7 +102,12 @@ class Recorder(tune.Callback):
             raise
 
     def open_study(self, **fields: Any) -> None:
-        """The first row, and the first of each resume."""
+        """The first row, and the first of each resume. After a mistake all trials begin again: none goes on from a
+        checkpoint that other code has made.
+        """
+        if self._progress.mistake is not None:
+            with self._noting_failure():
+                self._shelf.tidy(self._progress.attempts.keys())
         self.write(StudyRow(**self.stamp(), **fields))
 
     def settle(self) -> None:
@@ -113,6 +119,7 @@ class Recorder(tune.Callback):
         for trial_id in sorted(self._progress.stopped):
             self._end(trial_id, self._reached(trial_id), None)
         self._drop()
+        self._end_study()
 
     def release(self, timeout_s: float) -> None:
         """After Tune has ended: wait until the cluster has every group back, and bill it."""
@@ -120,6 +127,7 @@ class Recorder(tune.Callback):
         deadline = self._clock() + timeout_s
         while self.leases.open and self._clock() < deadline:
             self.sweep()
+        self._end_study()
 
     def wait(self, ranks: int) -> None:
         """Told every turn how many ranks the cluster holds. Too few for one trial, and nothing runs: the study waits.
@@ -237,11 +245,13 @@ class Recorder(tune.Callback):
             return
         self.leases.ended(trial_id)
         if outcome is not None:
-            self._end(trial_id, outcome, error)
+            self._end(trial_id, outcome, error, mistake=outcome == "failed" and error is not None)
         # Tune keeps every trial to the end, and with it statistics of each figure that nobody asks for.
         trial.metric_analysis.clear()
         trial.metric_n_steps.clear()
         self._drop()
+        if self._progress.idle:
+            self._end_study()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An attempt died and will be tried again: Tune starts it with the same configuration, so that goes on from the
@@ -263,6 +273,8 @@ class Recorder(tune.Callback):
             return
         self._end(spec.trial_id, "failed", why)
         self._drop()
+        if self._progress.idle:
+            self._end_study()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Every turn of Tune's loop."""
@@ -304,6 +316,13 @@ class Recorder(tune.Callback):
             else:
                 self._end(trial_id, "stopped", None)
 
+    def _end_study(self) -> None:
+        """Write down that all trials fail with the same mistake, if they do: nothing starts after that."""
+        found = self._progress.same_mistake
+        if found is not None and self._progress.mistake is None:
+            error, failed = found
+            self.write(MistakeRow(**self.stamp(), error=error, failed=failed))
+
     def _attempt(self, trial: Trial, lease: OpenLease, norm_batch: int | None, setup_s: float) -> AttemptRow:
         per_rank = self._progress.plan.config.hardware.devices_per_rank
         spec, from_updates = trial.config["spec"], trial.config["from_updates"]
@@ -316,9 +335,9 @@ class Recorder(tune.Callback):
             return "diverged"
         return "completed" if last.final else "stopped"
 
-    def _end(self, trial_id: str, outcome: Outcome, error: str | None) -> None:
+    def _end(self, trial_id: str, outcome: Outcome, error: str | None, mistake: bool = False) -> None:
         curve, attempts = self._progress.curves[trial_id], self._progress.attempts.get(trial_id, 0)
-        self.write(end_row(self.stamp(), trial_id, attempts, curve, outcome, error))
+        self.write(end_row(self.stamp(), trial_id, attempts, curve, outcome, error, mistake))
         with self._noting_failure():
             self._shelf.remove(trial_id)
 

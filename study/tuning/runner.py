@@ -26,7 +26,7 @@ from study.cluster.connect import connected
 from study.cluster.monitoring.export import Export
 from study.cluster.sinks.feed import Sinks
 from study.ledger.files import blaming_disk, remove_unfinished, write_atomic
-from study.ledger.rows import AnyRow, LimitRow, StudyRow
+from study.ledger.rows import AnyRow, LimitRow, MistakeRow, StudyRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, LedgerError
 from study.plan.capacity import check_capacity
 from study.plan.config import StudyConfig
@@ -52,6 +52,7 @@ class Outcome:
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
     cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
+    mistake: MistakeRow | None = None  # that all trials failed with
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> Outcome:
@@ -88,7 +89,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         _tidy(folder, shelf, progress)
         recorder = Recorder(ledger, progress, shelf, tell)
         recorder.settle()
-        if ledger.rows and progress.finished:
+        if ledger.rows and progress.finished and progress.mistake is None:
             return Outcome(True, ledger.quarantined)
         if (passed := recorder.limit_passed()) is not None:
             recorder.write(passed)  # it may be another than the one before
@@ -104,7 +105,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             finally:
                 _remove_scratch(folder)
         cut = None if progress.finished else progress.cut
-        return Outcome(progress.finished, ledger.quarantined, cut)
+        return Outcome(progress.finished, ledger.quarantined, cut, progress.mistake)
 
 
 def _tidy(folder: Path, shelf: Shelf, progress: Progress) -> None:

@@ -26,8 +26,10 @@ class Attempts(Searcher):
         self.progress, self.shelf, self.room = progress, shelf, room
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next attempt, None while there is none, FINISHED after the last."""
-        if self.progress.finished:
+        """The next attempt, None while there is none, FINISHED after the last. While nothing runs, Tune would wait ten
+        minutes for another answer than None.
+        """
+        if self.progress.finished or self.progress.mistake is not None:
             return str(Searcher.FINISHED)
         assignment = self.progress.hand_out(self.room.ranks)
         if assignment is None:
@@ -73,10 +75,11 @@ class Verdicts(FIFOScheduler):
 
     def _keep_limits(self, controller: Any) -> None:
         """Past a limit, end at once what waits for a group, or for its group to be ready. What runs ends at its next
-        report. This reaches into Tune, which would let a group finish its setup first.
+        report. This reaches into Tune, which would let a group finish its setup first. After a mistake that has ended
+        the study nothing waits or runs.
         """
-        passed = self.recorder.limit_passed() if self.progress.cut is None else None
-        if passed is None and self.progress.cut is None:
+        passed = None if self.progress.ends_early else self.recorder.limit_passed()
+        if passed is None and not self.progress.ends_early:
             return
         controller.search_alg.set_finished()
         waiting = [trial for trial in controller.get_live_trials() if trial.status == Trial.PENDING]

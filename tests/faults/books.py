@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
 
 STAMP_S = 0.1  # a row is stamped a moment after the clock was read for it
 
@@ -35,7 +35,7 @@ def audit(rows: Iterable[AnyRow]) -> Audit:
         if key not in billed
     )
     lost_s += sum(row.devices * gap for row in leases if (gap := abs(row.billed_s - sum(row.phases_s.values()))) > 1e-6)
-    ends = Counter(row.trial_id for row in rows if isinstance(row, EndRow))
+    ends = Counter(_ends(rows))
     twice = sum(n - 1 for counter in (billed, ends) for n in counter.values())
     return Audit(lost_s / 3600, twice + _reported_twice(rows) + _overlaps(attempts, leases), _misbooked(rows))
 
@@ -75,6 +75,19 @@ def told(rows: list[AnyRow]) -> dict[str, Any]:
         },
         "decisions": {at: [decision for _, decision in taken] for at, taken in decisions.items()},
     }  # fmt: skip
+
+
+def _ends(rows: list[AnyRow]) -> list[tuple[int, str]]:
+    """The trials that ended, each with how often the study had begun again by then."""
+    found, began_again, mistake = [], 0, False
+    for row in rows:
+        if isinstance(row, MistakeRow):
+            mistake = True
+        elif isinstance(row, StudyRow):
+            began_again, mistake = began_again + mistake, False
+        elif isinstance(row, EndRow):
+            found.append((began_again, row.trial_id))
+    return found
 
 
 def _reported_twice(rows: list[AnyRow]) -> int:

@@ -54,6 +54,7 @@ SUMMARY_KEYS = {
     "claims",
     "critical",
     "cut",
+    "mistaken",
     "critical_batch",
     "critical_missing",
     "other_criticals",

@@ -148,8 +148,12 @@ class FakeTune:
         dies: Sequence[int] = (),
         machines: Sequence[tuple[float, int]] = (),
         dies_starting: Sequence[int] = (),
+        fails: Callable[[TrialSpec, int], str | None] = lambda spec, updates: None,
     ) -> None:
-        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does."""
+        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does. `fails`
+        says what a trial's own code raises on the way to its report after so many updates.
+        """
+        self._fails = fails
         self.plan, self.ledger, self.shelf, self.slots = plan, ledger, shelf, slots
         self.interval_s, self.setup_s = interval_s, setup_s
         self.now_s = 1000.0
@@ -237,6 +241,7 @@ class FakeTune:
                 self.finished = True
             else:
                 self.trials.append(FakeTrial(config))
+        assert self.finished or self.get_live_trials()  # else Tune would wait for ten minutes
 
     def _start(self) -> None:
         for trial in self.trials:
@@ -290,6 +295,11 @@ class FakeTune:
             return
         spec = trial.spec
         group.updates = next(at for at in spec.report_at if at > group.updates)
+        if (error := self._fails(spec, group.updates)) is not None:
+            result = {"report": None, "snapshot": None, "over": True, "error": error}
+            self.recorder.on_trial_result(0, [], trial, result)
+            self._complete(trial, group, result)
+            return
         final = group.updates == spec.total_updates
         # The clock that policies grade by is the trial's own, so that drivers and turns do not enter.
         done = spec.report_at.index(group.updates) + 1
@@ -309,10 +319,14 @@ class FakeTune:
         result = {"report": report, "snapshot": group.updates if kept else None, "over": final, "error": None}
         goes_on = not final and self.verdicts.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
         self.recorder.on_trial_result(0, [], trial, result)
-        trial.last_result = result
         if goes_on:
+            trial.last_result = result
             self._wait(self.interval_s[spec.batch.global_batch], "report", trial, group)
-            return
+        else:
+            self._complete(trial, group, result)
+
+    def _complete(self, trial: FakeTrial, group: Group, result: dict[str, Any]) -> None:
+        trial.last_result = result
         self.recorder.on_trial_complete(0, [], trial)
         trial.status = Trial.TERMINATED
         self._trial_to_actor.pop(trial)

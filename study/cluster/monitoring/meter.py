@@ -23,6 +23,7 @@ from study.ledger.rows import (
     EndRow,
     LeaseRow,
     LimitRow,
+    MistakeRow,
     ReportRow,
     StudyRow,
     WaitRow,
@@ -65,6 +66,7 @@ class Meter:
         self._begun = self._lost = 0
         self._longest_s = 0.0
         self._waiting: WaitRow | None = None
+        self._mistake = False  # has ended the study
         self._lock = threading.Lock()
 
     def follow(self, row: AnyRow) -> None:
@@ -88,12 +90,29 @@ class Meter:
                 self._bill(row)
             elif isinstance(row, EndRow):
                 self._end(row)
+            elif isinstance(row, MistakeRow):
+                self._mistake = True
+            elif isinstance(row, StudyRow) and self._mistake:
+                self._begin_again()
 
     def read(self) -> Iterator[Reading]:
         """Every metric but the driver's own signs of life, as of now."""
         with self._lock:
             found = list(self._read(self._now() - self._zero_s))
         yield from found
+
+    def _begin_again(self) -> None:
+        """All trials run again, and none is censored any more; what they cost stays."""
+        for trial_id, state in self._states.items():
+            self._states[trial_id] = "pending"
+            if state in CENSORED:
+                for phase, seconds in self._trial_s[trial_id].items():
+                    self._billed_s["censored", phase] -= seconds
+                    self._billed_s[_phase(trial_id), phase] += seconds
+        self._reports.clear()
+        self._lost_searches.clear()
+        self._best.clear()
+        self._mistake = False
 
     def _attempt(self, row: AttemptRow) -> None:
         self._begun += 1

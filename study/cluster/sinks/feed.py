@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol
 
 from study.cluster.sinks.told import Told
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
 from study.ledger.store import refuse_links
 from study.plan.errors import PlanError, masked
 from study.plan.trials import Plan
@@ -127,6 +127,7 @@ class Sinks:
         self._attempts: dict[str, AttemptRow] = {}
         self._updates: dict[str, int] = {}
         self._billed_h: dict[str, float] = defaultdict(float)
+        self._mistake, self._begun_again = False, 0
 
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
@@ -134,6 +135,13 @@ class Sinks:
             return
         if isinstance(row, StudyRow):
             self._study_id = row.study_id
+            if self._mistake:
+                self._begun_again += 1
+                self._attempts.clear()
+                self._billed_h.clear()
+                self._mistake = False
+        elif isinstance(row, MistakeRow):
+            self._mistake = True
         elif isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
             self._follow_trial(row)
 
@@ -146,7 +154,9 @@ class Sinks:
         elif isinstance(row, LeaseRow):
             self._billed_h[name] += row.billed_device_h
         if name in self._attempts:  # or its group never came to be: nothing was tried
-            told = Told(row, self._study_id, self._attempts[name], self._updates[name], self._billed_h[name])
+            told = Told(
+                row, self._study_id, self._attempts[name], self._updates[name], self._billed_h[name], self._begun_again
+            )
             for feed in self._feeds:
                 feed.put(told)
 

@@ -19,12 +19,13 @@ class Told:
     study_id: str
     attempt: AttemptRow  # the last that began
     updates: int  # that the trial has come to
-    billed_device_h: float  # of all its bills, this row included
+    billed_device_h: float  # of all its bills since the study began, or began again, this row included
+    begun_again: int = 0  # how often the study has, after a mistake (see MistakeRow)
 
     @property
     def trial_id(self) -> str:
-        """The trial."""
-        return self.row.trial_id
+        """The trial; after a mistake, one of another name, so that nothing of what other code did stands beside it."""
+        return f"{self.row.trial_id}.{self.begun_again + 1}" if self.begun_again else self.row.trial_id
 
     @property
     def params(self) -> dict[str, str | int | float]:

@@ -14,7 +14,7 @@ from study.cluster.sinks import feed
 from study.cluster.sinks.feed import Feed, Sinks
 from study.cluster.sinks.told import Told
 from study.commands.shell import planned
-from study.ledger.rows import StudyRow
+from study.ledger.rows import AttemptRow, LeaseRow, MistakeRow, StudyRow
 from study.ledger.store import Ledger
 from study.plan.errors import PlanError
 from study.tuning.runner import config_hash, resume_study
@@ -168,3 +168,22 @@ def study_file(folder: Path, tracking: dict[str, str]) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(TINY | {"tracking": tracking}))
     return path
+
+
+def test_a_study_that_begins_again_after_a_mistake_has_runs_of_other_names(slow: Slow) -> None:
+    rows = fake_rows()
+    mistake = MistakeRow(at_s=rows[-1].at_s, written=rows[-1].written, error="IndexError (net.py:1)", failed=2)
+    slow.let.set()
+    with Sinks(study_plan(), Path()) as sinks:
+        sinks.start()
+        for row in (*rows, mistake, *rows):
+            sinks.follow(row)
+    names = {told.trial_id for told in slow.taken if isinstance(told.row, AttemptRow)}
+    before = {row.trial_id for row in rows if isinstance(row, AttemptRow)}
+    assert names == before | {f"{name}.2" for name in before}
+    for name in before:
+        bills = [row.billed_device_h for row in rows if isinstance(row, LeaseRow) and row.trial_id == name]
+        for run in (name, f"{name}.2"):
+            assert [told.billed_device_h for told in slow.taken if told.trial_id == run][-1] == pytest.approx(
+                sum(bills)
+            )

@@ -99,3 +99,18 @@ def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(m
     assert sent == []
     commands.resume_submitted("tiny-1", "http://head:8265", ["limits.wall_h=20", "search.lr=[0.05,0.2]"])
     assert sent == [("tiny-1.2", 20, "n1")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "word"),
+    [
+        ("SUCCEEDED", 0, "finished"),
+        ("FAILED", 3, "cut by a limit"),
+        ("FAILED", 5, "ended, no trial completed"),
+        ("FAILED", 130, "interrupted"),
+        ("FAILED", 1, "failed"),
+    ],
+)
+def test_how_a_run_ended_is_told_by_the_exit_code_of_its_driver(status: str, code: int, word: str) -> None:
+    ended = job(Submission("tiny-1", "Tiny"), status).model_copy(update={"driver_exit_code": code})
+    assert commands._word(studies_of([ended])["tiny-1"]) == word
