@@ -52,7 +52,7 @@ def _older(line: bytes) -> bytes:
         (["analyze", "empty.csv"], "empty.csv: empty"),
         (["analyze", "ragged.csv"], "ragged.csv: not a table"),
         (["analyze", "binary.csv"], "binary.csv: not a table"),
-        (["analyze", "t.xlsx"], "t.xlsx: a table is .csv, .parquet or .json"),
+        (["analyze", "t.xlsx"], "t.xlsx: a table is .csv, .tsv, .parquet, .json or .jsonl"),
         (["analyze", "t.csv"], "t.csv: row 2: usd: 'x' is not allowed; needs a finite number"),
         (["analyze", "t.csv", "--group-by", "batchsize"], "(did you mean batch_size?)"),
         (

@@ -13,7 +13,6 @@ from study.analysis.choices import check_limits, choose
 from study.analysis.comparison import compare as compare_studies
 from study.analysis.recommend import Limits
 from study.analysis.summary import summarize
-from study.analysis.tables.rows import ROLES
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import analyze_table
 from study.commands.shell import FolderArgument, JsonOption, listed, out, recorded, repriced, say
@@ -115,7 +114,16 @@ def analyze(
 
     Lists take commas and repetition alike. What was understood of the table is said first.
     """
-    roles = (batch_column, cost_column, quality_column, seed_column, lr_column, state_column, run_column, devices_column)
+    named = {
+        "batch": batch_column,
+        "cost": cost_column,
+        "quality": quality_column,
+        "seed": seed_column,
+        "lr": lr_column,
+        "state": state_column,
+        "run": run_column,
+        "devices": devices_column,
+    }
     read = read_table(
         table,
         listed(config),
@@ -123,7 +131,7 @@ def analyze(
         listed(minimize),
         listed(maximize),
         listed(as_seeds),
-        {role: column for role, column in zip(ROLES, roles, strict=True) if column is not None},
+        {role: column for role, column in named.items() if column is not None},
     )
     if strict and read.understood.notes:
         more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""

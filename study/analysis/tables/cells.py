@@ -58,7 +58,8 @@ def _with_point(text: str, mixed_point: bool) -> str:
     """A number written with a decimal comma, with a point."""
     if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+,\d+", text):
         return text.replace(".", "").replace(",", ".")
-    if re.fullmatch(r"[+-]?[1-9]\d{0,2}\.\d{3}", text) or (mixed_point and re.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}", text)):
+    separators = r"[.,]" if mixed_point else r"\."
+    if re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}{separators}\d{{3}}", text):
         raise ValueError("a thousand, or a fraction")
     return text.replace(",", ".")
 

@@ -33,12 +33,13 @@ _WALL = re.compile(
     rf"(?:_(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours)"
 )
 _STARTS = ("start_time", "datetime_start", "started_at", "start", "started", "time_start", "start_timestamp", "begin")
-_ENDS = ("end_time", "datetime_complete", "finished_at", "end", "ended", "time_end", "end_timestamp", "ended_at")
-_ENDS += ("completed_at", "finished")
+_ENDS = (
+    *("end_time", "datetime_complete", "finished_at", "end", "ended", "time_end", "end_timestamp", "ended_at"),
+    *("completed_at", "finished"),
+)
 _CLOCKS = 0.03  # two clocks of one run may differ by this share, or by _ROUNDED_S
 _ROUNDED_S = 2.0
 _LONGEST_S = 1e8  # what is more is a date in seconds since 1970
-WALL_NAMES = "wall_s, runtime, duration, start_time and end_time, ..."
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
                     f"{columns.source}: columns {first!r} and {other.name!r} both are wall times and differ (row "
                     f"{columns.sheet.numbers[i]}: {a:g} s, {b:g} s); name one with {option('cost')}"
                 )
-        if columns.differ(first, other.name) is not None and seconds[first] != seconds[other.name]:
+        if any(a != b for a, b in zip(seconds[first], seconds[other.name], strict=True) if None not in (a, b)):
             columns.sheet.note(f"{first} and {other.name} are two clocks that nearly agree: the cost is {first}.")
     return as_cost(columns, first)
 

@@ -1,4 +1,4 @@
-"""Tables with a row for each report of a run: told from tables of final results, and brought to the last of each run."""
+"""Tables with a row for each report of a run: recognised, and brought to the last row of each run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from study.analysis.tables.states import truth
 from study.analysis.tables.varying import is_setting_by_name
 from study.plan.errors import PlanError
 
-_PROGRESS = ("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter")
-_PROGRESS += ("step", "global_step", "trainer_global_step", "update")
+_PROGRESS = (
+    *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
+    *("step", "global_step", "trainer_global_step", "update"),
+)
 _RUNS = ("run_id", "trial_id", "run", "trial", "run_name", "trial_name", "name", "id", "experiment_name", "number")
 _DISPLAYED = {"name", "run_name", "trial_name", "experiment_name"}  # which runs may share
 _HINT = "`study replay` compares schedulers on such curves"
 _GROWTH = 2.0  # a cost that grows so many times over the rows of a configuration is that of a curve
 
 
-def last_rows(columns: Columns, key: Sequence[str], cost: str | None, quality: str | None, as_seeds: bool) -> str | None:
+def last_rows(
+    columns: Columns, key: Sequence[str], cost: str | None, quality: str | None, as_seeds: bool
+) -> str | None:
     """Bring a table of curves to one row for each run, in place, with a note; the progress column if it was one.
 
     `key` are the columns that make a configuration, rate and seed. A run's cells are the last that are not empty.
@@ -67,9 +71,9 @@ def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:
 def _find_progress(columns: Columns) -> str | None:
     for word in _PROGRESS:
         for head in columns.filled:
-            if head.plain == word and head.kind != SETTING and columns.is_numeric(head.name):
-                if len(set(columns.numbers(head.name)) - {None}) > 1:
-                    return head.name
+            counts = head.plain == word and head.kind != SETTING and columns.is_numeric(head.name)
+            if counts and len(set(columns.numbers(head.name)) - {None}) > 1:
+                return head.name
     return None
 
 
@@ -80,7 +84,8 @@ def _runs_by_column(
     asked = "run" in columns.chosen
     names = [columns.chosen["run"]] if asked else []
     if not names:
-        names = [h.name for word in _RUNS for h in columns.filled if h.plain == word and h.kind not in (RESULT, SETTING)]
+        heads = [h for h in columns.filled if h.kind not in (RESULT, SETTING)]
+        names = [h.name for word in _RUNS for h in heads if h.plain == word]
     for name in names:
         if name is None or (not asked and columns.headers[name].plain == "id" and columns.is_numeric(name)):
             continue  # numbers of rows
@@ -98,7 +103,9 @@ def _runs_by_column(
                 )
             return [rows for rows in ordered if rows is not None]
         if asked:
-            lacking = f"several rows of one {progress}" if progress else "several rows, and no column counts their epochs"
+            lacking = (
+                f"several rows of one {progress}" if progress else "several rows, and no column counts their epochs"
+            )
             raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have {lacking}")
     return None
 
@@ -177,8 +184,8 @@ def _cut(columns: Columns, progress: str, rows: Sequence[int], quality: str | No
     if any(start != least for start in starts) or (len(runs) > 1 and min(lengths) == 1 < max(lengths)):
         raise PlanError(
             f"{columns.source}: the rows are curves, by {progress}, and runs are mixed or cannot be told apart (row "
-            f"{columns.sheet.numbers[rows[0]]} and others); name the column that tells them apart with {option('run')}; "
-            f"{_HINT}"
+            f"{columns.sheet.numbers[rows[0]]} and others); name the column that tells them apart with "
+            f"{option('run')}; {_HINT}"
         )
     return runs
 

@@ -53,8 +53,8 @@ def _one_scale(columns: Columns, objective: Objective, values: dict[int, float],
     for i, value in values.items():
         if not 0 <= value <= 100:
             raise PlanError(
-                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {value:g} is no fraction and no percentage, as "
-                f"{name} is by its name; rename the column, and say whether more is better with --maximize or --minimize"
+                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {value:g} is no fraction and no percentage, which "
+                f"{name} is by its name; rename the column if it is something else"
             )
     percent = {i for i, value in values.items() if value > 1 and i not in signed}
     fractions = set(values) - percent
@@ -66,8 +66,8 @@ def _one_scale(columns: Columns, objective: Objective, values: dict[int, float],
     for i in sorted(fractions - signed):
         if values[i] == 1 or (values[i] and 100 * values[i] < _LOW * least):
             raise PlanError(
-                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {values[i]:g} beside {least:g} may be a fraction or a "
-                "percentage; write one scale"
+                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {values[i]:g} beside {least:g} may be a fraction or "
+                "a percentage; write one scale"
             )
     sheet.note(f"{name} has {len(percent)} percentages beside {len(fractions)} fractions: all are taken as fractions.")
     return {i: value / 100 if i in percent else value for i, value in values.items()}

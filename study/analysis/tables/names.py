@@ -23,14 +23,14 @@ TRAINING = {"train", "training", "trn", "fit"}
 _BEST = {"best", "max", "min", "peak", "maximum", "minimum"}
 _WORN = {"final", "last", "mean", "avg", "average", "epoch", "score", "metric", "metrics", "end", "value"}
 
-# A family of figures: what it is called, whether more is better, whether it lies between 0 and 1 (or 0 and 100%).
+
 @dataclass(frozen=True)
 class Family:
     """Figures of one meaning."""
 
     name: str
     maximize: bool
-    fraction: bool
+    fraction: bool  # between 0 and 1, or 0 and 100%
     words: frozenset[str]
 
 
@@ -44,8 +44,9 @@ FAMILIES = (
         "accuracy",
         True,
         True,
-        "acc top1 top_1 acc1 acc_1 acc_at_1 top1_acc top1_accuracy acc_top1 accuracy_top1 top_1_acc top_1_accuracy acc_top_1 "
-        "accuracy_top_1 prec1 multiclass_accuracy categorical_accuracy sparse_categorical_accuracy binary_accuracy",
+        "acc top1 top_1 acc1 acc_1 acc_at_1 top1_acc top1_accuracy acc_top1 accuracy_top1 top_1_acc top_1_accuracy "
+        "acc_top_1 accuracy_top_1 prec1 multiclass_accuracy categorical_accuracy "
+        "sparse_categorical_accuracy binary_accuracy",
     ),
     _family("error", False, True, "err error_rate err_rate top1_error top1_err top_1_error err1 misclassification"),
     _family("f1", True, True, "f1_macro macro_f1 f1_micro micro_f1"),
@@ -152,8 +153,10 @@ _SIZES = {
     *("gbs", "mbs", "microbatch", "microbatch_size", "ims_batch", "samples", "imgs"),
 }
 _GLOBAL = {"global", "effective", "total", "gbs", "overall", "combined", "ims"}
-_PARTIAL = {"device", "gpu", "rank", "worker", "replica", "core", "tpu", "process", "node", "local", "micro", "microbatch"}
-_PARTIAL |= {"mbs", "physical", "ghost", "devices", "gpus", "card"}
+_PARTIAL = {
+    *("device", "devices", "gpu", "gpus", "card", "rank", "worker", "replica", "core", "tpu", "process", "node"),
+    *("local", "micro", "microbatch", "mbs", "physical", "ghost"),
+}
 _OF_OTHERS = VALIDATION | TEST | {"predict", "prediction", "inference", "infer", "generation", "sampling"}
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.analysis.tables.columns import Columns, option
-from study.analysis.tables.costs import COSTS, WALL_NAMES, Cost, as_cost, cost_meant, find_cost, in_device_hours, is_cost
-from study.analysis.tables.names import header, plain
+from study.analysis.tables.columns import TARGETS, Columns, option
+from study.analysis.tables.costs import (
+    COSTS,
+    Cost,
+    as_cost,
+    cost_meant,
+    find_cost,
+    in_device_hours,
+    is_cost,
+)
+from study.analysis.tables.names import figure_of, header, plain
 from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant
 from study.plan.errors import PlanError
 
@@ -56,13 +64,12 @@ def find_objectives(
         swapped = _is_quality(columns, first) and is_cost(header(second))
         cost, quality = (second, first) if swapped else (first, second)
     elif free:
-        (one,) = free
-        if cost is not None:
-            quality = one
-        elif quality is not None or not _is_quality_alone(columns, one, {n.column: n.maximize for n in named}[one]):
-            cost = one
+        alone = free[0]
+        way = next(one.maximize for one in named if one.column == alone)
+        if cost is not None or (quality is None and _is_quality_alone(columns, alone, way)):
+            quality = alone
         else:
-            quality = one
+            cost = alone
     return _completed(columns, named, cost, quality, devices, has_target)
 
 
@@ -82,15 +89,8 @@ def _completed(
         found = None if "cost" in columns.chosen else find_cost(columns, [quality] if quality else [])
         found = in_device_hours(columns, found, devices) if found else None
     good = _quality(columns, quality, ways, cost)
-    if not has_target:
-        lacking = []
-        if found is None:
-            known = ", ".join([*COSTS, WALL_NAMES])
-            lacking.append(f"a cost ({known}; {option('cost')} or --minimize names it)")
-        if good is None:
-            lacking.append(_no_quality(columns))
-        if lacking:
-            raise PlanError(f"{columns.source}: no column for {' nor for '.join(lacking)}, nor any steps to a target")
+    if not has_target and (found is None or good is None):
+        raise _lacking(columns, found, good)
     return Objective(found.column, ways.get(found.column, False)) if found else None, good
 
 
@@ -114,6 +114,23 @@ def _quality(columns: Columns, quality: str | None, ways: dict[str, bool], cost:
     return Objective(quality, ways[quality])
 
 
+def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> PlanError:
+    """The error for an axis that is not there; a column of it may be, without a cell that says anything."""
+    blank = [head for head in columns.headers.values() if head not in columns.filled]
+    for head in blank:
+        if (cost is None and is_cost(head)) or (quality is None and figure_of(head) is not None):
+            return columns.sheet.error(0, head.name, "a finite number")
+        if head.plain in TARGETS:
+            return columns.sheet.error(0, head.name, "a number above 0")
+    if cost is not None:
+        return PlanError(f"{columns.source}: no column for {_no_quality(columns)}")
+    lacking = [f"a cost ({', '.join([*COSTS, 'wall_s'])})", *([_no_quality(columns)] if quality is None else [])]
+    return PlanError(
+        f"{columns.source}: no column for {' nor for '.join(lacking)}, nor any steps to a target; "
+        f"{option('cost')} and {option('quality')} name others"
+    )
+
+
 def _no_quality(columns: Columns) -> str:
     """What to say of a quality that is not there: Optuna's has no name, and a training figure is none."""
     training = [one.header.name for one in figures(columns) if one.split == "training"]
@@ -123,7 +140,7 @@ def _no_quality(columns: Columns) -> str:
         return f"a quality: does more or less of {values[0]}, the objective, count as better? say {way}"
     if training:
         return f"a quality: {training[0]} is a training figure; {option('quality')} {training[0]} takes it all the same"
-    return f"a quality (val_accuracy, val_error, val_loss, ...; {option('quality')}, --maximize or --minimize names it)"
+    return f"a quality (val_accuracy, val_error, val_loss, ...; {option('quality')} names it)"
 
 
 def _meant(columns: Columns, word: str, asked: str) -> str:

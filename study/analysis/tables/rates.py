@@ -5,8 +5,10 @@ from __future__ import annotations
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import RESULT, SETTING, TRAINING, VALIDATION, Header
 
-_CONFIGURED = ("learning_rate", "base_lr", "initial_lr", "init_lr", "peak_lr", "max_lr", "lr0", "initial_learning_rate")
-_CONFIGURED += ("base_learning_rate", "peak_learning_rate", "max_learning_rate", "eta")
+_CONFIGURED = (
+    *("learning_rate", "base_lr", "initial_lr", "init_lr", "peak_lr", "max_lr", "lr0", "eta"),
+    *("initial_learning_rate", "base_learning_rate", "peak_learning_rate", "max_learning_rate"),
+)
 
 
 def find_rate(columns: Columns) -> str | None:

@@ -20,8 +20,6 @@ from study.analysis.tables.tablefile import Sheet, read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
 
-ROLES = ("batch", "cost", "quality", "seed", "lr", "state", "run", "devices")
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -101,7 +99,8 @@ class _Reader:
         self.devices = find_devices(columns)
         self.batch = find_batch(columns, self.devices)
         self.lr, self.seed = find_rate(columns), columns.find("seed", "seed")
-        for word, name in (("batch_size", self.batch), ("lr", self.lr), ("seed", self.seed), ("world_size", self.devices)):
+        known = {"batch_size": self.batch, "lr": self.lr, "seed": self.seed, "world_size": self.devices}
+        for word, name in known.items():
             if name is not None:
                 columns.meanings[word] = name
         self.reached = columns.find("reached")
@@ -143,6 +142,8 @@ class _Reader:
         columns, sheet = self.columns, self.sheet
         n_rows = len(sheet.numbers)
         self._leave_out_unknown()
+        for i in range(len(sheet.numbers)):
+            self._whole(i, self.batch)
         key = [name for name in (*self.config, self.group_by, self.lr, self.seed) if name is not None]
         cost, quality = (one.column if one else None for one in (self.cost, self.quality))
         progress = last_rows(columns, list(dict.fromkeys(key)), cost, quality, self.as_seeds is None)
@@ -157,8 +158,9 @@ class _Reader:
             reasons = ", ".join(f"{n} {word}" for word, n in Counter(why).items())
             raise PlanError(f"{self.source}: no row is a final result ({reasons})")
         self._check_settings(final)
-        if self.seed is not None and (none := [sheet.numbers[i] for i in final if is_missing(sheet.cells[self.seed][i])]):
-            sheet.note(f"{self.seed} is empty in {_rows(none)}: each counts as a seed of its own.")
+        without = [sheet.numbers[i] for i in final if self.seed is not None and is_missing(sheet.cells[self.seed][i])]
+        if without:
+            sheet.note(f"{self.seed} is empty in {_rows(without)}: each counts as a seed of its own.")
         costs, qualities = self._figures(final)
         rates = self._rates(final)
         rows = [self._row(i, word, costs, qualities, rates[i]) for i, word in enumerate(why)]
@@ -181,8 +183,13 @@ class _Reader:
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, self.group_by, *target, *axes]
-        found += [columns.find("status", "state"), columns.find("accumulation"), columns.chosen.get("run"), *self.config]
-        return [name for name in found if name is not None]
+        found += [
+            columns.find("status", "state"),
+            columns.find("accumulation"),
+            columns.chosen.get("run"),
+            *self.config,
+        ]
+        return [name for name in (*found, *self.config) if name is not None]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
@@ -252,12 +259,11 @@ class _Reader:
             if is_missing(cell) or str(cell).strip().lower() == "nan":
                 continue
             try:
-                rates[i] = self.columns.number(cell)
+                rate = self.columns.number(cell)
             except ValueError:
                 raise self.sheet.error(i, self.lr, "a number above 0") from None
-            if rates[i] == 0:
-                rates[i] = None
-            elif rates[i] < 0:  # type: ignore[operator]
+            rates[i] = rate or None
+            if rate < 0:
                 raise self.sheet.error(i, self.lr, "a number above 0")
         unknown = [self.sheet.numbers[i] for i in final if rates[i] is None]
         if unknown:

@@ -10,7 +10,9 @@ from study.plan.errors import PlanError
 
 _ALL_DEVICES = ("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices")
 _PER_NODE = ("gpus_per_node", "devices_per_node", "nproc_per_node", "n_gpus_per_node", "num_gpus_per_node")
-_DEVICES = ("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpus", "devices")
+_DEVICES = (
+    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpus", "devices"),
+)
 _LIGHTNING = ("gpus", "devices")  # of one node, where there are several
 _NODES = ("num_nodes", "n_nodes", "nnodes", "nodes", "num_machines")
 
@@ -146,7 +148,6 @@ def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: 
             f"devices; name the global batch size with {option('batch')}, or the devices with {option('devices')}"
         )
     factors = [part, devices, *([accumulation] if accumulation else [])]
-    columns.sheet.note(
-        f"The global batch size is {' x '.join(factors)}" + ("." if accumulation else "; no column has an accumulation.")
-    )
+    known = "." if accumulation else "; no column has an accumulation."
+    columns.sheet.note(f"The global batch size is {' x '.join(factors)}{known}")
     return columns.add("global_batch_size", _product(columns, factors))

@@ -8,7 +8,9 @@ from typing import Any
 from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
 
-_FINAL = {"finished", "complete", "completed", "terminated", "success", "succeeded", "successful", "done", "ok", "passed"}
+_FINAL = {
+    *("finished", "complete", "completed", "terminated", "success", "succeeded", "successful", "done", "ok", "passed"),
+}
 _NOT_FINAL = {
     *("failed", "fail", "failure", "error", "errored", "crashed", "killed", "oom", "out_of_memory", "node_fail"),
     *("running", "scheduled", "pending", "queued", "preempted", "preempting", "waiting", "paused", "suspended"),

@@ -116,9 +116,10 @@ def _refuse_repeats(reading: Reading) -> None:
         first = seen.setdefault((row.group, row.settings, row.lr, row.seed, row.pooled), row)
         if first is not row:
             apart = reading.apart(first, row)
+            differ = f" (they differ in {apart})" if apart else ""
             raise PlanError(
-                f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} stands in row {first.number} too; "
-                f"name the columns that tell them apart with --config{f' (they differ in {apart})' if apart else ''}"
+                f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} stands in row {first.number} "
+                f"too; name the columns that tell them apart with --config{differ}"
             )
 
 

@@ -22,6 +22,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson")
 _COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*%?")
 _POINT_NUMBER = re.compile(r"[+-]?(?:0|\d+)\.(?:\d{1,2}|\d{4,})(?:[eE][+-]?\d+)?\s*%?|[+-]?0\.\d+\s*%?")
+_THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _NAMES = {"nan": "nan", "NaN": "nan", "inf": "inf", "Infinity": "inf", "null": None, "true": True, "false": False}
 MAX_DEPTH = 8  # of objects within objects
 
@@ -65,8 +66,8 @@ def read_sheet(path: Path) -> Sheet:
     sheet = Sheet(str(path), {}, [])
     try:
         if kind not in _KINDS:
-            known = ", ".join(_KINDS[:-1])
-            raise PlanError(f"a table is {known} or any of them with .gz, not {kind or 'without a suffix'}")
+            known = f"{', '.join(_KINDS[:-2])} or {_KINDS[-2]}, or one of them with .gz"
+            raise PlanError(f"a table is {known}, not {kind or 'without a suffix'}")
         data = path.read_bytes()
         if packed:
             data = gzip.decompress(data)
@@ -111,7 +112,9 @@ def _from_text(text: str, kind: str, sheet: Sheet) -> tuple[list[str], list[list
         comments.pop()
     if any(line.startswith("#") for line in comments):
         sheet.note(f"Left out: {_counted(sum(line.startswith('#') for line in comments), 'line')} above the header.")
-    table = [row for row in csv.reader(io.StringIO("".join(lines), newline=""), delimiter=delimiter, strict=True) if row]
+    table = [
+        row for row in csv.reader(io.StringIO("".join(lines), newline=""), delimiter=delimiter, strict=True) if row
+    ]
     names, rows = [name.strip() for name in table[0]], table[1:]
     if not rows and len(names) == 1:
         raise PlanError("not a table: one cell")
@@ -146,7 +149,9 @@ def _commented_header(comment: str, first: str, delimiter: str) -> str:
 def _find_decimal_comma(sheet: Sheet, rows: list[list[str]]) -> None:
     cells = [cell.strip() for row in rows for cell in row]
     sheet.decimal_comma = any(_COMMA_NUMBER.fullmatch(cell) for cell in cells)
-    sheet.mixed_point = sheet.decimal_comma and any(_POINT_NUMBER.fullmatch(cell) for cell in cells)
+    # Where each could be a thousand, commas are no decimal commas for sure.
+    surely = any(_COMMA_NUMBER.fullmatch(cell) and not _THOUSAND.fullmatch(cell) for cell in cells)
+    sheet.mixed_point = sheet.decimal_comma and (not surely or any(_POINT_NUMBER.fullmatch(cell) for cell in cells))
 
 
 def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
@@ -154,11 +159,11 @@ def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
     if not text.strip():
         raise PlanError("empty")
     try:
-        data = json.loads(text, object_pairs_hook=_no_repeats, parse_constant=str)
+        data: Any = _loaded(text)
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
-        data = [json.loads(line, object_pairs_hook=_no_repeats, parse_constant=str) for line in text.splitlines() if line.strip()]
+        data = [_loaded(line) for line in text.splitlines() if line.strip()]
     if isinstance(data, dict) and data and all(isinstance(column, list) for column in data.values()):
         lengths = {len(column) for column in data.values()}
         if len(lengths) > 1:
@@ -172,6 +177,11 @@ def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
         )
     names = list(dict.fromkeys(name for row in data for name in row))
     return names, [[row.get(name) for name in names] for row in data]
+
+
+def _loaded(text: str) -> Any:
+    """JSON, in which NaN and Infinity stay text, as in a csv, where they are no empty cells."""
+    return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=str)
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -217,7 +227,11 @@ def _fill(sheet: Sheet, names: list[str], rows: list[list[Any]]) -> None:
 def _spread(name: str, cells: list[Any], depth: int = 0) -> dict[str, list[Any]]:
     """The column itself, or a column for each key where its cells are objects."""
     objects = [_object(cell) for cell in cells]
-    if depth >= MAX_DEPTH or not any(objects) or any(one is None and not is_blank(cell) for one, cell in zip(objects, cells, strict=True)):
+    if (
+        depth >= MAX_DEPTH
+        or not any(objects)
+        or any(one is None and not is_blank(cell) for one, cell in zip(objects, cells, strict=True))
+    ):
         return {name: cells}
     keys = dict.fromkeys(str(key) for one in objects if one for key in one)
     found: dict[str, list[Any]] = {}

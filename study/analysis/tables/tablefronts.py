@@ -132,11 +132,11 @@ def _notes(
     bounds = sum(not run.reached for run in runs)
     if censored and runs:
         without = censored - bounds
-        said = f"{bounds} enter the law as lower bounds of steps to the target"
-        said += f", {without} without steps {'is' if without == 1 else 'are'} left out of it" if without else ""
-        notes.append(f"Censored rows: {censored}, on no front; {said}.")
+        said = f"{bounds} are bounds on steps to the target"
+        said += f", {without} have no steps and are left out of the critical batch size" if without else ""
+        notes.append(f"Censored rows: {censored}; they are on no front, {said}.")
     elif censored:
-        notes.append(f"Censored rows: {censored}, on no front.")
+        notes.append(f"Censored rows: {censored}; they are on no front.")
     if table.cost is not None and table.quality is not None:
         empty = [one.label for one in configurations if one.sample is None]
         if empty:

@@ -18,36 +18,51 @@ from study.analysis.tables.names import ATTRIBUTE, RESULT, SETTING, TAG, Header,
 from study.plan.errors import PlanError
 
 _SETTING_WORDS = {
-    *("model", "arch", "architecture", "backbone", "network", "net", "encoder", "optimizer", "optim", "optimiser"),
-    *("dataset", "augmentation", "augment", "aug", "scheduler", "schedule", "variant", "method", "algorithm", "algo"),
-    *("activation", "precision", "amp", "criterion", "norm", "normalization", "hardware", "backend", "strategy", "task"),
-    *("decay", "wd", "dropout", "momentum", "warmup", "beta", "beta1", "beta2", "betas", "eps", "epsilon", "gamma"),
-    *("smoothing", "clip", "clipping", "width", "depth", "hidden", "layers", "heads", "dim", "epochs", "nesterov"),
-    *("ratio", "prob", "pretrained", "compile", "mixup", "cutmix", "resolution", "kernel", "init", "alpha", "lambda"),
-    *("quantization", "dtype", "sampler", "freeze", "finetune", "lr", "accelerator"),
+    *("model", "arch", "architecture", "backbone", "network", "net", "encoder", "optimizer", "optim"),
+    *("optimiser", "dataset", "augmentation", "augment", "aug", "scheduler", "schedule", "variant", "method"),
+    *("algorithm", "algo", "activation", "precision", "amp", "criterion", "norm", "normalization", "hardware"),
+    *("backend", "strategy", "task", "decay", "wd", "dropout", "momentum", "warmup", "beta", "beta1", "beta2"),
+    *("betas", "eps", "epsilon", "gamma", "smoothing", "clip", "clipping", "width", "depth", "hidden"),
+    *("layers", "heads", "dim", "epochs", "nesterov", "ratio", "prob", "pretrained", "compile", "mixup"),
+    *("cutmix", "resolution", "kernel", "init", "alpha", "lambda", "quantization", "dtype", "sampler"),
+    *("freeze", "finetune", "lr", "accelerator"),
 }
 _MEASURED_WORDS = {
-    *("loss", "losses", "acc", "accuracy", "error", "err", "f1", "auc", "auroc", "recall", "top1", "top5", "perplexity"),
-    *("ppl", "bleu", "score", "reward", "mse", "mae", "rmse", "metric", "metrics", "iou", "miou", "r2", "gap", "sharpness"),
-    *("throughput", "util", "utilization", "utilisation", "memory", "mem", "vram", "power", "watts", "energy", "joules"),
-    *("flops", "mfu", "latency", "temp", "speed", "bytes", "mb", "gib", "cost", "usd", "price", "heartbeat", "allocated"),
-    *("best", "last", "seen", "elapsed", "completed", "trained", "reached", "time", "timestamp", "date", "datetime"),
-    *("runtime", "duration", "sec", "second", "seconds", "ms", "minutes", "hours", "created", "updated", "started"),
+    *("loss", "losses", "acc", "accuracy", "error", "err", "f1", "auc", "auroc", "recall", "top1", "top5"),
+    *("perplexity", "ppl", "bleu", "score", "reward", "mse", "mae", "rmse", "metric", "metrics", "iou", "miou"),
+    *("r2", "gap", "sharpness", "throughput", "util", "utilization", "utilisation", "memory", "mem", "vram"),
+    *("power", "watts", "energy", "joules", "flops", "mfu", "latency", "temp", "speed", "bytes", "mb", "gib"),
+    *("cost", "usd", "price", "heartbeat", "allocated", "best", "last", "seen", "elapsed", "completed"),
+    *("trained", "reached", "time", "timestamp", "date", "datetime", "runtime", "duration", "sec", "second"),
+    *("seconds", "ms", "minutes", "hours", "created", "updated", "started"),
 }
-_SETTING_TAILS = {"fn", "func", "function", "type", "name", "weight", "limit", "cap", "scale", "budget"}
-_PER = {"sec", "second", "s", "step", "iter", "iteration", "minute", "hour", "day", "joule", "usd", "watt", "epoch"}
+_SETTING_TAILS = {
+    *("fn", "func", "function", "type", "name", "weight", "limit", "cap", "scale", "budget"),
+}
+_PER = {
+    *("sec", "second", "s", "step", "iter", "iteration", "minute", "hour", "day", "joule", "usd"),
+    *("watt", "epoch"),
+}
 _NAMES = {
-    *("run", "run_id", "trial", "trial_id", "id", "uuid", "name", "run_name", "trial_name", "exp_name", "experiment_name"),
-    *("experiment_id", "experiment", "experiment_tag", "job_id", "job_name", "display_name", "number", "index", "idx", "row"),
-    *("user", "username", "author", "host", "hostname", "node", "node_ip", "nodename", "ip", "pid", "logdir", "sweep", "port"),
-    *("state", "status", "notes", "note", "description", "tags", "tag", "comment", "commit", "git_commit", "git_sha"),
-    *("source_name", "source_type", "checkpoint_dir_name", "should_checkpoint", "done", "trial_num", "run_number"),
-    *("iterations_since_restore", "training_iteration", "epoch", "step", "global_step", "trainer_global_step", "project"),
-    *("seed", "random_seed", "seed_index", "random_state", "lifecycle_stage", "resume", "job_type", "replicate", "repeat"),
-    *("iteration", "iter", "github", "entity", "start", "end", "begin", "finished", "ended"),
+    *("run", "run_id", "trial", "trial_id", "id", "uuid", "name", "run_name", "trial_name", "exp_name"),
+    *("experiment_name", "experiment_id", "experiment", "experiment_tag", "job_id", "job_name", "display_name"),
+    *("number", "index", "idx", "row", "user", "username", "author", "host", "hostname", "node", "node_ip"),
+    *("nodename", "ip", "pid", "logdir", "sweep", "port", "state", "status", "notes", "note", "description"),
+    *("tags", "tag", "comment", "commit", "git_commit", "git_sha", "source_name", "source_type"),
+    *("checkpoint_dir_name", "should_checkpoint", "done", "trial_num", "run_number"),
+    *("iterations_since_restore", "training_iteration", "epoch", "step", "global_step", "trainer_global_step"),
+    *("project", "seed", "random_seed", "seed_index", "random_state", "lifecycle_stage", "resume", "job_type"),
+    *("replicate", "repeat", "iteration", "iter", "github", "entity", "start", "end", "begin"),
+    *("finished", "ended"),
 }
-_NAME_WORDS = {"uri", "url", "path", "dir", "directory", "logdir", "uuid", "hostname", "checkpoint", "ckpt", "id", "pid"}
-_HARDWARE = {"gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator", "instance_type", "machine"}
+_NAME_WORDS = {
+    *("uri", "url", "path", "dir", "directory", "logdir", "uuid", "hostname", "checkpoint", "ckpt"),
+    *("id", "pid"),
+}
+_HARDWARE = {
+    *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
+    *("instance_type", "machine"),
+}
 _LEAST_ROWS = 3  # by which distinct values are taken for a measurement or a name
 
 
@@ -57,8 +72,10 @@ def is_setting_by_name(head: Header) -> bool:
         return False
     if head.kind == SETTING:
         return True
-    return head.kind in ("", TAG) and not _is_measured(head) and (
-        head.leaf in _HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS)
+    return (
+        head.kind in ("", TAG)
+        and not _is_measured(head)
+        and (head.leaf in _HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS))
     )
 
 
@@ -136,9 +153,13 @@ def refuse_varying(columns: Columns, found: dict[str, list[str]]) -> None:
     """Raise PlanError for settings that vary within a configuration."""
     if not found:
         return
-    told = ", ".join(f"{name} ({', '.join(values[:3])}{', ...' if len(values) > 3 else ''})" for name, values in found.items())
+    told = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
     names = ",".join(found)
     raise PlanError(
         f"{columns.source}: within a configuration there varies {told}; settings are not averaged as seeds: say "
         f"--config {names} to tell configurations apart, --group-by for fronts of their own, or --as-seeds {names}"
     )
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(values[:3]) + (", ..." if len(values) > 3 else "")
