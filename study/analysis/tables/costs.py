@@ -39,6 +39,7 @@ _ENDS = (
 )
 _CLOCKS = 0.03  # two clocks of one run may differ by this share, or by _ROUNDED_S
 _ROUNDED_S = 2.0
+_DURATIONS = "a duration such as 17.1min, 1h 2m or 0:17:02"
 _LONGEST_S = 1e8  # what is more is a date in seconds since 1970
 
 
@@ -129,6 +130,15 @@ def _seconds(columns: Columns, head: Header) -> list[float | None]:
     return found
 
 
+def unread_time(columns: Columns) -> PlanError | None:
+    """The error for the first cell of wall time that cannot be read, None if there is none."""
+    for head in columns.filled:
+        for i, seconds in enumerate(_seconds(columns, head) if wall_unit(head) is not None else []):
+            if seconds is None and not is_missing(columns.sheet.cells[head.name][i]):
+                return columns.sheet.error(i, head.name, _DURATIONS)
+    return None
+
+
 def as_cost(columns: Columns, name: str) -> Cost:
     """A column as a cost; durations in words become seconds, plain numbers stay in the table's own unit.
 
@@ -145,9 +155,10 @@ def as_cost(columns: Columns, name: str) -> Cost:
             seconds.append(duration_s(cell, unit or 1.0, sheet.decimal_comma, sheet.mixed_point))
         except ValueError:
             if not is_missing(cell):
-                raise sheet.error(i, name, "a duration such as 17.1min, 1h 2m or 0:17:02") from None
+                raise sheet.error(i, name, _DURATIONS) from None
             seconds.append(None)
     sheet.cells[name] = seconds
+    columns.in_seconds.add(name)
     return Cost(name, 1.0)
 
 
@@ -173,7 +184,9 @@ def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
             raise columns.sheet.error(i, end, f"a time that is not before {start}")
         else:
             seconds.append(over - begun)
-    return Cost(columns.add(f"{end} - {start}", seconds), 1.0)
+    name = columns.add(f"{end} - {start}", seconds)
+    columns.in_seconds.add(name)
+    return Cost(name, 1.0)
 
 
 def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:

@@ -11,7 +11,7 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.names import RESULT, SETTING
-from study.analysis.tables.states import truth
+from study.analysis.tables.states import state_column, truth
 from study.analysis.tables.varying import is_setting_by_name
 from study.plan.errors import PlanError
 
@@ -58,9 +58,9 @@ def last_rows(
 
 def _says_what_became(columns: Columns) -> bool:
     """Every row has the state of a run that is over, so that each is a run."""
-    status, done = columns.find("status", "state"), columns.find("done")
-    if status is not None:
+    if state_column(columns) is not None:
         return True
+    done = columns.find("done")
     return done is not None and all(truth(columns, i, done) for i in range(len(columns.sheet.numbers)))
 
 
@@ -96,7 +96,7 @@ def _runs_by_column(
             return list(runs.values())
         ordered = [_in_order(columns, progress, rows, quality) for rows in runs.values()] if progress else [None]
         if all(rows is not None for rows in ordered):
-            if not asked and columns.headers[name].plain in _DISPLAYED and columns.find("status", "state"):
+            if not asked and columns.headers[name].plain in _DISPLAYED and state_column(columns):
                 raise PlanError(
                     f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
                     f"says that they are one run, {option('run')} none that each row is a run"

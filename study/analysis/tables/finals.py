@@ -8,6 +8,7 @@ from study.analysis.tables.names import figure_of
 from study.analysis.tables.objectives import Objective
 from study.plan.errors import PlanError
 
+_LEAST_PERCENT = 10.0
 _LOW = 0.5  # a fraction beside percentages must, in percent, be at least this share of the least of them
 
 
@@ -23,10 +24,11 @@ def diverged_rows(columns: Columns, quality: Objective | None) -> set[int]:
     return {i for name in names for i, cell in enumerate(columns.sheet.cells[name]) if is_not_finite(cell)}
 
 
-def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dict[int, float]:
+def final_values(columns: Columns, objective: Objective, rows: list[int], insisted: bool) -> dict[int, float]:
     """The figures of an objective in final rows; percent signs become fractions, and mixed scales one.
 
-    Raises PlanError for a cell that is no finite number, or whose scale cannot be told.
+    Where the user has named the direction of the column, `insisted`, its figures may be of any size. Raises PlanError
+    for a cell that is no finite number, or whose scale cannot be told.
     """
     sheet, name = columns.sheet, objective.column
     values: dict[int, float] = {}
@@ -44,23 +46,35 @@ def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dic
         if 0 < len(signed) < len(values):
             raise PlanError(f"{sheet.source}: {name}: some cells have a percent sign and some have none; write one way")
         return values
-    return _one_scale(columns, objective, values, signed)
+    strange = _strange(objective, values, signed)
+    if strange is not None and insisted:
+        sheet.note(f"{name} holds {values[strange]:g}, which no {figure.family.name} is; taken as it is.")
+        return values
+    if strange is not None:
+        way = "maximize" if objective.maximize else "minimize"
+        raise PlanError(
+            f"{sheet.source}: row {sheet.numbers[strange]}: {name}: {values[strange]:g} is no {figure.family.name}, "
+            f"which is a fraction or in percent; --{way} {name} takes it as it is"
+        )
+    return _one_scale(columns, name, values, signed)
 
 
-def _one_scale(columns: Columns, objective: Objective, values: dict[int, float], signed: set[int]) -> dict[int, float]:
-    """Accuracies, errors and the like as fractions where some are; in percent where all are."""
-    sheet, name = columns.sheet, objective.column
+def _strange(objective: Objective, values: dict[int, float], signed: set[int]) -> int | None:
+    """The first row whose value is no fraction and no percentage; of an accuracy, all in percent, one must be 10%."""
     for i, value in values.items():
         if not 0 <= value <= 100:
-            raise PlanError(
-                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {value:g} is no fraction and no percentage, which "
-                f"{name} is by its name; rename the column if it is something else"
-            )
+            return i
+    percent = [i for i, value in values.items() if value > 1 and i not in signed]
+    low = bool(percent) and max(values[i] for i in percent) < _LEAST_PERCENT
+    return percent[0] if low and objective.maximize else None
+
+
+def _one_scale(columns: Columns, name: str, values: dict[int, float], signed: set[int]) -> dict[int, float]:
+    """Accuracies, errors and the like as fractions where some are; in percent where all are."""
+    sheet = columns.sheet
     percent = {i for i, value in values.items() if value > 1 and i not in signed}
     fractions = set(values) - percent
     if not percent or not fractions:
-        if percent and max(values[i] for i in percent) < 10 and objective.maximize:
-            sheet.note(f"{name} is at most {max(values.values()):g}: it is taken for percent; a loss is --minimize's.")
         return values
     least = min(values[i] for i in percent)
     for i in sorted(fractions - signed):
@@ -69,5 +83,5 @@ def _one_scale(columns: Columns, objective: Objective, values: dict[int, float],
                 f"{sheet.source}: row {sheet.numbers[i]}: {name}: {values[i]:g} beside {least:g} may be a fraction or "
                 "a percentage; write one scale"
             )
-    sheet.note(f"{name} has {len(percent)} percentages beside {len(fractions)} fractions: all are taken as fractions.")
+    sheet.note(f"{name} is in percent in {len(percent)} of {len(values)} rows: all are taken as fractions.")
     return {i: value / 100 if i in percent else value for i, value in values.items()}

@@ -14,6 +14,7 @@ from study.analysis.tables.costs import (
     find_cost,
     in_device_hours,
     is_cost,
+    unread_time,
 )
 from study.analysis.tables.names import figure_of, header, plain
 from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant
@@ -122,6 +123,8 @@ def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> 
             return columns.sheet.error(0, head.name, "a finite number")
         if head.plain in TARGETS:
             return columns.sheet.error(0, head.name, "a number above 0")
+    if cost is None and (unread := unread_time(columns)) is not None:
+        return unread
     if cost is not None:
         return PlanError(f"{columns.source}: no column for {_no_quality(columns)}")
     lacking = [f"a cost ({', '.join([*COSTS, 'wall_s'])})", *([_no_quality(columns)] if quality is None else [])]

@@ -15,7 +15,7 @@ from study.analysis.tables.finals import diverged_rows, final_values
 from study.analysis.tables.objectives import Objective, find_objectives
 from study.analysis.tables.rates import find_rate
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import SELECTED, why_not_final
+from study.analysis.tables.states import SELECTED, state_column, why_not_final
 from study.analysis.tables.tablefile import Sheet, read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
@@ -170,7 +170,7 @@ class _Reader:
             rows=rows,
             cost=self.cost,
             quality=self.quality,
-            columns=self._meanings(),
+            columns=self._meanings(rows),
             n_left_out=before_curves - len(rows),
             as_seeds=tuple(self.pooled),
             notes=sheet.notes,
@@ -231,8 +231,9 @@ class _Reader:
 
     def _check_settings(self, final: Sequence[int]) -> None:
         """What varies within a configuration must be a seed, or called so."""
-        key = [name for name in (*self.config, self.group_by, self.lr) if name is not None]
-        found = varying(self.columns, key, final, self._used())
+        pooled = self.as_seeds or []
+        key = [name for name in (*self.config, self.group_by, self.lr) if name is not None and name not in pooled]
+        found = varying(self.columns, key, final, [*self._used(), *pooled])
         self.pooled = list(found) if self.as_seeds is None else self.as_seeds
         refuse_varying(self.columns, {name: values for name, values in found.items() if name not in self.pooled})
 
@@ -243,8 +244,9 @@ class _Reader:
         sheet = self.sheet
         if self.target is not None:  # beside steps to a target, figures may be missing
             final = [i for i in final if not is_missing(sheet.cells[self.quality.column][i])]
-        costs = final_values(self.columns, self.cost, final)
-        qualities = final_values(self.columns, self.quality, final)
+        named = [self.columns.named(word, "") for word in (*self.choices.minimize, *self.choices.maximize)]
+        costs = final_values(self.columns, self.cost, final, self.cost.column in named)
+        qualities = final_values(self.columns, self.quality, final, self.quality.column in named)
         return (
             {i: -value if self.cost.maximize else value for i, value in costs.items()},
             {i: value if self.quality.maximize else -value for i, value in qualities.items()},
@@ -253,7 +255,7 @@ class _Reader:
     def _rates(self, final: Sequence[int]) -> list[float | None]:
         """Learning rates by row; a rate of 0 or none is unknown."""
         rates: list[float | None] = [None] * len(self.sheet.numbers)
-        if self.lr is None:
+        if self.lr is None or self.lr in self.pooled:
             return rates
         for i, cell in enumerate(self.sheet.cells[self.lr]):
             if is_missing(cell) or str(cell).strip().lower() == "nan":
@@ -267,7 +269,7 @@ class _Reader:
                 raise self.sheet.error(i, self.lr, "a number above 0")
         unknown = [self.sheet.numbers[i] for i in final if rates[i] is None]
         if unknown:
-            self.sheet.note(f"{self.lr} is 0 or empty in {_rows(unknown)}: their learning rate is unknown.")
+            self.sheet.note(f"{self.lr} is 0 or empty in {_rows(unknown)}: the learning rate is unknown there.")
         return rates
 
     def _with_known_rates(self, rows: list[Row]) -> list[Row]:
@@ -345,23 +347,28 @@ class _Reader:
         except ValueError:
             raise self.sheet.error(i, column, allowed) from None
 
-    def _meanings(self) -> dict[str, str]:
+    def _meanings(self, rows: Sequence[Row]) -> dict[str, str]:
         """The columns by what they were taken for."""
-        ways = {True: "higher is better", False: "lower is better"}
+        ways = {True: "higher", False: "lower"}
         found = {"batch size": self.batch}
         for what, one in (("cost", self.cost), ("quality", self.quality)):
             if one is not None:
-                found[what] = f"{one.column} ({ways[one.maximize]})"
+                unit = " in seconds" if one.column in self.columns.in_seconds else ""
+                found[what] = f"{one.column}{unit}, {ways[one.maximize]} is better"
         for what, name in (
             ("seed", self.seed),
             ("learning rate", self.lr),
             ("devices", self.devices),
-            ("state", self.columns.find("status", "state")),
+            ("state", state_column(self.columns)),
             ("steps to target", self.target[1] if self.target else None),
+            ("reached", self.reached),
             ("group", self.group_by),
         ):
             if name is not None:
                 found[what] = name
+        rates = {row.lr for row in rows} - {None}
+        if self.lr is not None and len(rates) > 1 and self.lr not in self.config:
+            found["learning rate"] += f", each configuration at its best of {len(rates)}"
         others = [name for name in self.config if name not in (self.batch, self.devices)]
         if others:
             found["configuration"] = ", ".join(others)

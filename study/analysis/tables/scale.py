@@ -131,6 +131,9 @@ def _bare_beside_part(
             return name
         if all(a == c for a, _, c in pairs):
             return _multiplied(columns, part, devices, accumulation)
+        if all(a % b == 0 for a, b, _ in pairs if a and b):
+            columns.sheet.note(f"{name} is a multiple of {part} x {devices}: it is taken for the global batch size.")
+            return name
     else:
         both = [(a, b) for a, b in zip(columns.numbers(name), columns.numbers(part), strict=True) if a and b]
         if any(a != b for a, b in both) and all(a % b == 0 for a, b in both):

@@ -53,14 +53,20 @@ def why_not_final(columns: Columns, batch: str, reached: str | None, progress: s
     return why
 
 
-def _by_state(columns: Columns) -> list[str]:
+def state_column(columns: Columns) -> str | None:
+    """The column with what became of each run; None, with a note, for one that holds no known state."""
     name = columns.find("status", "state")
+    if name is None or {_state(cell) for cell in columns.sheet.cells[name]} & (_FINAL | _NOT_FINAL):
+        return name
+    columns.sheet.note(f"{name} holds no known state of a run, such as finished or failed: it is ignored.")
+    return None
+
+
+def _by_state(columns: Columns) -> list[str]:
+    name = state_column(columns)
     if name is None:
         return [""] * len(columns.sheet.numbers)
     words = [_state(cell) for cell in columns.sheet.cells[name]]
-    if not set(words) & (_FINAL | _NOT_FINAL):
-        columns.sheet.note(f"{name} holds no known state of a run, such as finished or failed: it is ignored.")
-        return [""] * len(words)
     unknown = sorted(set(words) - _FINAL - _NOT_FINAL)
     if unknown:
         listed = ", ".join(repr(word)[:40] for word in unknown[:4])

@@ -24,6 +24,7 @@ _COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*%?")
 _POINT_NUMBER = re.compile(r"[+-]?(?:0|\d+)\.(?:\d{1,2}|\d{4,})(?:[eE][+-]?\d+)?\s*%?|[+-]?0\.\d+\s*%?")
 _THOUSAND = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _NAMES = {"nan": "nan", "NaN": "nan", "inf": "inf", "Infinity": "inf", "null": None, "true": True, "false": False}
+_OBJECT_COLUMNS = {"config", "summary", "summary_metrics", "params", "metrics"}
 MAX_DEPTH = 8  # of objects within objects
 
 

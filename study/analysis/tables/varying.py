@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
-from study.analysis.tables.cells import is_blank, is_duration_text
+from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
-from study.analysis.tables.names import ATTRIBUTE, RESULT, SETTING, TAG, Header, figure_of
+from study.analysis.tables.names import ATTRIBUTE, RESULT, SETTING, TAG, Header, figure_of, split_of
 from study.plan.errors import PlanError
 
 _SETTING_WORDS = {
@@ -55,15 +55,30 @@ _NAMES = {
     *("replicate", "repeat", "iteration", "iter", "github", "entity", "start", "end", "begin"),
     *("finished", "ended"),
 }
-_NAME_WORDS = {
-    *("uri", "url", "path", "dir", "directory", "logdir", "uuid", "hostname", "checkpoint", "ckpt"),
-    *("id", "pid"),
+_SEEDS = {"seed", "random_seed", "seed_index", "random_state", "rng_seed", "manual_seed"}
+_NAMED = {"run", "logger", "wandb", "mlflow", "experiment", "exp", "trial", "job", "host", "user", "project", "hydra"}
+_NAMED |= {"sweep", "session", "worker", "process", "node", "entity", "display"}
+_PLACE_WORDS = {
+    "uri",
+    "url",
+    "path",
+    "dirpath",
+    "dir",
+    "directory",
+    "logdir",
+    "uuid",
+    "hostname",
+    "checkpoint",
+    "ckpt",
+    "pid",
 }
 _HARDWARE = {
     *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
     *("instance_type", "machine"),
 }
-_LEAST_ROWS = 3  # by which distinct values are taken for a measurement or a name
+_SPLIT_TAILS = {"size", "split", "ratio", "fraction", "frac", "interval", "every", "crop", "res", "resolution", "scale"}
+_LEAST_ROWS = 3  # of which so large a share of distinct values is that of a measurement or a name
+_DISTINCT = 0.75
 
 
 def is_setting_by_name(head: Header) -> bool:
@@ -80,12 +95,13 @@ def is_setting_by_name(head: Header) -> bool:
 
 
 def _is_name(head: Header) -> bool:
-    return (
-        head.plain in _NAMES
-        or head.leaf in _NAMES
-        or bool(set(head.leaf.split("_")) & _NAME_WORDS)
-        or (head.kind == TAG and head.plain.startswith("mlflow"))
-    )
+    """The header is that of a run's name, place or time, or of its seed."""
+    tokens = head.tokens
+    if head.plain in _NAMES or head.leaf in _SEEDS or (head.kind == TAG and tokens[0] == "mlflow"):
+        return True
+    if tokens[-1] in {"id", "name"}:  # of what has a name: logger.name, but not model.name
+        return bool(set(tokens) & _NAMED)
+    return bool(set(head.leaf.split("_")) & _PLACE_WORDS) and not set(tokens) & (_SETTING_WORDS | {"data", "tokenizer"})
 
 
 def _is_measured(head: Header) -> bool:
@@ -101,41 +117,59 @@ def _is_measured(head: Header) -> bool:
     return bool(set(head.tokens) & _MEASURED_WORDS)
 
 
-def is_setting(columns: Columns, head: Header) -> bool:
-    """The column holds settings, by its name or else by its cells."""
+def _is_setting(columns: Columns, head: Header) -> bool | None:
+    """Whether a column holds settings, by its name; None where its name does not say."""
     if _is_name(head) or head.internal:
         return False
     if head.kind == SETTING:
         return True
-    cells = [cell for cell in columns.sheet.cells[head.name] if not is_blank(cell)]
-    words = not columns.is_numeric(head.name)
-    if _is_measured(head):
+    if _is_measured(head) or (head.kind == ATTRIBUTE and columns.is_numeric(head.name)):
         return False
-    if head.kind == ATTRIBUTE and not words:
-        return False
-    fractions = not words and any(value is not None and value != int(value) for value in columns.numbers(head.name))
+    fractions = _has_fractions(columns, head)
+    if split_of(head.tokens) and fractions and head.leaf.rpartition("_")[2] not in _SPLIT_TAILS:
+        return False  # val_dice, test_ece
     if is_setting_by_name(head):
         return head.leaf.rpartition("_")[2] != "precision" or not fractions  # a metric is called so too
-    distinct = len({str(cell).strip() for cell in cells}) == len(cells) >= _LEAST_ROWS
-    if words:
-        return not distinct and not any(map(is_duration_text, cells[:1]))
-    return not (distinct and fractions)
+    return None
+
+
+def _has_fractions(columns: Columns, head: Header) -> bool:
+    numbers = columns.numbers(head.name) if columns.is_numeric(head.name) else []
+    return any(value is not None and value != int(value) for value in numbers)
+
+
+def _looks_measured(columns: Columns, head: Header, rows: Sequence[int]) -> bool:
+    """By its cells a column holds measurements or names: fractions or words nearly all of which differ."""
+    values = [value for value in (_value(columns, head.name, i) for i in rows) if value]
+    differ = len(set(values)) > _DISTINCT * len(values) and len(values) >= _LEAST_ROWS
+    return differ and (not columns.is_numeric(head.name) or _has_fractions(columns, head))
 
 
 def varying(columns: Columns, key: Sequence[str], rows: Sequence[int], used: Sequence[str]) -> dict[str, list[str]]:
-    """Settings that vary among `rows` (from 0) that are equal in all `key` columns, with some of their values."""
+    """Settings that vary among `rows` (from 0) that are equal in all `key` columns, with some of their values.
+
+    Columns that are no settings by their cells alone are noted.
+    """
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for i in rows:
         by_key[tuple(_value(columns, name, i) for name in key)].append(i)
-    found = {}
+    found, measured = {}, []
     for head in columns.filled:
         if head.name in (*key, *used) or "batch" in head.leaf:
             continue
         if not any(len({_value(columns, head.name, i) for i in same}) > 1 for same in by_key.values()):
             continue
-        if is_setting(columns, head):
+        setting = _is_setting(columns, head)
+        if setting is None and _looks_measured(columns, head, rows):
+            measured.append(head.name)
+        elif setting is not False:
             values = dict.fromkeys(_value(columns, head.name, i) for i in rows)
             found[head.name] = [value or "nothing" for value in values]
+    if measured:
+        columns.sheet.note(
+            f"Taken for measurements or names, by their cells: {', '.join(measured)}; --config names those that are "
+            "settings, --as-seeds those that are none."
+        )
     return found
 
 
