@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -26,34 +27,33 @@ _GROWTH = 2.0  # a cost that grows so many times over the rows of a configuratio
 
 
 def last_rows(
-    columns: Columns, key: Sequence[str], cost: str | None, quality: str | None, as_seeds: bool
+    columns: Columns, key: Sequence[str], cost: str | None, quality: str | None, seed: str | None, as_seeds: bool
 ) -> str | None:
     """Bring a table of curves to one row for each run, in place, with a note; the progress column if it was one.
 
-    `key` are the columns that make a configuration, rate and seed. A run's cells are the last that are not empty.
+    `key` are the columns that make a configuration, rate and seed; with `as_seeds` costs
+    that rise from row to row are no sign of curves. A run's cells are the last that are not empty.
     Raises PlanError where it is a table of curves and the runs cannot be told apart.
     """
-    progress = _find_progress(columns)
-    runs = _runs_by_column(columns, progress, key, quality)
-    if runs is None and progress is not None and columns.chosen.get("run", "") is not None:
-        runs = _runs_by_restart(columns, progress, key, quality, certain=not _says_what_became(columns))
+    counts = _counts(columns)
+    runs = _runs_by_column(columns, counts, key, quality)
+    if runs is None and columns.chosen.get("run", "") is not None:
+        runs = _runs_by_restart(columns, counts, key, quality, seed)
     if runs is None:
-        if not as_seeds and progress is None and cost is not None:
+        if not as_seeds and not counts and cost is not None:
             _refuse_rising(columns, key, cost)
         return None
     if all(len(rows) == 1 for rows in runs):
         return None
-    assert progress is not None, "or no runs of several rows were found"
     if cost is not None:
         _check_cumulative(columns, cost, runs)
     sheet = columns.sheet
     n_rows = len(sheet.numbers)
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
     sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
-    sheet.note(
-        f"The {n_rows} rows are curves, by {progress}: the last row of each of {len(runs)} runs is taken; {_HINT}."
-    )
-    return progress
+    kept = "the last row is taken" if len(runs) == 1 else f"the last row of each of {len(runs)} runs is taken"
+    sheet.note(f"The {n_rows} rows are curves, by {counts[0]}: {kept}; {_HINT}.")
+    return counts[0]
 
 
 def _says_what_became(columns: Columns) -> bool:
@@ -68,17 +68,19 @@ def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:
     return next((cells[i] for i in reversed(rows) if not is_blank(cells[i])), None)
 
 
-def _find_progress(columns: Columns) -> str | None:
+def _counts(columns: Columns) -> list[str]:
+    """The columns that count epochs, iterations or steps, coarsest first."""
+    found = []
     for word in _PROGRESS:
         for head in columns.filled:
-            counts = head.plain == word and head.kind != SETTING and columns.is_numeric(head.name)
-            if counts and len(set(columns.numbers(head.name)) - {None}) > 1:
-                return head.name
-    return None
+            fits = head.plain == word and head.kind != SETTING and columns.is_numeric(head.name)
+            if fits and len(set(columns.numbers(head.name)) - {None}) > 1:
+                found.append(head.name)
+    return found
 
 
 def _runs_by_column(
-    columns: Columns, progress: str | None, key: Sequence[str], quality: str | None
+    columns: Columns, counts: Sequence[str], key: Sequence[str], quality: str | None
 ) -> list[list[int]] | None:
     """Rows by run as a column names them; None without one whose runs have rows of growing progress."""
     asked = "run" in columns.chosen
@@ -94,8 +96,10 @@ def _runs_by_column(
             runs[i if is_blank(cell) else (str(cell), *_key(columns, key, i))].append(i)
         if all(len(rows) == 1 for rows in runs.values()):
             return list(runs.values())
-        ordered = [_in_order(columns, progress, rows, quality) for rows in runs.values()] if progress else [None]
-        if all(rows is not None for rows in ordered):
+        for progress in counts:
+            ordered = [_in_order(columns.numbers(progress), rows, _has(columns, quality)) for rows in runs.values()]
+            if any(rows is None for rows in ordered):
+                continue
             if not asked and columns.headers[name].plain in _DISPLAYED and state_column(columns):
                 raise PlanError(
                     f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
@@ -103,10 +107,8 @@ def _runs_by_column(
                 )
             return [rows for rows in ordered if rows is not None]
         if asked:
-            lacking = (
-                f"several rows of one {progress}" if progress else "several rows, and no column counts their epochs"
-            )
-            raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have {lacking}")
+            lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
+            raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have several rows {lacking}")
     return None
 
 
@@ -115,16 +117,24 @@ def _key(columns: Columns, key: Sequence[str], i: int) -> tuple[str, ...]:
     return tuple(str(columns.sheet.cells[name][i]).strip() for name in key)
 
 
-def _in_order(columns: Columns, progress: str, rows: Sequence[int], quality: str | None) -> list[int] | None:
-    """Rows by progress, those that say none by their place; None if they are no curve."""
-    at = columns.numbers(progress)
-    if len(rows) > 1 and len({at[i] for i in rows} - {None}) < 2:
+def _has(columns: Columns, quality: str | None) -> list[bool]:
+    """Whether each row has a figure of quality, or what else may not stand twice in a run at one progress."""
+    if quality is None:
+        return [True] * len(columns.sheet.numbers)
+    return [not is_blank(cell) for cell in columns.sheet.cells[quality]]
+
+
+def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[int] | None:
+    """Rows by progress, those that say none by their place; None if they are no curve.
+
+    A curve has at most one row with a figure (`has`) at each progress, and two different ones.
+    """
+    figures = [at[i] for i in rows if has[i] and at[i] is not None]
+    if len(rows) > 1 and (len({at[i] for i in rows} - {None}) < 2 or len(set(figures)) < len(figures)):
         return None
     low = -1.0
     places: dict[int, float] = {}
     for i in rows:
-        if at[i] is not None and _repeats(columns, list(places), i, at, quality):
-            return None
         value = at[i]
         low = low if value is None else value
         places[i] = low
@@ -132,71 +142,82 @@ def _in_order(columns: Columns, progress: str, rows: Sequence[int], quality: str
 
 
 def _runs_by_restart(
-    columns: Columns, progress: str, key: Sequence[str], quality: str | None, certain: bool
+    columns: Columns, counts: Sequence[str], key: Sequence[str], quality: str | None, seed: str | None
 ) -> list[list[int]] | None:
     """Rows by run where no column names it: a run ends where its configuration does, or its counter begins anew.
 
-    None where progress says nothing. Raises PlanError where runs seem to be mixed; unless it is `certain` that rows
-    are no final results, only plain curves count.
+    None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
+    of a run, only plain curves count.
     """
-    at = columns.numbers(progress)
-    names = [name for name in (*key, *_other_settings(columns, key, progress)) if columns.sheet.cells.get(name)]
+    others = [h.name for h in columns.filled if h.name not in (*key, *counts) and is_setting_by_name(h)]
     by_key: dict[Hashable, list[int]] = defaultdict(list)
-    for i in range(len(at)):
-        by_key[_key(columns, names, i)].append(i)
-    if not any(len({at[i] for i in rows} - {None}) > 1 for rows in by_key.values()):
+    for i in range(len(columns.sheet.numbers)):
+        by_key[_key(columns, [*key, *others], i)].append(i)
+    has, certain = _has(columns, quality), not _says_what_became(columns)
+    counting = []
+    for progress in counts:
+        at = columns.numbers(progress)
+        if not any(len({at[i] for i in rows} - {None}) > 1 for rows in by_key.values()):
+            continue
+        counting.append(progress)
+        cut = [_of_one_seed(columns, seed, at, rows, has) or _cut(at, rows, has) for rows in by_key.values()]
+        runs = [run for some in cut for run in some or ()]
+        if None in cut or (not certain and min(map(len, runs)) < 3):
+            continue
+        _refuse_jumps(columns, progress, runs)
+        return sorted(runs)
+    if counting and certain:
+        raise PlanError(
+            f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be told apart; "
+            f"name the column that tells them apart with {option('run')}; {_HINT}"
+        )
+    return None
+
+
+def _of_one_seed(
+    columns: Columns, seed: str | None, at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]
+) -> list[list[int]] | None:
+    """The one run of a configuration and seed, whatever the order of its rows; None if there are several, or no seed."""
+    if seed is None or is_blank(columns.sheet.cells[seed][rows[0]]):
         return None
-    try:
-        runs = [run for rows in by_key.values() for run in _cut(columns, progress, rows, quality)]
-    except PlanError:
-        if certain:
-            raise
+    ordered = [rows[0]] if len(rows) == 1 else _in_order(at, rows, has)
+    return None if ordered is None else [ordered]
+
+
+def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[list[int]] | None:
+    """The rows of one configuration by run, None where they are mixed: not all runs begin at the first progress.
+
+    A run has at most one row with a figure (`has`) at each progress.
+    """
+    runs: list[list[int]] = [[]]
+    seen: dict[float, bool] = {}  # progress in this run, and whether it has its figure
+    last = -math.inf
+    for i in rows:
+        value = at[i]
+        if value is not None and (value < last or (has[i] and seen.get(value, False))):
+            runs.append([])
+            seen = {}
+        if value is not None:
+            seen[value] = seen.get(value, False) or has[i]
+            last = value
+        runs[-1].append(i)
+    spans = [[value for value in (at[i] for i in run) if value is not None] for run in runs]
+    lengths = [len(set(span)) for span in spans]
+    least = min((min(span) for span in spans if span), default=0.0)
+    if any(span and span[0] != least for span in spans) or (len(runs) > 1 and min(lengths) == 1 < max(lengths)):
         return None
-    if not certain and min(map(len, runs)) < 3:
-        return None
+    return runs
+
+
+def _refuse_jumps(columns: Columns, progress: str, runs: Sequence[Sequence[int]]) -> None:
+    """Two rows with progress far apart are settings of two runs as well as a curve."""
+    at = columns.numbers(progress)
     ends = [(at[run[0]] or 0.0, at[run[-1]] or 0.0) for run in runs if len(run) > 1]
     if all(len(run) <= 2 for run in runs) and all(last - first > max(first, 1.0) for first, last in ends):
         raise PlanError(
             f"{columns.source}: {progress} varies within a configuration, as in curves or as a setting; say "
             f"--config {progress} if it is one, or name the column that tells runs apart with {option('run')}"
         )
-    return sorted(runs)
-
-
-def _other_settings(columns: Columns, key: Sequence[str], progress: str) -> list[str]:
-    """Columns by prefix or words that hold settings, which one run does not change."""
-    return [h.name for h in columns.filled if h.name not in key and h.name != progress and is_setting_by_name(h)]
-
-
-def _cut(columns: Columns, progress: str, rows: Sequence[int], quality: str | None) -> list[list[int]]:
-    at = columns.numbers(progress)
-    known = [i for i in rows if at[i] is not None]
-    least = min((at[i] or 0.0 for i in known), default=0.0)
-    runs: list[list[int]] = [[]]
-    for i in rows:
-        before = next((at[j] for j in reversed(runs[-1]) if at[j] is not None), None)
-        value = at[i]
-        if before is not None and value is not None and (value < before or _repeats(columns, runs[-1], i, at, quality)):
-            runs.append([])
-        runs[-1].append(i)
-    starts = [at[run[0]] for run in runs]
-    lengths = [len({at[i] for i in run}) for run in runs]
-    if any(start != least for start in starts) or (len(runs) > 1 and min(lengths) == 1 < max(lengths)):
-        raise PlanError(
-            f"{columns.source}: the rows are curves, by {progress}, and runs are mixed or cannot be told apart (row "
-            f"{columns.sheet.numbers[rows[0]]} and others); name the column that tells them apart with "
-            f"{option('run')}; {_HINT}"
-        )
-    return runs
-
-
-def _repeats(columns: Columns, run: Sequence[int], i: int, at: Sequence[float | None], quality: str | None) -> bool:
-    """Row i has the progress of a row of the run, and a figure of quality as that row has: another run's."""
-    same = [j for j in run if at[j] == at[i]]
-    if quality is None or not same:
-        return bool(same)
-    cells = columns.sheet.cells[quality]
-    return not is_blank(cells[i]) and any(not is_blank(cells[j]) for j in same)
 
 
 def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]) -> None:

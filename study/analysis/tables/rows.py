@@ -146,12 +146,13 @@ class _Reader:
             self._whole(i, self.batch)
         key = [name for name in (*self.config, self.group_by, self.lr, self.seed) if name is not None]
         cost, quality = (one.column if one else None for one in (self.cost, self.quality))
-        progress = last_rows(columns, list(dict.fromkeys(key)), cost, quality, self.as_seeds is None)
+        progress = last_rows(columns, list(dict.fromkeys(key)), cost, quality, self.seed, self.as_seeds is None)
         before_curves = n_rows if progress is None else len(sheet.numbers)
         why = why_not_final(columns, self.batch, self.reached, progress)
         diverged = diverged_rows(columns, self.quality)
         why = [word or ("diverged" if i in diverged else "") for i, word in enumerate(why)]
         why = self._without_quality(why)
+        why = self._without_settings(why)
         self._note_censored(why)
         final = [i for i, word in enumerate(why) if not word]
         if not final and self.target is None:
@@ -194,16 +195,16 @@ class _Reader:
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
         sheet = self.sheet
-        empty = [i for i, cell in enumerate(sheet.cells[self.batch]) if is_missing(cell)]
+        empty = {i for i, cell in enumerate(sheet.cells[self.batch]) if is_missing(cell)}
         if not empty:
             return
         status = self.columns.find("status", "state")
-        for i in empty:
+        for i in sorted(empty):
             told = [one.column for one in (self.quality,) if one] + ([self.target[1]] if self.target else [])
             if any(not is_missing(sheet.cells[name][i]) for name in told) and status is None:
                 raise sheet.error(i, self.batch, "a whole number of at least 1")
-        sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in empty])} without {self.batch}.")
-        sheet.keep([i for i in range(len(sheet.numbers)) if i not in set(empty)])
+        sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.batch}.")
+        sheet.keep([i for i in range(len(sheet.numbers)) if i not in empty])
         if not sheet.numbers:
             raise PlanError(f"{self.source}: {self.batch}: no row has one")
 
@@ -219,6 +220,20 @@ class _Reader:
         if len(empty) == len(why):
             raise sheet.error(0, self.quality.column, "a finite number")
         sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.quality.column}.")
+        kept = [i for i in range(len(why)) if i not in empty]
+        sheet.keep(kept)
+        return [why[i] for i in kept]
+
+    def _without_settings(self, why: list[str]) -> list[str]:
+        """Leave out censored rows whose configuration is not known; what is left of `why`."""
+        sheet = self.sheet
+        names = [name for name in (*self.config, self.group_by) if name is not None]
+        empty = {i for i, word in enumerate(why) if word and any(is_blank(sheet.cells[name][i]) for name in names)}
+        if not empty:
+            return why
+        sheet.note(
+            f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])}, unfinished and without all settings."
+        )
         kept = [i for i in range(len(why)) if i not in empty]
         sheet.keep(kept)
         return [why[i] for i in kept]
@@ -278,15 +293,15 @@ class _Reader:
         for row in rows:
             if row.lr is not None:
                 known[row.group, row.settings].add(row.lr)
-        unknown = [row for row in rows if row.lr is None and known[row.group, row.settings]]
+        unknown = {row.number for row in rows if row.lr is None and known[row.group, row.settings]}
         if not unknown:
             return rows
         if max(map(len, known.values())) == 1:
             self.sheet.note("Rows of unknown rate are counted with the only rate of their configuration.")
             one = {key: next(iter(rates)) for key, rates in known.items() if rates}
-            return [replace(row, lr=one[row.group, row.settings]) if row in unknown else row for row in rows]
-        self.sheet.note(f"Left out: {_rows([row.number for row in unknown])} of unknown rate beside several rates.")
-        return [row for row in rows if row not in unknown]
+            return [replace(row, lr=one[row.group, row.settings]) if row.number in unknown else row for row in rows]
+        self.sheet.note(f"Left out: {_rows(sorted(unknown))} of unknown rate beside several rates.")
+        return [row for row in rows if row.number not in unknown]
 
     def _row(
         self, i: int, why: str, costs: Mapping[int, float], qualities: Mapping[int, float], rate: float | None

@@ -228,17 +228,17 @@ def _fill(sheet: Sheet, names: list[str], rows: list[list[Any]]) -> None:
 def _spread(name: str, cells: list[Any], depth: int = 0) -> dict[str, list[Any]]:
     """The column itself, or a column for each key where its cells are objects."""
     objects = [_object(cell) for cell in cells]
-    if (
-        depth >= MAX_DEPTH
-        or not any(objects)
-        or any(one is None and not is_blank(cell) for one, cell in zip(objects, cells, strict=True))
-    ):
+    others = [i for i, cell in enumerate(cells) if objects[i] is None and not is_blank(cell)]
+    if others and depth == 0 and name in _OBJECT_COLUMNS and any(str(cell).lstrip()[:1] == "{" for cell in cells):
+        raise PlanError(f"row {others[0] + 1}: {name}: cannot be read as an object of JSON or Python")
+    if depth >= MAX_DEPTH or others or not any(objects):
         return {name: cells}
-    keys = dict.fromkeys(str(key) for one in objects if one for key in one)
+    objects = [one and {str(key): value for key, value in one.items()} for one in objects]
+    keys = dict.fromkeys(key for one in objects if one for key in one)
     found: dict[str, list[Any]] = {}
     for key in keys:
         if key != "_wandb":  # the tracker's own
-            inner = [{str(k): v for k, v in one.items()}.get(key) if one else None for one in objects]
+            inner = [one.get(key) if one else None for one in objects]
             found |= _spread(f"{name}.{key}", inner, depth + 1)
     return found
 

@@ -53,7 +53,20 @@ _NAMES = {
     *("iterations_since_restore", "training_iteration", "epoch", "step", "global_step", "trainer_global_step"),
     *("project", "seed", "random_seed", "seed_index", "random_state", "lifecycle_stage", "resume", "job_type"),
     *("replicate", "repeat", "iteration", "iter", "github", "entity", "start", "end", "begin"),
-    *("finished", "ended"),
+    *("finished", "ended", "command", "args", "argv", "program", "executable", "python", "python_version", "os"),
+    *("cpu_count", "agent", "server"),
+}
+_TIME_WORDS = {
+    "time",
+    "timestamp",
+    "date",
+    "datetime",
+    "created",
+    "updated",
+    "started",
+    "runtime",
+    "duration",
+    "elapsed",
 }
 _SEEDS = {"seed", "random_seed", "seed_index", "random_state", "rng_seed", "manual_seed"}
 _NAMED = {"run", "logger", "wandb", "mlflow", "experiment", "exp", "trial", "job", "host", "user", "project", "hydra"}
@@ -123,7 +136,10 @@ def _is_setting(columns: Columns, head: Header) -> bool | None:
         return False
     if head.kind == SETTING:
         return True
-    if _is_measured(head) or (head.kind == ATTRIBUTE and columns.is_numeric(head.name)):
+    words = not columns.is_numeric(head.name)
+    if _is_measured(head) and (not words or set(head.tokens) & _TIME_WORDS or head.kind == RESULT):
+        return False
+    if head.kind == ATTRIBUTE and not words:
         return False
     fractions = _has_fractions(columns, head)
     if split_of(head.tokens) and fractions and head.leaf.rpartition("_")[2] not in _SPLIT_TAILS:
