@@ -49,7 +49,11 @@ def last_rows(
         _check_cumulative(columns, cost, runs)
     sheet = columns.sheet
     n_rows = len(sheet.numbers)
+    # Runs are as long as their figures go: a training row may follow.
+    has, at = _has(columns, quality), sheet.cells[counts[0]]
+    ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
+    sheet.cells[counts[0]] = ends
     sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
     kept = "the last row is taken" if len(runs) == 1 else f"the last row of each of {len(runs)} runs is taken"
     sheet.note(f"The {n_rows} rows are curves, by {counts[0]}: {kept}; {_HINT}.")
@@ -177,7 +181,7 @@ def _runs_by_restart(
 def _of_one_seed(
     columns: Columns, seed: str | None, at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]
 ) -> list[list[int]] | None:
-    """The one run of a configuration and seed, whatever the order of its rows; None if there are several, or no seed."""
+    """The one run of a configuration and seed, in whatever order its rows are; None for several runs or no seed."""
     if seed is None or is_blank(columns.sheet.cells[seed][rows[0]]):
         return None
     ordered = [rows[0]] if len(rows) == 1 else _in_order(at, rows, has)
