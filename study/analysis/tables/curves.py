@@ -10,7 +10,7 @@ from typing import Any
 
 from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
-from study.analysis.tables.costs import is_cost
+from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
 from study.analysis.tables.states import state_column, truth
 from study.analysis.tables.varying import is_setting_by_name
@@ -23,7 +23,8 @@ _PROGRESS = (
 _RUNS = ("run_id", "trial_id", "run", "trial", "run_name", "trial_name", "name", "id", "experiment_name", "number")
 _DISPLAYED = {"name", "run_name", "trial_name", "experiment_name"}  # which runs may share
 _HINT = "`study replay` compares schedulers on such curves"
-_GROWTH = 2.0  # a cost that grows so many times over the rows of a configuration is that of a curve
+_LEAST_ROWS = 4  # of each configuration, by which times that rise evenly are those of a curve
+_EVEN = 1.5  # the largest step of such times, of the smallest
 
 
 def last_rows(
@@ -153,7 +154,7 @@ def _runs_by_restart(
     None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
     of a run, only plain curves count.
     """
-    others = [h.name for h in columns.filled if h.name not in (*key, *counts) and is_setting_by_name(h)]
+    others = _settings(columns, [*key, *counts])
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for i in range(len(columns.sheet.numbers)):
         by_key[_key(columns, [*key, *others], i)].append(i)
@@ -241,18 +242,28 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
 
 
 def _refuse_rising(columns: Columns, key: Sequence[str], cost: str) -> None:
-    """Costs that double and more from row to row of every configuration are those of curves."""
+    """Times that grow by equal steps over the rows of every configuration are those of curves without a counter."""
+    head = columns.headers.get(cost)
+    if head is None or wall_unit(head) is None:
+        return
     values = columns.numbers(cost)
     by_key: dict[Hashable, list[float]] = defaultdict(list)
     for i, value in enumerate(values):
         if value is not None:
-            by_key[_key(columns, key, i)].append(value)
-    several = [costs for costs in by_key.values() if len(costs) > 1]
-    if not any(len(costs) > 2 for costs in several):
+            by_key[_key(columns, [*key, *_settings(columns, key)], i)].append(value)
+    if min(map(len, by_key.values()), default=0) < _LEAST_ROWS:
         return
-    if all(all(a < b for a, b in pairwise(costs)) and costs[-1] >= _GROWTH * costs[0] for costs in several):
+    steps = [[b - a for a, b in pairwise(times)] for times in by_key.values()]
+    if all(
+        0 < max(some) <= _EVEN * min(some) and times[-1] >= 2 * times[0]
+        for some, times in zip(steps, by_key.values(), strict=True)
+    ):
         raise PlanError(
-            f"{columns.source}: {cost} rises from row to row of each configuration, as in curves, which are no final "
-            f"results; name the column that tells runs apart with {option('run')} and one that counts epochs or steps, "
-            f"or say --as-seeds all; {_HINT}"
+            f"{columns.source}: {cost} rises evenly from row to row of each configuration, as in curves, which are no "
+            f"final results; add a column that counts epochs or steps, or say --as-seeds all; {_HINT}"
         )
+
+
+def _settings(columns: Columns, without: Sequence[str]) -> list[str]:
+    """Columns that one run does not change, by their names."""
+    return [head.name for head in columns.filled if head.name not in without and is_setting_by_name(head)]

@@ -11,6 +11,12 @@ _CONFIGURED = (
 )
 
 
+def logged_rates(columns: Columns) -> list[str]:
+    """Columns with the learning rate that no tracker calls a setting: beside a configured one, its last values."""
+    names = ("lr", *_CONFIGURED)
+    return [h.name for h in columns.filled if h.kind != SETTING and (h.plain in names or h.leaf in names)]
+
+
 def find_rate(columns: Columns) -> str | None:
     """The column with the configured learning rate."""
     if "lr" in columns.chosen:

@@ -13,7 +13,7 @@ from study.analysis.tables.columns import Columns
 from study.analysis.tables.curves import last_rows
 from study.analysis.tables.finals import diverged_rows, final_values
 from study.analysis.tables.objectives import Objective, find_objectives
-from study.analysis.tables.rates import find_rate
+from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.scale import find_batch, find_devices
 from study.analysis.tables.states import SELECTED, state_column, why_not_final
 from study.analysis.tables.tablefile import Sheet, read_sheet
@@ -190,7 +190,8 @@ class _Reader:
             columns.chosen.get("run"),
             *self.config,
         ]
-        return [name for name in (*found, *self.config) if name is not None]
+        rates = logged_rates(columns) if self.lr is not None else []
+        return [name for name in (*found, *rates, *self.config) if name is not None]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""

@@ -34,7 +34,7 @@ def refused(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> st
 
 
 def results(table: Table) -> dict[str, tuple[list[float], list[float]]]:
-    """Costs and qualities of final rows by configuration, in the table's own sign; configurations without any are empty."""
+    """Costs and qualities of final rows by configuration, in the table's own sign; empty where there are none."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for group in table.groups:
         for one in group.configurations:

@@ -152,9 +152,8 @@ def test_rays_result_grid_has_trials_that_a_scheduler_stopped(tmp_path: Path) ->
     # Trials that met a target end when they do, and say so.
     reached = read(tmp_path, f"{rows[0]},reached", *(f"{row},true" for row in rows[1:5]))
     assert by_batch(reached)[16] == ([40.0, 44.0, 9.0], [0.90, 0.92, 0.30])
-    # Where reports come every so many updates, batch sizes end at different iterations of as many samples.
-    updates = [row.replace("9,", "18,", 1) if ",16,/" in row else row for row in rows]
-    table = read(tmp_path, updates[0], updates[1].replace("True,9", "True,18"), rows[4])
+    # Where reports come every so many updates, batch sizes end at different iterations, of as many samples.
+    table = read(tmp_path, rows[0], rows[1].replace("True,9", "True,18"), rows[4])
     assert by_batch(table) == {16: ([40.0], [0.90]), 32: ([20.0], [0.80])}
     assert table.understood.notes == ()
 
