@@ -51,7 +51,7 @@ def find_objectives(
         for word in words
     ]
     cost, quality = columns.chosen.get("cost"), columns.chosen.get("quality")
-    if len({one.column for one in named} | {name for name in (cost, quality) if name}) > 2:
+    if len(named) > 2 or len({one.column for one in named} | {name for name in (cost, quality) if name}) > 2:
         raise PlanError(f"{columns.source}: the options name more than two objectives")
     columns_named = [one.column for one in named]
     for one in named:
