@@ -43,6 +43,7 @@ class Columns:
         # Columns without content mean nothing, as W&B's of other runs' settings.
         self.filled = [h for h in self.headers.values() if not all(map(is_blank, sheet.cells[h.name]))]
         self.meanings: dict[str, str] = {}  # words of a user's for the columns that were found, as batch_size for bs
+        self.insisted: set[str] = set()  # columns whose direction the user has said
         self.in_seconds: set[str] = set()  # columns that were made of durations or of times
         self.chosen = {role: self._chosen(role, word) for role, word in named.items()}
 

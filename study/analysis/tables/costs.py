@@ -15,9 +15,17 @@ from study.plan.errors import PlanError
 # By preference, where a table has several; wall time comes after all of these.
 COSTS: dict[str, tuple[str, ...]] = {
     "cost": (),
-    "device_hours": ("gpu_hours", "device_h", "gpu_h", "billed_device_h", "billed_gpu_h"),
+    "device_hours": (
+        "gpu_hours",
+        "device_h",
+        "gpu_h",
+        "billed_device_h",
+        "billed_gpu_h",
+        "total_gpu_hours",
+        "gpuhours",
+    ),
     "usd": ("cost_usd", "dollars", "price_usd"),
-    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh"),
+    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh"),
 }
 _UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "seconds"), "s"),

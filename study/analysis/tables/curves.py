@@ -102,8 +102,9 @@ def _runs_by_column(
         if all(len(rows) == 1 for rows in runs.values()):
             return list(runs.values())
         for progress in counts:
-            ordered = [_in_order(columns.numbers(progress), rows, _has(columns, quality)) for rows in runs.values()]
-            if any(rows is None for rows in ordered):
+            at, has = columns.numbers(progress), _has(columns, quality)
+            ordered = [_in_order(at, rows, has) for rows in runs.values()]
+            if any(rows is None or not (asked or _from_start(at, rows)) for rows in ordered):
                 continue
             if not asked and columns.headers[name].plain in _DISPLAYED and state_column(columns):
                 raise PlanError(
@@ -179,6 +180,12 @@ def _runs_by_restart(
     return None
 
 
+def _from_start(at: Sequence[float | None], rows: Sequence[int]) -> bool:
+    """The count begins within a step of 0, as of curves; runs that ended here and there begin later."""
+    counted = sorted({value for value in (at[i] for i in rows) if value is not None})
+    return len(counted) < 2 or counted[0] <= max(1.0, *(b - a for a, b in pairwise(counted)))
+
+
 def _of_one_seed(
     columns: Columns, seed: str | None, at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]
 ) -> list[list[int]] | None:
@@ -186,7 +193,7 @@ def _of_one_seed(
     if seed is None or is_blank(columns.sheet.cells[seed][rows[0]]):
         return None
     ordered = [rows[0]] if len(rows) == 1 else _in_order(at, rows, has)
-    return None if ordered is None else [ordered]
+    return None if ordered is None or not _from_start(at, ordered) else [ordered]
 
 
 def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[list[int]] | None:
@@ -206,6 +213,8 @@ def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -
             seen[value] = seen.get(value, False) or has[i]
             last = value
         runs[-1].append(i)
+    if not all(_from_start(at, run) for run in runs):
+        return None
     spans = [[value for value in (at[i] for i in run) if value is not None] for run in runs]
     lengths = [len(set(span)) for span in spans]
     least = min((min(span) for span in spans if span), default=0.0)

@@ -24,11 +24,11 @@ def diverged_rows(columns: Columns, quality: Objective | None) -> set[int]:
     return {i for name in names for i, cell in enumerate(columns.sheet.cells[name]) if is_not_finite(cell)}
 
 
-def final_values(columns: Columns, objective: Objective, rows: list[int], insisted: bool) -> dict[int, float]:
+def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dict[int, float]:
     """The figures of an objective in final rows; percent signs become fractions, and mixed scales one.
 
-    Where the user has named the direction of the column, `insisted`, its figures may be of any size. Raises PlanError
-    for a cell that is no finite number, or whose scale cannot be told.
+    Where the user has said the direction of the column, its figures may be of any size. Raises PlanError for a cell
+    that is no finite number, or whose scale cannot be told.
     """
     sheet, name = columns.sheet, objective.column
     values: dict[int, float] = {}
@@ -47,7 +47,7 @@ def final_values(columns: Columns, objective: Objective, rows: list[int], insist
             raise PlanError(f"{sheet.source}: {name}: some cells have a percent sign and some have none; write one way")
         return values
     strange = _strange(objective, values, signed)
-    if strange is not None and insisted:
+    if strange is not None and name in columns.insisted:
         sheet.note(f"{name} holds {values[strange]:g}, which no {figure.family.name} is; taken as it is.")
         return values
     if strange is not None:

@@ -60,7 +60,9 @@ FAMILIES = (
     _family("mse", False, False),
     _family("mae", False, False),
     _family("perplexity", False, False, "ppl"),
-    _family("loss", False, False, "nll ce_loss cross_entropy_loss nll_loss xent"),
+    _family(
+        "loss", False, False, "nll ce ce_loss cross_entropy cross_entropy_loss nll_loss xent log_loss logloss bpb bpc"
+    ),
 )
 
 
@@ -150,9 +152,9 @@ def figure_of(head: Header) -> Figure | None:
 # The batch size: whose samples a name counts.
 _SIZES = {
     *("batch_size", "batchsize", "batch", "bs", "bsz", "minibatch", "minibatch_size", "mini_batch", "mini_batch_size"),
-    *("gbs", "mbs", "microbatch", "microbatch_size", "ims_batch", "samples", "imgs"),
+    *("gbs", "mbs", "microbatch", "microbatch_size", "samples", "imgs"),
 }
-_GLOBAL = {"global", "effective", "total", "gbs", "overall", "combined", "ims"}
+_GLOBAL = {"global", "effective", "total", "gbs", "overall", "combined"}
 _PARTIAL = {
     *("device", "devices", "gpu", "gpus", "card", "rank", "worker", "replica", "core", "tpu", "process", "node"),
     *("local", "micro", "microbatch", "mbs", "physical", "ghost"),
@@ -167,7 +169,7 @@ def batch_kind(head: Header) -> str:
     if whole & _OF_OTHERS:
         return ""
     core = [token for token in tokens if token not in TRAINING | _GLOBAL | _PARTIAL | {"per"}]
-    if "ims" in tokens and "batch" in tokens and "per" in tokens:
+    if tokens[-2:] == ["per", "batch"] and tokens[0] in {"ims", "imgs", "images", "samples", "examples", "sequences"}:
         return "global"
     joined = "_".join(core)
     alone = {"gbs", "mbs", "microbatch"} & set(tokens) and joined in {"", "size"}

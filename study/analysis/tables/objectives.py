@@ -50,6 +50,7 @@ def find_objectives(
         for way, words in (("minimize", minimize), ("maximize", maximize))
         for word in words
     ]
+    columns.insisted = {one.column for one in named}
     cost, quality = columns.chosen.get("cost"), columns.chosen.get("quality")
     if len(named) > 2 or len({one.column for one in named} | {name for name in (cost, quality) if name}) > 2:
         raise PlanError(f"{columns.source}: the options name more than two objectives")

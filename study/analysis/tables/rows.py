@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from study.analysis.statistics.critical import StepsToTarget
@@ -12,75 +12,14 @@ from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.curves import last_rows
 from study.analysis.tables.finals import diverged_rows, final_values
-from study.analysis.tables.objectives import Objective, find_objectives
+from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
+from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import SELECTED, state_column, why_not_final
-from study.analysis.tables.tablefile import Sheet, read_sheet
+from study.analysis.tables.states import state_column, why_not_final
+from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user says of a table, in the words of `read_table`."""
-
-    config: Sequence[str]
-    group_by: str | None
-    minimize: Sequence[str]
-    maximize: Sequence[str]
-    as_seeds: Sequence[str]
-    named: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run as the table has it."""
-
-    number: int  # from 1, for messages
-    group: str
-    settings: tuple[tuple[str, str], ...]
-    pooled: tuple[str, ...]  # values of the settings that count as seeds
-    batch_size: int
-    lr: float | None
-    seed: str | None
-    why: str  # why it is no final result; empty if it is one
-    cost: float | None  # signed; None if censored
-    quality: float | None
-    run: StepsToTarget | None
-
-    @property
-    def censored(self) -> bool:
-        """It is no final result."""
-        return bool(self.why)
-
-    @property
-    def against(self) -> bool:
-        """It ended for what it was set to, not for the machine's sake."""
-        return self.why in SELECTED
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The rows of a table and how they were read."""
-
-    source: str
-    rows: list[Row]
-    cost: Objective | None
-    quality: Objective | None
-    columns: dict[str, str]
-    n_left_out: int
-    as_seeds: tuple[str, ...]
-    notes: list[str]
-    sheet: Sheet
-    others: tuple[str, ...]  # columns that have no role
-
-    def apart(self, one: Row, other: Row) -> str:
-        """The columns without a role in which two rows differ."""
-        numbers = self.sheet.numbers
-        i, j = numbers.index(one.number), numbers.index(other.number)
-        found = [name for name in self.others if str(self.sheet.cells[name][i]) != str(self.sheet.cells[name][j])]
-        return ", ".join(found[:6])
 
 
 def read_rows(path: Path, choices: Choices) -> Reading:
@@ -260,9 +199,8 @@ class _Reader:
         sheet = self.sheet
         if self.target is not None:  # beside steps to a target, figures may be missing
             final = [i for i in final if not is_missing(sheet.cells[self.quality.column][i])]
-        named = [self.columns.named(word, "") for word in (*self.choices.minimize, *self.choices.maximize)]
-        costs = final_values(self.columns, self.cost, final, self.cost.column in named)
-        qualities = final_values(self.columns, self.quality, final, self.quality.column in named)
+        costs = final_values(self.columns, self.cost, final)
+        qualities = final_values(self.columns, self.quality, final)
         return (
             {i: -value if self.cost.maximize else value for i, value in costs.items()},
             {i: value if self.quality.maximize else -value for i, value in qualities.items()},

@@ -12,7 +12,8 @@ from statistics import fmean
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.statistics.samples import Sample
 from study.analysis.tables.objectives import Objective
-from study.analysis.tables.rows import Choices, Reading, Row, read_rows
+from study.analysis.tables.reading import Choices, Reading, Row
+from study.analysis.tables.rows import read_rows
 from study.plan.errors import PlanError
 
 

@@ -95,9 +95,17 @@ def test_final_rows_may_say_at_which_epoch_they_ended(tmp_path: Path) -> None:
         tmp_path, "Name,State,epoch,batch_size,time_s,val_acc", "a,finished,9,8,10,0.9", "b,finished,12,8,11,0.8"
     )
     assert by_batch(table) == {8: ([10.0, 11.0], [0.9, 0.8])}
-    shared = ("Name,State,epoch,batch_size,time_s,val_acc", "a,finished,9,8,10,0.9", "a,finished,12,8,11,0.8")
-    assert "--run-column none" in refused(tmp_path, *shared)
-    assert by_batch(read(tmp_path, *shared, named={"run": "none"})) == {8: ([10.0, 11.0], [0.9, 0.8])}
+    header = "Name,State,epoch,batch_size,time_s,val_acc"
+    late = (header, "a,finished,9,8,10,0.9", "a,finished,12,8,11,0.8")
+    assert by_batch(read(tmp_path, *late)) == {8: ([10.0, 11.0], [0.9, 0.8])}
+    early = (
+        header,
+        "a,finished,1,8,10,0.9",
+        "a,finished,2,8,11,0.8",
+    )  # one run's epochs, or two short runs of one name
+    assert "--run-column none" in refused(tmp_path, *early)
+    assert by_batch(read(tmp_path, *early, named={"run": "none"})) == {8: ([10.0, 11.0], [0.9, 0.8])}
+    assert by_batch(read(tmp_path, *early, named={"run": "Name"})) == {8: ([11.0], [0.8])}
 
 
 def test_times_that_rise_evenly_look_like_curves(tmp_path: Path) -> None:
