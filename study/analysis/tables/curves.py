@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +14,7 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
-from study.analysis.tables.states import state_column, truth
+from study.analysis.tables.states import state_columns, truth
 from study.analysis.tables.varying import is_setting_by_name
 from study.plan.errors import PlanError
 
@@ -27,43 +29,75 @@ _LEAST_ROWS = 4  # of each configuration, by which times that rise evenly are th
 _EVEN = 1.5  # the largest step of such times, of the smallest
 
 
-def last_rows(
-    columns: Columns, key: Sequence[str], cost: str | None, quality: str | None, seed: str | None, as_seeds: bool
-) -> str | None:
-    """Bring a table of curves to one row for each run, in place, with a note; the progress column if it was one.
+@dataclass(frozen=True)
+class Roles:
+    """The columns that matter in curves."""
 
-    `key` are the columns that make a configuration, rate and seed; with `as_seeds` costs
-    that rise from row to row are no sign of curves. A run's cells are the last that are not empty.
-    Raises PlanError where it is a table of curves and the runs cannot be told apart.
+    key: tuple[str, ...]  # what makes a configuration, and the seed
+    cost: str | None
+    quality: str | None
+    seed: str | None
+    lr: str | None  # unless it is of the key
+
+
+def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | None, bool]:
+    """Bring a table of curves to one row for each run, in place, with a note: the last of each column's filled cells.
+
+    Returns the column that counts epochs or steps, None for a table of final results, and whether the learning rate
+    follows a schedule, so that its last value is not what the run was set to. With `as_seeds` times that rise from row
+    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be told apart.
     """
     counts = _counts(columns)
-    runs = _runs_by_column(columns, counts, key, quality)
-    if runs is None and columns.chosen.get("run", "") is not None:
-        runs = _runs_by_restart(columns, counts, key, quality, seed)
+    runs, scheduled = _runs(columns, counts, roles)
     if runs is None:
-        if not as_seeds and not counts and cost is not None:
-            _refuse_rising(columns, key, cost)
-        return None
+        if not as_seeds and not counts and roles.cost is not None:
+            _refuse_rising(columns, roles)
+        return None, False
     if all(len(rows) == 1 for rows in runs):
-        return None
-    if cost is not None:
-        _check_cumulative(columns, cost, runs)
+        return None, False
+    if roles.cost is not None:
+        _check_cumulative(columns, roles.cost, runs)
     sheet = columns.sheet
     n_rows = len(sheet.numbers)
     # Runs are as long as their figures go: a training row may follow.
-    has, at = _has(columns, quality), sheet.cells[counts[0]]
+    has, at = _has(columns, roles.quality), sheet.cells[counts[0]]
     ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
     sheet.cells[counts[0]] = ends
     sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
     kept = "the last row is taken" if len(runs) == 1 else f"the last row of each of {len(runs)} runs is taken"
     sheet.note(f"The {n_rows} rows are curves, by {counts[0]}: {kept}; {_HINT}.")
-    return counts[0]
+    if scheduled:
+        sheet.note(f"{roles.lr} changes within runs, as a schedule does: the learning rate is unknown.")
+    return counts[0], scheduled
+
+
+def _runs(columns: Columns, counts: Sequence[str], roles: Roles) -> tuple[list[list[int]] | None, bool]:
+    """Rows by run, None for final results; and whether the learning rate changes within runs.
+
+    Rates tell runs apart only where these are mixed without them.
+    """
+    if roles.lr is not None:
+        cells = columns.sheet.cells[roles.lr]
+        with suppress(PlanError):
+            runs = _told_apart(columns, counts, roles, roles.key)
+            rates = [{str(cells[i]).strip() for i in rows if not is_blank(cells[i])} for rows in runs or ()]
+            if any(len(some) > 1 for some in rates):
+                return runs, True
+    return _told_apart(columns, counts, roles, [*roles.key, *([roles.lr] if roles.lr else [])]), False
+
+
+def _told_apart(columns: Columns, counts: Sequence[str], roles: Roles, key: Sequence[str]) -> list[list[int]] | None:
+    runs = _runs_by_column(columns, counts, key, roles.quality)
+    if runs is None and columns.chosen.get("run", "") is not None:
+        without = [] if roles.lr is None or roles.lr in key else [roles.lr]
+        runs = _runs_by_restart(columns, counts, key, roles, without)
+    return runs
 
 
 def _says_what_became(columns: Columns) -> bool:
     """Every row has the state of a run that is over, so that each is a run."""
-    if state_column(columns) is not None:
+    if state_columns(columns):
         return True
     done = columns.find("done")
     return done is not None and all(truth(columns, i, done) for i in range(len(columns.sheet.numbers)))
@@ -106,7 +140,7 @@ def _runs_by_column(
             ordered = [_in_order(at, rows, has) for rows in runs.values()]
             if any(rows is None or not (asked or _from_start(at, rows)) for rows in ordered):
                 continue
-            if not asked and columns.headers[name].plain in _DISPLAYED and state_column(columns):
+            if not asked and columns.headers[name].plain in _DISPLAYED and state_columns(columns):
                 raise PlanError(
                     f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
                     f"says that they are one run, {option('run')} none that each row is a run"
@@ -148,25 +182,25 @@ def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[boo
 
 
 def _runs_by_restart(
-    columns: Columns, counts: Sequence[str], key: Sequence[str], quality: str | None, seed: str | None
+    columns: Columns, counts: Sequence[str], key: Sequence[str], roles: Roles, without: Sequence[str]
 ) -> list[list[int]] | None:
     """Rows by run where no column names it: a run ends where its configuration does, or its counter begins anew.
 
     None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
     of a run, only plain curves count.
     """
-    others = _settings(columns, [*key, *counts])
+    others = _settings(columns, [*key, *counts, *without])
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for i in range(len(columns.sheet.numbers)):
         by_key[_key(columns, [*key, *others], i)].append(i)
-    has, certain = _has(columns, quality), not _says_what_became(columns)
+    has, certain = _has(columns, roles.quality), not _says_what_became(columns)
     counting = []
     for progress in counts:
         at = columns.numbers(progress)
         if not any(len({at[i] for i in rows} - {None}) > 1 for rows in by_key.values()):
             continue
         counting.append(progress)
-        cut = [_of_one_seed(columns, seed, at, rows, has) or _cut(at, rows, has) for rows in by_key.values()]
+        cut = [_of_one_seed(columns, roles.seed, at, rows, has) or _cut(at, rows, has) for rows in by_key.values()]
         runs = [run for some in cut for run in some or ()]
         if None in cut or (not certain and min(map(len, runs)) < 3):
             continue
@@ -250,8 +284,9 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
                 )
 
 
-def _refuse_rising(columns: Columns, key: Sequence[str], cost: str) -> None:
+def _refuse_rising(columns: Columns, roles: Roles) -> None:
     """Times that grow by equal steps over the rows of every configuration are those of curves without a counter."""
+    cost, key = roles.cost or "", [*roles.key, *([roles.lr] if roles.lr else [])]
     head = columns.headers.get(cost)
     if head is None or wall_unit(head) is None:
         return

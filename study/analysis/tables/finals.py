@@ -21,6 +21,8 @@ def diverged_rows(columns: Columns, quality: Objective | None) -> set[int]:
             cells = columns.sheet.cells[head.name]
             if not all(is_missing(cell) or is_not_finite(cell) for cell in cells):
                 names.append(head.name)
+            elif head.name not in names and len(cells) > 1:
+                columns.sheet.note(f"{head.name} is NaN in all rows: it does not say which diverged.")
     return {i for name in names for i, cell in enumerate(columns.sheet.cells[name]) if is_not_finite(cell)}
 
 

@@ -26,7 +26,8 @@ def find_rate(columns: Columns) -> str | None:
     for head in columns.filled:
         if head.leaf not in ("lr", *_CONFIGURED) and head.plain not in ("lr", *_CONFIGURED):
             continue
-        if head.kind == RESULT or set(head.tokens[:-1]) & (TRAINING | VALIDATION):
+        of_figures = head.kind != SETTING and set(head.tokens[:-1]) & (TRAINING | VALIDATION)
+        if head.kind == RESULT or of_figures:
             logged.append(head.name)
             continue
         configured = head.kind == SETTING or len(head.parts) > 1

@@ -10,13 +10,13 @@ from pathlib import Path
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
-from study.analysis.tables.curves import last_rows
+from study.analysis.tables.curves import Roles, last_rows
 from study.analysis.tables.finals import diverged_rows, final_values
 from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import state_column, why_not_final
+from study.analysis.tables.states import state_columns, why_not_final
 from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
@@ -83,9 +83,12 @@ class _Reader:
         self._leave_out_unknown()
         for i in range(len(sheet.numbers)):
             self._whole(i, self.batch)
-        key = [name for name in (*self.config, self.group_by, self.lr, self.seed) if name is not None]
         cost, quality = (one.column if one else None for one in (self.cost, self.quality))
-        progress = last_rows(columns, list(dict.fromkeys(key)), cost, quality, self.seed, self.as_seeds is None)
+        key = dict.fromkeys(name for name in (*self.config, self.group_by, self.seed) if name is not None)
+        roles = Roles(tuple(key), cost, quality, self.seed, None if self.lr in key else self.lr)
+        progress, scheduled = last_rows(columns, roles, self.as_seeds is None)
+        if scheduled:
+            self.lr = None
         before_curves = n_rows if progress is None else len(sheet.numbers)
         why = why_not_final(columns, self.batch, self.reached, progress)
         diverged = diverged_rows(columns, self.quality)
@@ -123,14 +126,8 @@ class _Reader:
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, self.group_by, *target, *axes]
-        found += [
-            columns.find("status", "state"),
-            columns.find("accumulation"),
-            columns.chosen.get("run"),
-            *self.config,
-        ]
-        rates = logged_rates(columns) if self.lr is not None else []
-        return [name for name in (*found, *rates, *self.config) if name is not None]
+        found += [*state_columns(columns), columns.find("accumulation"), columns.chosen.get("run")]
+        return [name for name in (*found, *logged_rates(columns), *self.config) if name is not None]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
@@ -138,10 +135,10 @@ class _Reader:
         empty = {i for i, cell in enumerate(sheet.cells[self.batch]) if is_missing(cell)}
         if not empty:
             return
-        status = self.columns.find("status", "state")
+        status = state_columns(self.columns)
         for i in sorted(empty):
             told = [one.column for one in (self.quality,) if one] + ([self.target[1]] if self.target else [])
-            if any(not is_missing(sheet.cells[name][i]) for name in told) and status is None:
+            if any(not is_missing(sheet.cells[name][i]) for name in told) and not status:
                 raise sheet.error(i, self.batch, "a whole number of at least 1")
         sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.batch}.")
         sheet.keep([i for i in range(len(sheet.numbers)) if i not in empty])
@@ -255,7 +252,7 @@ class _Reader:
             pooled=tuple(str(self.sheet.cells[name][i]) for name in self.pooled),
             batch_size=batch,
             lr=rate,
-            seed=None if is_missing(seed) else str(seed).strip(),
+            seed=None if self.seed is None or is_missing(seed) else self._setting(i, self.seed),
             why=why,
             cost=costs.get(i),
             quality=qualities.get(i),
@@ -313,7 +310,7 @@ class _Reader:
             ("seed", self.seed),
             ("learning rate", self.lr),
             ("devices", self.devices),
-            ("state", state_column(self.columns)),
+            ("state", ", ".join(state_columns(self.columns)) or None),
             ("steps to target", self.target[1] if self.target else None),
             ("reached", self.reached),
             ("group", self.group_by),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from study.analysis.tables.cells import is_blank
-from study.analysis.tables.columns import Columns, option
+from study.analysis.tables.columns import STATES, Columns, option
+from study.analysis.tables.names import SETTING
 
 _FINAL = {
     *("finished", "complete", "completed", "terminated", "success", "succeeded", "successful", "done", "ok", "passed"),
@@ -53,28 +54,36 @@ def why_not_final(columns: Columns, batch: str, reached: str | None, progress: s
     return why
 
 
-def state_column(columns: Columns) -> str | None:
-    """The column with what became of each run; None, with a note, for one that holds no known state."""
-    name = columns.find("status", "state")
-    if name is None or {_state(cell) for cell in columns.sheet.cells[name]} & (_FINAL | _NOT_FINAL):
-        return name
-    columns.sheet.note(f"{name} holds no known state of a run, such as finished or failed: it is ignored.")
-    return None
+def state_columns(columns: Columns) -> list[str]:
+    """The columns with what became of each run; a note on those that hold no known state."""
+    if "state" in columns.chosen:
+        names = [columns.chosen["state"]]
+    else:
+        names = [h.name for h in columns.filled if h.plain in ("status", *STATES["status"]) and h.kind != SETTING]
+    found = []
+    for name in (name for name in names if name is not None):
+        if {_state(cell) for cell in columns.sheet.cells[name]} & (_FINAL | _NOT_FINAL):
+            found.append(name)
+        else:
+            columns.sheet.note(f"{name} holds no known state of a run, such as finished or failed: it is ignored.")
+    return found
 
 
 def _by_state(columns: Columns) -> list[str]:
-    name = state_column(columns)
-    if name is None:
-        return [""] * len(columns.sheet.numbers)
-    words = [_state(cell) for cell in columns.sheet.cells[name]]
-    unknown = sorted(set(words) - _FINAL - _NOT_FINAL)
-    if unknown:
-        listed = ", ".join(repr(word)[:40] for word in unknown[:4])
-        columns.sheet.note(
-            f"{name} holds {listed}, which is no known state: such rows are not taken for final; "
-            f"{option('state')} names another column, or none."
-        )
-    return ["" if word in _FINAL else word or "no state" for word in words]
+    why = [""] * len(columns.sheet.numbers)
+    for name in state_columns(columns):
+        words = [_state(cell) for cell in columns.sheet.cells[name]]
+        unknown = sorted(set(words) - _FINAL - _NOT_FINAL)
+        if unknown:
+            listed = ", ".join(repr(word)[:40] for word in unknown[:4])
+            columns.sheet.note(
+                f"{name} holds {listed}, which is no known state: such rows are not taken for final; "
+                f"{option('state')} names another column, or none."
+            )
+        why = [
+            before or ("" if word in _FINAL else word or "no state") for before, word in zip(why, words, strict=True)
+        ]
+    return why
 
 
 def _state(cell: Any) -> str:

@@ -75,6 +75,27 @@ def test_a_run_that_diverged_on_its_way(tmp_path: Path) -> None:
     assert table.understood.why == {"diverged": 1}
 
 
+def test_a_rate_that_follows_a_schedule_is_not_what_a_run_was_set_to(tmp_path: Path) -> None:
+    rows = [
+        f"{batch},{seed},{epoch},{0.1 / epoch},{10 * epoch},0.{batch + epoch + seed}"
+        for batch in (8, 16)
+        for seed in (1, 2)
+        for epoch in (1, 2, 3)
+    ]
+    table = read(tmp_path, "batch_size,seed,epoch,lr,time_s,val_acc", *rows)
+    assert by_batch(table) == {8: ([30.0, 30.0], [0.12, 0.13]), 16: ([30.0, 30.0], [0.2, 0.21])}
+    assert {one.lr for one in table.groups[0].configurations} == {None}
+    assert any("as a schedule does" in note for note in table.understood.notes)
+
+
+def test_rates_tell_runs_apart(tmp_path: Path) -> None:
+    rows = [*curve("8,0.1"), *curve("8,0.2", low=0.55), *curve("16,0.1", pace=6)]
+    for order in (rows, sorted(rows, key=lambda row: row.split(",")[2])):
+        table = read(tmp_path, "batch_size,lr,epoch,time_s,val_acc", *order)
+        assert by_batch(table) == {8: ([40.0], [0.95]), 16: ([24.0], [0.9])}
+        assert [one.lr for one in table.groups[0].configurations] == [0.2, 0.1]
+
+
 def test_seconds_of_each_epoch_are_not_what_a_run_cost(tmp_path: Path) -> None:
     for seconds in ((3.0, 3.0, 3.0), (3.1, 2.9, 3.2)):
         rows = (f"8,{epoch},{s},0.{epoch + 5}" for epoch, s in enumerate(seconds))

@@ -35,6 +35,15 @@ def test_all_others_are_censored_and_counted(tmp_path: Path, word: str) -> None:
     assert any(note.startswith("Censored: 1 of 3 rows") for note in table.understood.notes)
 
 
+def test_a_row_is_final_by_all_columns_of_states(tmp_path: Path) -> None:
+    table = read(
+        tmp_path, "batch_size,status,state,usd,val_acc", "8,FINISHED,failed,1,0.1", "8,FINISHED,finished,2,0.9"
+    )
+    assert by_batch(table) == {8: ([2.0], [0.9])}
+    table = read(tmp_path, "batch_size,status,state,usd,val_acc", "8,FINISHED,failed,1,0.1", named={"state": "status"})
+    assert by_batch(table) == {8: ([1.0], [0.1])}
+
+
 def test_a_column_of_other_states_is_ignored_with_a_note(tmp_path: Path) -> None:
     table = read(tmp_path, "batch_size,state,usd,val_acc", "8,Ohio,1,0.9")
     assert by_batch(table) == {8: ([1.0], [0.9])}
@@ -68,6 +77,12 @@ def test_a_quality_that_diverged_is_no_quality(tmp_path: Path) -> None:
         assert table.understood.why == {"diverged": 1}
     rows = '[{"batch_size": 8, "usd": 1, "val_loss": NaN}, {"batch_size": 8, "usd": 2, "val_loss": 0.5}]'
     assert by_batch(read(tmp_path, rows, name="t.json")) == {8: ([2.0], [0.5])}
+
+
+def test_a_loss_that_is_nowhere_a_number_says_nothing(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,usd,val_loss,val_acc", "8,1,NaN,0.9", "16,1,NaN,0.8")
+    assert by_batch(table) == {8: ([1.0], [0.9]), 16: ([1.0], [0.8])}
+    assert any("val_loss is NaN in all rows" in note for note in table.understood.notes)
 
 
 def test_rows_of_evaluations_are_left_out(tmp_path: Path) -> None:
@@ -111,6 +126,10 @@ def test_rates_that_differ_are_asked_for(tmp_path: Path) -> None:
     assert "--lr-column" in refused(tmp_path, *rows)
     table = read(tmp_path, *rows, named={"lr": "params.learning_rate"})
     assert table.groups[0].configurations[0].lr == 0.2
+
+
+def test_a_seed_is_one_however_it_is_written(tmp_path: Path) -> None:
+    assert "stands in row 1 too" in refused(tmp_path, "batch_size,seed,usd,val_acc", "8,1,1,0.9", "8,1.0,2,0.8")
 
 
 def test_rows_without_a_seed_are_seeds_of_their_own(tmp_path: Path) -> None:
