@@ -64,8 +64,11 @@ def _older(line: bytes) -> bytes:
             "more than two objectives",
         ),
         (["analyze", "vary.csv"], "vary.csv: columns"),
-        (["analyze", "vary.csv", "--cost-column", "hours"], "varies model (a, b), wd (0, 1)"),
-        (["analyze", "vary.csv", "--cost-column", "hours", "--as-seeds", "model"], "varies wd (0, 1)"),
+        (["analyze", "vary.csv", "--cost-column", "hours"], "vary within a configuration: model (a, b), wd (0, 1)"),
+        (
+            ["analyze", "vary.csv", "--cost-column", "hours", "--as-seeds", "model"],
+            "vary within a configuration: wd (0, 1)",
+        ),
         (["analyze", "vary.csv", "--cost-column", "val_acc", "--quality-column", "val_acc"], "cannot be both"),
         (["analyze", "vary.csv", "--batch-column", "batch"], "no column 'batch' for --batch-column"),
         (["analyze", "vary.csv", "--minimize", "runtime,val_loss,val_acc"], "more than two objectives"),

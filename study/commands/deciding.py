@@ -89,7 +89,9 @@ def analyze(
     table: Annotated[
         Path, typer.Argument(help="results made elsewhere, a row a run: .csv, .tsv, .parquet, .json or .jsonl, or .gz")
     ],
-    group_by: Annotated[str | None, typer.Option(help="column: one front for each of its values")] = None,
+    group_by: Annotated[
+        list[str] | None, typer.Option(help="columns: one front for each of their values; a list")
+    ] = None,
     config: Annotated[
         list[str] | None, typer.Option(help="columns that make a configuration beside the batch size; a list")
     ] = None,
@@ -127,7 +129,7 @@ def analyze(
     read = read_table(
         table,
         listed(config),
-        group_by,
+        listed(group_by),
         listed(minimize),
         listed(maximize),
         listed(as_seeds),
@@ -136,7 +138,7 @@ def analyze(
     if strict and read.understood.notes:
         more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
         raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
-    analysis = analyze_table(read, group_by is not None)
+    analysis = analyze_table(read, bool(listed(group_by)))
     from study.report.tabletext import analysis_json, print_analysis
 
     print_analysis(analysis, out)

@@ -16,7 +16,7 @@ class Choices:
     """What the user says of a table, in the words of `read_table`."""
 
     config: Sequence[str]
-    group_by: str | None
+    group_by: Sequence[str]
     minimize: Sequence[str]
     maximize: Sequence[str]
     as_seeds: Sequence[str]

@@ -16,7 +16,7 @@ from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import state_columns, why_not_final
+from study.analysis.tables.states import note_lengths, state_columns, why_not_final
 from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
@@ -45,7 +45,7 @@ class _Reader:
         self.reached = columns.find("reached")
         self.target = self._find_target()
         self.size = columns.find("dataset_size")
-        self.group_by = columns.named(choices.group_by, "--group-by") if choices.group_by else None
+        self.group_by = [columns.named(word, "--group-by") for word in choices.group_by]
         self.config = self._find_config()
         self.cost, self.quality = find_objectives(
             columns, choices.minimize, choices.maximize, self.devices, self.target is not None
@@ -84,7 +84,7 @@ class _Reader:
         for i in range(len(sheet.numbers)):
             self._whole(i, self.batch)
         cost, quality = (one.column if one else None for one in (self.cost, self.quality))
-        key = dict.fromkeys(name for name in (*self.config, self.group_by, self.seed) if name is not None)
+        key = dict.fromkeys(name for name in (*self.config, *self.group_by, self.seed) if name is not None)
         roles = Roles(tuple(key), cost, quality, self.seed, None if self.lr in key else self.lr)
         progress, scheduled = last_rows(columns, roles, self.as_seeds is None)
         if scheduled:
@@ -104,6 +104,8 @@ class _Reader:
         without = [sheet.numbers[i] for i in final if self.seed is not None and is_missing(sheet.cells[self.seed][i])]
         if without:
             sheet.note(f"{self.seed} is empty in {_rows(without)}: each counts as a seed of its own.")
+        if progress is None and self.reached is None:
+            note_lengths(columns, [*self.config, *self.group_by], final)
         costs, qualities = self._figures(final)
         rates = self._rates(final)
         rows = [self._row(i, word, costs, qualities, rates[i]) for i, word in enumerate(why)]
@@ -125,7 +127,7 @@ class _Reader:
         columns = self.columns
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
-        found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, self.group_by, *target, *axes]
+        found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, *self.group_by, *target, *axes]
         found += [*state_columns(columns), columns.find("accumulation"), columns.chosen.get("run")]
         return [name for name in (*found, *logged_rates(columns), *self.config) if name is not None]
 
@@ -164,7 +166,7 @@ class _Reader:
     def _without_settings(self, why: list[str]) -> list[str]:
         """Leave out censored rows whose configuration is not known; what is left of `why`."""
         sheet = self.sheet
-        names = [name for name in (*self.config, self.group_by) if name is not None]
+        names = [*self.config, *self.group_by]
         empty = {i for i, word in enumerate(why) if word and any(is_blank(sheet.cells[name][i]) for name in names)}
         if not empty:
             return why
@@ -184,7 +186,7 @@ class _Reader:
     def _check_settings(self, final: Sequence[int]) -> None:
         """What varies within a configuration must be a seed, or called so."""
         pooled = self.as_seeds or []
-        key = [name for name in (*self.config, self.group_by, self.lr) if name is not None and name not in pooled]
+        key = [name for name in (*self.config, *self.group_by, self.lr) if name is not None and name not in pooled]
         found = varying(self.columns, key, final, [*self._used(), *pooled])
         self.pooled = list(found) if self.as_seeds is None else self.as_seeds
         refuse_varying(self.columns, {name: values for name, values in found.items() if name not in self.pooled})
@@ -247,7 +249,7 @@ class _Reader:
         seed = self.sheet.cells[self.seed][i] if self.seed else None
         return Row(
             number=self.sheet.numbers[i],
-            group=self._setting(i, self.group_by) if self.group_by else "",
+            group=", ".join(self._setting(i, name) for name in self.group_by),
             settings=tuple((name, self._setting(i, name)) for name in self.config),
             pooled=tuple(str(self.sheet.cells[name][i]) for name in self.pooled),
             batch_size=batch,
@@ -313,7 +315,7 @@ class _Reader:
             ("state", ", ".join(state_columns(self.columns)) or None),
             ("steps to target", self.target[1] if self.target else None),
             ("reached", self.reached),
-            ("group", self.group_by),
+            ("group", ", ".join(self.group_by) or None),
         ):
             if name is not None:
                 found[what] = name

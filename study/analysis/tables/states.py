@@ -21,6 +21,7 @@ _NOT_FINAL = {
 # These say something of the configuration, the others of the machine or of the moment.
 SELECTED = {"pruned", "stopped", "early_stopped", "infeasible", "diverged", "not reached", "stopped early"}
 _PROGRESS = "training_iteration"
+_EPOCHS = {"epoch", "train_epoch", "trainer_epoch", "current_epoch", "epochs_trained", "epochs_completed"}
 _LENGTHS = {"epochs", "num_epochs", "max_epochs", "n_epochs", "iterations", "num_iterations", "max_iterations", "max_t"}
 _LENGTHS |= {"max_steps", "num_steps", "total_steps", "training_iterations"}
 _TRUE, _FALSE = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
@@ -120,3 +121,20 @@ def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> 
             "early; a column `reached` says which met a target."
         )
     return short
+
+
+def note_lengths(columns: Columns, key: Sequence[str], final: Sequence[int]) -> None:
+    """Note that final rows of one configuration ended at different epochs: those that were stopped are no results."""
+    for head in columns.filled:
+        if head.plain not in _EPOCHS or head.kind == SETTING or head.name in key:
+            continue
+        at = columns.numbers(head.name)
+        ends: dict[tuple[str, ...], set[float | None]] = {}
+        for i in final:
+            ends.setdefault(tuple(str(columns.sheet.cells[name][i]) for name in key), set()).add(at[i])
+        if any(len(some - {None}) > 1 for some in ends.values()):
+            columns.sheet.note(
+                f"{head.name} differs between final rows of one configuration: runs that were stopped early are no "
+                f"final results; {option('state')} says which were."
+            )
+            return

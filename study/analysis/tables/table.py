@@ -66,7 +66,7 @@ class Table:
 def read_table(
     path: Path,
     config: Sequence[str] = (),
-    group_by: str | None = None,
+    group_by: str | Sequence[str] | None = None,
     minimize: Sequence[str] = (),
     maximize: Sequence[str] = (),
     as_seeds: Sequence[str] = (),
@@ -75,9 +75,10 @@ def read_table(
     """Read and check a table.
 
     `config` names the columns that make a configuration beside the batch size; world_size where it varies, unless said
-    otherwise. `minimize` and `maximize` name at most two objectives; the others are found: validation figures before
-    test figures, never training ones. `as_seeds` names settings that vary within a configuration and may, or is `all`.
-    `named` says which column has a role (batch, cost, quality, seed, lr, state, run, devices), `none` for no column.
+    otherwise. `group_by` names those that make a group. `minimize` and `maximize` name at most two objectives; the
+    others are found: validation figures before test figures, never training ones. `as_seeds` names settings that vary
+    within a configuration and may, or is `all`. `named` says which column has a role (batch, cost, quality, seed, lr,
+    state, run, devices), `none` for no column.
 
     Rows that are not finished, diverged, or whose `reached` is false are censored; rows without a quality are left
     out. Of curves the last row of each run counts. Where the table has several learning rates and `config` does not
@@ -85,7 +86,8 @@ def read_table(
 
     Raises PlanError, one line that names the file, the column and what is allowed.
     """
-    reading = read_rows(path, Choices(config, group_by, minimize, maximize, as_seeds, named or {}))
+    groups_by = [group_by] if isinstance(group_by, str) else group_by or []
+    reading = read_rows(path, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
     _refuse_repeats(reading)
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in reading.rows:

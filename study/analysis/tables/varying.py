@@ -206,8 +206,9 @@ def refuse_varying(columns: Columns, found: dict[str, list[str]]) -> None:
     told = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
     names = ",".join(found)
     raise PlanError(
-        f"{columns.source}: within a configuration there varies {told}; settings are not averaged as seeds: say "
-        f"--config {names} to tell configurations apart, --group-by for fronts of their own, or --as-seeds {names}"
+        f"{columns.source}: settings vary within a configuration: {told}; they are not averaged as seeds: say "
+        f"--config {names} to tell configurations apart, --group-by {names} for fronts of their own, or "
+        f"--as-seeds {names}"
     )
 
 

@@ -71,7 +71,7 @@ def test_a_setting_that_varies_is_refused_until_the_user_says_what_it_is(tmp_pat
     assert by_batch(read(tmp_path, *rows, as_seeds=[name]))[8] == ([1.0, 2.0, 3.0], [0.9, 0.8, 0.7])
     assert by_batch(read(tmp_path, *rows, as_seeds=["all"]))[8] == ([1.0, 2.0, 3.0], [0.9, 0.8, 0.7])
     if one:
-        for options in ({"config": [name]}, {"config": ["batch_size", name]}, {"group_by": name}):
+        for options in ({"config": [name]}, {"config": ["batch_size", name]}, {"group_by": name}, {"group_by": [name]}):
             apart = results(read(tmp_path, *rows, **options))
             assert sorted(costs for costs, _ in apart.values()) == [[1.0], [1.0, 3.0], [2.0]]
 
@@ -103,7 +103,7 @@ def test_all_that_varies_is_named_at_once(tmp_path: Path) -> None:
         "8,1,a,1,1,0.8",
         "8,1,b,1,1,0.7",
     )
-    assert "model (a, b), wd (0, 1)" in line
+    assert "vary within a configuration: model (a, b), wd (0, 1)" in line
     assert "--as-seeds model,wd" in line
 
 
@@ -123,3 +123,8 @@ def test_a_seed_that_repeats_names_the_columns_that_differ(tmp_path: Path) -> No
 def test_a_configuration_always_has_its_batch_size(tmp_path: Path) -> None:
     table = read(tmp_path, "batch_size,model,usd,val_acc", "8,a,1,0.9", "16,a,2,0.8", config=["model"])
     assert results(table) == {"batch_size=8, model=a": ([1.0], [0.9]), "batch_size=16, model=a": ([2.0], [0.8])}
+
+
+def test_groups_of_several_columns(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,gpu,model,usd,val_acc", "8,A,x,1,0.9", "8,B,x,2,0.8", group_by=["gpu", "model"])
+    assert results(table) == {"A, x batch_size=8": ([1.0], [0.9]), "B, x batch_size=8": ([2.0], [0.8])}
