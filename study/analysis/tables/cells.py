@@ -28,7 +28,7 @@ def is_blank(cell: Any) -> bool:
 
 
 def is_missing(cell: Any) -> bool:
-    """No number was written here, though perhaps a word that says so."""
+    """The cell holds no figure: it is blank, or a word such as N/A says so."""
     return is_blank(cell) or (isinstance(cell, str) and cell.strip().lower() in _MISSING)
 
 
@@ -48,7 +48,7 @@ def number(cell: Any, decimal_comma: bool = False, mixed_point: bool = False) ->
     try:
         value = float(cell)
     except TypeError:
-        raise ValueError("no number") from None
+        raise ValueError("not a number") from None
     if not math.isfinite(value):
         raise ValueError("not finite")
     return value
@@ -104,11 +104,13 @@ def is_duration_text(cell: Any) -> bool:
 def time_s(cell: Any) -> float:
     """A point in time, in seconds since 1970: ISO text, or a number of seconds, milliseconds or nanoseconds.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, such as 02/03/2026, which may be of February or of March.
     """
     try:
         value = number(cell)
     except ValueError:
+        if isinstance(cell, str) and not re.match(r"\d{4}[-/]\d", cell.strip()):
+            raise ValueError("not in the order of ISO") from None
         stamp = pd.Timestamp(cell)
         if stamp is pd.NaT:
             raise ValueError("no time") from None

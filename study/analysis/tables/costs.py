@@ -184,14 +184,14 @@ def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
             try:
                 times.append(None if is_missing(cell) else time_s(cell))
             except ValueError:
-                raise columns.sheet.error(i, name, "a date and time") from None
-        begun, over = times
-        if begun is None or over is None:
+                raise columns.sheet.error(i, name, "a date and time such as 2026-01-31 10:00:00") from None
+        begun, ended = times
+        if begun is None or ended is None:
             seconds.append(None)
-        elif over < begun:
+        elif ended < begun:
             raise columns.sheet.error(i, end, f"a time that is not before {start}")
         else:
-            seconds.append(over - begun)
+            seconds.append(ended - begun)
     name = columns.add(f"{end} - {start}", seconds)
     columns.in_seconds.add(name)
     return Cost(name, 1.0)

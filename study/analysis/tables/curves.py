@@ -45,7 +45,7 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
 
     Returns the column that counts epochs or steps, None for a table of final results, and whether the learning rate
     follows a schedule, so that its last value is not what the run was set to. With `as_seeds` times that rise from row
-    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be told apart.
+    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be distinguished.
     """
     counts = _counts(columns)
     runs, scheduled = _runs(columns, counts, roles)
@@ -80,14 +80,14 @@ def _runs(columns: Columns, counts: Sequence[str], roles: Roles) -> tuple[list[l
     if roles.lr is not None:
         cells = columns.sheet.cells[roles.lr]
         with suppress(PlanError):
-            runs = _told_apart(columns, counts, roles, roles.key)
+            runs = _distinguished(columns, counts, roles, roles.key)
             rates = [{str(cells[i]).strip() for i in rows if not is_blank(cells[i])} for rows in runs or ()]
             if any(len(some) > 1 for some in rates):
                 return runs, True
-    return _told_apart(columns, counts, roles, [*roles.key, *([roles.lr] if roles.lr else [])]), False
+    return _distinguished(columns, counts, roles, [*roles.key, *([roles.lr] if roles.lr else [])]), False
 
 
-def _told_apart(columns: Columns, counts: Sequence[str], roles: Roles, key: Sequence[str]) -> list[list[int]] | None:
+def _distinguished(columns: Columns, counts: Sequence[str], roles: Roles, key: Sequence[str]) -> list[list[int]] | None:
     runs = _runs_by_column(columns, counts, key, roles.quality)
     if runs is None and columns.chosen.get("run", "") is not None:
         without = [] if roles.lr is None or roles.lr in key else [roles.lr]
@@ -96,7 +96,7 @@ def _told_apart(columns: Columns, counts: Sequence[str], roles: Roles, key: Sequ
 
 
 def _says_what_became(columns: Columns) -> bool:
-    """Every row has the state of a run that is over, so that each is a run."""
+    """Every row has the state of a run that has ended, so that each is a run."""
     if state_columns(columns):
         return True
     done = columns.find("done")
@@ -184,7 +184,7 @@ def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[boo
 def _runs_by_restart(
     columns: Columns, counts: Sequence[str], key: Sequence[str], roles: Roles, without: Sequence[str]
 ) -> list[list[int]] | None:
-    """Rows by run where no column names it: a run ends where its configuration does, or its counter begins anew.
+    """Rows by run where no column names it: a run ends where its configuration does, or its counter starts again.
 
     None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
     of a run, only plain curves count.
@@ -208,8 +208,8 @@ def _runs_by_restart(
         return sorted(runs)
     if counting and certain:
         raise PlanError(
-            f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be told apart; "
-            f"name the column that tells them apart with {option('run')}; {_HINT}"
+            f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be distinguished; "
+            f"name the column that distinguishes them with {option('run')}; {_HINT}"
         )
     return None
 
@@ -264,7 +264,7 @@ def _refuse_jumps(columns: Columns, progress: str, runs: Sequence[Sequence[int]]
     if all(len(run) <= 2 for run in runs) and all(last - first > max(first, 1.0) for first, last in ends):
         raise PlanError(
             f"{columns.source}: {progress} varies within a configuration, as in curves or as a setting; say "
-            f"--config {progress} if it is one, or name the column that tells runs apart with {option('run')}"
+            f"--config {progress} if it is one, or name the column that distinguishes runs with {option('run')}"
         )
 
 
@@ -285,7 +285,7 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
 
 
 def _refuse_rising(columns: Columns, roles: Roles) -> None:
-    """Times that grow by equal steps over the rows of every configuration are those of curves without a counter."""
+    """Times that grow by equal steps from row to row of every configuration are those of curves without a counter."""
     cost, key = roles.cost or "", [*roles.key, *([roles.lr] if roles.lr else [])]
     head = columns.headers.get(cost)
     if head is None or wall_unit(head) is None:

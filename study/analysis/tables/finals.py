@@ -30,7 +30,7 @@ def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dic
     """The figures of an objective in final rows; percent signs become fractions, and mixed scales one.
 
     Where the user has said the direction of the column, its figures may be of any size. Raises PlanError for a cell
-    that is no finite number, or whose scale cannot be told.
+    that is no finite number, or whose scale is ambiguous.
     """
     sheet, name = columns.sheet, objective.column
     values: dict[int, float] = {}

@@ -129,7 +129,8 @@ class _Reader:
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, *self.group_by, *target, *axes]
         found += [*state_columns(columns), columns.find("accumulation"), columns.chosen.get("run")]
-        return [name for name in (*found, *logged_rates(columns), *self.config) if name is not None]
+        rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
+        return [name for name in (*found, *rates, *self.config) if name is not None]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
@@ -139,8 +140,8 @@ class _Reader:
             return
         status = state_columns(self.columns)
         for i in sorted(empty):
-            told = [one.column for one in (self.quality,) if one] + ([self.target[1]] if self.target else [])
-            if any(not is_missing(sheet.cells[name][i]) for name in told) and not status:
+            results = [one.column for one in (self.quality,) if one] + ([self.target[1]] if self.target else [])
+            if any(not is_missing(sheet.cells[name][i]) for name in results) and not status:
                 raise sheet.error(i, self.batch, "a whole number of at least 1")
         sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.batch}.")
         sheet.keep([i for i in range(len(sheet.numbers)) if i not in empty])
@@ -180,8 +181,8 @@ class _Reader:
     def _note_censored(self, why: Sequence[str]) -> None:
         reasons = Counter(word for word in why if word and word != "not reached")
         if reasons:
-            told = ", ".join(f"{n} {word}" for word, n in sorted(reasons.items()))
-            self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are no final results ({told}).")
+            listed = ", ".join(f"{n} {word}" for word, n in sorted(reasons.items()))
+            self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are no final results ({listed}).")
 
     def _check_settings(self, final: Sequence[int]) -> None:
         """What varies within a configuration must be a seed, or called so."""

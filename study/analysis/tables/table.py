@@ -142,7 +142,7 @@ def _group(name: str, rows: Sequence[Row], reading: Reading) -> Group:
 def _at_best_rate(rows: Sequence[Row]) -> list[Row]:
     """The rows of the learning rate that has results, was censored least, is best in quality, then quickest.
 
-    Rows that ended for reasons of the machine, or are not over, do not count against a rate.
+    Rows that ended for reasons of the machine, or have not ended, do not count against a rate.
     """
     by_rate: dict[float | None, list[Row]] = defaultdict(list)
     for row in rows:
@@ -153,8 +153,8 @@ def _at_best_rate(rows: Sequence[Row]) -> list[Row]:
         steps = [row.run.steps for row in same if row.run is not None]
         judged = [row.against for row in same if row.against or not row.censored]
         censored = sum(judged) / len(judged) if judged else 1.0
-        over = any(not row.censored for row in same)
-        return over, -censored, fmean(quality) if quality else -math.inf, -fmean(steps) if steps else -math.inf
+        has_final = any(not row.censored for row in same)
+        return has_final, -censored, fmean(quality) if quality else -math.inf, -fmean(steps) if steps else -math.inf
 
     return max(by_rate.values(), key=merit)
 

@@ -125,16 +125,18 @@ def _notes(
     notes = []
     few = sum(sample.n_seeds < MIN_SEEDS for sample in samples)
     if few:
-        notes.append(f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are told.")
+        notes.append(
+            f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are given."
+        )
     if len(samples) > MAX_DRAWN:
-        notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are told.")
+        notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are given.")
     censored = sum(one.n_censored for one in configurations)
     bounds = sum(not run.reached for run in runs)
     if censored and runs:
         without = censored - bounds
-        said = f"{bounds} are bounds on steps to the target"
-        said += f", {without} have no steps and are left out of the critical batch size" if without else ""
-        notes.append(f"Censored rows: {censored}; they are on no front, {said}.")
+        said = f"bounds on steps to the target: {bounds}"
+        said += f"; without steps and left out of the critical batch size: {without}" if without else ""
+        notes.append(f"Censored rows: {censored}; they are on no front; {said}.")
     elif censored:
         notes.append(f"Censored rows: {censored}; they are on no front.")
     if table.cost is not None and table.quality is not None:

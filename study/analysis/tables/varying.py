@@ -203,10 +203,10 @@ def refuse_varying(columns: Columns, found: dict[str, list[str]]) -> None:
     """Raise PlanError for settings that vary within a configuration."""
     if not found:
         return
-    told = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
+    listed = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
     names = ",".join(found)
     raise PlanError(
-        f"{columns.source}: settings vary within a configuration: {told}; they are not averaged as seeds: say "
+        f"{columns.source}: settings vary within a configuration: {listed}; they are not averaged as seeds: say "
         f"--config {names} to tell configurations apart, --group-by {names} for fronts of their own, or "
         f"--as-seeds {names}"
     )

@@ -39,7 +39,7 @@ def test_runs_that_a_seed_tells_apart(tmp_path: Path) -> None:
     }
 
 
-def test_runs_that_begin_anew(tmp_path: Path) -> None:
+def test_runs_whose_count_starts_again(tmp_path: Path) -> None:
     rows = [*curve("8"), *curve("8", low=0.4), *curve("16", pace=6)]
     table = read(tmp_path, "batch_size,epoch,time_s,val_acc", *rows)
     assert by_batch(table) == {8: ([40.0, 40.0], [0.9, 0.8]), 16: ([24.0], [0.9])}

@@ -75,7 +75,7 @@ def test_json_in_every_shape(tmp_path: Path) -> None:
         assert by_batch(read_table(tmp_path / "t.parquet")) == SAYS
 
 
-def test_thousands_and_decimal_signs_that_cannot_be_told_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_thousands_and_decimal_signs_are_refused(tmp_path: Path) -> None:
     for row, column in (
         ("8;0,95;1.023", "wall_s"),  # a thousand, or one and a bit
         ("1.024;0,95;1023", "batch_size"),

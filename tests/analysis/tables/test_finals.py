@@ -121,6 +121,12 @@ def test_the_configured_rate_is_taken(tmp_path: Path, last: str, configured: str
     assert table.groups[0].configurations[0].lr == 0.1
 
 
+def test_a_rate_that_varies_is_a_setting_where_there_is_to_be_none(tmp_path: Path) -> None:
+    rows = ("batch_size,lr,usd,val_acc", "8,0.1,1,0.9", "8,0.2,1,0.8")
+    assert "--as-seeds lr" in refused(tmp_path, *rows, named={"lr": "none"})
+    assert by_batch(read(tmp_path, *rows, as_seeds=["lr"]))[8] == ([1.0, 1.0], [0.9, 0.8])
+
+
 def test_rates_that_differ_are_asked_for(tmp_path: Path) -> None:
     rows = ("batch_size,params.lr,params.learning_rate,usd,val_acc", "8,0.1,0.2,1,0.9")
     assert "--lr-column" in refused(tmp_path, *rows)
@@ -189,8 +195,8 @@ def test_censored_rows_without_steps_are_left_out_of_the_law_and_it_is_said(tmp_
     assert StepsToTarget(8, 500.0, reached=False) in found.runs
     (note,) = (note for note in found.notes if note.startswith("Censored"))
     assert note == (
-        "Censored rows: 3; they are on no front, 1 are bounds on steps to the target, 2 have no steps and are left out "
-        "of the critical batch size."
+        "Censored rows: 3; they are on no front; bounds on steps to the target: 1; without steps and left out of the "
+        "critical batch size: 2."
     )
 
 

@@ -85,7 +85,7 @@ def test_percentages_and_fractions_become_one_scale(tmp_path: Path) -> None:
     assert by_batch(read(tmp_path, "batch_size,usd,accuracy", "8,2,95.0", "8,2,94.6"))[8][1] == [95.0, 94.6]
 
 
-def test_a_scale_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
+def test_an_ambiguous_scale_is_refused(tmp_path: Path) -> None:
     for low in ("0.1", "1"):  # the chance of ten classes as a fraction, or of a hundred or a thousand in percent
         line = refused(tmp_path, "batch_size,usd,val_acc", "8,2,95.0", f"16,2,{low}")
         assert "row 2: val_acc" in line

@@ -93,7 +93,10 @@ def test_mlflow_runs_cost_what_lies_between_start_and_end(tmp_path: Path) -> Non
         "FINISHED,1700000000000,1700000012500,0.9,16",
     )
     assert by_batch(milliseconds) == {16: ([12.5], [0.9])}
-    assert "end_time" in refused(tmp_path, "batch_size,val_acc,start_time,end_time", "8,0.9,2026-05-02,2026-05-01")
+    for times in ("2026-05-02,2026-05-01", "02/03/2026,03/03/2026", "soon,later"):
+        line = refused(tmp_path, "batch_size,val_acc,start_time,end_time", f"8,0.9,{times}")
+        assert line.startswith("row 1: ")
+        assert "_time" in line
 
 
 def test_mlflows_page_writes_durations(tmp_path: Path) -> None:
