@@ -45,6 +45,7 @@ class Columns:
         self.meanings: dict[str, str] = {}  # words of a user's for the columns that were found, as batch_size for bs
         self.insisted: set[str] = set()  # columns whose direction the user has said
         self.in_seconds: set[str] = set()  # columns that were made of durations or of times
+        self.chosen: dict[str, str | None] = {}  # by role, as the user says; None for no column
         self.chosen = {role: self._chosen(role, word) for role, word in named.items()}
 
     def _chosen(self, role: str, word: str) -> str | None:

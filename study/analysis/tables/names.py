@@ -100,7 +100,7 @@ def header(name: str) -> Header:
             break
     rest = rest.removesuffix(".value")
     parts = tuple(part for part in map(_plain, re.split(r"[./]", rest)) if part)
-    return Header(name, kind, parts or (_plain(name),), rest.startswith("_"))
+    return Header(name, kind, parts or (name.strip().lower(),), rest.startswith("_"))
 
 
 def plain(name: str) -> str:

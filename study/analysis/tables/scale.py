@@ -145,6 +145,10 @@ def _bare_beside_part(
 
 
 def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: str | None) -> str:
+    if "node" in columns.headers[part].tokens:
+        raise PlanError(
+            f"{columns.source}: {part} is the batch size of one node; name the global batch size with {option('batch')}"
+        )
     if devices is None:
         raise PlanError(
             f"{columns.source}: {part} is the batch size of one device or part, and no column has the number of "

@@ -42,7 +42,7 @@ def why_not_final(columns: Columns, batch: str, reached: str | None, progress: s
     schedulers stopped, since these are called done too; of curves by `progress`, their own count.
     """
     why = _by_state(columns)
-    if (done := columns.find("done")) is not None:
+    if "state" not in columns.chosen and (done := columns.find("done")) is not None:
         for i, cell in enumerate(columns.sheet.cells[done]):
             if not why[i] and (is_blank(cell) or not truth(columns, i, done)):
                 why[i] = "not done"

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.tables.table import read_table
+from study.analysis.tables.tablefronts import analyze_table
+from study.plan.errors import PlanError
 from tests.analysis.tables.made import by_batch, lines, refused
 
 ROWS = ("batch_size,seed,accuracy,wall_s", "8,1,0.95,1023.5", "8,2,0.94,1021.0", "16,1,0.9,512.25")
@@ -103,6 +105,122 @@ def test_files_that_are_damaged(tmp_path: Path) -> None:
             read_table(tmp_path / name)
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+WORDS = (
+    *(
+        "batch_size",
+        "Batch",
+        "per_device_batch_size",
+        "global_batch_size",
+        "num_gpus",
+        "nodes",
+        "lr",
+        "train/lr",
+        "seed",
+    ),
+    *(
+        "val_acc",
+        "accuracy",
+        "test_loss",
+        "val/acc_best",
+        "value",
+        "runtime",
+        "_runtime",
+        "duration",
+        "usd",
+        "start_time",
+    ),
+    *(
+        "end_time",
+        "state",
+        "done",
+        "epoch",
+        "step",
+        "training_iteration",
+        "run_id",
+        "name",
+        "model",
+        "wd",
+        "config",
+        "批量",
+    ),
+    *(
+        "steps_to_target",
+        "reached",
+        "metrics.x",
+        "params.y",
+        "",
+        "%",
+        "._",
+        "accum",
+        "samples_to_target",
+        "epochs_to_target",
+    ),
+)
+CELLS = (
+    *(
+        "",
+        "8",
+        "16",
+        "8.0",
+        "0",
+        "-1",
+        "0.5",
+        "95%",
+        "0,5",
+        "1,024",
+        "nan",
+        "Infinity",
+        "None",
+        "x",
+        "True",
+        "finished",
+    ),
+    *("FAILED", "{'a': 1}", '{"a": nan}', "{", "0:01:02", "3 min", "17:02", "2026-01-01 10:00", "1e400", "#", "批"),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_any_table_is_analysed_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    names = data.draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8, unique=True))
+    names = [*names, *(name for name in ("batch_size", "val_acc", "usd") if name not in names)]
+    cells = st.one_of(st.sampled_from(CELLS), st.sampled_from(["8", "0.5", "finished"]))
+    rows = data.draw(st.lists(st.lists(cells, min_size=len(names), max_size=len(names)), min_size=1, max_size=6))
+    path = tmp_path_factory.mktemp("any") / "t.csv"
+    pd.DataFrame(rows, columns=names).to_csv(path, index=False, sep=data.draw(st.sampled_from([",", ";", "\t"])))
+    options = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "config": st.lists(st.sampled_from(WORDS), max_size=2),
+                "group_by": st.sampled_from(WORDS),
+                "minimize": st.lists(st.sampled_from(WORDS), max_size=2),
+                "maximize": st.lists(st.sampled_from(WORDS), max_size=2),
+                "as_seeds": st.just(["all"]),
+                "named": st.dictionaries(
+                    st.sampled_from(["batch", "cost", "quality", "seed", "lr", "state", "run", "devices"]),
+                    st.sampled_from([*WORDS, "none"]),
+                    max_size=2,
+                ),
+            },
+        )
+    )
+    line, table = "", None
+    try:
+        table = read_table(path, **options)
+    except PlanError as error:
+        line = str(error)
+    if table is None:
+        assert line.startswith(str(path))
+        assert "\n" not in line
+        return
+    analyze_table(table, "group_by" in options)
+    found = table.understood
+    assert found.n_rows == found.n_final + found.n_censored + found.n_left_out
 
 
 EXTRA = (

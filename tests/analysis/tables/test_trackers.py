@@ -152,6 +152,8 @@ def test_rays_result_grid_has_trials_that_a_scheduler_stopped(tmp_path: Path) ->
     table = read(tmp_path, *rows)
     assert by_batch(table) == {16: ([40.0, 44.0], [0.90, 0.92]), 32: ([20.0], [0.80])}
     assert table.understood.why == {"not done": 1, "stopped early": 1}
+    every = read(tmp_path, *rows, named={"state": "none"})
+    assert by_batch(every)[32] == ([20.0, 20.0], [0.80, 0.20])
     # Trials that met a target end when they do, and say so.
     reached = read(tmp_path, f"{rows[0]},reached", *(f"{row},true" for row in rows[1:5]))
     assert by_batch(reached)[16] == ([40.0, 44.0, 9.0], [0.90, 0.92, 0.30])
