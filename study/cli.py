@@ -71,7 +71,7 @@ TryOption = Annotated[
     bool, typer.Option("--try/--no-try", help="first train two batches of a module of your own here, on the CPU")
 ]
 FormatOption = Annotated[
-    str, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf, with commas between")
+    list[str] | None, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf; a list")
 ]
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="port of the live page; 0 takes a free one")]
 HostOption = Annotated[
@@ -262,9 +262,9 @@ def watch(folder: FolderArgument, port: PortOption = 0, host: HostOption = LOOPB
 
 
 @app.command()
-def report(folder: FolderArgument, format_: FormatOption = ALL_FORMATS) -> None:
+def report(folder: FolderArgument, format_: FormatOption = None) -> None:
     """Write a study's report anew, from its ledger; safe while it runs."""
-    _write_report(recorded(folder), folder, format_)
+    _write_report(recorded(folder), folder, ",".join(format_ or [ALL_FORMATS]))
 
 
 def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
@@ -293,7 +293,9 @@ def replay(
     source: Annotated[
         Path, typer.Argument(help="a study run with scheduler.kind=grid, or a .csv or .parquet of curves")
     ],
-    scheduler: Annotated[str, typer.Option(help="any of these, with commas between")] = ",".join(CONTENDERS),
+    scheduler: Annotated[
+        list[str] | None, typer.Option(help=f"any of {','.join(CONTENDERS)}, all when left out; a list")
+    ] = None,
     shuffles: Annotated[int, typer.Option(min=1, help="random draws of seeds and order to replay")] = 200,
     slots: Annotated[int, typer.Option(min=1, help="trials at a time")] = 2,
     seeds: Annotated[int | None, typer.Option(min=1, help="seeds of a draw; a third of them when left out")] = None,
@@ -302,7 +304,7 @@ def replay(
     """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
     from study.report.replay import print_replay, replay_json, write_replay
 
-    chosen = contenders(scheduler)
+    chosen = contenders(",".join(scheduler or CONTENDERS))
     is_study = source.is_dir()
     if is_study:
         refuse_links(source)

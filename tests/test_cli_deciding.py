@@ -26,6 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
     (folder / "t.csv").write_text("batch_size,usd,acc\n8,1,0.9\n16,x,0.8\n")
     (folder / "t.xlsx").write_text("")
+    (folder / "vary.csv").write_text(
+        "bs,model,wd,hours,runtime,val_loss,val_acc\n"
+        "8,a,0,2,70,0.3,0.9\n8,a,1,3,80,0.2,0.8\n8,b,0,4,90,0.5,0.7\n16,a,0,1,60,0.4,0.6\n"
+    )
     return folder
 
 
@@ -52,13 +56,22 @@ def _older(line: bytes) -> bytes:
         (["analyze", "empty.csv"], "empty.csv: empty"),
         (["analyze", "ragged.csv"], "ragged.csv: not a table"),
         (["analyze", "binary.csv"], "binary.csv: not a table"),
-        (["analyze", "t.xlsx"], "t.xlsx: a table is .csv, .parquet or .json"),
+        (["analyze", "t.xlsx"], "t.xlsx: a table is .csv, .tsv, .parquet, .json or .jsonl"),
         (["analyze", "t.csv"], "t.csv: row 2: usd: 'x' is not allowed; needs a finite number"),
         (["analyze", "t.csv", "--group-by", "batchsize"], "(did you mean batch_size?)"),
         (
             ["analyze", "t.csv", "--minimize", "usd", "--minimize", "acc", "--maximize", "acc"],
             "more than two objectives",
         ),
+        (["analyze", "vary.csv"], "vary.csv: columns"),
+        (["analyze", "vary.csv", "--cost-column", "hours"], "vary within a configuration: model (a, b), wd (0, 1)"),
+        (
+            ["analyze", "vary.csv", "--cost-column", "hours", "--as-seeds", "model"],
+            "vary within a configuration: wd (0, 1)",
+        ),
+        (["analyze", "vary.csv", "--cost-column", "val_acc", "--quality-column", "val_acc"], "cannot be both"),
+        (["analyze", "vary.csv", "--batch-column", "batch"], "no column 'batch' for --batch-column"),
+        (["analyze", "vary.csv", "--minimize", "runtime,val_loss,val_acc"], "more than two objectives"),
         (["compare", "one"], "one: nothing to compare with"),
         (["compare", "one", "old"], "protocol 0."),
         (["compare", "one", "two", "three"], "three: no study here"),
@@ -96,6 +109,38 @@ def test_analyze_writes_what_it_says(folder: Path) -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == record
     assert set(record["groups"]) == {"A", "B"}
     assert (folder / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        ["--config", "model,wd"],
+        ["--config", "model", "--config", "wd"],
+        ["--config", " model, wd ,"],
+        ["--as-seeds", "model,wd"],
+        ["--as-seeds", "model", "--as-seeds", "wd"],
+        ["--as-seeds", "all"],
+    ],
+)
+def test_lists_take_commas_and_repetition_alike(folder: Path, lists: list[str]) -> None:
+    for axes in (["--minimize", "hours,val_loss"], ["--minimize", "hours", "--minimize", "val_loss"]):
+        done = study(folder, "analyze", "vary.csv", *lists, *axes, "--json")
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout.splitlines()[-1])
+        points = {(p["batch_size"], p["cost"], round(p["quality"], 9), p["n_seeds"]) for p in record["points"]}
+        pooled = {(8, 3.0, round(1 / 3, 9), 3), (16, 1.0, 0.4, 1)}
+        apart = {(8, 2.0, 0.3, 1), (8, 3.0, 0.2, 1), (8, 4.0, 0.5, 1), (16, 1.0, 0.4, 1)}
+        assert points == (pooled if lists[0] == "--as-seeds" else apart)
+
+
+def test_strict_makes_any_note_an_error(folder: Path) -> None:
+    (folder / "mixed.csv").write_text("batch_size,usd,val_acc\n8,1,95.0\n8,1,0.946\n")
+    assert study(folder, "analyze", "mixed.csv").returncode == 0
+    done = study(folder, "analyze", "mixed.csv", "--strict")
+    assert done.returncode == 2
+    assert "mixed.csv: --strict: val_acc is in percent in 1 of 2 rows" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert study(folder, "analyze", str(EXAMPLE), "--group-by", "gpu", "--strict").returncode == 0
 
 
 def test_compare_writes_what_it_says(folder: Path) -> None:

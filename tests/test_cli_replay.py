@@ -51,6 +51,12 @@ def test_a_table_is_replayed_to_a_table_and_an_object(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "wrong.csv"]
 
 
+def test_a_list_of_schedulers_may_be_repeated(folder: Path) -> None:
+    lists = (["--scheduler", "grid,frontier_asha:quick"], ["--scheduler", "grid", "--scheduler", "frontier_asha:quick"])
+    answers = [study(folder, "replay", "curves.csv", *words, "--shuffles", "3", "--json").stdout for words in lists]
+    assert answers[0] == answers[1] != ""
+
+
 def test_a_study_run_as_a_grid_is_replayed_into_its_report(tmp_path: Path) -> None:
     changes = {"scheduler": {"kind": "grid"}, "search": {"lr": [0.05, 0.2], "seeds": 2}, "confirm": {"seeds": 1}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | changes))

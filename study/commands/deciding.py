@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from study.analysis.recommend import Limits
 from study.analysis.summary import summarize
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import analyze_table
-from study.commands.shell import FolderArgument, JsonOption, out, recorded, repriced, say
+from study.commands.shell import FolderArgument, JsonOption, listed, out, recorded, repriced, say
 from study.ledger.files import write_atomic
 from study.ledger.store import good_rows
 from study.plan.errors import PlanError
@@ -89,20 +89,65 @@ def prices(
         print(json.dumps([price.model_dump() for price in listed]))
 
 
+def _role(what: str) -> Any:
+    return typer.Option(help=f"column with {what}, or none")
+
+
 @app.command()
 def analyze(
-    table: Annotated[Path, typer.Argument(help="results made elsewhere: a .csv, .parquet or .json of rows")],
-    group_by: Annotated[str | None, typer.Option(help="column: one front for each of its values")] = None,
-    config: Annotated[str | None, typer.Option(help="columns that make a configuration, with commas between")] = None,
-    minimize: Annotated[list[str] | None, typer.Option(help="column to minimise instead; repeatable")] = None,
-    maximize: Annotated[list[str] | None, typer.Option(help="column to maximise instead; repeatable")] = None,
+    table: Annotated[
+        Path, typer.Argument(help="results made elsewhere, a row a run: .csv, .tsv, .parquet, .json or .jsonl, or .gz")
+    ],
+    group_by: Annotated[
+        list[str] | None, typer.Option(help="columns: one front for each of their values; a list")
+    ] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="columns that make a configuration beside the batch size; a list")
+    ] = None,
+    as_seeds: Annotated[
+        list[str] | None, typer.Option(help="settings that may vary between seeds; a list, or all")
+    ] = None,
+    minimize: Annotated[list[str] | None, typer.Option(help="column to minimise instead; a list")] = None,
+    maximize: Annotated[list[str] | None, typer.Option(help="column to maximise instead; a list")] = None,
+    batch_column: Annotated[str | None, typer.Option(help="column with the global batch size")] = None,
+    cost_column: Annotated[str | None, _role("the cost")] = None,
+    quality_column: Annotated[str | None, _role("the quality")] = None,
+    seed_column: Annotated[str | None, _role("the seed")] = None,
+    lr_column: Annotated[str | None, _role("the learning rate")] = None,
+    state_column: Annotated[str | None, _role("what became of the run, such as finished or failed")] = None,
+    run_column: Annotated[str | None, _role("the run, where each has a row an epoch")] = None,
+    devices_column: Annotated[str | None, _role("the number of devices")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="make any note on how the table was read an error")] = False,
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and summary.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse results that were not made here: fronts with uncertainty, critical batch sizes."""
-    columns = [name.strip() for name in (config or "").split(",") if name.strip()]
-    read = read_table(table, columns, group_by, minimize or (), maximize or ())
-    analysis = analyze_table(read, group_by is not None)
+    """Analyse results that were not made here: fronts with uncertainty, critical batch sizes.
+
+    Lists take commas and repetition alike. What was understood of the table is said first.
+    """
+    named = {
+        "batch": batch_column,
+        "cost": cost_column,
+        "quality": quality_column,
+        "seed": seed_column,
+        "lr": lr_column,
+        "state": state_column,
+        "run": run_column,
+        "devices": devices_column,
+    }
+    read = read_table(
+        table,
+        listed(config),
+        listed(group_by),
+        listed(minimize),
+        listed(maximize),
+        listed(as_seeds),
+        {role: column for role, column in named.items() if column is not None},
+    )
+    if strict and read.understood.notes:
+        more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
+        raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
+    analysis = analyze_table(read, bool(listed(group_by)))
     from study.report.tabletext import analysis_json, print_analysis
 
     print_analysis(analysis, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -123,6 +123,11 @@ def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None)
 def afterwards(error: DiskError, command: str) -> DiskError:
     """The same, and what to do once the disk takes more."""
     return DiskError(f"{error}. Once that is mended, go on with: {command}")
+
+
+def listed(values: Sequence[str] | None) -> list[str]:
+    """What an option that may be repeated lists, each with commas between."""
+    return [word.strip() for value in values or () for word in value.split(",") if word.strip()]
 
 
 def say(*lines: str) -> None:

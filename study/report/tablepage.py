@@ -10,7 +10,7 @@ from study.ledger.files import write_atomic
 from study.report.fronts import Axes, fronts_figure
 from study.report.html import Section, rendered, section
 from study.report.laws import steps_figure
-from study.report.tabletext import analysis_json, findings_lines, findings_table
+from study.report.tabletext import analysis_json, findings_lines, findings_table, understood_lines
 
 
 def write_analysis(analysis: TableAnalysis, folder: Path) -> list[Path]:
@@ -29,7 +29,10 @@ def render_analysis(analysis: TableAnalysis) -> str:
         "fronts.html.j2",
         title=f"{Path(analysis.source).name}: batch size analysis",
         headline=_headline(analysis),
-        lines=[f"{name}: {line}" if name else line for name, part in parts.items() for line in findings_lines(part)],
+        lines=[
+            *understood_lines(analysis.understood),
+            *(f"{name}: {line}" if name else line for name, part in parts.items() for line in findings_lines(part)),
+        ],
         sections=[*_fronts(analysis, parts), *_criticals(parts)],
         tables=[(name or "Configurations", findings_table(analysis, part)) for name, part in parts.items()],
     )

@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from study.analysis.statistics.critical import CriticalBatch
+from study.analysis.tables.table import Understood
 from study.analysis.tables.tablefronts import Findings, Place, TableAnalysis
 from study.report.exports import strict_json
 from study.report.tables import Table
@@ -28,6 +29,7 @@ def analysis_record(analysis: TableAnalysis) -> dict[str, Any]:
         "source": analysis.source,
         "cost": asdict(analysis.cost) if analysis.cost else None,
         "quality": asdict(analysis.quality) if analysis.quality else None,
+        "understood": asdict(analysis.understood),
         **_findings_record(analysis.whole),
     }
     if analysis.groups:
@@ -43,7 +45,9 @@ def analysis_json(analysis: TableAnalysis, indent: int | None = None) -> str:
 
 
 def print_analysis(analysis: TableAnalysis, console: Console) -> None:
-    """A table of configurations and the critical batch size, of each group by itself."""
+    """How the table was read, then its configurations and the critical batch size, of each group by itself."""
+    for line in understood_lines(analysis.understood):
+        console.print(Text(printable(line)))
     for name, findings in (analysis.groups or {"": analysis.whole}).items():
         if name:
             console.print(Text(f"\n{printable(name)}", style="bold"))
@@ -59,6 +63,21 @@ def print_analysis(analysis: TableAnalysis, console: Console) -> None:
                 console.print(f"... and {len(table.rows) - _LISTED} more in summary.json", highlight=False)
         for line in findings_lines(findings):
             console.print(Text(printable(line)))
+
+
+def understood_lines(understood: Understood) -> tuple[str, ...]:
+    """How the table was read, in sentences: columns, rows, and notes on what was assumed or left out."""
+    columns = "; ".join(f"{meaning}: {column}" for meaning, column in understood.columns.items())
+    why = ", ".join(f"{n} {word}" for word, n in understood.why.items())
+    rows = f"Rows: {understood.n_rows}, of them {understood.n_final} final"
+    if understood.n_censored:
+        rows += f", {understood.n_censored} censored ({why})"
+    if understood.n_left_out:
+        rows += f", {understood.n_left_out} left out"
+    lines = [f"Columns: {columns}.", f"{rows}."]
+    if understood.as_seeds:
+        lines.append(f"Counted as seeds: {', '.join(understood.as_seeds)}.")
+    return (*lines, *(f"Note: {note}" for note in understood.notes))
 
 
 def findings_table(analysis: TableAnalysis, findings: Findings) -> Table:

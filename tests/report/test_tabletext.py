@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from test_page import ATTACK
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import TableAnalysis, analyze_table
 from study.report.tablepage import render_analysis, write_analysis
-from study.report.tabletext import analysis_json, analysis_record, critical_lines, print_analysis
+from study.report.tabletext import analysis_json, analysis_record, critical_lines, print_analysis, understood_lines
+from tests.analysis.tables.made import read
 from tests.analysis.tables.test_tablefronts import EXAMPLE, analysed, rows
 
 CRITICAL_KEYS = {"b_crit", "b_crit_ci", "s_min", "e_min", "r2", "misfit", "misfit_reason"}
@@ -42,6 +44,46 @@ def test_json_has_the_promised_keys(tmp_path: Path) -> None:
     )
     assert "groups" not in record
     assert record["cost"] == {"column": "usd", "maximize": False}
+
+
+PRUNED = (
+    "batch_size,seed,state,num_gpus,runtime,val_acc",
+    "8,1,COMPLETE,2,3600,0.9",
+    "8,2,COMPLETE,2,3600,0.8",
+    "8,3,PRUNED,2,30,0.1",
+    "16,1,COMPLETE,2,1800,0.7",
+    "16,2,COMPLETE,2,1800,",
+)
+
+
+def test_what_was_understood_is_said_first_everywhere(tmp_path: Path) -> None:
+    analysis = analyze_table(read(tmp_path, *PRUNED), grouped=False)
+    record = json.loads(write_analysis(analysis, tmp_path)[0].read_text())["understood"]
+    assert record["columns"] == {
+        "batch size": "batch_size",
+        "cost": "device_hours (runtime x num_gpus), lower is better",
+        "quality": "val_acc, higher is better",
+        "seed": "seed",
+        "devices": "num_gpus",
+        "state": "state",
+    }
+    assert (record["n_rows"], record["n_final"], record["n_censored"], record["n_left_out"]) == (5, 3, 1, 1)
+    assert record["why"] == {"pruned": 1}
+    assert len(record["notes"]) == 4  # whose batch, device-hours, the row left out, the one censored
+    said = "Rows: 5, of them 3 final, 1 censored (1 pruned), 1 left out."
+    lines = understood_lines(analysis.understood)
+    assert lines[1] == said
+    assert lines[2:] == tuple(f"Note: {note}" for note in record["notes"])
+    text = " ".join(shown(analysis).split())
+    assert text.index("Columns: batch size: batch_size; cost:") < text.index(said) < text.index("P(front)")
+    page = render_analysis(analysis)
+    assert said in page
+    assert all(escape(note) in page for note in record["notes"])
+
+
+def test_settings_that_count_as_seeds_are_said(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,wd,usd,val_acc", "8,0,1,0.9", "8,1,2,0.8", as_seeds=["wd"])
+    assert "Counted as seeds: wd." in understood_lines(table.understood)
 
 
 def test_each_group_says_the_same_as_a_whole_table(example: TableAnalysis) -> None:

@@ -1,19 +1,34 @@
-"""A table of results that were not made here (csv, parquet, json) to configurations over seeds."""
+"""A table of results that were not made here to configurations over seeds, and what was understood of it."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.statistics.samples import Sample
-from study.analysis.tables.tablefile import read_frame
-from study.analysis.tables.tablerows import Objective, Row, RowReader
+from study.analysis.tables.objectives import Objective
+from study.analysis.tables.reading import Choices, Reading, Row
+from study.analysis.tables.rows import read_rows
 from study.plan.errors import PlanError
+
+
+@dataclass(frozen=True)
+class Understood:
+    """How a table was read, for people to check."""
+
+    columns: dict[str, str]  # by meaning: batch size, cost, quality, ...
+    n_rows: int
+    n_final: int
+    n_censored: int
+    n_left_out: int
+    why: dict[str, int]  # rows that are not final, by reason
+    as_seeds: tuple[str, ...]  # settings whose differing values count as seeds, as the user says
+    notes: tuple[str, ...]  # what was assumed, left out or is in doubt
 
 
 @dataclass(frozen=True)
@@ -45,46 +60,69 @@ class Table:
     cost: Objective | None
     quality: Objective | None
     groups: tuple[Group, ...]
+    understood: Understood
 
 
 def read_table(
     path: Path,
     config: Sequence[str] = (),
-    group_by: str | None = None,
+    group_by: str | Sequence[str] | None = None,
     minimize: Sequence[str] = (),
     maximize: Sequence[str] = (),
+    as_seeds: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
 ) -> Table:
     """Read and check a table.
 
-    `config` names the columns that make a configuration: batch_size, and world_size where it varies, unless said
-    otherwise. `minimize` and `maximize` name at most two objectives; without them the first known cost and the first
-    known quality are taken. Rows that are not finished, or whose `reached` is false, are censored. Where the table has
-    several learning rates and `config` does not name them, each configuration is shown at its best.
+    `config` names the columns that make a configuration beside the batch size; world_size where it varies, unless said
+    otherwise. `group_by` names those that make a group. `minimize` and `maximize` name at most two objectives; the
+    others are found: validation figures before test figures, never training ones. `as_seeds` names settings that vary
+    within a configuration and may, or is `all`. `named` says which column has a role (batch, cost, quality, seed, lr,
+    state, run, devices), `none` for no column.
+
+    Rows that are not finished, diverged, or whose `reached` is false are censored; rows without a quality are left
+    out. Of curves the last row of each run counts. Where the table has several learning rates and `config` does not
+    name them, each configuration is shown at its best.
 
     Raises PlanError, one line that names the file, the column and what is allowed.
     """
-    frame = read_frame(path)
-    reader = RowReader(path, frame, config, group_by, minimize, maximize)
-    rows = [reader.row(i) for i in range(len(frame))]
-    _refuse_repeats(rows, str(path))
+    groups_by = [group_by] if isinstance(group_by, str) else group_by or []
+    reading = read_rows(path, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
+    _refuse_repeats(reading)
     groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in reading.rows:
         groups[row.group].append(row)
-    return Table(str(path), reader.cost, reader.quality, tuple(_group(name, groups[name]) for name in sorted(groups)))
+    found = tuple(_group(name, groups[name], reading) for name in sorted(groups))
+    return Table(str(path), reading.cost, reading.quality, found, _understood(reading))
 
 
-def _refuse_repeats(rows: Sequence[Row], source: str) -> None:
+def _understood(reading: Reading) -> Understood:
+    why = Counter(row.why for row in reading.rows if row.why)
+    return Understood(
+        columns=reading.columns,
+        n_rows=len(reading.rows) + reading.n_left_out,
+        n_final=sum(not row.censored for row in reading.rows),
+        n_censored=sum(row.censored for row in reading.rows),
+        n_left_out=reading.n_left_out,
+        why=dict(sorted(why.items())),
+        as_seeds=reading.as_seeds,
+        notes=tuple(reading.notes),
+    )
+
+
+def _refuse_repeats(reading: Reading) -> None:
     """The same seed twice in one configuration means that some column tells them apart."""
-    seen: dict[Hashable, int] = {}
-    for row in rows:
-        if row.seed is None:
+    seen: dict[Hashable, Row] = {}
+    for row in reading.rows:
+        if row.seed is None or row.censored:
             continue
-        first = seen.setdefault((row.group, row.settings, row.lr, row.seed), row.number)
-        if first != row.number:
-            label = _label(row)
+        first = seen.setdefault((row.group, row.settings, row.lr, row.seed, row.pooled), row)
+        if first is not row:
+            apart = reading.apart(first, row)
+            differ = f" (they differ in {apart})" if apart else ""
             raise PlanError(
-                f"{source}: row {row.number}: seed {row.seed} of {label} stands in row {first} too; "
-                "name the columns that tell them apart with --config"
+                f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} stands in row {first.number} "
+                f"too; name the columns that tell them apart with --config{differ}"
             )
 
 
@@ -92,7 +130,7 @@ def _label(row: Row) -> str:
     return ", ".join(f"{name}={value}" for name, value in row.settings)
 
 
-def _group(name: str, rows: Sequence[Row]) -> Group:
+def _group(name: str, rows: Sequence[Row], reading: Reading) -> Group:
     by_settings: dict[Hashable, list[Row]] = defaultdict(list)
     for row in rows:
         by_settings[row.settings].append(row)
@@ -102,16 +140,21 @@ def _group(name: str, rows: Sequence[Row]) -> Group:
 
 
 def _at_best_rate(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the learning rate that was censored least, then best in quality, then quickest to the target."""
+    """The rows of the learning rate that has results, was censored least, is best in quality, then quickest.
+
+    Rows that ended for reasons of the machine, or have not ended, do not count against a rate.
+    """
     by_rate: dict[float | None, list[Row]] = defaultdict(list)
     for row in rows:
         by_rate[row.lr].append(row)
 
-    def merit(same: list[Row]) -> tuple[float, float, float]:
+    def merit(same: list[Row]) -> tuple[bool, float, float, float]:
         quality = [row.quality for row in same if row.quality is not None]
         steps = [row.run.steps for row in same if row.run is not None]
-        censored = sum(row.censored for row in same) / len(same)
-        return -censored, fmean(quality) if quality else -math.inf, -fmean(steps) if steps else -math.inf
+        judged = [row.against for row in same if row.against or not row.censored]
+        censored = sum(judged) / len(judged) if judged else 1.0
+        has_final = any(not row.censored for row in same)
+        return has_final, -censored, fmean(quality) if quality else -math.inf, -fmean(steps) if steps else -math.inf
 
     return max(by_rate.values(), key=merit)
 

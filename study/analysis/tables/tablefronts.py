@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit_critical_batch
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MAX_DRAWN, MIN_SEEDS, Frontier, FrontPoint, frontier
-from study.analysis.tables.table import Configuration, Table
-from study.analysis.tables.tablerows import Objective
+from study.analysis.tables.objectives import Objective
+from study.analysis.tables.table import Configuration, Table, Understood
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class TableAnalysis:
     quality: Objective | None
     whole: Findings  # one front over all configurations of all groups
     groups: dict[str, Findings]  # empty without --group-by
+    understood: Understood
 
 
 def analyze_table(table: Table, grouped: bool) -> TableAnalysis:
@@ -59,6 +60,7 @@ def analyze_table(table: Table, grouped: bool) -> TableAnalysis:
         quality=table.quality,
         whole=_findings(table, range(len(table.groups))),
         groups={group.name: _findings(table, [i]) for i, group in enumerate(table.groups)} if grouped else {},
+        understood=table.understood,
     )
 
 
@@ -77,7 +79,7 @@ def _findings(table: Table, chosen: Sequence[int]) -> Findings:
         hypervolume_ci=front.hypervolume_ci if front else None,
         runs=runs,
         critical_batch=fit_critical_batch(runs) if runs else None,
-        notes=_notes(groups[0].configurations if len(groups) == 1 else [one for _, one in kept], samples),
+        notes=_notes([one for group in groups for one in group.configurations], samples, runs, table),
     )
 
 
@@ -117,14 +119,29 @@ def _signed(ci: tuple[float, float] | None, sign: int) -> tuple[float, float] | 
     return low, high
 
 
-def _notes(configurations: Sequence[Configuration], samples: Sequence[Sample]) -> tuple[str, ...]:
+def _notes(
+    configurations: Sequence[Configuration], samples: Sequence[Sample], runs: Sequence[StepsToTarget], table: Table
+) -> tuple[str, ...]:
     notes = []
     few = sum(sample.n_seeds < MIN_SEEDS for sample in samples)
     if few:
-        notes.append(f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are told.")
+        notes.append(
+            f"{few} of {len(samples)} configurations have under {MIN_SEEDS} seeds: no probabilities are given."
+        )
     if len(samples) > MAX_DRAWN:
-        notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are told.")
+        notes.append(f"{len(samples)} configurations are more than {MAX_DRAWN}: no probabilities are given.")
     censored = sum(one.n_censored for one in configurations)
-    if censored:
-        notes.append(f"Censored rows: {censored}; they are bounds on steps to the target, and on no front.")
+    bounds = sum(not run.reached for run in runs)
+    if censored and runs:
+        without = censored - bounds
+        said = f"bounds on steps to the target: {bounds}"
+        said += f"; without steps and left out of the critical batch size: {without}" if without else ""
+        notes.append(f"Censored rows: {censored}; they are on no front; {said}.")
+    elif censored:
+        notes.append(f"Censored rows: {censored}; they are on no front.")
+    if table.cost is not None and table.quality is not None:
+        empty = [one.label for one in configurations if one.sample is None]
+        if empty:
+            more = f" and {len(empty) - 6} more" if len(empty) > 6 else ""
+            notes.append(f"Without a final result, on no front: {'; '.join(empty[:6])}{more}.")
     return tuple(notes)

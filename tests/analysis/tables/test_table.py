@@ -96,9 +96,11 @@ def test_a_run_that_failed_without_a_count_is_no_bound(tmp_path: Path) -> None:
     assert table.groups[0].runs == (StepsToTarget(8, 100.0), StepsToTarget(16, 50.0))
 
 
-def test_the_exact_name_wins(tmp_path: Path) -> None:
-    table = from_text(tmp_path, "batch_size,accuracy,metrics.accuracy,val_acc,cost\n8,0.9,0.8,0.7,1\n")
+def test_the_exact_name_wins_among_figures_of_one_split(tmp_path: Path) -> None:
+    table = from_text(tmp_path, "batch_size,accuracy,metrics.accuracy,cost\n8,0.9,0.8,1\n")
     assert table.quality == Objective("accuracy", True)
+    table = from_text(tmp_path, "batch_size,accuracy,metrics.accuracy,val_acc,cost\n8,0.9,0.8,0.7,1\n")
+    assert table.quality == Objective("val_acc", True)
 
 
 def test_groups_and_configurations_of_several_columns(tmp_path: Path) -> None:
@@ -150,12 +152,12 @@ def test_any_two_columns_may_be_the_objectives(tmp_path: Path) -> None:
 WHOLE = "needs a whole number of at least 1"
 HOSTILE = {
     "batch_size,cost,accuracy\n8,,0.9\n": "row 1: cost: is empty; needs a finite number",
-    "batch_size,cost,accuracy\n8,1,nan\n": "row 1: accuracy: 'nan' is not allowed; needs a finite number",
+    "batch_size,cost,accuracy\n8,1,nan\n": "no row is a final result (1 diverged)",
     "batch_size,cost,accuracy\n8,1,0.9\n8,inf,0.9\n": "row 2: cost: 'inf' is not allowed; needs a finite number",
     "batch_size,cost,accuracy\n-8,1,0.9\n": f"row 1: batch_size: '-8' is not allowed; {WHOLE}",
     "batch_size,cost,accuracy\n8.5,1,0.9\n": f"row 1: batch_size: '8.5' is not allowed; {WHOLE}",
     "batch_size,cost,accuracy\nbig,1,0.9\n": f"row 1: batch_size: 'big' is not allowed; {WHOLE}",
-    "batch_size,lr,cost,accuracy\n8,0,1,0.9\n": "row 1: lr: '0' is not allowed; needs a number above 0",
+    "batch_size,lr,cost,accuracy\n8,-1,1,0.9\n": "row 1: lr: '-1' is not allowed; needs a number above 0",
     "batchsiz,cost,accuracy\n8,1,0.9\n": "no column 'batch_size' (did you mean batchsiz?); there are batchsiz, cost",
     "batch_size,batch_size,cost\n8,8,1\n": "column 'batch_size' appears twice",
     "batch_size,,cost\n8,8,1\n": "column 2 has no name",
@@ -198,7 +200,7 @@ def test_options_that_name_what_is_not_there(tmp_path: Path, options: dict[str, 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("t.xlsx", b"", "a table is .csv, .parquet or .json, not .xlsx"),
+        ("t.xlsx", b"", "a table is .csv, .tsv, .parquet, .json or .jsonl, or one of them with .gz, not .xlsx"),
         ("t.json", b"{", "not a table"),
         ("t.json", b"3", "a JSON table is a list of rows"),
         ("t.json", b'[{"batch_size": 8, "batch_size": 9}]', "column 'batch_size' appears twice"),

@@ -87,7 +87,12 @@ def test_steps_alone_are_enough(tmp_path: Path) -> None:
 
 def test_thousands_of_configurations_are_shown_without_draws(tmp_path: Path) -> None:
     many = [
-        {"batch_size": batch, "seed": seed, "usd": 1.0 + batch + 0.1 * seed, "accuracy": batch**0.5 + 0.01 * seed}
+        {
+            "batch_size": batch,
+            "seed": seed,
+            "usd": 1.0 + batch + 0.1 * seed,
+            "accuracy": (batch**0.5 + 0.01 * seed) / 100,
+        }
         for batch in range(1, 1001)
         for seed in range(3)
     ]

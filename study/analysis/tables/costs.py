@@ -1,0 +1,211 @@
+"""The columns that say what a run cost, and wall time as durations and device-hours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
+from study.analysis.tables.columns import Columns, option
+from study.analysis.tables.names import SETTING, Header, header
+from study.plan.errors import PlanError
+
+# By preference, where a table has several; wall time comes after all of these.
+COSTS: dict[str, tuple[str, ...]] = {
+    "cost": (),
+    "device_hours": (
+        "gpu_hours",
+        "device_h",
+        "gpu_h",
+        "billed_device_h",
+        "billed_gpu_h",
+        "total_gpu_hours",
+        "gpuhours",
+    ),
+    "usd": ("cost_usd", "dollars", "price_usd"),
+    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh"),
+}
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "seconds"), "s"),
+    **dict.fromkeys(("min", "mins", "minutes"), "min"),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
+    **dict.fromkeys(("ms", "milliseconds"), "ms"),
+    **dict.fromkeys(("d", "days"), "d"),
+}
+_UNIT = "|".join(_UNITS)
+_WALL = re.compile(
+    r"(?P<of>(?:total_|train_|training_|fit_|run_)*)"
+    r"(?:wall|wall_?time|wall_?clock(?:_time)?|time_total|total_time|run_?time|duration|time|elapsed(?:_time)?|time_elapsed)"
+    rf"(?:_(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours)"
+)
+_STARTS = ("start_time", "datetime_start", "started_at", "start", "started", "time_start", "start_timestamp", "begin")
+_ENDS = (
+    *("end_time", "datetime_complete", "finished_at", "end", "ended", "time_end", "end_timestamp", "ended_at"),
+    *("completed_at", "finished"),
+)
+_CLOCKS = 0.03  # two clocks of one run may differ by this share, or by _ROUNDED_S
+_ROUNDED_S = 2.0
+_DURATIONS = "a duration such as 17.1min, 1h 2m or 0:17:02"
+_LONGEST_S = 1e8  # what is more is a date in seconds since 1970
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of costs; `unit_s` is given where it is wall time, in so many seconds."""
+
+    column: str
+    unit_s: float | None = None
+
+
+def is_cost(head: Header) -> bool:
+    """The header names a cost."""
+    return any(head.plain in (name, *others) for name, others in COSTS.items()) or wall_unit(head) is not None
+
+
+def wall_unit(head: Header) -> float | None:
+    """Seconds of the unit that a column of wall time is in; None for other columns."""
+    found = _WALL.fullmatch(head.plain)
+    if found is None or head.kind == SETTING:
+        return None
+    word = found["unit"] or found["only"]
+    return SECONDS[_UNITS[word]] if word else 1.0
+
+
+def find_cost(columns: Columns, without: Sequence[str] = ()) -> Cost | None:
+    """The likeliest cost but for the columns in `without`; None if there is none."""
+    filled = [head for head in columns.filled if head.name not in without]
+    for meaning, others in COSTS.items():
+        for alias in (meaning, *others):
+            same = [head for head in filled if head.plain == alias]
+            same = [head for head in same if head.kind != SETTING] or same
+            same = [head for head in same if head.name == alias] or same
+            if same:
+                return Cost(columns.one(same, meaning, "cost"))
+    return _find_wall(columns, filled) or _between_times(columns, filled)
+
+
+def cost_meant(columns: Columns, word: str) -> str | None:
+    """The column for a bare word such as `device_hours` or `wall_s`, None if there is none."""
+    for meaning, others in COSTS.items():
+        if word in (meaning, *others):
+            return next((head.name for head in columns.filled if head.plain in (meaning, *others)), None)
+    if wall_unit(header(word)) is not None:
+        return next((head.name for head in columns.filled if wall_unit(head) is not None), None)
+    return None
+
+
+def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
+    """Wall time. Raises PlanError where two columns of it differ by more than two clocks do."""
+    found = [head for head in filled if wall_unit(head) is not None and _is_time(columns, head)]
+    if not found:
+        return None
+    # The tracker's own clock of the whole run, then others, then that of training alone; W&B's _runtime ends early.
+    found.sort(key=lambda head: (head.internal, _is_training(head), head.plain == "time"))
+    seconds = {head.name: _seconds(columns, head) for head in found}
+    first = found[0].name
+    for other in found[1:]:
+        for i, (a, b) in enumerate(zip(seconds[first], seconds[other.name], strict=True)):
+            if a is not None and b is not None and abs(a - b) > max(_CLOCKS * abs(a), _ROUNDED_S):
+                raise PlanError(
+                    f"{columns.source}: columns {first!r} and {other.name!r} both are wall times and differ (row "
+                    f"{columns.sheet.numbers[i]}: {a:g} s, {b:g} s); name one with {option('cost')}"
+                )
+        if any(a != b for a, b in zip(seconds[first], seconds[other.name], strict=True) if None not in (a, b)):
+            columns.sheet.note(f"{first} and {other.name} are two clocks that nearly agree: the cost is {first}.")
+    return as_cost(columns, first)
+
+
+def _is_training(head: Header) -> bool:
+    found = _WALL.fullmatch(head.plain)
+    return bool(found and found["of"] and re.search("train|fit", found["of"]))
+
+
+def _is_time(columns: Columns, head: Header) -> bool:
+    known = [seconds for seconds in _seconds(columns, head) if seconds is not None]
+    return bool(known) and max(known) < _LONGEST_S
+
+
+def _seconds(columns: Columns, head: Header) -> list[float | None]:
+    unit = wall_unit(head) or 1.0
+    found: list[float | None] = []
+    for cell in columns.sheet.cells[head.name]:
+        try:
+            found.append(duration_s(cell, unit, columns.sheet.decimal_comma, columns.sheet.mixed_point))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def unread_time(columns: Columns) -> PlanError | None:
+    """The error for the first cell of wall time that cannot be read, None if there is none."""
+    for head in columns.filled:
+        for i, seconds in enumerate(_seconds(columns, head) if wall_unit(head) is not None else []):
+            if seconds is None and not is_missing(columns.sheet.cells[head.name][i]):
+                return columns.sheet.error(i, head.name, _DURATIONS)
+    return None
+
+
+def as_cost(columns: Columns, name: str) -> Cost:
+    """A column as a cost; durations in words become seconds, plain numbers stay in the table's own unit.
+
+    Raises PlanError for a duration that cannot be read.
+    """
+    head = columns.headers.get(name)
+    unit = wall_unit(head) if head else None
+    cells = columns.sheet.cells[name]
+    if not any(map(is_duration_text, cells)):
+        return Cost(name, unit)
+    sheet, seconds = columns.sheet, list[Any]()
+    for i, cell in enumerate(cells):
+        try:
+            seconds.append(duration_s(cell, unit or 1.0, sheet.decimal_comma, sheet.mixed_point))
+        except ValueError:
+            if not is_missing(cell):
+                raise sheet.error(i, name, _DURATIONS) from None
+            seconds.append(None)
+    sheet.cells[name] = seconds
+    columns.in_seconds.add(name)
+    return Cost(name, 1.0)
+
+
+def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
+    """Seconds from start to end, None without both."""
+    ends = [next((h.name for word in words for h in filled if h.plain == word), None) for words in (_STARTS, _ENDS)]
+    start, end = ends
+    if start is None or end is None:
+        return None
+    seconds: list[Any] = []
+    for i in range(len(columns.sheet.numbers)):
+        times = []
+        for name in (start, end):
+            cell = columns.sheet.cells[name][i]
+            try:
+                times.append(None if is_missing(cell) else time_s(cell))
+            except ValueError:
+                raise columns.sheet.error(i, name, "a date and time such as 2026-01-31 10:00:00") from None
+        begun, ended = times
+        if begun is None or ended is None:
+            seconds.append(None)
+        elif ended < begun:
+            raise columns.sheet.error(i, end, f"a time that is not before {start}")
+        else:
+            seconds.append(ended - begun)
+    name = columns.add(f"{end} - {start}", seconds)
+    columns.in_seconds.add(name)
+    return Cost(name, 1.0)
+
+
+def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
+    """Wall time multiplied by the devices that it was spent on, in hours, where any run used several."""
+    if cost.unit_s is None or devices is None or cost.column not in columns.sheet.cells:
+        return cost
+    counts = columns.numbers(devices)
+    if all(n in (None, 1.0) for n in counts):
+        return cost
+    hours: list[Any] = []
+    for seconds, n in zip(columns.numbers(cost.column), counts, strict=True):
+        hours.append(None if seconds is None or n is None else seconds * cost.unit_s * n / 3600)
+    columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}.")
+    return Cost(columns.add(f"device_hours ({cost.column} x {devices})", hours))

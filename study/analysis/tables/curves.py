@@ -1,0 +1,313 @@
+"""Tables with a row for each report of a run: recognised, and brought to the last row of each run."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from study.analysis.tables.cells import is_blank
+from study.analysis.tables.columns import Columns, option
+from study.analysis.tables.costs import is_cost, wall_unit
+from study.analysis.tables.names import RESULT, SETTING
+from study.analysis.tables.states import state_columns, truth
+from study.analysis.tables.varying import is_setting_by_name
+from study.plan.errors import PlanError
+
+_PROGRESS = (
+    *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
+    *("step", "global_step", "trainer_global_step", "update"),
+)
+_RUNS = ("run_id", "trial_id", "run", "trial", "run_name", "trial_name", "name", "id", "experiment_name", "number")
+_DISPLAYED = {"name", "run_name", "trial_name", "experiment_name"}  # which runs may share
+_HINT = "`study replay` compares schedulers on such curves"
+_LEAST_ROWS = 4  # of each configuration, by which times that rise evenly are those of a curve
+_EVEN = 1.5  # the largest step of such times, of the smallest
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns that matter in curves."""
+
+    key: tuple[str, ...]  # what makes a configuration, and the seed
+    cost: str | None
+    quality: str | None
+    seed: str | None
+    lr: str | None  # unless it is of the key
+
+
+def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | None, bool]:
+    """Bring a table of curves to one row for each run, in place, with a note: the last of each column's filled cells.
+
+    Returns the column that counts epochs or steps, None for a table of final results, and whether the learning rate
+    follows a schedule, so that its last value is not what the run was set to. With `as_seeds` times that rise from row
+    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be distinguished.
+    """
+    counts = _counts(columns)
+    runs, scheduled = _runs(columns, counts, roles)
+    if runs is None:
+        if not as_seeds and not counts and roles.cost is not None:
+            _refuse_rising(columns, roles)
+        return None, False
+    if all(len(rows) == 1 for rows in runs):
+        return None, False
+    if roles.cost is not None:
+        _check_cumulative(columns, roles.cost, runs)
+    sheet = columns.sheet
+    n_rows = len(sheet.numbers)
+    # Runs are as long as their figures go: a training row may follow.
+    has, at = _has(columns, roles.quality), sheet.cells[counts[0]]
+    ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
+    sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
+    sheet.cells[counts[0]] = ends
+    sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
+    kept = "the last row is taken" if len(runs) == 1 else f"the last row of each of {len(runs)} runs is taken"
+    sheet.note(f"The {n_rows} rows are curves, by {counts[0]}: {kept}; {_HINT}.")
+    if scheduled:
+        sheet.note(f"{roles.lr} changes within runs, as a schedule does: the learning rate is unknown.")
+    return counts[0], scheduled
+
+
+def _runs(columns: Columns, counts: Sequence[str], roles: Roles) -> tuple[list[list[int]] | None, bool]:
+    """Rows by run, None for final results; and whether the learning rate changes within runs.
+
+    Rates tell runs apart only where these are mixed without them.
+    """
+    if roles.lr is not None:
+        cells = columns.sheet.cells[roles.lr]
+        with suppress(PlanError):
+            runs = _distinguished(columns, counts, roles, roles.key)
+            rates = [{str(cells[i]).strip() for i in rows if not is_blank(cells[i])} for rows in runs or ()]
+            if any(len(some) > 1 for some in rates):
+                return runs, True
+    return _distinguished(columns, counts, roles, [*roles.key, *([roles.lr] if roles.lr else [])]), False
+
+
+def _distinguished(columns: Columns, counts: Sequence[str], roles: Roles, key: Sequence[str]) -> list[list[int]] | None:
+    runs = _runs_by_column(columns, counts, key, roles.quality)
+    if runs is None and columns.chosen.get("run", "") is not None:
+        without = [] if roles.lr is None or roles.lr in key else [roles.lr]
+        runs = _runs_by_restart(columns, counts, key, roles, without)
+    return runs
+
+
+def _says_what_became(columns: Columns) -> bool:
+    """Every row has the state of a run that has ended, so that each is a run."""
+    if state_columns(columns):
+        return True
+    done = columns.find("done")
+    return done is not None and all(truth(columns, i, done) for i in range(len(columns.sheet.numbers)))
+
+
+def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:
+    return next((cells[i] for i in reversed(rows) if not is_blank(cells[i])), None)
+
+
+def _counts(columns: Columns) -> list[str]:
+    """The columns that count epochs, iterations or steps, coarsest first."""
+    found = []
+    for word in _PROGRESS:
+        for head in columns.filled:
+            fits = head.plain == word and head.kind != SETTING and columns.is_numeric(head.name)
+            if fits and len(set(columns.numbers(head.name)) - {None}) > 1:
+                found.append(head.name)
+    return found
+
+
+def _runs_by_column(
+    columns: Columns, counts: Sequence[str], key: Sequence[str], quality: str | None
+) -> list[list[int]] | None:
+    """Rows by run as a column names them; None without one whose runs have rows of growing progress."""
+    asked = "run" in columns.chosen
+    names = [columns.chosen["run"]] if asked else []
+    if not names:
+        heads = [h for h in columns.filled if h.kind not in (RESULT, SETTING)]
+        names = [h.name for word in _RUNS for h in heads if h.plain == word]
+    for name in names:
+        if name is None or (not asked and columns.headers[name].plain == "id" and columns.is_numeric(name)):
+            continue  # numbers of rows
+        runs: dict[Hashable, list[int]] = defaultdict(list)
+        for i, cell in enumerate(columns.sheet.cells[name]):
+            runs[i if is_blank(cell) else (str(cell), *_key(columns, key, i))].append(i)
+        if all(len(rows) == 1 for rows in runs.values()):
+            return list(runs.values())
+        for progress in counts:
+            at, has = columns.numbers(progress), _has(columns, quality)
+            ordered = [_in_order(at, rows, has) for rows in runs.values()]
+            if any(rows is None or not (asked or _from_start(at, rows)) for rows in ordered):
+                continue
+            if not asked and columns.headers[name].plain in _DISPLAYED and state_columns(columns):
+                raise PlanError(
+                    f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
+                    f"says that they are one run, {option('run')} none that each row is a run"
+                )
+            return [rows for rows in ordered if rows is not None]
+        if asked:
+            lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
+            raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have several rows {lacking}")
+    return None
+
+
+def _key(columns: Columns, key: Sequence[str], i: int) -> tuple[str, ...]:
+    """What row i is set to."""
+    return tuple(str(columns.sheet.cells[name][i]).strip() for name in key)
+
+
+def _has(columns: Columns, quality: str | None) -> list[bool]:
+    """Whether each row has a figure of quality, or what else may not stand twice in a run at one progress."""
+    if quality is None:
+        return [True] * len(columns.sheet.numbers)
+    return [not is_blank(cell) for cell in columns.sheet.cells[quality]]
+
+
+def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[int] | None:
+    """Rows by progress, those that say none by their place; None if they are no curve.
+
+    A curve has at most one row with a figure (`has`) at each progress, and two different ones.
+    """
+    figures = [at[i] for i in rows if has[i] and at[i] is not None]
+    if len(rows) > 1 and (len({at[i] for i in rows} - {None}) < 2 or len(set(figures)) < len(figures)):
+        return None
+    low = -1.0
+    places: dict[int, float] = {}
+    for i in rows:
+        value = at[i]
+        low = low if value is None else value
+        places[i] = low
+    return sorted(rows, key=lambda i: (places[i], i))
+
+
+def _runs_by_restart(
+    columns: Columns, counts: Sequence[str], key: Sequence[str], roles: Roles, without: Sequence[str]
+) -> list[list[int]] | None:
+    """Rows by run where no column names it: a run ends where its configuration does, or its counter starts again.
+
+    None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
+    of a run, only plain curves count.
+    """
+    others = _settings(columns, [*key, *counts, *without])
+    by_key: dict[Hashable, list[int]] = defaultdict(list)
+    for i in range(len(columns.sheet.numbers)):
+        by_key[_key(columns, [*key, *others], i)].append(i)
+    has, certain = _has(columns, roles.quality), not _says_what_became(columns)
+    counting = []
+    for progress in counts:
+        at = columns.numbers(progress)
+        if not any(len({at[i] for i in rows} - {None}) > 1 for rows in by_key.values()):
+            continue
+        counting.append(progress)
+        cut = [_of_one_seed(columns, roles.seed, at, rows, has) or _cut(at, rows, has) for rows in by_key.values()]
+        runs = [run for some in cut for run in some or ()]
+        if None in cut or (not certain and min(map(len, runs)) < 3):
+            continue
+        _refuse_jumps(columns, progress, runs)
+        return sorted(runs)
+    if counting and certain:
+        raise PlanError(
+            f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be distinguished; "
+            f"name the column that distinguishes them with {option('run')}; {_HINT}"
+        )
+    return None
+
+
+def _from_start(at: Sequence[float | None], rows: Sequence[int]) -> bool:
+    """The count begins within a step of 0, as of curves; runs that ended here and there begin later."""
+    counted = sorted({value for value in (at[i] for i in rows) if value is not None})
+    return len(counted) < 2 or counted[0] <= max(1.0, *(b - a for a, b in pairwise(counted)))
+
+
+def _of_one_seed(
+    columns: Columns, seed: str | None, at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]
+) -> list[list[int]] | None:
+    """The one run of a configuration and seed, in whatever order its rows are; None for several runs or no seed."""
+    if seed is None or is_blank(columns.sheet.cells[seed][rows[0]]):
+        return None
+    ordered = [rows[0]] if len(rows) == 1 else _in_order(at, rows, has)
+    return None if ordered is None or not _from_start(at, ordered) else [ordered]
+
+
+def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[list[int]] | None:
+    """The rows of one configuration by run, None where they are mixed: not all runs begin at the first progress.
+
+    A run has at most one row with a figure (`has`) at each progress.
+    """
+    runs: list[list[int]] = [[]]
+    seen: dict[float, bool] = {}  # progress in this run, and whether it has its figure
+    last = -math.inf
+    for i in rows:
+        value = at[i]
+        if value is not None and (value < last or (has[i] and seen.get(value, False))):
+            runs.append([])
+            seen = {}
+        if value is not None:
+            seen[value] = seen.get(value, False) or has[i]
+            last = value
+        runs[-1].append(i)
+    if not all(_from_start(at, run) for run in runs):
+        return None
+    spans = [[value for value in (at[i] for i in run) if value is not None] for run in runs]
+    lengths = [len(set(span)) for span in spans]
+    least = min((min(span) for span in spans if span), default=0.0)
+    if any(span and span[0] != least for span in spans) or (len(runs) > 1 and min(lengths) == 1 < max(lengths)):
+        return None
+    return runs
+
+
+def _refuse_jumps(columns: Columns, progress: str, runs: Sequence[Sequence[int]]) -> None:
+    """Two rows with progress far apart are settings of two runs as well as a curve."""
+    at = columns.numbers(progress)
+    ends = [(at[run[0]] or 0.0, at[run[-1]] or 0.0) for run in runs if len(run) > 1]
+    if all(len(run) <= 2 for run in runs) and all(last - first > max(first, 1.0) for first, last in ends):
+        raise PlanError(
+            f"{columns.source}: {progress} varies within a configuration, as in curves or as a setting; say "
+            f"--config {progress} if it is one, or name the column that distinguishes runs with {option('run')}"
+        )
+
+
+def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]) -> None:
+    """A run's last cost is its whole cost only where costs add up from row to row."""
+    head = columns.headers.get(cost)
+    if head is not None and not is_cost(head):
+        return
+    values = columns.numbers(cost)
+    for run in runs:
+        known = [(i, values[i]) for i in run if values[i] is not None]
+        for (_, a), (i, b) in pairwise(known):
+            if (b or 0.0) < (a or 0.0) or known[0][1] == known[-1][1] != 0:
+                raise PlanError(
+                    f"{columns.source}: row {columns.sheet.numbers[i]}: {cost}: does not add up from row to row of a "
+                    f"run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
+                )
+
+
+def _refuse_rising(columns: Columns, roles: Roles) -> None:
+    """Times that grow by equal steps from row to row of every configuration are those of curves without a counter."""
+    cost, key = roles.cost or "", [*roles.key, *([roles.lr] if roles.lr else [])]
+    head = columns.headers.get(cost)
+    if head is None or wall_unit(head) is None:
+        return
+    values = columns.numbers(cost)
+    by_key: dict[Hashable, list[float]] = defaultdict(list)
+    for i, value in enumerate(values):
+        if value is not None:
+            by_key[_key(columns, [*key, *_settings(columns, key)], i)].append(value)
+    if min(map(len, by_key.values()), default=0) < _LEAST_ROWS:
+        return
+    steps = [[b - a for a, b in pairwise(times)] for times in by_key.values()]
+    if all(
+        0 < max(some) <= _EVEN * min(some) and times[-1] >= 2 * times[0]
+        for some, times in zip(steps, by_key.values(), strict=True)
+    ):
+        raise PlanError(
+            f"{columns.source}: {cost} rises evenly from row to row of each configuration, as in curves, which are no "
+            f"final results; add a column that counts epochs or steps, or say --as-seeds all; {_HINT}"
+        )
+
+
+def _settings(columns: Columns, without: Sequence[str]) -> list[str]:
+    """Columns that one run does not change, by their names."""
+    return [head.name for head in columns.filled if head.name not in without and is_setting_by_name(head)]

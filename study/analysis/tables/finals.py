@@ -1,0 +1,89 @@
+"""The figures of final rows: what diverged, what is missing, and accuracies on one scale."""
+
+from __future__ import annotations
+
+from study.analysis.tables.cells import is_missing, is_not_finite, scaled
+from study.analysis.tables.columns import Columns
+from study.analysis.tables.names import figure_of
+from study.analysis.tables.objectives import Objective
+from study.plan.errors import PlanError
+
+_LEAST_PERCENT = 10.0
+_LOW = 0.5  # a fraction beside percentages must, in percent, be at least this share of the least of them
+
+
+def diverged_rows(columns: Columns, quality: Objective | None) -> set[int]:
+    """The rows (from 0) whose quality, or whose loss of training or validation, is NaN or infinite."""
+    names = [quality.column] if quality else []
+    for head in columns.filled:
+        figure = figure_of(head)
+        if figure and figure.family.name in ("loss", "perplexity") and figure.split != "test" and not figure.best:
+            cells = columns.sheet.cells[head.name]
+            if not all(is_missing(cell) or is_not_finite(cell) for cell in cells):
+                names.append(head.name)
+            elif head.name not in names and len(cells) > 1:
+                columns.sheet.note(f"{head.name} is NaN in all rows: it does not say which diverged.")
+    return {i for name in names for i, cell in enumerate(columns.sheet.cells[name]) if is_not_finite(cell)}
+
+
+def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dict[int, float]:
+    """The figures of an objective in final rows; percent signs become fractions, and mixed scales one.
+
+    Where the user has said the direction of the column, its figures may be of any size. Raises PlanError for a cell
+    that is no finite number, or whose scale is ambiguous.
+    """
+    sheet, name = columns.sheet, objective.column
+    values: dict[int, float] = {}
+    signed: set[int] = set()
+    for i in rows:
+        try:
+            values[i], sign = scaled(sheet.cells[name][i], sheet.decimal_comma, sheet.mixed_point)
+        except ValueError:
+            raise sheet.error(i, name, "a finite number") from None
+        if sign:
+            signed.add(i)
+    head = columns.headers.get(name)
+    figure = figure_of(head) if head else None
+    if figure is None or not figure.family.fraction:
+        if 0 < len(signed) < len(values):
+            raise PlanError(f"{sheet.source}: {name}: some cells have a percent sign and some have none; write one way")
+        return values
+    strange = _strange(objective, values, signed)
+    if strange is not None and name in columns.insisted:
+        sheet.note(f"{name} holds {values[strange]:g}, which no {figure.family.name} is; taken as it is.")
+        return values
+    if strange is not None:
+        way = "maximize" if objective.maximize else "minimize"
+        raise PlanError(
+            f"{sheet.source}: row {sheet.numbers[strange]}: {name}: {values[strange]:g} is no {figure.family.name}, "
+            f"which is a fraction or in percent; --{way} {name} takes it as it is"
+        )
+    return _one_scale(columns, name, values, signed)
+
+
+def _strange(objective: Objective, values: dict[int, float], signed: set[int]) -> int | None:
+    """The first row whose value is no fraction and no percentage; of an accuracy, all in percent, one must be 10%."""
+    for i, value in values.items():
+        if not 0 <= value <= 100:
+            return i
+    percent = [i for i, value in values.items() if value > 1 and i not in signed]
+    low = bool(percent) and max(values[i] for i in percent) < _LEAST_PERCENT
+    return percent[0] if low and objective.maximize else None
+
+
+def _one_scale(columns: Columns, name: str, values: dict[int, float], signed: set[int]) -> dict[int, float]:
+    """Accuracies, errors and the like as fractions where some are; in percent where all are."""
+    sheet = columns.sheet
+    percent = {i for i, value in values.items() if value > 1 and i not in signed}
+    fractions = set(values) - percent
+    if not percent or not fractions:
+        return values
+    least = min(values[i] for i in percent)
+    for i in sorted(fractions - signed):
+        if values[i] == 1 or (values[i] and 100 * values[i] < _LOW * least):
+            raise PlanError(
+                f"{sheet.source}: row {sheet.numbers[i]}: {name}: {values[i]:g} beside {least:g} may be a fraction or "
+                "a percentage; write one scale"
+            )
+    sheet.note(f"{name} is in percent in {len(percent)} of {len(values)} rows: all are taken as fractions.")
+    return {i: value / 100 if i in percent else value for i, value in values.items()}

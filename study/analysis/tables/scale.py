@@ -1,0 +1,160 @@
+"""How many devices a run used, and its global batch size: never that of one device or of one part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.analysis.tables.columns import Columns, option
+from study.analysis.tables.names import RESULT, SETTING, Header, batch_kind
+from study.plan.errors import PlanError
+
+_ALL_DEVICES = ("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices")
+_PER_NODE = ("gpus_per_node", "devices_per_node", "nproc_per_node", "n_gpus_per_node", "num_gpus_per_node")
+_DEVICES = (
+    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpus", "devices"),
+)
+_LIGHTNING = ("gpus", "devices")  # of one node, where there are several
+_NODES = ("num_nodes", "n_nodes", "nnodes", "nodes", "num_machines")
+
+
+def find_devices(columns: Columns) -> str | None:
+    """The column with the number of devices of each run, worked out from nodes where it must be."""
+    if "devices" in columns.chosen:
+        return columns.chosen["devices"]
+    if everywhere := _counts(columns, _ALL_DEVICES):
+        return columns.one(everywhere, "world_size", "devices")
+    nodes = _counts(columns, _NODES)
+    several = bool(nodes) and any((n or 1) > 1 for n in columns.numbers(nodes[0].name))
+    per_node, plainly = _counts(columns, _PER_NODE), _counts(columns, _DEVICES)
+    if several and not per_node and plainly and plainly[0].leaf not in _LIGHTNING:
+        raise PlanError(
+            f"{columns.source}: {plainly[0].name} may be of one node or of all {nodes[0].name}; "
+            f"name the number of all devices with {option('devices')}"
+        )
+    if several and (per_node or plainly):
+        one = columns.one(per_node or plainly, "devices per node", "devices")
+        name = columns.one(nodes, "nodes", "devices")
+        columns.sheet.note(f"Devices: {one} x {name}.")
+        return columns.add(f"{one} x {name}", _product(columns, (one, name)))
+    found = plainly or per_node
+    return columns.one(found, "world_size", "devices") if found else None
+
+
+def _counts(columns: Columns, words: Sequence[str]) -> list[Header]:
+    """Columns of these names that hold whole numbers of at least 1, likeliest first."""
+    found = []
+    for word in words:
+        for head in columns.filled:
+            if word not in (head.plain, head.leaf) or not columns.is_numeric(head.name):
+                continue
+            if all(n is None or (n >= 1 and n == int(n)) for n in columns.numbers(head.name)):
+                found.append(head)
+    return found
+
+
+def _product(columns: Columns, names: Sequence[str]) -> list[float | None]:
+    products: list[float | None] = []
+    for row in zip(*(columns.numbers(name) for name in names), strict=True):
+        whole = 1.0
+        for factor in row:
+            whole = whole * factor if factor is not None else float("nan")
+        products.append(None if whole != whole else whole)
+    return products
+
+
+def find_batch(columns: Columns, devices: str | None) -> str:
+    """The column with the global batch size. Raises PlanError where no column surely has it."""
+    if "batch" in columns.chosen:
+        chosen = columns.chosen["batch"]
+        if chosen is None:
+            raise PlanError(f"{columns.source}: {option('batch')} none: a table is analysed by its batch sizes")
+        return chosen
+    kinds: dict[str, list[Header]] = {"global": [], "bare": [], "part": []}
+    for head in columns.filled:
+        if kind := batch_kind(head):
+            kinds[kind].append(head)
+    accumulation = columns.find("accumulation")
+    whole, bare, part = (_likeliest(kinds[kind]) for kind in ("global", "bare", "part"))
+    if whole:
+        name = columns.one(whole, "batch_size", "batch")
+        for other in bare:
+            if (row := columns.differ(name, other.name)) is not None:
+                columns.sheet.note(
+                    f"{other.name} is not {name} (row {columns.sheet.numbers[row]}): the global batch size is {name}."
+                )
+        return name
+    if bare and part:
+        return _bare_beside_part(columns, bare, part[0].name, devices, accumulation)
+    if bare:
+        name = columns.one(bare, "batch_size", "batch")
+        _doubt_bare(columns, name, devices, accumulation)
+        return name
+    if part:
+        return _multiplied(columns, columns.one(part, "batch size of a part", "batch"), devices, accumulation)
+    raise columns.missing("batch_size", remedy=f"; {option('batch')} names it")
+
+
+def _likeliest(heads: Sequence[Header]) -> list[Header]:
+    """Settings before what was logged, then the least nested."""
+    heads = [h for h in heads if h.kind == SETTING] or [h for h in heads if h.kind != RESULT] or list(heads)
+    exact = [h for h in heads if h.plain == "batch_size"]
+    return exact + [h for h in sorted(heads, key=lambda h: len(h.parts)) if h not in exact]
+
+
+def _more_than_one(columns: Columns, name: str | None) -> bool:
+    return name is not None and any((n or 1) > 1 for n in columns.numbers(name))
+
+
+def _doubt_bare(columns: Columns, name: str, devices: str | None, accumulation: str | None) -> None:
+    """A batch size that does not say whose it is, though there are several devices or parts."""
+    if accumulation is not None and _more_than_one(columns, accumulation):
+        raise PlanError(
+            f"{columns.source}: {name} may be the batch of one part, since {accumulation} is above 1; "
+            f"{option('batch')} {name} says that it is the global one, else add a column global_batch_size"
+        )
+    if devices is not None and _more_than_one(columns, devices):
+        columns.sheet.note(
+            f"{name} is taken for the global batch size, of all {devices} together; {option('batch')} {name} says so."
+        )
+
+
+def _bare_beside_part(
+    columns: Columns, bare: Sequence[Header], part: str, devices: str | None, accumulation: str | None
+) -> str:
+    """Of batch_size and micro_batch_size: which one is global is decided by the figures."""
+    name = columns.one(bare, "batch_size", "batch")
+    if devices is not None:
+        product = _product(columns, [part, devices, *([accumulation] if accumulation else [])])
+        pairs = list(zip(columns.numbers(name), product, columns.numbers(part), strict=True))
+        pairs = [row for row in pairs if None not in row]
+        if all(a == b for a, b, _ in pairs):
+            return name
+        if all(a == c for a, _, c in pairs):
+            return _multiplied(columns, part, devices, accumulation)
+        if all(a % b == 0 for a, b, _ in pairs if a and b):
+            columns.sheet.note(f"{name} is a multiple of {part} x {devices}: it is taken for the global batch size.")
+            return name
+    else:
+        both = [(a, b) for a, b in zip(columns.numbers(name), columns.numbers(part), strict=True) if a and b]
+        if any(a != b for a, b in both) and all(a % b == 0 for a, b in both):
+            columns.sheet.note(f"{name} is a multiple of {part}: it is taken for the global batch size.")
+            return name
+    raise PlanError(
+        f"{columns.source}: neither {name} nor {part} is surely the global batch size; name it with {option('batch')}"
+    )
+
+
+def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: str | None) -> str:
+    if "node" in columns.headers[part].tokens:
+        raise PlanError(
+            f"{columns.source}: {part} is the batch size of one node; name the global batch size with {option('batch')}"
+        )
+    if devices is None:
+        raise PlanError(
+            f"{columns.source}: {part} is the batch size of one device or part, and no column has the number of "
+            f"devices; name the global batch size with {option('batch')}, or the devices with {option('devices')}"
+        )
+    factors = [part, devices, *([accumulation] if accumulation else [])]
+    known = "." if accumulation else "; no column has an accumulation."
+    columns.sheet.note(f"The global batch size is {' x '.join(factors)}{known}")
+    return columns.add("global_batch_size", _product(columns, factors))

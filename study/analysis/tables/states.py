@@ -1,0 +1,140 @@
+"""Which rows are final results: what became of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from study.analysis.tables.cells import is_blank
+from study.analysis.tables.columns import STATES, Columns, option
+from study.analysis.tables.names import SETTING
+
+_FINAL = {
+    *("finished", "complete", "completed", "terminated", "success", "succeeded", "successful", "done", "ok", "passed"),
+}
+_NOT_FINAL = {
+    *("failed", "fail", "failure", "error", "errored", "crashed", "killed", "oom", "out_of_memory", "node_fail"),
+    *("running", "scheduled", "pending", "queued", "preempted", "preempting", "waiting", "paused", "suspended"),
+    *("pruned", "stopped", "canceled", "cancelled", "aborted", "interrupted", "timeout", "timed_out", "infeasible"),
+    *("created", "starting", "stopping", "initializing", "unfinished", "incomplete", "early_stopped", "diverged"),
+}
+# These say something of the configuration, the others of the machine or of the moment.
+SELECTED = {"pruned", "stopped", "early_stopped", "infeasible", "diverged", "not reached", "stopped early"}
+_PROGRESS = "training_iteration"
+_EPOCHS = {"epoch", "train_epoch", "trainer_epoch", "current_epoch", "epochs_trained", "epochs_completed"}
+_LENGTHS = {"epochs", "num_epochs", "max_epochs", "n_epochs", "iterations", "num_iterations", "max_iterations", "max_t"}
+_LENGTHS |= {"max_steps", "num_steps", "total_steps", "training_iterations"}
+_TRUE, _FALSE = {"true", "yes", "1", "1.0"}, {"false", "no", "0", "0.0"}
+
+
+def truth(columns: Columns, i: int, name: str) -> bool:
+    """A cell that is true or false. Raises PlanError for any other."""
+    word = str(columns.sheet.cells[name][i]).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise columns.sheet.error(i, name, "true or false")
+    return word in _TRUE
+
+
+def why_not_final(columns: Columns, batch: str, reached: str | None, progress: str | None) -> list[str]:
+    """For each row why it is no final result, in a word or two; empty for the final ones.
+
+    By the state that a tracker gives, Ray's `done`, and `training_iteration`, which shows the trials that Ray's
+    schedulers stopped, since these are called done too; of curves by `progress`, their own count.
+    """
+    why = _by_state(columns)
+    if "state" not in columns.chosen and (done := columns.find("done")) is not None:
+        for i, cell in enumerate(columns.sheet.cells[done]):
+            if not why[i] and (is_blank(cell) or not truth(columns, i, done)):
+                why[i] = "not done"
+    if reached is not None:
+        return [word or ("" if truth(columns, i, reached) else "not reached") for i, word in enumerate(why)]
+    progress = progress or next((head.name for head in columns.filled if head.plain == _PROGRESS), None)
+    if progress is not None:
+        short = shorter(columns, progress, batch, why)
+        why = [word or ("stopped early" if i in short else "") for i, word in enumerate(why)]
+    return why
+
+
+def state_columns(columns: Columns) -> list[str]:
+    """The columns with what became of each run; a note on those that hold no known state."""
+    if "state" in columns.chosen:
+        names = [columns.chosen["state"]]
+    else:
+        names = [h.name for h in columns.filled if h.plain in ("status", *STATES["status"]) and h.kind != SETTING]
+    found = []
+    for name in (name for name in names if name is not None):
+        if {_state(cell) for cell in columns.sheet.cells[name]} & (_FINAL | _NOT_FINAL):
+            found.append(name)
+        else:
+            columns.sheet.note(f"{name} holds no known state of a run, such as finished or failed: it is ignored.")
+    return found
+
+
+def _by_state(columns: Columns) -> list[str]:
+    why = [""] * len(columns.sheet.numbers)
+    for name in state_columns(columns):
+        words = [_state(cell) for cell in columns.sheet.cells[name]]
+        unknown = sorted(set(words) - _FINAL - _NOT_FINAL)
+        if unknown:
+            listed = ", ".join(repr(word)[:40] for word in unknown[:4])
+            columns.sheet.note(
+                f"{name} holds {listed}, which is no known state: such rows are not taken for final; "
+                f"{option('state')} names another column, or none."
+            )
+        why = [
+            before or ("" if word in _FINAL else word or "no state") for before, word in zip(why, words, strict=True)
+        ]
+    return why
+
+
+def _state(cell: Any) -> str:
+    if is_blank(cell):
+        return ""
+    return str(cell).strip().lower().rpartition(".")[2].replace(" ", "_").replace("-", "_")
+
+
+def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> set[int]:
+    """The rows (from 0) that ended before the others did, by a column that counts iterations or epochs.
+
+    The configured length counts where it varies. Batch sizes that all come to one number of samples are not compared.
+    """
+    at, sizes = columns.numbers(progress), columns.numbers(batch)
+    lengths = [
+        columns.sheet.cells[head.name]
+        for head in columns.filled
+        if head.leaf in _LENGTHS and head.name != progress and head.kind in ("setting", "")
+    ]
+    short: set[int] = set()
+    rows = [i for i, n in enumerate(at) if n is not None and not why[i]]
+    for key in {tuple(str(cells[i]) for cells in lengths) for i in rows}:
+        same = [i for i in rows if tuple(str(cells[i]) for cells in lengths) == key]
+        by_batch = {size: {at[i] for i in same if sizes[i] == size} for size in {sizes[i] for i in same}}
+        if len(by_batch) > 1 and all(len(ends) == 1 for ends in by_batch.values()):
+            samples = [(size or 0.0) * (next(iter(ends)) or 0.0) for size, ends in by_batch.items()]
+            if max(samples) <= 1.05 * min(samples):
+                continue
+        most = max(at[i] or 0.0 for i in same)
+        short |= {i for i in same if (at[i] or 0.0) < most}
+    if short:
+        columns.sheet.note(
+            f"{len(short)} of {len(rows)} runs ended before the longest by {progress}: they are taken for stopped "
+            "early; a column `reached` says which met a target."
+        )
+    return short
+
+
+def note_lengths(columns: Columns, key: Sequence[str], final: Sequence[int]) -> None:
+    """Note that final rows of one configuration ended at different epochs: those that were stopped are no results."""
+    for head in columns.filled:
+        if head.plain not in _EPOCHS or head.kind == SETTING or head.name in key:
+            continue
+        at = columns.numbers(head.name)
+        ends: dict[tuple[str, ...], set[float | None]] = {}
+        for i in final:
+            ends.setdefault(tuple(str(columns.sheet.cells[name][i]) for name in key), set()).add(at[i])
+        if any(len(some - {None}) > 1 for some in ends.values()):
+            columns.sheet.note(
+                f"{head.name} differs between final rows of one configuration: runs that were stopped early are no "
+                f"final results; {option('state')} says which were."
+            )
+            return
