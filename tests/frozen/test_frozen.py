@@ -1,0 +1,68 @@
+"""Ledgers that were written before the package was laid out anew: every figure read from them stays as it was."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.analysis.summary import summarize
+from study.commands.shell import recorded
+from study.ledger.store import LEDGER, read
+from study.report.exports import summary_record
+
+STUDIES = sorted(path.parent for path in Path(__file__).parent.glob("*/config.yaml"))
+# Keys of summary.json that have another name since, old to new, with dots between; lists are passed through.
+RENAMED: dict[str, str] = {}
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The folder of a frozen study, as `study run` left it."""
+    (tmp_path / "config.yaml").write_bytes((request.param / "config.yaml").read_bytes())
+    (tmp_path / LEDGER).write_bytes(lzma.decompress((request.param / f"{LEDGER}.xz").read_bytes()))
+    return tmp_path
+
+
+def figures(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a record with its place."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from figures(item, f"{at}.{key}" if at else key)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from figures(item, f"{at}[{i}]")
+    else:
+        yield at, value
+
+
+def renamed(at: str) -> str:
+    """The place under the names of today."""
+    for old, new in RENAMED.items():
+        if at == old or at.startswith((f"{old}.", f"{old}[")):
+            return new + at[len(old) :]
+    return at
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, or floats that sums in another order may give."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return type(one) is type(other) and one == other
+
+
+@pytest.mark.parametrize(("folder", "name"), [(path, path.name) for path in STUDIES], indirect=["folder"])
+def test_every_figure_is_as_it_was(folder: Path, name: str) -> None:
+    frozen = json.loads(lzma.decompress((Path(__file__).parent / name / "summary.json.xz").read_bytes()))
+    contents = read(folder)
+    assert contents.damage is None
+    now = dict(figures(summary_record(summarize(contents.rows, recorded(folder)))))
+    expected = {renamed(at): value for at, value in figures(frozen)}
+    assert len(expected) > 200
+    wrong = {at: (value, now.get(at)) for at, value in expected.items() if not same(value, now.get(at, ...))}
+    assert not wrong
