@@ -58,7 +58,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
                 f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
-        _refuse_what_is_not_ray(address)
+        refuse_what_is_not_ray(address)
         options: dict[str, Any] = {}
         if address == "local":
             options = {"num_cpus": cpus, "include_dashboard": False}
@@ -122,10 +122,11 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
-def _refuse_what_is_not_ray(address: str) -> None:
-    """Ray itself waits for minutes where nothing listens, or something else does."""
+def refuse_what_is_not_ray(address: str) -> None:
+    """Raises PlanError where no Ray answers: Ray itself waits for minutes, whether nothing listens or something else."""
     place = address
     if address == "auto":
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every Ray of this machine
         with suppress(ConnectionError, ValueError):  # Ray itself refuses those at once
             place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or of what ran here last
     host, colon, port = place.rpartition(":")

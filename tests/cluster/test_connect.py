@@ -18,7 +18,7 @@ import ray
 import yaml
 from ray.exceptions import AuthenticationError
 
-from study.cluster.connect import connected, take_sigterm_as_ctrl_c
+from study.cluster.connect import connected, refuse_what_is_not_ray, take_sigterm_as_ctrl_c
 from study.plan.errors import PlanError
 from tests.conftest import TINY
 
@@ -125,13 +125,18 @@ def test_what_listens_at_an_address_and_is_no_ray_is_refused_at_once(tmp_path: P
     assert line == f"study: --address {address}: {says}"
 
 
-def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
-    line = study(tmp_path, "--address", "auto", RAY_TMPDIR=str(tmp_path))
-    assert line.startswith("study: --address auto: nobody answers at ")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    # Another Ray on this machine would be joined instead.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    with pytest.raises(PlanError, match=r"^--address auto: nobody answers at "):
+        refuse_what_is_not_ray("auto")
 
 
 def test_a_folder_for_temporary_files_that_cannot_be_is_one_line(tmp_path: Path) -> None:
