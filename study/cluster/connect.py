@@ -123,7 +123,7 @@ def alive_nodes() -> tuple[Node, ...]:
 
 
 def refuse_what_is_not_ray(address: str) -> None:
-    """Raises PlanError where no Ray answers: Ray itself waits for minutes, whether nothing listens or something else."""
+    """Raises PlanError where no Ray answers: Ray itself waits for minutes then."""
     place = address
     if address == "auto":
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every Ray of this machine
