@@ -9,7 +9,7 @@ from typing import Any
 
 from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
 from study.analysis.tables.columns import Columns, option
-from study.analysis.tables.names import SETTING, Header, header
+from study.analysis.tables.names import HARDWARE, SETTING, Header, header
 from study.plan.errors import PlanError
 
 # By preference, where a table has several; wall time comes after all of these.
@@ -199,7 +199,10 @@ def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
 
 def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
     """Wall time multiplied by the devices that it was spent on, in hours, where any run used several."""
-    if cost.unit_s is None or devices is None or cost.column not in columns.sheet.cells:
+    if cost.unit_s is None:
+        return cost
+    if devices is None:
+        _note_hardware(columns, cost)
         return cost
     counts = columns.numbers(devices)
     if all(n in (None, 1.0) for n in counts):
@@ -207,5 +210,25 @@ def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
     hours: list[Any] = []
     for seconds, n in zip(columns.numbers(cost.column), counts, strict=True):
         hours.append(None if seconds is None or n is None else seconds * cost.unit_s * n / 3600)
-    columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}.")
+    said = "" if cost.column in columns.in_seconds or _says_unit(cost.column) else f", {cost.column} taken for seconds"
+    columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}{said}.")
     return Cost(columns.add(f"device_hours ({cost.column} x {devices})", hours))
+
+
+def _says_unit(name: str) -> bool:
+    found = _WALL.fullmatch(header(name).plain)
+    return bool(found and (found["unit"] or found["only"]))
+
+
+def _note_hardware(columns: Columns, cost: Cost) -> None:
+    """Note that what is called gpu may be the number of devices, or begins with it: 8, or 8x A100."""
+    if "devices" in columns.chosen:
+        return
+    for head in columns.filled:
+        begins = [re.match(r"\s*(\d+)\s*(?:[x\u00d7*]|$)", str(cell)) for cell in columns.sheet.cells[head.name]]
+        counts = {found[1] for found in begins if found}
+        if head.leaf in HARDWARE and counts - {"1"} and "0" not in counts:
+            columns.sheet.note(
+                f"{head.name} may say how many devices a run had: {cost.column} is not multiplied by them; "
+                f"{option('devices')} names a column with their number, or none."
+            )

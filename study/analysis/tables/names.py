@@ -181,3 +181,10 @@ def batch_kind(head: Header) -> str:
     if partial:
         return "part"
     return "global" if overall else "bare"
+
+
+# What a run ran on.
+HARDWARE = {
+    *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
+    *("instance_type", "machine"),
+}

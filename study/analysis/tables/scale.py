@@ -8,10 +8,14 @@ from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import RESULT, SETTING, Header, batch_kind
 from study.plan.errors import PlanError
 
-_ALL_DEVICES = ("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices")
+_ALL_DEVICES = (
+    *("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices"),
+    "scaling_config_num_workers",  # Ray's; elsewhere num_workers load data
+)
 _PER_NODE = ("gpus_per_node", "devices_per_node", "nproc_per_node", "n_gpus_per_node", "num_gpus_per_node")
 _DEVICES = (
-    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpus", "devices"),
+    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpu_count"),
+    *("number_of_gpus", "no_of_gpus", "num_gpu", "num_accelerators", "gpus", "devices", "accelerators"),
 )
 _LIGHTNING = ("gpus", "devices")  # of one node, where there are several
 _NODES = ("num_nodes", "n_nodes", "nnodes", "nodes", "num_machines")

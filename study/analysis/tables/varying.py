@@ -14,7 +14,7 @@ from itertools import pairwise
 from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
-from study.analysis.tables.names import ATTRIBUTE, RESULT, SETTING, TAG, Header, figure_of, split_of
+from study.analysis.tables.names import ATTRIBUTE, HARDWARE, RESULT, SETTING, TAG, Header, figure_of, split_of
 from study.plan.errors import PlanError
 
 _SETTING_WORDS = {
@@ -85,10 +85,6 @@ _PLACE_WORDS = {
     "ckpt",
     "pid",
 }
-_HARDWARE = {
-    *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
-    *("instance_type", "machine"),
-}
 _SPLIT_TAILS = {"size", "split", "ratio", "fraction", "frac", "interval", "every", "crop", "res", "resolution", "scale"}
 _LEAST_ROWS = 3  # of which so large a share of distinct values is that of a measurement or a name
 _DISTINCT = 0.75
@@ -103,7 +99,7 @@ def is_setting_by_name(head: Header) -> bool:
     return (
         head.kind in ("", TAG)
         and not _is_measured(head)
-        and (head.leaf in _HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS))
+        and (head.leaf in HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS))
     )
 
 

@@ -118,3 +118,24 @@ def test_wall_time_on_several_devices_is_device_hours(tmp_path: Path) -> None:
     plainly = read(tmp_path, "batch_size,num_gpus,val_acc,runtime", "8,4,0.9,7200", named={"cost": "runtime"})
     assert by_batch(plainly) == {8: ([7200.0], [0.9])}
     assert "--devices-column" in refused(tmp_path, "batch_size,n_gpus,nodes,val_acc,runtime", "8,4,2,0.9,7200")
+
+
+@pytest.mark.parametrize("name", ["GPU Count", "# GPUs", "config/scaling_config/num_workers", "Number of GPUs"])
+def test_devices_by_any_name(tmp_path: Path, name: str) -> None:
+    table = read(tmp_path, f"batch_size,{name},val_acc,Time (h)", "8,1,0.9,2", "16,4,0.8,3")
+    assert by_batch(table) == {8: ([2.0], [0.9]), 16: ([12.0], [0.8])}
+
+
+def test_a_time_without_its_unit_is_said_to_be_seconds(tmp_path: Path) -> None:
+    for name, said in (("time", "time x gpus, time taken for seconds."), ("time_h", "time_h x gpus.")):
+        notes = read(tmp_path, f"batch_size,gpus,val_acc,{name}", "8,4,0.9,2").understood.notes
+        assert any(note.endswith(said) for note in notes)
+
+
+def test_hardware_that_begins_with_a_number_is_noted(tmp_path: Path) -> None:
+    for cells in (("8", "16"), ("8x A100", "16x A100")):
+        rows = ("batch_size,gpu,val_acc,hours", f"8,{cells[0]},0.9,2", f"16,{cells[1]},0.8,1")
+        (note,) = read(tmp_path, *rows).understood.notes
+        assert note.startswith("gpu may say how many devices")
+        assert read(tmp_path, *rows, named={"devices": "none"}).understood.notes == ()
+    assert read(tmp_path, "batch_size,gpu,val_acc,hours", "8,0,0.9,2", "16,3,0.8,1").understood.notes == ()
