@@ -127,8 +127,8 @@ class _Reader:
         columns = self.columns
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
-        found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, *self.group_by, *target, *axes]
-        found += [*state_columns(columns), columns.find("accumulation"), columns.chosen.get("run")]
+        found = [self.batch, self.lr, self.seed, self.devices, self.reached, *self.group_by, *target, *axes]
+        found += [*state_columns(columns), columns.chosen.get("run")]
         rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
         return [name for name in (*found, *rates, *self.config) if name is not None]
 
