@@ -14,7 +14,7 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
-from study.analysis.tables.states import state_columns, truth
+from study.analysis.tables.states import flags, state_columns, truth
 from study.analysis.tables.varying import is_setting_by_name
 from study.plan.errors import PlanError
 
@@ -99,8 +99,11 @@ def _says_what_became(columns: Columns) -> bool:
     """Every row has the state of a run that has ended, so that each is a run."""
     if state_columns(columns):
         return True
-    done = columns.find("done")
-    return done is not None and all(truth(columns, i, done) for i in range(len(columns.sheet.numbers)))
+    done = [name for name, _, final in flags(columns) if final]
+    return any(
+        all(not is_blank(cell) and truth(columns, i, name) for i, cell in enumerate(columns.sheet.cells[name]))
+        for name in done
+    )
 
 
 def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:

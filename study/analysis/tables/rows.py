@@ -16,7 +16,7 @@ from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import note_lengths, state_columns, why_not_final
+from study.analysis.tables.states import flags, named_states, note_lengths, state_columns, why_not_final
 from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
@@ -128,9 +128,19 @@ class _Reader:
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, *self.group_by, *target, *axes]
-        found += [*state_columns(columns), columns.chosen.get("run")]
+        states = named_states(columns) if "state" in columns.chosen else state_columns(columns)
+        found += [
+            *states,
+            *(name for name, *_ in flags(columns)),
+            columns.chosen.get("run"),
+            columns.chosen.get("state"),
+        ]
         rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
         return [name for name in (*found, *rates, *self.config) if name is not None]
+
+    def _states(self) -> list[str]:
+        others = [] if "state" in self.columns.chosen else [name for name, *_ in flags(self.columns)]
+        return [*state_columns(self.columns), *others]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
@@ -313,7 +323,7 @@ class _Reader:
             ("seed", self.seed),
             ("learning rate", self.lr),
             ("devices", self.devices),
-            ("state", ", ".join(state_columns(self.columns)) or None),
+            ("state", ", ".join(self._states()) or None),
             ("steps to target", self.target[1] if self.target else None),
             ("reached", self.reached),
             ("group", ", ".join(self.group_by) or None),

@@ -216,3 +216,31 @@ def test_the_mean_is_that_of_the_finished_rows_in_any_order(
     assert sorted(costs) == sorted(map(float, final))
     if final:
         assert fmean(qualities) == pytest.approx(fmean(final) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "final", "other", "why"),
+    [
+        ("finished", "True", "False", "not finished"),
+        ("Success", "1", "0", "not success"),
+        ("is_completed", "yes", "no", "not completed"),
+        ("done", "x", "", "not done"),
+        ("crashed", "0", "1", "crashed"),
+        ("diverged", "", "x", "diverged"),
+        ("summary.early_stopped", "false", "true", "early_stopped"),
+    ],
+)
+def test_a_column_called_like_a_state_says_which_rows_are_final(
+    tmp_path: Path, name: str, final: str, other: str, why: str
+) -> None:
+    table = read(tmp_path, f"batch_size,{name},usd,val_acc", f"8,{final},1,0.9", f"8,{other},2,0.1")
+    assert by_batch(table) == {8: ([1.0], [0.9])}
+    assert table.understood.why == {why: 1}
+    assert table.understood.columns["state"] == name
+
+
+def test_states_that_mean_nothing_and_vary_are_refused(tmp_path: Path) -> None:
+    for cells in (("0", "1"), ("True", "False"), ("Ohio", "Iowa")):
+        rows = ("batch_size,status,usd,val_acc", f"8,{cells[0]},1,0.9", f"8,{cells[1]},2,0.1")
+        assert "vary within a configuration: status" in refused(tmp_path, *rows)
+        assert by_batch(read(tmp_path, *rows, named={"state": "none"})) == {8: ([1.0, 2.0], [0.9, 0.1])}
