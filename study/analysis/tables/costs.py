@@ -158,6 +158,10 @@ def as_cost(columns: Columns, name: str) -> Cost:
     if not any(map(is_duration_text, cells)):
         return Cost(name, unit)
     sheet, seconds = columns.sheet, list[Any]()
+    if not _says_unit(name):
+        for i, cell in enumerate(cells):
+            if not is_missing(cell) and not is_duration_text(cell):
+                raise sheet.error(i, name, f"its unit, as other rows have: {_DURATIONS}")
     for i, cell in enumerate(cells):
         try:
             seconds.append(duration_s(cell, unit or 1.0, sheet.decimal_comma, sheet.mixed_point))

@@ -17,7 +17,7 @@ from study.analysis.tables.costs import (
     unread_time,
 )
 from study.analysis.tables.names import figure_of, header, plain
-from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant
+from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant, unread_figure
 from study.plan.errors import PlanError
 
 
@@ -125,6 +125,8 @@ def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> 
         if head.plain in TARGETS:
             return columns.sheet.error(0, head.name, "a number above 0")
     if cost is None and (unread := unread_time(columns)) is not None:
+        return unread
+    if quality is None and (unread := unread_figure(columns)) is not None:
         return unread
     if cost is not None:
         return PlanError(f"{columns.source}: no column for {_no_quality(columns)}")

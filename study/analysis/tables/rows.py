@@ -10,6 +10,7 @@ from pathlib import Path
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
+from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
 from study.analysis.tables.finals import diverged_rows, final_values
 from study.analysis.tables.objectives import find_objectives
@@ -211,6 +212,10 @@ class _Reader:
             final = [i for i in final if not is_missing(sheet.cells[self.quality.column][i])]
         costs = final_values(self.columns, self.cost, final)
         qualities = final_values(self.columns, self.quality, final)
+        head = self.columns.headers.get(self.cost.column)
+        for i, value in costs.items():
+            if value < 0 and (head is None or is_cost(head)):
+                raise sheet.error(i, self.cost.column, "a number of at least 0")
         return (
             {i: -value if self.cost.maximize else value for i, value in costs.items()},
             {i: value if self.quality.maximize else -value for i, value in qualities.items()},

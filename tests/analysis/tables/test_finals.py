@@ -244,3 +244,26 @@ def test_states_that_mean_nothing_and_vary_are_refused(tmp_path: Path) -> None:
         rows = ("batch_size,status,usd,val_acc", f"8,{cells[0]},1,0.9", f"8,{cells[1]},2,0.1")
         assert "vary within a configuration: status" in refused(tmp_path, *rows)
         assert by_batch(read(tmp_path, *rows, named={"state": "none"})) == {8: ([1.0, 2.0], [0.9, 0.1])}
+
+
+def test_a_time_among_durations_needs_its_unit(tmp_path: Path) -> None:
+    line = refused(tmp_path, "batch_size,runtime,val_acc", "8,17 min,0.9", "16,950,0.8")
+    assert line.startswith("row 2: runtime: '950' is not allowed; needs its unit")
+    assert by_batch(read(tmp_path, "batch_size,time (h),val_acc", "8,1h05,0.9", "16,1.5,0.8")) == {
+        8: ([3900.0], [0.9]),
+        16: ([5400.0], [0.8]),
+    }
+    assert by_batch(read(tmp_path, "batch_size,runtime,val_acc", "8,1e3,0.9", "8,9E+2,0.8", "8,950,0.7")) == {
+        8: ([1e3, 9e2, 950.0], [0.9, 0.8, 0.7])
+    }
+
+
+def test_costs_below_0_are_refused(tmp_path: Path) -> None:
+    for name in ("runtime", "usd"):
+        assert "row 1" in refused(tmp_path, f"batch_size,{name},val_acc", "8,-5,0.9", "16,2,0.8")
+    table = read(tmp_path, "batch_size,score,val_acc", "8,-5,0.9", named={"cost": "score"})
+    assert by_batch(table) == {8: ([-5.0], [0.9])}
+
+
+def test_a_figure_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert refused(tmp_path, "batch_size,usd,val_acc", '8,1,"0,91"').startswith("row 1: val_acc: '0,91'")
