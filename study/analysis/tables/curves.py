@@ -20,7 +20,8 @@ from study.plan.errors import PlanError
 
 _PROGRESS = (
     *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
-    *("step", "global_step", "trainer_global_step", "update"),
+    *("step", "global_step", "trainer_global_step", "update", "iters", "updates", "num_updates", "samples_seen"),
+    *("examples_seen", "tokens_seen", "consumed_samples", "consumed_tokens"),
 )
 _RUNS = ("run_id", "trial_id", "run", "trial", "run_name", "trial_name", "name", "id", "experiment_name", "number")
 _DISPLAYED = {"name", "run_name", "trial_name", "experiment_name"}  # which runs may share
@@ -149,9 +150,14 @@ def _runs_by_column(
                     f"says that they are one run, {option('run')} none that each row is a run"
                 )
             return [rows for rows in ordered if rows is not None]
-        if asked:
+        others = _settings(columns, [])
+        repeats = any(len({_key(columns, others, i) for i in rows}) < len(rows) for rows in runs.values())
+        if asked or (repeats and columns.headers[name].plain not in _DISPLAYED):
             lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
-            raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have several rows {lacking}")
+            raise PlanError(
+                f"{columns.source}: {name}: some runs have several rows {lacking}; {option('run')} none says that "
+                f"each row is a run; {_HINT}"
+            )
     return None
 
 

@@ -109,7 +109,8 @@ def _state(cell: Any) -> str:
 def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> set[int]:
     """The rows (from 0) that ended before the others did, by a column that counts iterations or epochs.
 
-    The configured length counts where it varies. Batch sizes that all come to one number of samples are not compared.
+    The configured length counts where it varies. Batch sizes that all come to one number of samples, or of updates, are
+    not compared.
     """
     at, sizes = columns.numbers(progress), columns.numbers(batch)
     lengths = [
@@ -123,8 +124,9 @@ def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> 
         same = [i for i in rows if tuple(str(cells[i]) for cells in lengths) == key]
         by_batch = {size: {at[i] for i in same if sizes[i] == size} for size in {sizes[i] for i in same}}
         if len(by_batch) > 1 and all(len(ends) == 1 for ends in by_batch.values()):
-            samples = [(size or 0.0) * (next(iter(ends)) or 0.0) for size, ends in by_batch.items()]
-            if max(samples) <= 1.05 * min(samples):
+            ends_by_size = [(size or 1.0, next(iter(ends)) or 0.0) for size, ends in by_batch.items()]
+            samples, updates = [size * end for size, end in ends_by_size], [end / size for size, end in ends_by_size]
+            if any(max(some) <= 1.05 * min(some) for some in (samples, updates)):
                 continue
         most = max(at[i] or 0.0 for i in same)
         short |= {i for i in same if (at[i] or 0.0) < most}
