@@ -11,7 +11,7 @@ SETTING, RESULT, ATTRIBUTE, TAG = "setting", "result", "attribute", "tag"
 _PREFIXES = (
     (re.compile(r"(?:config|params|parameters|hparams|hyperparameters|hyper_parameters)[./]", re.IGNORECASE), SETTING),
     (re.compile(r"params_(?!(?:count|total|m|million|millions|num)$)"), SETTING),
-    (re.compile(r"(?:metrics|summary|summary_metrics)[./]", re.IGNORECASE), RESULT),
+    (re.compile(r"(?:metrics|summary|summary_metrics)[./](?:_wandb[./])?|_wandb[./]", re.IGNORECASE), RESULT),
     (re.compile(r"values_(?!\d+$)"), RESULT),
     (re.compile(r"(?:user_attrs|system_attrs)[._]"), ATTRIBUTE),
     (re.compile(r"tags\."), TAG),
@@ -106,7 +106,7 @@ def header(name: str) -> Header:
             kind, rest = its, rest[found.end() :]
             break
     rest = rest.removesuffix(".value")
-    parts = tuple(part for part in map(_plain, re.split(r"[./]", rest)) if part)
+    parts = tuple(part for part in map(_plain, re.split(r"[./](?!\s)", rest)) if part)
     return Header(name, kind, parts or (name.strip().lower(),), rest.startswith("_"))
 
 
@@ -161,7 +161,7 @@ _SIZES = {
     *("batch_size", "batchsize", "batch", "bs", "bsz", "minibatch", "minibatch_size", "mini_batch", "mini_batch_size"),
     *("gbs", "mbs", "microbatch", "microbatch_size", "samples", "imgs"),
 }
-_GLOBAL = {"global", "effective", "total", "gbs", "overall", "combined"}
+_GLOBAL = {"global", "effective", "eff", "total", "gbs", "overall", "combined"}
 _PARTIAL = {
     *("device", "devices", "gpu", "gpus", "card", "rank", "worker", "replica", "core", "tpu", "process", "node"),
     *("local", "micro", "microbatch", "mbs", "physical", "ghost"),

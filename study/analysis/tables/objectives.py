@@ -63,7 +63,9 @@ def find_objectives(
     free = [one.column for one in named if one.column not in (cost, quality)]
     if len(free) == 2:
         first, second = free
-        swapped = _is_quality(columns, first) and is_cost(header(second))
+        same_way = named[0].maximize == named[-1].maximize
+        is_second_cost = is_cost(header(second)) or (same_way and not _is_quality(columns, second))
+        swapped = _is_quality(columns, first) and is_second_cost
         cost, quality = (second, first) if swapped else (first, second)
     elif free:
         alone = free[0]

@@ -17,6 +17,7 @@ _DEVICES = (
     *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpu_count"),
     *("number_of_gpus", "no_of_gpus", "num_gpu", "num_accelerators", "gpus", "devices", "accelerators"),
 )
+_SHARDED = {"parallel", "parallelism", "tp", "pp"}  # devices that hold parts of one model
 _LIGHTNING = ("gpus", "devices")  # of one node, where there are several
 _NODES = ("num_nodes", "n_nodes", "nnodes", "nodes", "num_machines")
 
@@ -158,6 +159,12 @@ def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: 
             f"{columns.source}: {part} is the batch size of one device or part, and no column has the number of "
             f"devices; name the global batch size with {option('batch')}, or the devices with {option('devices')}"
         )
+    for head in columns.filled:
+        if _SHARDED & set(head.tokens) and "data" not in head.tokens and _more_than_one(columns, head.name):
+            raise PlanError(
+                f"{columns.source}: {part} is the batch size of one device or part, and {head.name} devices share one; "
+                f"name the global batch size with {option('batch')}"
+            )
     factors = [part, devices, *([accumulation] if accumulation else [])]
     known = "." if accumulation else "; no column has an accumulation."
     columns.sheet.note(f"The global batch size is {' x '.join(factors)}{known}")

@@ -7,6 +7,7 @@ is left is a setting.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -43,8 +44,24 @@ _PER = {
     *("sec", "second", "s", "step", "iter", "iteration", "minute", "hour", "day", "joule", "usd"),
     *("watt", "epoch"),
 }
+_RATES = {"s", "sec", "second", "min", "h", "hour"}
 _NAMES = {
-    *("run", "run_id", "trial", "trial_id", "id", "uuid", "name", "run_name", "trial_name", "exp_name"),
+    *(
+        "gpu_id",
+        "device_id",
+        "gpu_index",
+        "cuda_visible_devices",
+        "run",
+        "run_id",
+        "trial",
+        "trial_id",
+        "id",
+        "uuid",
+        "name",
+        "run_name",
+        "trial_name",
+        "exp_name",
+    ),
     *("experiment_name", "experiment_id", "experiment", "experiment_tag", "job_id", "job_name", "display_name"),
     *("number", "index", "idx", "row", "user", "username", "author", "host", "hostname", "node", "node_ip"),
     *("nodename", "ip", "pid", "logdir", "sweep", "port", "notes", "note", "description"),
@@ -115,8 +132,10 @@ def _is_name(head: Header) -> bool:
 
 def _is_measured(head: Header) -> bool:
     tokens = head.leaf.split("_")
-    if head.kind == RESULT or figure_of(head) is not None or is_cost(head):
+    if head.kind == RESULT or figure_of(head) is not None or is_cost(head) or re.fullmatch(r"values_\d+", head.plain):
         return True
+    if len(head.parts) > 1 and tokens == [head.leaf] and head.leaf in _RATES:
+        return True  # img/s
     if tokens[-1] in _SETTING_TAILS or tokens[0] == "target":
         return False
     if {"grad", "norm"} <= set(tokens) or {"gradient", "norm"} <= set(tokens):
@@ -132,6 +151,8 @@ def _is_setting(columns: Columns, head: Header) -> bool | None:
         return False
     if head.kind == SETTING:
         return True
+    if head.plain == "value" and any(name.startswith("params_") for name in columns.names):
+        return False  # Optuna's objective
     words = not columns.is_numeric(head.name)
     if _is_measured(head) and (not words or set(head.tokens) & _TIME_WORDS or head.kind == RESULT):
         return False

@@ -139,3 +139,17 @@ def test_hardware_that_begins_with_a_number_is_noted(tmp_path: Path) -> None:
         assert note.startswith("gpu may say how many devices")
         assert read(tmp_path, *rows, named={"devices": "none"}).understood.notes == ()
     assert read(tmp_path, "batch_size,gpu,val_acc,hours", "8,0,0.9,2", "16,3,0.8,1").understood.notes == ()
+
+
+def test_devices_that_share_one_part_of_a_batch_are_no_factor(tmp_path: Path) -> None:
+    for name in ("tensor_parallel_size", "pipeline_model_parallel_size", "config.tp"):
+        header = f"micro_batch_size,world_size,{name},val_loss,gpu_hours"
+        assert f"{name} devices share one" in refused(tmp_path, header, "4,32,4,3.2,10")
+        assert list(by_batch(read(tmp_path, header, "4,32,1,3.2,10"))) == [128]
+    both = "micro_batch_size,world_size,data_parallel_size,val_loss,gpu_hours"
+    assert list(by_batch(read(tmp_path, both, "4,32,32,3.2,10"))) == [128]
+
+
+def test_an_effective_batch_size_by_its_short_name(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,eff. batch size,val_acc,usd", "8,64,0.9,2", "16,128,0.8,1")
+    assert list(by_batch(table)) == [64, 128]

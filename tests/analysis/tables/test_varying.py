@@ -58,6 +58,9 @@ MEASURED = {
     "best_epoch": ("3", "7"),
     "config.data.seed": ("1", "2"),
     "time_this_iter_s": ("1.5", "1.6"),
+    "values_1": ("1", "2"),
+    "img/s": ("100", "101"),
+    "gpu_id": ("0", "1"),
 }
 
 
