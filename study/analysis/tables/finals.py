@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import median_low
+
 from study.analysis.tables.cells import is_missing, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import PERCENT, figure_of, header
@@ -9,21 +12,43 @@ from study.analysis.tables.objectives import Objective
 from study.plan.errors import PlanError
 
 _LEAST_PERCENT = 10.0
+_HUGE = 1000.0  # times the median of the losses: such a run diverged
 _LOW = 0.5  # a fraction beside percentages must, in percent, be at least this share of the least of them
 
 
 def diverged_rows(columns: Columns, quality: Objective | None) -> set[int]:
     """The rows (from 0) whose quality, or whose loss of training or validation, is NaN or infinite."""
     names = [quality.column] if quality else []
-    for head in columns.filled:
-        figure = figure_of(head)
-        if figure and figure.family.name in ("loss", "perplexity") and figure.split != "test" and not figure.best:
-            cells = columns.sheet.cells[head.name]
-            if not all(is_missing(cell) or is_not_finite(cell) for cell in cells):
-                names.append(head.name)
-            elif head.name not in names and len(cells) > 1:
-                columns.sheet.note(f"{head.name} is NaN in all rows: it does not say which diverged.")
+    for name in _losses(columns):
+        cells = columns.sheet.cells[name]
+        if not all(is_missing(cell) or is_not_finite(cell) for cell in cells):
+            names.append(name)
+        elif name not in names and len(cells) > 1:
+            columns.sheet.note(f"{name} is NaN in all rows: it does not say which diverged.")
     return {i for name in names for i, cell in enumerate(columns.sheet.cells[name]) if is_not_finite(cell)}
+
+
+def _losses(columns: Columns) -> list[str]:
+    """The columns of losses of training or validation that are no run's best."""
+    figures = [figure for figure in map(figure_of, columns.filled) if figure is not None]
+    losses = [one for one in figures if one.family.name in ("loss", "perplexity")]
+    return [one.header.name for one in losses if one.split != "test" and not one.best]
+
+
+def note_huge(columns: Columns, rows: Sequence[int]) -> None:
+    """Note losses of final rows so large that the run diverged, though finite."""
+    sheet = columns.sheet
+    for name in _losses(columns):
+        values = columns.numbers(name)
+        known = {i: value for i in rows if (value := values[i]) is not None}
+        if not known:
+            continue
+        most, usual = max(known, key=known.__getitem__), median_low(known.values())
+        if known[most] > _HUGE * abs(usual):
+            sheet.note(
+                f"{name} is {known[most]:.3g} in row {sheet.numbers[most]}, where {usual:.3g} is usual: if that run "
+                "diverged, write NaN there."
+            )
 
 
 def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dict[int, float]:

@@ -12,7 +12,7 @@ from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
-from study.analysis.tables.finals import diverged_rows, final_values
+from study.analysis.tables.finals import diverged_rows, final_values, note_huge
 from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
@@ -107,6 +107,8 @@ class _Reader:
             sheet.note(f"{self.seed} is empty in {_rows(without)}: each counts as a seed of its own.")
         if progress is None and self.reached is None:
             note_lengths(columns, [*self.config, *self.group_by], final)
+        note_huge(columns, final)
+        self._note_repeats(final)
         costs, qualities = self._figures(final)
         rates = self._rates(final)
         rows = [self._row(i, word, costs, qualities, rates[i]) for i, word in enumerate(why)]
@@ -194,6 +196,19 @@ class _Reader:
         if reasons:
             listed = ", ".join(f"{n} {word}" for word, n in sorted(reasons.items()))
             self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are no final results ({listed}).")
+
+    def _note_repeats(self, final: Sequence[int]) -> None:
+        cells, seen, repeated = self.sheet.cells, set[Hashable](), []
+        for i in final:
+            row = tuple(str(column[i]) for column in cells.values())
+            if row in seen:
+                repeated.append(self.sheet.numbers[i])
+            seen.add(row)
+        if repeated:
+            self.sheet.note(
+                f"All columns of {_rows(repeated)} are those of an earlier row: each counts as a seed; leave out what "
+                "is the same run."
+            )
 
     def _check_settings(self, final: Sequence[int]) -> None:
         """What varies within a configuration must be a seed, or called so."""

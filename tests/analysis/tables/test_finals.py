@@ -267,3 +267,16 @@ def test_costs_below_0_are_refused(tmp_path: Path) -> None:
 
 def test_a_figure_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path, "batch_size,usd,val_acc", '8,1,"0,91"').startswith("row 1: val_acc: '0,91'")
+
+
+def test_a_huge_loss_is_noted(tmp_path: Path) -> None:
+    rows = ("batch_size,usd,train_loss,val_acc", "8,1,0.3,0.9", "8,2,3e15,0.1")
+    (note,) = read(tmp_path, *rows).understood.notes
+    assert note.startswith("train_loss is 3e+15 in row 2, where 0.3 is usual")
+    assert read(tmp_path, *rows[:2], "8,2,9.0,0.1").understood.notes == ()
+
+
+def test_a_row_that_stands_there_twice_is_noted(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,usd,val_acc", "8,1,0.9", "16,1,0.9", "8,1,0.9")
+    (note,) = table.understood.notes
+    assert note.startswith("All columns of row 3 are those of an earlier row")
