@@ -25,7 +25,7 @@ COSTS: dict[str, tuple[str, ...]] = {
         "gpuhours",
     ),
     "usd": ("cost_usd", "dollars", "price_usd"),
-    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh"),
+    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh", "energy_k_wh", "k_wh"),
 }
 _UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "seconds"), "s"),
@@ -148,30 +148,32 @@ def unread_time(columns: Columns) -> PlanError | None:
 
 
 def as_cost(columns: Columns, name: str) -> Cost:
-    """A column as a cost; durations in words become seconds, plain numbers stay in the table's own unit.
+    """A column as a cost; durations become numbers of the header's unit, or else seconds; plain numbers stay.
 
     Raises PlanError for a duration that cannot be read.
     """
     head = columns.headers.get(name)
     unit = wall_unit(head) if head else None
+    says_unit = _says_unit(name)
     cells = columns.sheet.cells[name]
     if not any(map(is_duration_text, cells)):
         return Cost(name, unit)
-    sheet, seconds = columns.sheet, list[Any]()
-    if not _says_unit(name):
+    sheet, found, scale = columns.sheet, list[Any](), (unit or 1.0) if says_unit else 1.0
+    if not says_unit:
         for i, cell in enumerate(cells):
             if not is_missing(cell) and not is_duration_text(cell):
                 raise sheet.error(i, name, f"its unit, as other rows have: {_DURATIONS}")
     for i, cell in enumerate(cells):
         try:
-            seconds.append(duration_s(cell, unit or 1.0, sheet.decimal_comma, sheet.mixed_point))
+            found.append(duration_s(cell, scale, sheet.decimal_comma, sheet.mixed_point) / scale)
         except ValueError:
             if not is_missing(cell):
                 raise sheet.error(i, name, _DURATIONS) from None
-            seconds.append(None)
-    sheet.cells[name] = seconds
-    columns.in_seconds.add(name)
-    return Cost(name, 1.0)
+            found.append(None)
+    sheet.cells[name] = found
+    if not says_unit:
+        columns.in_seconds.add(name)
+    return Cost(name, scale)
 
 
 def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:

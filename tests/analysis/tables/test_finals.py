@@ -250,8 +250,8 @@ def test_a_time_among_durations_needs_its_unit(tmp_path: Path) -> None:
     line = refused(tmp_path, "batch_size,runtime,val_acc", "8,17 min,0.9", "16,950,0.8")
     assert line.startswith("row 2: runtime: '950' is not allowed; needs its unit")
     assert by_batch(read(tmp_path, "batch_size,time (h),val_acc", "8,1h05,0.9", "16,1.5,0.8")) == {
-        8: ([3900.0], [0.9]),
-        16: ([5400.0], [0.8]),
+        8: ([65 / 60], [0.9]),
+        16: ([1.5], [0.8]),
     }
     assert by_batch(read(tmp_path, "batch_size,runtime,val_acc", "8,1e3,0.9", "8,9E+2,0.8", "8,950,0.7")) == {
         8: ([1e3, 9e2, 950.0], [0.9, 0.8, 0.7])
