@@ -41,8 +41,15 @@ def find_devices(columns: Columns) -> str | None:
         name = columns.one(nodes, "nodes", "devices")
         columns.sheet.note(f"Devices: {one} x {name}.")
         return columns.add(f"{one} x {name}", _product(columns, (one, name)))
-    found = plainly or per_node
-    return columns.one(found, "world_size", "devices") if found else None
+    if found := plainly or per_node:
+        return columns.one(found, "world_size", "devices")
+    for head in columns.filled:
+        if {head.plain, head.leaf} & {*_ALL_DEVICES, *_PER_NODE, *_DEVICES}:
+            columns.sheet.note(
+                f"{head.name} is not a number of devices in every row, and is not used; {option('devices')} names one, "
+                "or none."
+            )
+    return None
 
 
 def _counts(columns: Columns, words: Sequence[str]) -> list[Header]:

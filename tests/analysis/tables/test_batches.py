@@ -153,3 +153,10 @@ def test_devices_that_share_one_part_of_a_batch_are_no_factor(tmp_path: Path) ->
 def test_an_effective_batch_size_by_its_short_name(tmp_path: Path) -> None:
     table = read(tmp_path, "batch_size,eff. batch size,val_acc,usd", "8,64,0.9,2", "16,128,0.8,1")
     assert list(by_batch(table)) == [64, 128]
+
+
+def test_devices_that_are_no_numbers_are_noted(tmp_path: Path) -> None:
+    for cells in (("0", "4"), ('"0,1"', '"0,1,2,3"'), ("auto", "4")):
+        rows = ("batch_size,gpus,val_acc,runtime", f"8,{cells[0]},0.9,10", f"16,{cells[1]},0.8,5")
+        (note,) = read(tmp_path, *rows).understood.notes
+        assert note.startswith("gpus is not a number of devices in every row")
