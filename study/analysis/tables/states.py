@@ -22,6 +22,7 @@ _NOT_FINAL = {
 SELECTED = {"pruned", "stopped", "early_stopped", "infeasible", "diverged", "not reached", "stopped early"}
 _PROGRESS = "training_iteration"
 _EPOCHS = {"epoch", "train_epoch", "trainer_epoch", "current_epoch", "epochs_trained", "epochs_completed"}
+_SEEN = {"samples_seen", "examples_seen", "tokens_seen", "consumed_samples", "consumed_tokens"}
 _LENGTHS = {"epochs", "num_epochs", "max_epochs", "n_epochs", "iterations", "num_iterations", "max_iterations", "max_t"}
 _LENGTHS |= {"max_steps", "num_steps", "total_steps", "training_iterations"}
 _TRUE, _FALSE = {"true", "yes", "y", "x", "1", "1.0"}, {"false", "no", "n", "0", "0.0"}
@@ -109,8 +110,8 @@ def _state(cell: Any) -> str:
 def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> set[int]:
     """The rows (from 0) that ended before the others did, by a column that counts iterations or epochs.
 
-    The configured length counts where it varies. Batch sizes that all come to one number of samples, or of updates, are
-    not compared.
+    The configured length counts where it varies. Batch sizes that all come to one number of samples, or of updates by a
+    count of samples, are not compared.
     """
     at, sizes = columns.numbers(progress), columns.numbers(batch)
     lengths = [
@@ -124,9 +125,14 @@ def shorter(columns: Columns, progress: str, batch: str, why: Sequence[str]) -> 
         same = [i for i in rows if tuple(str(cells[i]) for cells in lengths) == key]
         by_batch = {size: {at[i] for i in same if sizes[i] == size} for size in {sizes[i] for i in same}}
         if len(by_batch) > 1 and all(len(ends) == 1 for ends in by_batch.values()):
-            ends_by_size = [(size or 1.0, next(iter(ends)) or 0.0) for size, ends in by_batch.items()]
-            samples, updates = [size * end for size, end in ends_by_size], [end / size for size, end in ends_by_size]
-            if any(max(some) <= 1.05 * min(some) for some in (samples, updates)):
+            last = [(size or 1.0, next(iter(ends)) or 0.0) for size, ends in by_batch.items()]
+            samples, updates = [size * end for size, end in last], [end / size for size, end in last]
+            if max(samples) <= 1.05 * min(samples):
+                columns.sheet.note(
+                    f"By {progress} batch sizes ended after as many samples each: none is taken for stopped early."
+                )
+                continue
+            if columns.headers[progress].plain in _SEEN and max(updates) <= 1.05 * min(updates):
                 continue
         most = max(at[i] or 0.0 for i in same)
         short |= {i for i in same if (at[i] or 0.0) < most}

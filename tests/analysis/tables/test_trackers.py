@@ -160,7 +160,8 @@ def test_rays_result_grid_has_trials_that_a_scheduler_stopped(tmp_path: Path) ->
     # Where reports come every so many updates, batch sizes end at different iterations, of as many samples.
     table = read(tmp_path, rows[0], rows[1].replace("True,9", "True,18"), rows[4])
     assert by_batch(table) == {16: ([40.0], [0.90]), 32: ([20.0], [0.80])}
-    assert table.understood.notes == ()
+    (note,) = table.understood.notes
+    assert "as many samples each: none is taken for stopped early" in note
 
 
 def test_a_whole_batch_size_that_was_stopped_has_no_point(tmp_path: Path) -> None:
