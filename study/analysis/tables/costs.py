@@ -22,6 +22,7 @@ COSTS: dict[str, tuple[str, ...]] = {
         "billed_device_h",
         "billed_gpu_h",
         "total_gpu_hours",
+        "total_gpu_h",
         "gpuhours",
     ),
     "usd": ("cost_usd", "dollars", "price_usd"),
@@ -36,9 +37,9 @@ _UNITS = {
 }
 _UNIT = "|".join(_UNITS)
 _WALL = re.compile(
-    r"(?P<of>(?:total_|train_|training_|fit_|run_)*)"
+    r"(?P<of>(?:total_|train_|training_|fit_|run_)*)(?:"
     r"(?:wall|wall_?time|wall_?clock(?:_time)?|time_total|total_time|run_?time|duration|time|elapsed(?:_time)?|time_elapsed)"
-    rf"(?:_(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours)"
+    rf"(?:_(?:in_)?(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours))"
 )
 _STARTS = ("start_time", "datetime_start", "started_at", "start", "started", "time_start", "start_timestamp", "begin")
 _ENDS = (

@@ -63,6 +63,8 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
     # Runs are as long as their figures go: a training row may follow.
     has, at = _has(columns, roles.quality), sheet.cells[counts[0]]
     ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
+    if roles.cost is not None:
+        _note_early(columns, roles.cost, counts[0], runs, has)
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
     sheet.cells[counts[0]] = ends
     sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
@@ -291,6 +293,22 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
                     f"{columns.source}: row {columns.sheet.numbers[i]}: {cost}: does not add up from row to row of a "
                     f"run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
                 )
+
+
+def _note_early(columns: Columns, cost: str, progress: str, runs: Sequence[Sequence[int]], has: Sequence[bool]) -> None:
+    """Note runs whose last cost stands before their last figure: they cost more than that."""
+    at, costs = columns.numbers(progress), columns.sheet.cells[cost]
+
+    def latest(rows: Sequence[int]) -> float:
+        return max((value for value in (at[i] for i in rows) if value is not None), default=0.0)
+
+    early = sum(
+        latest([i for i in rows if not is_blank(costs[i])]) < latest([i for i in rows if has[i]]) for rows in runs
+    )
+    if early:
+        columns.sheet.note(
+            f"In {early} of {len(runs)} runs {cost} ends before the last figure: they cost more than it."
+        )
 
 
 def _refuse_rising(columns: Columns, roles: Roles) -> None:

@@ -184,3 +184,11 @@ def test_several_rows_of_a_run_without_a_count_are_refused(tmp_path: Path) -> No
         assert by_batch(read(tmp_path, *rows, named={"run": "none"}))[8] == ([10.0, 25.0, 11.0], [0.5, 0.6, 0.7])
     replicas = read(tmp_path, "trial,batch_size,lr,time_s,val_acc", "1,8,0.1,10,0.5", "2,8,0.1,11,0.6", "1,8,1,9,0.4")
     assert by_batch(replicas) == {8: ([10.0, 11.0], [0.5, 0.6])}
+
+
+def test_a_cost_that_ends_before_the_figures_is_noted(tmp_path: Path) -> None:
+    rows = ("run_id,batch_size,epoch,val_acc,time_s", "a,8,1,0.5,5", "a,8,2,0.6,", "b,16,1,0.5,4", "b,16,2,0.6,8")
+    notes = read(tmp_path, *rows).understood.notes
+    assert any(note.startswith("In 1 of 2 runs time_s ends before the last figure") for note in notes)
+    whole = read(tmp_path, *rows[:2], "a,8,2,0.6,9", *rows[3:]).understood.notes
+    assert not any("ends before" in note for note in whole)

@@ -280,3 +280,24 @@ def test_a_row_that_stands_there_twice_is_noted(tmp_path: Path) -> None:
     table = read(tmp_path, "batch_size,usd,val_acc", "8,1,0.9", "16,1,0.9", "8,1,0.9")
     (note,) = table.understood.notes
     assert note.startswith("All columns of row 3 are those of an earlier row")
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("Time (min)", 1 / 60),
+        ("Hours", 1.0),
+        ("training_hours", 1.0),
+        ("total minutes", 1 / 60),
+        ("time in h", 1.0),
+        ("runtime_ms", 1 / 3.6e6),
+        ("Train time [d]", 24.0),
+        ("wall-clock (s)", 1 / 3600),
+        ("elapsed.h", 1.0),
+    ],
+)
+def test_units_of_headers(tmp_path: Path, name: str, hours: float) -> None:
+    """On two devices, so that the cost is in hours; on one it stays in the table's unit."""
+    table = read(tmp_path, f"batch_size,gpus,{name},val_acc", "8,2,60,0.9")
+    assert by_batch(table)[8][0] == pytest.approx([2 * 60 * hours])
+    assert by_batch(read(tmp_path, f"batch_size,{name},val_acc", "8,60,0.9")) == {8: ([60.0], [0.9])}
