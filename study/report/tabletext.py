@@ -55,7 +55,10 @@ def print_analysis(analysis: TableAnalysis, console: Console) -> None:
             shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
             table = findings_table(analysis, findings)
             for i, head in enumerate(table.heads):
-                shown.add_column(Text(printable(head)), justify="left" if i == 0 else "right", no_wrap=True)
+                widest = max(len(printable(row[i])) for row in table.rows)  # a header may fold, no figure may
+                shown.add_column(
+                    Text(printable(head)), justify="left" if i == 0 else "right", overflow="fold", min_width=widest
+                )
             for row, marked in list(zip(table.rows, table.marked, strict=True))[:_LISTED]:
                 shown.add_row(*(Text(printable(cell)) for cell in row), style="bold" if marked else "dim")
             console.print(shown)

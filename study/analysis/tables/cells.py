@@ -15,6 +15,7 @@ _WORDS = (  # units as people write them, to those that pandas knows
     (re.compile(r"(?<=[\d.])\s*(?:mins?|minutes?)\b", re.IGNORECASE), "min"),
     (re.compile(r"(?<=[\d.])\s*(?:secs?|seconds?)\b", re.IGNORECASE), "s"),
     (re.compile(r"(?<=[\d.])\s*d\b"), "D"),
+    (re.compile(r"(?<=\dh)(\d\d)$"), r"\1min"),  # 1h05
     (re.compile(r"^(\d+)-(\d+:\d\d:\d\d)"), r"\1 days \2"),  # SLURM's
 )
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -98,7 +99,11 @@ def is_duration_text(cell: Any) -> bool:
     """A time with its own units, not just a number."""
     if isinstance(cell, pd.Timedelta):
         return True
-    return isinstance(cell, str) and not is_missing(cell) and bool(re.search(r"\d\s*[a-zA-Z]|:|^P", cell.strip()))
+    return (
+        isinstance(cell, str)
+        and not is_missing(cell)
+        and bool(re.search(r"\d\s*(?!e[+-]?\d)[a-zA-Z]|:|^P", cell.strip(), re.IGNORECASE))
+    )
 
 
 def time_s(cell: Any) -> float:

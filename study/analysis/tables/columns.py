@@ -27,7 +27,6 @@ TARGETS: dict[str, tuple[str, ...]] = {
 }
 STATES: dict[str, tuple[str, ...]] = {
     "status": ("state", "run_state", "run_status", "trial_state", "trial_status", "job_status"),
-    "done": (),  # Ray's
 }
 KNOWN = SETTINGS | TARGETS | STATES
 

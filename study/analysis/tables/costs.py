@@ -9,7 +9,7 @@ from typing import Any
 
 from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
 from study.analysis.tables.columns import Columns, option
-from study.analysis.tables.names import SETTING, Header, header
+from study.analysis.tables.names import HARDWARE, SETTING, Header, header
 from study.plan.errors import PlanError
 
 # By preference, where a table has several; wall time comes after all of these.
@@ -22,10 +22,11 @@ COSTS: dict[str, tuple[str, ...]] = {
         "billed_device_h",
         "billed_gpu_h",
         "total_gpu_hours",
+        "total_gpu_h",
         "gpuhours",
     ),
     "usd": ("cost_usd", "dollars", "price_usd"),
-    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh"),
+    "energy_j": ("energy", "joules", "total_energy_j", "energy_kwh", "kwh", "energy_k_wh", "k_wh"),
 }
 _UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "seconds"), "s"),
@@ -36,9 +37,9 @@ _UNITS = {
 }
 _UNIT = "|".join(_UNITS)
 _WALL = re.compile(
-    r"(?P<of>(?:total_|train_|training_|fit_|run_)*)"
+    r"(?P<of>(?:total_|train_|training_|fit_|run_)*)(?:"
     r"(?:wall|wall_?time|wall_?clock(?:_time)?|time_total|total_time|run_?time|duration|time|elapsed(?:_time)?|time_elapsed)"
-    rf"(?:_(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours)"
+    rf"(?:_(?:in_)?(?P<unit>{_UNIT}))?|(?P<only>seconds|minutes|hours))"
 )
 _STARTS = ("start_time", "datetime_start", "started_at", "start", "started", "time_start", "start_timestamp", "begin")
 _ENDS = (
@@ -148,26 +149,32 @@ def unread_time(columns: Columns) -> PlanError | None:
 
 
 def as_cost(columns: Columns, name: str) -> Cost:
-    """A column as a cost; durations in words become seconds, plain numbers stay in the table's own unit.
+    """A column as a cost; durations become numbers of the header's unit, or else seconds; plain numbers stay.
 
     Raises PlanError for a duration that cannot be read.
     """
     head = columns.headers.get(name)
     unit = wall_unit(head) if head else None
+    says_unit = _says_unit(name)
     cells = columns.sheet.cells[name]
     if not any(map(is_duration_text, cells)):
         return Cost(name, unit)
-    sheet, seconds = columns.sheet, list[Any]()
+    sheet, found, scale = columns.sheet, list[Any](), (unit or 1.0) if says_unit else 1.0
+    if not says_unit:
+        for i, cell in enumerate(cells):
+            if not is_missing(cell) and not is_duration_text(cell):
+                raise sheet.error(i, name, f"its unit, as other rows have: {_DURATIONS}")
     for i, cell in enumerate(cells):
         try:
-            seconds.append(duration_s(cell, unit or 1.0, sheet.decimal_comma, sheet.mixed_point))
+            found.append(duration_s(cell, scale, sheet.decimal_comma, sheet.mixed_point) / scale)
         except ValueError:
             if not is_missing(cell):
                 raise sheet.error(i, name, _DURATIONS) from None
-            seconds.append(None)
-    sheet.cells[name] = seconds
-    columns.in_seconds.add(name)
-    return Cost(name, 1.0)
+            found.append(None)
+    sheet.cells[name] = found
+    if not says_unit:
+        columns.in_seconds.add(name)
+    return Cost(name, scale)
 
 
 def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
@@ -199,7 +206,10 @@ def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
 
 def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
     """Wall time multiplied by the devices that it was spent on, in hours, where any run used several."""
-    if cost.unit_s is None or devices is None or cost.column not in columns.sheet.cells:
+    if cost.unit_s is None:
+        return cost
+    if devices is None:
+        _note_hardware(columns, cost)
         return cost
     counts = columns.numbers(devices)
     if all(n in (None, 1.0) for n in counts):
@@ -207,5 +217,25 @@ def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
     hours: list[Any] = []
     for seconds, n in zip(columns.numbers(cost.column), counts, strict=True):
         hours.append(None if seconds is None or n is None else seconds * cost.unit_s * n / 3600)
-    columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}.")
+    said = "" if cost.column in columns.in_seconds or _says_unit(cost.column) else f", {cost.column} taken for seconds"
+    columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}{said}.")
     return Cost(columns.add(f"device_hours ({cost.column} x {devices})", hours))
+
+
+def _says_unit(name: str) -> bool:
+    found = _WALL.fullmatch(header(name).plain)
+    return bool(found and (found["unit"] or found["only"]))
+
+
+def _note_hardware(columns: Columns, cost: Cost) -> None:
+    """Note that what is called gpu may be the number of devices, or begins with it: 8, or 8x A100."""
+    if "devices" in columns.chosen:
+        return
+    for head in columns.filled:
+        begins = [re.match(r"\s*(\d+)\s*(?:[x\u00d7*]|$)", str(cell)) for cell in columns.sheet.cells[head.name]]
+        counts = {found[1] for found in begins if found}
+        if head.leaf in HARDWARE and counts - {"1"} and "0" not in counts:
+            columns.sheet.note(
+                f"{head.name} may say how many devices a run had: {cost.column} is not multiplied by them; "
+                f"{option('devices')} names a column with their number, or none."
+            )

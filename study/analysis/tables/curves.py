@@ -14,13 +14,14 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
-from study.analysis.tables.states import state_columns, truth
+from study.analysis.tables.states import flags, state_columns, truth
 from study.analysis.tables.varying import is_setting_by_name
 from study.plan.errors import PlanError
 
 _PROGRESS = (
     *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
-    *("step", "global_step", "trainer_global_step", "update"),
+    *("step", "global_step", "trainer_global_step", "update", "iters", "updates", "num_updates", "samples_seen"),
+    *("examples_seen", "tokens_seen", "consumed_samples", "consumed_tokens"),
 )
 _RUNS = ("run_id", "trial_id", "run", "trial", "run_name", "trial_name", "name", "id", "experiment_name", "number")
 _DISPLAYED = {"name", "run_name", "trial_name", "experiment_name"}  # which runs may share
@@ -62,6 +63,8 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
     # Runs are as long as their figures go: a training row may follow.
     has, at = _has(columns, roles.quality), sheet.cells[counts[0]]
     ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
+    if roles.cost is not None:
+        _note_early(columns, roles.cost, counts[0], runs, has)
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
     sheet.cells[counts[0]] = ends
     sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
@@ -99,8 +102,11 @@ def _says_what_became(columns: Columns) -> bool:
     """Every row has the state of a run that has ended, so that each is a run."""
     if state_columns(columns):
         return True
-    done = columns.find("done")
-    return done is not None and all(truth(columns, i, done) for i in range(len(columns.sheet.numbers)))
+    done = [name for name, _, final in flags(columns) if final]
+    return any(
+        all(not is_blank(cell) and truth(columns, i, name) for i, cell in enumerate(columns.sheet.cells[name]))
+        for name in done
+    )
 
 
 def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:
@@ -146,9 +152,14 @@ def _runs_by_column(
                     f"says that they are one run, {option('run')} none that each row is a run"
                 )
             return [rows for rows in ordered if rows is not None]
-        if asked:
+        others = _settings(columns, [])
+        repeats = any(len({_key(columns, others, i) for i in rows}) < len(rows) for rows in runs.values())
+        if asked or (repeats and columns.headers[name].plain not in _DISPLAYED):
             lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
-            raise PlanError(f"{columns.source}: {option('run')} {name}: some runs have several rows {lacking}")
+            raise PlanError(
+                f"{columns.source}: {name}: some runs have several rows {lacking}; {option('run')} none says that "
+                f"each row is a run; {_HINT}"
+            )
     return None
 
 
@@ -282,6 +293,22 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
                     f"{columns.source}: row {columns.sheet.numbers[i]}: {cost}: does not add up from row to row of a "
                     f"run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
                 )
+
+
+def _note_early(columns: Columns, cost: str, progress: str, runs: Sequence[Sequence[int]], has: Sequence[bool]) -> None:
+    """Note runs whose last cost stands before their last figure: they cost more than that."""
+    at, costs = columns.numbers(progress), columns.sheet.cells[cost]
+
+    def latest(rows: Sequence[int]) -> float:
+        return max((value for value in (at[i] for i in rows) if value is not None), default=0.0)
+
+    early = sum(
+        latest([i for i in rows if not is_blank(costs[i])]) < latest([i for i in rows if has[i]]) for rows in runs
+    )
+    if early:
+        columns.sheet.note(
+            f"In {early} of {len(runs)} runs {cost} ends before the last figure: they cost more than it."
+        )
 
 
 def _refuse_rising(columns: Columns, roles: Roles) -> None:

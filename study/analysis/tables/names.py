@@ -11,7 +11,7 @@ SETTING, RESULT, ATTRIBUTE, TAG = "setting", "result", "attribute", "tag"
 _PREFIXES = (
     (re.compile(r"(?:config|params|parameters|hparams|hyperparameters|hyper_parameters)[./]", re.IGNORECASE), SETTING),
     (re.compile(r"params_(?!(?:count|total|m|million|millions|num)$)"), SETTING),
-    (re.compile(r"(?:metrics|summary|summary_metrics)[./]", re.IGNORECASE), RESULT),
+    (re.compile(r"(?:metrics|summary|summary_metrics)[./](?:_wandb[./])?|_wandb[./]", re.IGNORECASE), RESULT),
     (re.compile(r"values_(?!\d+$)"), RESULT),
     (re.compile(r"(?:user_attrs|system_attrs)[._]"), ATTRIBUTE),
     (re.compile(r"tags\."), TAG),
@@ -22,6 +22,7 @@ TEST = {"test", "testing"}
 TRAINING = {"train", "training", "trn", "fit"}
 _BEST = {"best", "max", "min", "peak", "maximum", "minimum"}
 _WORN = {"final", "last", "mean", "avg", "average", "epoch", "score", "metric", "metrics", "end", "value"}
+PERCENT = {"pct", "percent", "percentage", "perc"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,13 @@ FAMILIES = (
         "acc_top_1 accuracy_top_1 prec1 multiclass_accuracy categorical_accuracy "
         "sparse_categorical_accuracy binary_accuracy",
     ),
-    _family("error", False, True, "err error_rate err_rate top1_error top1_err top_1_error err1 misclassification"),
+    _family(
+        "error",
+        False,
+        True,
+        "err error_rate err_rate top1_error top1_err top_1_error top_1_err err_top1 error_top1 err_top_1 error_top_1 "
+        "err1 err_1 top1_error_rate top_1_error_rate misclassification misclassification_rate",
+    ),
     _family("f1", True, True, "f1_macro macro_f1 f1_micro micro_f1"),
     _family("auc", True, True, "auroc roc_auc"),
     _family("iou", True, True, "miou m_io_u"),
@@ -99,7 +106,7 @@ def header(name: str) -> Header:
             kind, rest = its, rest[found.end() :]
             break
     rest = rest.removesuffix(".value")
-    parts = tuple(part for part in map(_plain, re.split(r"[./]", rest)) if part)
+    parts = tuple(part for part in map(_plain, re.split(r"[./](?!\s)", rest)) if part)
     return Header(name, kind, parts or (name.strip().lower(),), rest.startswith("_"))
 
 
@@ -142,7 +149,7 @@ def figure_of(head: Header) -> Figure | None:
     core = [token for token in tokens if token not in VALIDATION | TEST | TRAINING]
     best = any(token in _BEST for token in core)
     worn = any(token in _WORN for token in core)
-    short = "_".join(token for token in core if token not in _BEST | _WORN)
+    short = "_".join(token for token in core if token not in _BEST | _WORN | PERCENT)
     for family in FAMILIES:
         if short in family.words:
             return Figure(head, family, split_of(tokens), best, worn)
@@ -154,7 +161,7 @@ _SIZES = {
     *("batch_size", "batchsize", "batch", "bs", "bsz", "minibatch", "minibatch_size", "mini_batch", "mini_batch_size"),
     *("gbs", "mbs", "microbatch", "microbatch_size", "samples", "imgs"),
 }
-_GLOBAL = {"global", "effective", "total", "gbs", "overall", "combined"}
+_GLOBAL = {"global", "effective", "eff", "total", "gbs", "overall", "combined"}
 _PARTIAL = {
     *("device", "devices", "gpu", "gpus", "card", "rank", "worker", "replica", "core", "tpu", "process", "node"),
     *("local", "micro", "microbatch", "mbs", "physical", "ghost"),
@@ -181,3 +188,10 @@ def batch_kind(head: Header) -> str:
     if partial:
         return "part"
     return "global" if overall else "bare"
+
+
+# What a run ran on.
+HARDWARE = {
+    *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
+    *("instance_type", "machine"),
+}

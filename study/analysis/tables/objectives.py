@@ -17,7 +17,7 @@ from study.analysis.tables.costs import (
     unread_time,
 )
 from study.analysis.tables.names import figure_of, header, plain
-from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant
+from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant, unread_figure
 from study.plan.errors import PlanError
 
 
@@ -63,7 +63,9 @@ def find_objectives(
     free = [one.column for one in named if one.column not in (cost, quality)]
     if len(free) == 2:
         first, second = free
-        swapped = _is_quality(columns, first) and is_cost(header(second))
+        same_way = named[0].maximize == named[-1].maximize
+        is_second_cost = is_cost(header(second)) or (same_way and not _is_quality(columns, second))
+        swapped = _is_quality(columns, first) and is_second_cost
         cost, quality = (second, first) if swapped else (first, second)
     elif free:
         alone = free[0]
@@ -125,6 +127,8 @@ def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> 
         if head.plain in TARGETS:
             return columns.sheet.error(0, head.name, "a number above 0")
     if cost is None and (unread := unread_time(columns)) is not None:
+        return unread
+    if quality is None and (unread := unread_figure(columns)) is not None:
         return unread
     if cost is not None:
         return PlanError(f"{columns.source}: no column for {_no_quality(columns)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.analysis.tables.cells import is_not_finite, scaled
+from study.analysis.tables.cells import is_blank, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import FAMILIES, Figure, figure_of
+from study.plan.errors import PlanError
 
 _SPLITS = ("validation", "test", "")
 
@@ -26,6 +27,16 @@ def _holds_numbers(columns: Columns, name: str) -> bool:
                 continue
         return True
     return False
+
+
+def unread_figure(columns: Columns) -> PlanError | None:
+    """The error for the first cell of a figure that nowhere holds a number, None if there is no such figure."""
+    for head in columns.filled:
+        one = figure_of(head)
+        if one is not None and one.split != "training" and not _holds_numbers(columns, head.name):
+            i = next(i for i, cell in enumerate(columns.sheet.cells[head.name]) if not is_blank(cell))
+            return columns.sheet.error(i, head.name, "a finite number")
+    return None
 
 
 def _rank(one: Figure) -> tuple[int, int, bool, bool]:

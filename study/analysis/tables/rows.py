@@ -10,13 +10,14 @@ from pathlib import Path
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
+from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
-from study.analysis.tables.finals import diverged_rows, final_values
+from study.analysis.tables.finals import diverged_rows, final_values, note_huge
 from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import note_lengths, state_columns, why_not_final
+from study.analysis.tables.states import flags, named_states, note_lengths, state_columns, why_not_final
 from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
 from study.plan.errors import PlanError
@@ -106,6 +107,8 @@ class _Reader:
             sheet.note(f"{self.seed} is empty in {_rows(without)}: each counts as a seed of its own.")
         if progress is None and self.reached is None:
             note_lengths(columns, [*self.config, *self.group_by], final)
+        note_huge(columns, final)
+        self._note_repeats(final)
         costs, qualities = self._figures(final)
         rates = self._rates(final)
         rows = [self._row(i, word, costs, qualities, rates[i]) for i, word in enumerate(why)]
@@ -127,10 +130,20 @@ class _Reader:
         columns = self.columns
         target = [self.target[1]] if self.target else []
         axes = [one.column for one in (self.cost, self.quality) if one]
-        found = [self.batch, self.lr, self.seed, self.devices, self.reached, self.size, *self.group_by, *target, *axes]
-        found += [*state_columns(columns), columns.find("accumulation"), columns.chosen.get("run")]
+        found = [self.batch, self.lr, self.seed, self.devices, self.reached, *self.group_by, *target, *axes]
+        states = named_states(columns) if "state" in columns.chosen else state_columns(columns)
+        found += [
+            *states,
+            *(name for name, *_ in flags(columns)),
+            columns.chosen.get("run"),
+            columns.chosen.get("state"),
+        ]
         rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
         return [name for name in (*found, *rates, *self.config) if name is not None]
+
+    def _states(self) -> list[str]:
+        others = [] if "state" in self.columns.chosen else [name for name, *_ in flags(self.columns)]
+        return [*state_columns(self.columns), *others]
 
     def _leave_out_unknown(self) -> None:
         """Rows without a batch size, as of evaluations: they belong to no configuration."""
@@ -184,6 +197,19 @@ class _Reader:
             listed = ", ".join(f"{n} {word}" for word, n in sorted(reasons.items()))
             self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are no final results ({listed}).")
 
+    def _note_repeats(self, final: Sequence[int]) -> None:
+        cells, seen, repeated = self.sheet.cells, set[Hashable](), []
+        for i in final:
+            row = tuple(str(column[i]) for column in cells.values())
+            if row in seen:
+                repeated.append(self.sheet.numbers[i])
+            seen.add(row)
+        if repeated:
+            self.sheet.note(
+                f"All columns of {_rows(repeated)} are those of an earlier row: each counts as a seed; leave out what "
+                "is the same run."
+            )
+
     def _check_settings(self, final: Sequence[int]) -> None:
         """What varies within a configuration must be a seed, or called so."""
         pooled = self.as_seeds or []
@@ -201,6 +227,10 @@ class _Reader:
             final = [i for i in final if not is_missing(sheet.cells[self.quality.column][i])]
         costs = final_values(self.columns, self.cost, final)
         qualities = final_values(self.columns, self.quality, final)
+        head = self.columns.headers.get(self.cost.column)
+        for i, value in costs.items():
+            if value < 0 and (head is None or is_cost(head)):
+                raise sheet.error(i, self.cost.column, "a number of at least 0")
         return (
             {i: -value if self.cost.maximize else value for i, value in costs.items()},
             {i: value if self.quality.maximize else -value for i, value in qualities.items()},
@@ -313,7 +343,7 @@ class _Reader:
             ("seed", self.seed),
             ("learning rate", self.lr),
             ("devices", self.devices),
-            ("state", ", ".join(state_columns(self.columns)) or None),
+            ("state", ", ".join(self._states()) or None),
             ("steps to target", self.target[1] if self.target else None),
             ("reached", self.reached),
             ("group", ", ".join(self.group_by) or None),

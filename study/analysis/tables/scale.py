@@ -8,11 +8,16 @@ from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import RESULT, SETTING, Header, batch_kind
 from study.plan.errors import PlanError
 
-_ALL_DEVICES = ("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices")
+_ALL_DEVICES = (
+    *("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices"),
+    "scaling_config_num_workers",  # Ray's; elsewhere num_workers load data
+)
 _PER_NODE = ("gpus_per_node", "devices_per_node", "nproc_per_node", "n_gpus_per_node", "num_gpus_per_node")
 _DEVICES = (
-    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpus", "devices"),
+    *("num_gpus", "n_gpus", "n_gpu", "ngpus", "ngpu", "num_devices", "n_devices", "device_count", "gpu_count"),
+    *("number_of_gpus", "no_of_gpus", "num_gpu", "num_accelerators", "gpus", "devices", "accelerators"),
 )
+_SHARDED = {"parallel", "parallelism", "tp", "pp"}  # devices that hold parts of one model
 _LIGHTNING = ("gpus", "devices")  # of one node, where there are several
 _NODES = ("num_nodes", "n_nodes", "nnodes", "nodes", "num_machines")
 
@@ -36,8 +41,15 @@ def find_devices(columns: Columns) -> str | None:
         name = columns.one(nodes, "nodes", "devices")
         columns.sheet.note(f"Devices: {one} x {name}.")
         return columns.add(f"{one} x {name}", _product(columns, (one, name)))
-    found = plainly or per_node
-    return columns.one(found, "world_size", "devices") if found else None
+    if found := plainly or per_node:
+        return columns.one(found, "world_size", "devices")
+    for head in columns.filled:
+        if {head.plain, head.leaf} & {*_ALL_DEVICES, *_PER_NODE, *_DEVICES}:
+            columns.sheet.note(
+                f"{head.name} is not a number of devices in every row, and is not used; {option('devices')} names one, "
+                "or none."
+            )
+    return None
 
 
 def _counts(columns: Columns, words: Sequence[str]) -> list[Header]:
@@ -154,6 +166,12 @@ def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: 
             f"{columns.source}: {part} is the batch size of one device or part, and no column has the number of "
             f"devices; name the global batch size with {option('batch')}, or the devices with {option('devices')}"
         )
+    for head in columns.filled:
+        if _SHARDED & set(head.tokens) and "data" not in head.tokens and _more_than_one(columns, head.name):
+            raise PlanError(
+                f"{columns.source}: {part} is the batch size of one device or part, and {head.name} devices share one; "
+                f"name the global batch size with {option('batch')}"
+            )
     factors = [part, devices, *([accumulation] if accumulation else [])]
     known = "." if accumulation else "; no column has an accumulation."
     columns.sheet.note(f"The global batch size is {' x '.join(factors)}{known}")

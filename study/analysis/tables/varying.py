@@ -7,6 +7,7 @@ is left is a setting.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -14,7 +15,7 @@ from itertools import pairwise
 from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
-from study.analysis.tables.names import ATTRIBUTE, RESULT, SETTING, TAG, Header, figure_of, split_of
+from study.analysis.tables.names import ATTRIBUTE, HARDWARE, RESULT, SETTING, TAG, Header, figure_of, split_of
 from study.plan.errors import PlanError
 
 _SETTING_WORDS = {
@@ -43,13 +44,29 @@ _PER = {
     *("sec", "second", "s", "step", "iter", "iteration", "minute", "hour", "day", "joule", "usd"),
     *("watt", "epoch"),
 }
+_RATES = {"s", "sec", "second", "min", "h", "hour"}
 _NAMES = {
-    *("run", "run_id", "trial", "trial_id", "id", "uuid", "name", "run_name", "trial_name", "exp_name"),
+    *(
+        "gpu_id",
+        "device_id",
+        "gpu_index",
+        "cuda_visible_devices",
+        "run",
+        "run_id",
+        "trial",
+        "trial_id",
+        "id",
+        "uuid",
+        "name",
+        "run_name",
+        "trial_name",
+        "exp_name",
+    ),
     *("experiment_name", "experiment_id", "experiment", "experiment_tag", "job_id", "job_name", "display_name"),
     *("number", "index", "idx", "row", "user", "username", "author", "host", "hostname", "node", "node_ip"),
-    *("nodename", "ip", "pid", "logdir", "sweep", "port", "state", "status", "notes", "note", "description"),
+    *("nodename", "ip", "pid", "logdir", "sweep", "port", "notes", "note", "description"),
     *("tags", "tag", "comment", "commit", "git_commit", "git_sha", "source_name", "source_type"),
-    *("checkpoint_dir_name", "should_checkpoint", "done", "trial_num", "run_number"),
+    *("checkpoint_dir_name", "should_checkpoint", "trial_num", "run_number"),
     *("iterations_since_restore", "training_iteration", "epoch", "step", "global_step", "trainer_global_step"),
     *("project", "seed", "random_seed", "seed_index", "random_state", "lifecycle_stage", "resume", "job_type"),
     *("replicate", "repeat", "iteration", "iter", "github", "entity", "start", "end", "begin"),
@@ -85,10 +102,6 @@ _PLACE_WORDS = {
     "ckpt",
     "pid",
 }
-_HARDWARE = {
-    *("gpu", "gpu_type", "gpu_name", "device", "device_name", "hardware", "accelerator"),
-    *("instance_type", "machine"),
-}
 _SPLIT_TAILS = {"size", "split", "ratio", "fraction", "frac", "interval", "every", "crop", "res", "resolution", "scale"}
 _LEAST_ROWS = 3  # of which so large a share of distinct values is that of a measurement or a name
 _DISTINCT = 0.75
@@ -103,7 +116,7 @@ def is_setting_by_name(head: Header) -> bool:
     return (
         head.kind in ("", TAG)
         and not _is_measured(head)
-        and (head.leaf in _HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS))
+        and (head.leaf in HARDWARE or bool(set(head.leaf.split("_")) & _SETTING_WORDS))
     )
 
 
@@ -119,8 +132,10 @@ def _is_name(head: Header) -> bool:
 
 def _is_measured(head: Header) -> bool:
     tokens = head.leaf.split("_")
-    if head.kind == RESULT or figure_of(head) is not None or is_cost(head):
+    if head.kind == RESULT or figure_of(head) is not None or is_cost(head) or re.fullmatch(r"values_\d+", head.plain):
         return True
+    if len(head.parts) > 1 and tokens == [head.leaf] and head.leaf in _RATES:
+        return True  # img/s
     if tokens[-1] in _SETTING_TAILS or tokens[0] == "target":
         return False
     if {"grad", "norm"} <= set(tokens) or {"gradient", "norm"} <= set(tokens):
@@ -136,6 +151,8 @@ def _is_setting(columns: Columns, head: Header) -> bool | None:
         return False
     if head.kind == SETTING:
         return True
+    if head.plain == "value" and any(name.startswith("params_") for name in columns.names):
+        return False  # Optuna's objective
     words = not columns.is_numeric(head.name)
     if _is_measured(head) and (not words or set(head.tokens) & _TIME_WORDS or head.kind == RESULT):
         return False

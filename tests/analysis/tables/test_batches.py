@@ -118,3 +118,45 @@ def test_wall_time_on_several_devices_is_device_hours(tmp_path: Path) -> None:
     plainly = read(tmp_path, "batch_size,num_gpus,val_acc,runtime", "8,4,0.9,7200", named={"cost": "runtime"})
     assert by_batch(plainly) == {8: ([7200.0], [0.9])}
     assert "--devices-column" in refused(tmp_path, "batch_size,n_gpus,nodes,val_acc,runtime", "8,4,2,0.9,7200")
+
+
+@pytest.mark.parametrize("name", ["GPU Count", "# GPUs", "config/scaling_config/num_workers", "Number of GPUs"])
+def test_devices_by_any_name(tmp_path: Path, name: str) -> None:
+    table = read(tmp_path, f"batch_size,{name},val_acc,Time (h)", "8,1,0.9,2", "16,4,0.8,3")
+    assert by_batch(table) == {8: ([2.0], [0.9]), 16: ([12.0], [0.8])}
+
+
+def test_a_time_without_its_unit_is_said_to_be_seconds(tmp_path: Path) -> None:
+    for name, said in (("time", "time x gpus, time taken for seconds."), ("time_h", "time_h x gpus.")):
+        notes = read(tmp_path, f"batch_size,gpus,val_acc,{name}", "8,4,0.9,2").understood.notes
+        assert any(note.endswith(said) for note in notes)
+
+
+def test_hardware_that_begins_with_a_number_is_noted(tmp_path: Path) -> None:
+    for cells in (("8", "16"), ("8x A100", "16x A100")):
+        rows = ("batch_size,gpu,val_acc,hours", f"8,{cells[0]},0.9,2", f"16,{cells[1]},0.8,1")
+        (note,) = read(tmp_path, *rows).understood.notes
+        assert note.startswith("gpu may say how many devices")
+        assert read(tmp_path, *rows, named={"devices": "none"}).understood.notes == ()
+    assert read(tmp_path, "batch_size,gpu,val_acc,hours", "8,0,0.9,2", "16,3,0.8,1").understood.notes == ()
+
+
+def test_devices_that_share_one_part_of_a_batch_are_no_factor(tmp_path: Path) -> None:
+    for name in ("tensor_parallel_size", "pipeline_model_parallel_size", "config.tp"):
+        header = f"micro_batch_size,world_size,{name},val_loss,gpu_hours"
+        assert f"{name} devices share one" in refused(tmp_path, header, "4,32,4,3.2,10")
+        assert list(by_batch(read(tmp_path, header, "4,32,1,3.2,10"))) == [128]
+    both = "micro_batch_size,world_size,data_parallel_size,val_loss,gpu_hours"
+    assert list(by_batch(read(tmp_path, both, "4,32,32,3.2,10"))) == [128]
+
+
+def test_an_effective_batch_size_by_its_short_name(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,eff. batch size,val_acc,usd", "8,64,0.9,2", "16,128,0.8,1")
+    assert list(by_batch(table)) == [64, 128]
+
+
+def test_devices_that_are_no_numbers_are_noted(tmp_path: Path) -> None:
+    for cells in (("0", "4"), ('"0,1"', '"0,1,2,3"'), ("auto", "4")):
+        rows = ("batch_size,gpus,val_acc,runtime", f"8,{cells[0]},0.9,10", f"16,{cells[1]},0.8,5")
+        (note,) = read(tmp_path, *rows).understood.notes
+        assert note.startswith("gpus is not a number of devices in every row")

@@ -166,3 +166,29 @@ def test_a_row_for_each_epoch_says_what_the_last_rows_say(
     assert {b: tuple(map(sorted, axes)) for b, axes in found.items()} == {
         b: tuple(map(sorted, axes)) for b, axes in expected.items()
     }
+
+
+@pytest.mark.parametrize("count", ["iters", "samples_seen", "tokens_seen", "num_updates"])
+def test_counts_of_updates_samples_and_tokens(tmp_path: Path, count: str) -> None:
+    """Runs of equally many updates have seen more samples with larger batches, and are not stopped early for that."""
+    ends = (160, 320) if "seen" in count else (160, 160)
+    rows = ("a,8,80,10,0.5", f"a,8,{ends[0]},20,0.6", "b,16,80,8,0.5", f"b,16,{ends[1]},16,0.7")
+    table = read(tmp_path, f"run_id,batch_size,{count},time_s,val_acc", *rows)
+    assert by_batch(table) == {8: ([20.0], [0.6]), 16: ([16.0], [0.7])}
+
+
+def test_several_rows_of_a_run_without_a_count_are_refused(tmp_path: Path) -> None:
+    for name in ("run_id", "trial_id"):
+        rows = (f"{name},batch_size,time_s,val_acc", "a,8,10,0.5", "a,8,25,0.6", "b,8,11,0.7")
+        assert f"{name}: some runs have several rows and no column counts" in refused(tmp_path, *rows)
+        assert by_batch(read(tmp_path, *rows, named={"run": "none"}))[8] == ([10.0, 25.0, 11.0], [0.5, 0.6, 0.7])
+    replicas = read(tmp_path, "trial,batch_size,lr,time_s,val_acc", "1,8,0.1,10,0.5", "2,8,0.1,11,0.6", "1,8,1,9,0.4")
+    assert by_batch(replicas) == {8: ([10.0, 11.0], [0.5, 0.6])}
+
+
+def test_a_cost_that_ends_before_the_figures_is_noted(tmp_path: Path) -> None:
+    rows = ("run_id,batch_size,epoch,val_acc,time_s", "a,8,1,0.5,5", "a,8,2,0.6,", "b,16,1,0.5,4", "b,16,2,0.6,8")
+    notes = read(tmp_path, *rows).understood.notes
+    assert any(note.startswith("In 1 of 2 runs time_s ends before the last figure") for note in notes)
+    whole = read(tmp_path, *rows[:2], "a,8,2,0.6,9", *rows[3:]).understood.notes
+    assert not any("ends before" in note for note in whole)

@@ -216,3 +216,88 @@ def test_the_mean_is_that_of_the_finished_rows_in_any_order(
     assert sorted(costs) == sorted(map(float, final))
     if final:
         assert fmean(qualities) == pytest.approx(fmean(final) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "final", "other", "why"),
+    [
+        ("finished", "True", "False", "not finished"),
+        ("Success", "1", "0", "not success"),
+        ("is_completed", "yes", "no", "not completed"),
+        ("done", "x", "", "not done"),
+        ("crashed", "0", "1", "crashed"),
+        ("diverged", "", "x", "diverged"),
+        ("summary.early_stopped", "false", "true", "early_stopped"),
+    ],
+)
+def test_a_column_called_like_a_state_says_which_rows_are_final(
+    tmp_path: Path, name: str, final: str, other: str, why: str
+) -> None:
+    table = read(tmp_path, f"batch_size,{name},usd,val_acc", f"8,{final},1,0.9", f"8,{other},2,0.1")
+    assert by_batch(table) == {8: ([1.0], [0.9])}
+    assert table.understood.why == {why: 1}
+    assert table.understood.columns["state"] == name
+
+
+def test_states_that_mean_nothing_and_vary_are_refused(tmp_path: Path) -> None:
+    for cells in (("0", "1"), ("True", "False"), ("Ohio", "Iowa")):
+        rows = ("batch_size,status,usd,val_acc", f"8,{cells[0]},1,0.9", f"8,{cells[1]},2,0.1")
+        assert "vary within a configuration: status" in refused(tmp_path, *rows)
+        assert by_batch(read(tmp_path, *rows, named={"state": "none"})) == {8: ([1.0, 2.0], [0.9, 0.1])}
+
+
+def test_a_time_among_durations_needs_its_unit(tmp_path: Path) -> None:
+    line = refused(tmp_path, "batch_size,runtime,val_acc", "8,17 min,0.9", "16,950,0.8")
+    assert line.startswith("row 2: runtime: '950' is not allowed; needs its unit")
+    assert by_batch(read(tmp_path, "batch_size,time (h),val_acc", "8,1h05,0.9", "16,1.5,0.8")) == {
+        8: ([65 / 60], [0.9]),
+        16: ([1.5], [0.8]),
+    }
+    assert by_batch(read(tmp_path, "batch_size,runtime,val_acc", "8,1e3,0.9", "8,9E+2,0.8", "8,950,0.7")) == {
+        8: ([1e3, 9e2, 950.0], [0.9, 0.8, 0.7])
+    }
+
+
+def test_costs_below_0_are_refused(tmp_path: Path) -> None:
+    for name in ("runtime", "usd"):
+        assert "row 1" in refused(tmp_path, f"batch_size,{name},val_acc", "8,-5,0.9", "16,2,0.8")
+    table = read(tmp_path, "batch_size,score,val_acc", "8,-5,0.9", named={"cost": "score"})
+    assert by_batch(table) == {8: ([-5.0], [0.9])}
+
+
+def test_a_figure_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert refused(tmp_path, "batch_size,usd,val_acc", '8,1,"0,91"').startswith("row 1: val_acc: '0,91'")
+
+
+def test_a_huge_loss_is_noted(tmp_path: Path) -> None:
+    rows = ("batch_size,usd,train_loss,val_acc", "8,1,0.3,0.9", "8,2,3e15,0.1")
+    (note,) = read(tmp_path, *rows).understood.notes
+    assert note.startswith("train_loss is 3e+15 in row 2, where 0.3 is usual")
+    assert read(tmp_path, *rows[:2], "8,2,9.0,0.1").understood.notes == ()
+
+
+def test_a_row_that_stands_there_twice_is_noted(tmp_path: Path) -> None:
+    table = read(tmp_path, "batch_size,usd,val_acc", "8,1,0.9", "16,1,0.9", "8,1,0.9")
+    (note,) = table.understood.notes
+    assert note.startswith("All columns of row 3 are those of an earlier row")
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        ("Time (min)", 1 / 60),
+        ("Hours", 1.0),
+        ("training_hours", 1.0),
+        ("total minutes", 1 / 60),
+        ("time in h", 1.0),
+        ("runtime_ms", 1 / 3.6e6),
+        ("Train time [d]", 24.0),
+        ("wall-clock (s)", 1 / 3600),
+        ("elapsed.h", 1.0),
+    ],
+)
+def test_units_of_headers(tmp_path: Path, name: str, hours: float) -> None:
+    """On two devices, so that the cost is in hours; on one it stays in the table's unit."""
+    table = read(tmp_path, f"batch_size,gpus,{name},val_acc", "8,2,60,0.9")
+    assert by_batch(table)[8][0] == pytest.approx([2 * 60 * hours])
+    assert by_batch(read(tmp_path, f"batch_size,{name},val_acc", "8,60,0.9")) == {8: ([60.0], [0.9])}

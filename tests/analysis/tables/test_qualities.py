@@ -122,3 +122,21 @@ def test_how_accuracies_are_written_changes_nothing_but_the_scale(
     scale = 1e2 if set(ways) == {"percent"} else 1e4
     assert found[8][1] == pytest.approx([f / scale for f in figures[:3]])
     assert found[16][1] == pytest.approx([f / scale for f in figures[3:]])
+
+
+def test_errors_of_two_scales_are_refused_unless_the_header_says_percent(tmp_path: Path) -> None:
+    for low, high in (("0.9", "1.1"), ("0.05", "5.5")):  # both in percent, or one of each
+        rows = (f"8,1,{low}", f"16,1,{high}")
+        line = refused(tmp_path, "batch_size,usd,error", *rows)
+        assert f"{low} beside {high} may be a fraction or a percentage" in line
+        for header in ("error (%)", "top-1 err [%]", "test_error_pct"):
+            table = read(tmp_path, f"batch_size,usd,{header}", *rows)
+            assert by_batch(table) == {8: ([1.0], [float(low)]), 16: ([1.0], [float(high)])}
+            assert not any("taken as fractions" in note for note in table.understood.notes)
+
+
+def test_accuracies_under_a_header_with_a_percent_sign_stay_in_percent(tmp_path: Path) -> None:
+    assert by_batch(read(tmp_path, "batch_size,usd,val acc (%)", "8,1,95.5 %", "8,1,94.5")) == {
+        8: ([1.0, 1.0], [95.5, 94.5])
+    }
+    assert "0.95 beside 94.5" in refused(tmp_path, "batch_size,usd,val acc (%)", "8,1,0.95", "8,1,94.5")

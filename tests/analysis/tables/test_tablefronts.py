@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from study.analysis.tables.table import read_table
 from study.analysis.tables.tablefronts import TableAnalysis, analyze_table
+from study.report.tabletext import print_analysis
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "batches.csv"
 
@@ -110,3 +113,15 @@ def test_the_shipped_example_is_what_its_note_says() -> None:
         assert fit.b_crit_ci is not None
         assert fit.b_crit_ci[0] < 400 < fit.b_crit_ci[1]
         assert not fit.misfit
+
+
+def test_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"{batch},{i},1024.{i},0.94{i}1" for batch in (8, 16) for i in range(1, 4)]
+    path.write_text(
+        "\n".join(["config.data.batch_size,config.seed,summary._wandb.runtime,summary.val/accuracy", *rows])
+    )
+    shown = io.StringIO()
+    print_analysis(analyze_table(read_table(path), False), Console(file=shown, width=80))
+    assert "…" not in shown.getvalue()
+    assert shown.getvalue().count("0.9421 ± 0.0025") == 2  # 4.303 * 0.001 / sqrt(3)

@@ -160,7 +160,8 @@ def test_rays_result_grid_has_trials_that_a_scheduler_stopped(tmp_path: Path) ->
     # Where reports come every so many updates, batch sizes end at different iterations, of as many samples.
     table = read(tmp_path, rows[0], rows[1].replace("True,9", "True,18"), rows[4])
     assert by_batch(table) == {16: ([40.0], [0.90]), 32: ([20.0], [0.80])}
-    assert table.understood.notes == ()
+    (note,) = table.understood.notes
+    assert "as many samples each: none is taken for stopped early" in note
 
 
 def test_a_whole_batch_size_that_was_stopped_has_no_point(tmp_path: Path) -> None:
@@ -202,3 +203,35 @@ def test_lightnings_csv_logger_writes_training_and_validation_in_turn(tmp_path: 
     )
     assert by_batch(table) == {16: ([30.0], [0.7]), 32: ([18.0], [0.7])}
     assert "The 13 rows are curves, by epoch: the last row of each of 2 runs" in table.understood.notes[0]
+
+
+def test_optunas_objectives_are_no_settings(tmp_path: Path) -> None:
+    rows = (
+        "number,values_0,values_1,duration,params_batch_size,state",
+        "0,0.9,5,20s,8,COMPLETE",
+        "1,0.8,6,22s,8,COMPLETE",
+    )
+    table = read(tmp_path, *rows, maximize=["values_0"])
+    assert by_batch(table) == {8: ([20.0, 22.0], [0.9, 0.8])}
+    table = read(
+        tmp_path,
+        "value,duration,params_batch_size,user_attrs_val_acc",
+        "1,20s,8,0.9",
+        "2,22s,8,0.8",
+        maximize=["val_acc"],
+    )
+    assert by_batch(table) == {8: ([20.0, 22.0], [0.9, 0.8])}
+
+
+def test_wandbs_clock_of_the_whole_run(tmp_path: Path) -> None:
+    table = read(tmp_path, "config.batch_size,summary._wandb.runtime,summary.val_acc", "8,100,0.9")
+    assert by_batch(table) == {8: ([100.0], [0.9])}
+
+
+def test_the_order_of_two_options_of_one_kind_does_not_matter(tmp_path: Path) -> None:
+    rows = ("batch_size,throughput,latency,val_acc,val_loss", "8,100,5,0.9,0.1")
+    for way, columns in (("maximize", ["val_acc", "throughput"]), ("minimize", ["val_loss", "latency"])):
+        for order in (columns, columns[::-1]):
+            table = read(tmp_path, *rows, **{way: order})
+            assert table.quality is not None
+            assert table.quality.column == columns[0]

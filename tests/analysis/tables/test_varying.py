@@ -58,6 +58,9 @@ MEASURED = {
     "best_epoch": ("3", "7"),
     "config.data.seed": ("1", "2"),
     "time_this_iter_s": ("1.5", "1.6"),
+    "values_1": ("1", "2"),
+    "img/s": ("100", "101"),
+    "gpu_id": ("0", "1"),
 }
 
 
@@ -128,3 +131,9 @@ def test_a_configuration_always_has_its_batch_size(tmp_path: Path) -> None:
 def test_groups_of_several_columns(tmp_path: Path) -> None:
     table = read(tmp_path, "batch_size,gpu,model,usd,val_acc", "8,A,x,1,0.9", "8,B,x,2,0.8", group_by=["gpu", "model"])
     assert results(table) == {"A, x batch_size=8": ([1.0], [0.9]), "B, x batch_size=8": ([2.0], [0.8])}
+
+
+def test_sizes_of_data_and_parts_of_a_batch_are_settings_too(tmp_path: Path) -> None:
+    for name, cells in (("train_samples", ("1000", "2000")), ("gradient_accumulation_steps", ("1", "4"))):
+        rows = (f"global_batch_size,{name},usd,val_acc", f"8,{cells[0]},1,0.9", f"8,{cells[1]},2,0.8")
+        assert f"settings vary within a configuration: {name}" in refused(tmp_path, *rows)
