@@ -26,11 +26,11 @@ from study.training.localgroup import LocalGroup
 from study.training.place import Place
 from study.training.rank import Rank
 from study.training.report import Mistake, OutOfMemory, PeerLost
-from study.training.sampling import check_sizes
+from study.training.sampling import TrainShare, check_sizes
 from study.training.snapshot import Resumed, join_parts
 from study.training.split import CHANGE, gradient_change
 from study.workloads.custom import blaming, build_data, text_of, train_loader
-from study.workloads.loaders import check_batch_size, is_stream
+from study.workloads.loaders import check_batch_size, is_stream, sampler_of
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 UPDATES = 3
@@ -73,20 +73,44 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
     with blaming("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        check_batch_size(train_loader(build_data(workload, other)), other)
-        for one in specs:
+        loader = train_loader(build_data(workload, other))
+        check_batch_size(loader, other)
+        notes = _of_order(workload, specs[0]) if _draws_itself(loader) else []
+        for one in specs if _draws_itself(loader) else ():
             _check_batch_sampler(workload, one)
         accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
         batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
         spec = _brief(specs[0], batch, workload.train_samples or 0)
         try:
-            return _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            return notes + _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
         except (ValueError, Mistake) as error:
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             if config.ghost_batch:
                 raise PlanError("is 1, on which batch norm cannot train", "ghost_batch") from error
             raise PlanError("a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes") from error
+
+
+def _draws_itself(loader: Any) -> bool:
+    """Whether samples or batches are drawn by a class that is not torch's."""
+    if is_stream(loader):
+        return False
+    return any(not type(one).__module__.startswith("torch.") for one in (sampler_of(loader), loader.batch_sampler))
+
+
+def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
+    """A note where an order that is drawn does not depend on the seed of a trial."""
+    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+    orders = []
+    for seed in range(2):
+        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        orders.append([sample for batch in share for sample in batch])
+    if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
+        return []
+    return [
+        "its training sampler draws the same order for every seed, so that seeds differ less than they should: have it "
+        "draw by torch's global generator, or by an attribute `generator` (a torch.Generator) or `seed`"
+    ]
 
 
 def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:

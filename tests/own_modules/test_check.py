@@ -129,6 +129,18 @@ def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any],
         try_out(make_plan(config))
 
 
+@pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
+def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
+    notes = try_out(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    assert len(notes) == noted
+    assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
+
+
+def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None:
+    with pytest.raises(PlanError, match=r"^workload\.data: its train_dataloader needs a process group"):
+        try_out(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
+
+
 def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
     plan = make_plan(counted(own(data="Divides", data_batch="global", train_samples=None)))
     assert plan.train_samples == SAMPLES

@@ -447,6 +447,8 @@ class Drawn(Data):
             ),
             "global": lambda: Global(),
             "epochs": lambda: Epochs(),
+            "one order": lambda: OneOrder(),
+            "in a group": lambda: DistributedSampler(self.train),
         }
         if self.sampler == "batches":
             return DataLoader(self.train, batch_sampler=Pairs(self.batch_size))
@@ -467,6 +469,19 @@ class Global(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from torch.randperm(SAMPLES).tolist()
+
+
+class OneOrder(Sampler[int]):
+    """Draws from a generator of its own, which starts alike in every trial."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.rng.permutation(SAMPLES).tolist()
 
 
 class Epochs(Sampler[int]):
