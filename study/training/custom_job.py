@@ -246,9 +246,10 @@ class CustomJob:
     def gathers(self, tensor: Tensor) -> None:
         """A mean over ranks that have unequal numbers of samples is no mean over the samples."""
         uneven = [share.total for share in self._validation_shares if share.total % self.place.world_size]
-        if tensor.numel() == 1 and tensor.is_floating_point() and not self.module.training and uneven:
+        figures = 1, sum(len(share) for share in self._validation_shares)  # one of this rank, or one of each batch
+        if tensor.numel() in figures and tensor.is_floating_point() and not self.module.training and uneven:
             note = (
-                f"it gathers single numbers of {self.place.world_size} ranks, which share {uneven[0]} validation "
+                f"it gathers figures of {self.place.world_size} ranks, which share {uneven[0]} validation "
                 "samples unequally: a plain mean of them is not the figure of the whole set; gather counts, or log "
                 "with sync_dist=True"
             )

@@ -96,12 +96,13 @@ def test_a_loss_that_depends_on_how_a_batch_is_split_is_noted(two: LocalGroup) -
     assert found(two, parts=2) == []
 
 
-def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup) -> None:
-    notes = found(two, module="MeanOfRanksByHand")
+@pytest.mark.parametrize("module", ["MeanOfRanksByHand", "MeanOfBatchesByHand"])
+def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) -> None:
+    notes = found(two, module=module)
     assert isinstance(notes, list)
     (note,) = notes
-    assert note.startswith("it gathers single numbers of 2 ranks, which share 5 validation samples unequally")
-    assert found(two, module="MeanOfRanksByHand", data_args={"val_samples": 4}) == []
+    assert note.startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert found(two, module=module, data_args={"val_samples": 4}) == []
 
 
 @pytest.mark.parametrize(
