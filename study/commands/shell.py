@@ -85,7 +85,7 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
 
 
 def tried(plan: Plan) -> Plan:
-    """The plan, once two updates have been trained with each module of the user's own. Raises PlanError."""
+    """The plan, once three updates have been trained with each module of the user's own. Raises PlanError."""
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
         from study.training.tryout import try_out
 

@@ -27,6 +27,7 @@ from study.workloads.custom import build_data, build_module
 from study.workloads.loaders import KEY, check_batch_size, is_stream, samples_of, the_one
 
 VAL_LOSS = "val_loss"  # looked for where no name is given
+SAME = 1e-6  # between ranks' sums of weights, relative
 TOLERANCE = 1e-5  # between ranks' copies of one figure, relative: they may have summed in different orders
 
 
@@ -47,8 +48,12 @@ class CustomJob:
         )
         self.logged: set[str] = set()  # the figures that an earlier validation has logged
         self._train_share: TrainShare | None = None
+        self._validation_shares: list[ValidationShare] = []
+        self._collectives = 0  # that the module called in this validation
         self._start_sums()
         self._wrap_training_step()
+        for hook in ("validation_step", "on_validation_batch_end", "on_validation_epoch_end"):
+            self._count_collectives(hook)
         self._leave_out_callbacks()
 
     def _start_sums(self) -> None:
@@ -67,7 +72,8 @@ class CustomJob:
         """A stream is validated whole on every rank."""
         if not is_stream(loader):
             check_same_data(loader, "validation")
-            ValidationShare(loader, self.place, self.spec.seed, self.most_val_batches)
+            share = ValidationShare(loader, self.place, self.spec.seed, self.most_val_batches)
+            self._validation_shares.append(share)
         return loader
 
     def _training_loader(self, loader: Any) -> Replayable:
@@ -177,7 +183,9 @@ class CustomJob:
             if not isinstance(loss, Tensor):
                 raise PlanError("its training_step returns no loss", "workload.module")
             weight = self._weight_of(output)
-            self.loss_sum = self.loss_sum + loss.detach() * weight
+            if self.config.loss_weight is not None and not weight:  # a mean over nothing is nan, and counts nothing
+                return self._no_gradient()
+            self.loss_sum = self.loss_sum + loss.detach().double() * weight
             self.weight_sum = self.weight_sum + weight
             if not isinstance(output, Mapping) or self.config.loss_weight is None:
                 return output
@@ -226,6 +234,45 @@ class CustomJob:
         """Forget the figures of the validation before: Lightning would give them where none are logged."""
         for name in (self.config.val_accuracy, self.config.val_loss or VAL_LOSS):
             trainer.callback_metrics.pop(name, None)
+        self._collectives = 0
+
+    def before_validation_ends(self, trainer: pl.Trainer) -> None:
+        """What a module logs at the end with `sync_dist` is a mean over the ranks: have it weighted by their samples,
+        as Lightning weights what is logged batch by batch.
+        """
+        if self.place.world_size > 1 and (samples := self.validated):
+            trainer.fit_loop.epoch_loop.val_loop._results.batch_size = samples
+
+    def gathers(self, tensor: Tensor) -> None:
+        """A mean over ranks that have unequal numbers of samples is no mean over the samples."""
+        uneven = [share.total for share in self._validation_shares if share.total % self.place.world_size]
+        figures = 1, sum(len(share) for share in self._validation_shares)  # one of this rank, or one of each batch
+        if tensor.numel() in figures and tensor.is_floating_point() and not self.module.training and uneven:
+            note = (
+                f"it gathers figures of {self.place.world_size} ranks, which share {uneven[0]} validation "
+                "samples unequally: a plain mean of them is not the figure of the whole set; gather counts, or log "
+                "with sync_dist=True"
+            )
+            self.notes += [note] if note not in self.notes else []
+
+    @property
+    def validated(self) -> int:
+        """Samples of map-style sets that this rank was dealt in the validation under way."""
+        return sum(share.samples for share in self._validation_shares)
+
+    def _count_collectives(self, hook: str) -> None:
+        """Tell apart a figure that rank 0 logs of all ranks' data from one of its own part."""
+        theirs = getattr(self.module, hook)
+
+        @wraps(theirs)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            before = _collectives()
+            try:
+                return theirs(*args, **kwargs)
+            finally:
+                self._collectives += _collectives() - before
+
+        setattr(self.module, hook, counted)
 
     def measured(self, trainer: pl.Trainer) -> Measured:
         """Training loss averaged over ranks; the rest as logged.
@@ -236,17 +283,27 @@ class CustomJob:
         """
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
             raise PlanError("its validation set is empty", KEY)
-        whole = all(bool(weight.isfinite().all()) for weight in self.module.parameters())
+        size = sum(
+            (weight.detach().abs().sum(dtype=torch.float64) for weight in self.module.parameters()), torch.zeros(())
+        )
+        whole = bool(size.isfinite())
         self._check_monitors(trainer)
         names = self.config.val_accuracy, self.config.val_loss or VAL_LOSS
-        own = [self.loss_sum if whole else math.nan, self.weight_sum, self.skipped]
+        own = [self.loss_sum if whole else math.nan, self.weight_sum, self.skipped, size]
         for name in names:
             logged = trainer.callback_metrics.get(name)
             own += [0.0, 0.0] if logged is None else [1.0, logged]
         rows = _gathered(own, self.module.device)
         self._start_sums()
-        logs_loss = self.config.val_loss is not None or bool(rows[:, 5].any())
-        accuracy = self._figure(trainer, "val_accuracy", names[0], rows[:, 3:5])
+        if not torch.allclose(rows[:, 3], rows[:1, 3], rtol=SAME, equal_nan=True):
+            raise PlanError(
+                "its weights differ between the ranks: DDP averages the gradients of what requires one when training "
+                "begins; leave frozen what was frozen then, set workload.find_unused_parameters if something is frozen "
+                "later, and change no weights on one rank alone",
+                "workload.module",
+            )
+        logs_loss = self.config.val_loss is not None or names[1] in self.logged or bool(rows[:, 6].any())
+        accuracy = self._figure(trainer, "val_accuracy", names[0], rows[:, 4:6])
         if math.isfinite(accuracy) and not -TOLERANCE <= accuracy <= 1 + TOLERANCE:
             raise PlanError(
                 f"{names[0]} is {accuracy:.4g}, and an accuracy is a share from 0 to 1"
@@ -259,7 +316,7 @@ class CustomJob:
         return Measured(
             train_loss=float(rows[:, 0].sum()) / weight,
             train_accuracy=None,
-            val_loss=self._figure(trainer, "val_loss", names[1], rows[:, 5:7]) if logs_loss else None,
+            val_loss=self._figure(trainer, "val_loss", names[1], rows[:, 6:8]) if logs_loss else None,
             val_accuracy=accuracy,
             skipped_batches=int(rows[:, 2].sum()),
         )
@@ -284,14 +341,22 @@ class CustomJob:
         if bool(logged.all()):
             alike = torch.isclose(values, values[:1], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
             if not bool(alike.all()):
+                low, *_, high = sorted(values.tolist(), key=lambda value: (math.isnan(value), value))
                 raise PlanError(
-                    f"{name} differs between the ranks ({float(values.min()):.4g} to {float(values.max()):.4g}): each "
+                    f"{name} differs between the ranks ({low:.4g} to {high:.4g}): each "
                     "logged the figure of its own part of the data; log it with sync_dist=True, or log a torchmetrics "
                     "object itself",
                     f"workload.{key}",
                 )
         elif bool(logged[1:].any()):
             raise PlanError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
+        elif not self._collectives:
+            raise PlanError(
+                f"{name} is logged on rank 0 alone, and nothing was gathered from the other ranks: it is the figure "
+                "of rank 0's part of the data; log it on all ranks with sync_dist=True, or log a torchmetrics object "
+                "itself",
+                f"workload.{key}",
+            )
         return first
 
     def _check_monitors(self, trainer: pl.Trainer) -> None:
@@ -319,6 +384,12 @@ def _gathered(own: list[Any], device: torch.device) -> Tensor:
     rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, row)
     return torch.stack(rows).cpu()
+
+
+def _collectives() -> int:
+    """Collectives that this rank has called; torch has no public way to ask."""
+    group = dist.group.WORLD
+    return 0 if group is None else int(group._get_sequence_number_for_group())  # type: ignore[attr-defined]
 
 
 def _results(trainer: pl.Trainer) -> list[Any]:

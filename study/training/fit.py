@@ -76,11 +76,14 @@ class TrialFit(pl.Callback):
         no_sigterm_broadcast(trainer)
         trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
         if not self.ended:
-            raise PlanError(
-                f"something in it ended the training after {trainer.global_step} of {spec.total_updates} updates (a "
-                "callback, or trainer.should_stop): a study decides when a trial ends",
-                "workload.module",
-            )
+            raise self._stopped_early()
+
+    def _stopped_early(self) -> PlanError:
+        return PlanError(
+            f"something in it ended the training after {self.steps} of {self.spec.total_updates} updates (a callback, "
+            "trainer.should_stop, or on_train_batch_start that returns -1): a study decides when a trial ends",
+            "workload.module",
+        )
 
     def _whole_epochs(self) -> bool:
         """Whether the trial's length is a number of epochs, as a plain Trainer would be given it."""
@@ -134,10 +137,15 @@ class TrialFit(pl.Callback):
         self._done()
         if self.resumed is not None:
             self._follow_plateaus(trainer, self.resumed)
+        self.steps = self.resumed.updates if self.resumed else 0
+        trainer.optimizers[0].register_step_post_hook(self._stepped)
         if not self.hand_over.give(None):
             self._end(trainer)
         self.mark = self._now()
         self.began_j = self._joules()
+
+    def _stepped(self, *step: Any) -> None:
+        self.steps += 1
 
     def _follow_plateaus(self, trainer: pl.Trainer, resumed: Resumed) -> None:
         """Move the rates that follow a metric, as Lightning does between a validation and the next batch.
@@ -190,6 +198,10 @@ class TrialFit(pl.Callback):
         self.interval_s = self.train_s - before
         self.job.before_validation(trainer)
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Callbacks are asked before the module."""
+        self.job.before_validation_ends(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, wait, and go on or stop."""
         report = self._report(trainer)
@@ -208,6 +220,14 @@ class TrialFit(pl.Callback):
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         samples = spec.samples_at(updates)
+        if self.steps != updates and self.config.hardware.precision != "16-mixed":  # whose scaler skips steps
+            if trainer.should_stop:  # Lightning validates at once
+                raise self._stopped_early()
+            raise PlanError(
+                f"its optimizer made {self.steps} steps where the study counts {updates} updates (a callback such as "
+                "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
+                "workload.module",
+            )
         measured = self.job.measured(trainer)
         self._lap("validate_s")
         final = self._is_final(updates, measured)

@@ -75,6 +75,12 @@ class Job(Protocol):
     def before_validation(self, trainer: pl.Trainer) -> None:
         """Called before each validation."""
 
+    def before_validation_ends(self, trainer: pl.Trainer) -> None:
+        """Called at the end of each validation, before the module is."""
+
+    def gathers(self, tensor: Tensor) -> None:
+        """Called with what the module gathers from the ranks by Lightning's `all_gather`."""
+
     def measured(self, trainer: pl.Trainer) -> Measured:
         """The figures since the last call. Every rank must call it."""
 
@@ -124,6 +130,12 @@ class TensorJob:
 
     def before_validation(self, trainer: pl.Trainer) -> None:
         """The module starts a tally of its own."""
+
+    def before_validation_ends(self, trainer: pl.Trainer) -> None:
+        """Nothing to do."""
+
+    def gathers(self, tensor: Tensor) -> None:
+        """Nothing to do."""
 
 
 class EmbeddedJob(TensorJob):

@@ -59,19 +59,19 @@ class TrainShare(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         seed = derived_seed(*self.seed, self.epoch, _ORDER)
         _prepare([self.sampler, self.batch_sampler], seed, self.epoch)
-        if isinstance(self.sampler, DistributedSampler):
-            order = list(islice(self.sampler, self.batches * self.micro_batch))
-            yield from _cut(order, self.micro_batch)
-            return
         ranks, rank = self.place.world_size, self.place.rank
-        if type(self.batch_sampler) is BatchSampler:
-            with _drawn_under(seed):
-                order = list(islice(self.sampler, self.batches * self.micro_batch * ranks))
-            drawn = _cut(order, self.micro_batch)
-        else:
-            assert self.batch_sampler is not None
-            with _drawn_under(seed):
-                drawn = list(islice(self.batch_sampler, self.batches * ranks))
+        shared = isinstance(self.sampler, DistributedSampler)
+        count = self.batches if shared else self.batches * ranks
+        with _drawn_under(seed):
+            if type(self.batch_sampler) is BatchSampler:
+                drawn = _cut(list(islice(self.sampler, count * self.micro_batch)), self.micro_batch)
+            else:
+                assert self.batch_sampler is not None
+                drawn = [list(batch) for batch in islice(self.batch_sampler, count)]
+                check_sizes(drawn, self.micro_batch)
+        if shared:
+            yield from drawn
+            return
         _check_alike(drawn, "its training sampler gives the ranks different samples")
         whole = len(drawn) - len(drawn) % ranks
         yield from drawn[:whole][rank::ranks]
@@ -81,13 +81,15 @@ class ValidationShare(Sampler[list[int]]):
     """This rank's share of a validation set, without padding: each sample lies on exactly one rank.
 
     Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
-    after each. Of more than `most` batches it deals the first ones and the last. Raises PlanError if there are fewer
+    after each. Of more than `most` batches it deals the first ones and the last; ranks that have fewer
+    than others still do. Raises PlanError if there are fewer
     samples (or batches, of a batch sampler of the user's own) than ranks.
     """
 
     def __init__(self, loader: DataLoader[Any], place: Place, seed: Sequence[int], most: int | None = None) -> None:
         self.sampler, self.batch_sampler, self.place = sampler_of(loader), loader.batch_sampler, place
         self.most = most
+        self.samples = 0  # that this rank was last dealt
         if type(self.sampler) is DistributedSampler:  # which would pad
             self.sampler = SequentialSampler(self.sampler.dataset)  # type: ignore[arg-type]
         self.seed = derived_seed(*seed, _VALIDATION)
@@ -106,12 +108,13 @@ class ValidationShare(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches that this rank deals."""
-        return self._batches if self.most is None else min(self._batches, self.most)
+        if self.most is None or self._batches(0) <= self.most:
+            return self._batches(self.place.rank)
+        return self.most - (self._batches(0) - self._batches(self.place.rank))
 
-    @property
-    def _batches(self) -> int:
+    def _batches(self, rank: int) -> int:
         """As many as the rank has that has most samples, as far as this one has samples."""
-        own = len(range(self.place.rank, self.total, self.place.world_size))
+        own = len(range(rank, self.total, self.place.world_size))
         return own if self.batch_size is None else min(-(-self.total // (self.place.world_size * self.batch_size)), own)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -123,19 +126,40 @@ class ValidationShare(Sampler[list[int]]):
             _check_alike(drawn, "its validation sampler gives the ranks different samples")
         own = drawn[self.place.rank :: self.place.world_size]
         batches = own if self.batch_size is None else _cut(own, self.batch_size)
-        if len(batches) < self._batches:  # another rank has one sample more, and so a batch more
-            batches = [[own[i] for i in part] for part in np.array_split(np.arange(len(own)), self._batches)]
-        yield from batches if self.most is None else batches[: self.most - 1] + batches[self.most - 1 :][-1:]
+        count = self._batches(self.place.rank)
+        if len(batches) < count:  # another rank has one sample more, and so a batch more
+            batches = [[own[i] for i in part] for part in np.array_split(np.arange(len(own)), count)]
+        if len(self) < len(batches):
+            batches = [*batches[: len(self) - 1], batches[-1]]
+        self.samples = sum(len(batch) for batch in batches)
+        yield from batches
+
+
+def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
+    """Raises PlanError if a batch sampler of the user's own deals a batch that is not a micro batch."""
+    for number, batch in enumerate(batches):
+        if len(batch) != micro_batch:
+            raise PlanError(
+                f"its batch sampler deals {len(batch)} samples in batch {number} of an epoch, when a rank takes "
+                f"{micro_batch}: all must be of batch_size",
+                KEY,
+            )
 
 
 def check_same_data(loader: DataLoader[Any], what: str) -> None:
     """Raises PlanError if the ranks hold different data: a part each, that would be shared out once more.
 
-    Compares the number of samples and the first one. Every rank must call it.
+    Compares the number of samples and the first one, unless it is augmented by a generator of the set's own. Every rank
+    must call it.
     """
-    with _drawn_under(0):  # it may be augmented
-        first = loader.collate_fn([loader.dataset[0]]) if len(loader.dataset) else None  # type: ignore[arg-type]
-    _check_alike([samples_of(loader), fingerprint(first)], f"its {what} set is not the same on all ranks")
+    found = set()
+    for _ in range(8 if len(loader.dataset) else 0):  # type: ignore[arg-type]
+        with _drawn_under(0):  # it may be augmented
+            found.add(fingerprint(loader.collate_fn([loader.dataset[0]])))
+    says = f"its {what} set is not the same on all ranks"
+    _check_alike(samples_of(loader), says)
+    if _everywhere(len(found) == 1):
+        _check_alike(found, says)
 
 
 def _take_the_place_of_its_batch_sampler(share: Sampler[list[int]], loader: DataLoader[Any]) -> None:
@@ -175,6 +199,15 @@ def _drawn_under(seed: int) -> Iterator[None]:
 def _cut(order: Sequence[int], size: int) -> list[list[int]]:
     """The order in runs of `size`, the last one with what is left."""
     return [list(order[i : i + size]) for i in range(0, len(order), size)]
+
+
+def _everywhere(fact: bool) -> bool:
+    """Whether it is one on every rank."""
+    if not dist.is_initialized():
+        return fact
+    facts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(facts, fact)
+    return all(facts)
 
 
 def _check_alike(drawn: Any, says: str) -> None:

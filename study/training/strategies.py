@@ -60,12 +60,14 @@ class _JobsDDP(_JobsOwn, DDPStrategy):
         padding leaves them, all rows one after the other, (1, rows, ...): flattened, that is what Lightning gives.
         """
         if sync_grads or tensor.dim() == 0 or not dist.is_initialized():
+            self.job.gathers(tensor)
             return super().all_gather(tensor, group, sync_grads)
         ranks = dist.get_world_size(group)
         rows = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(ranks)]
         dist.all_gather(rows, torch.tensor([len(tensor)], device=tensor.device), group=group)
         lengths = [int(length) for length in rows]
         if len(set(lengths)) == 1:
+            self.job.gathers(tensor)
             return super().all_gather(tensor, group, sync_grads)
         padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
         padded[: len(tensor)] = tensor

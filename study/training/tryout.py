@@ -1,4 +1,4 @@
-"""Two updates and two validations of a user's own module, here and now, before anything is paid for."""
+"""Three updates and two validations of a user's own module, here and now, before anything is paid for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
+
+from torch.utils.data import BatchSampler
 
 from study.plan.batches import BatchPlan
 from study.plan.config import Hardware, StudyConfig
@@ -23,13 +26,15 @@ from study.training.localgroup import LocalGroup
 from study.training.place import Place
 from study.training.rank import Rank
 from study.training.report import Mistake, OutOfMemory, PeerLost
+from study.training.sampling import TrainShare, check_sizes
 from study.training.snapshot import Resumed, join_parts
 from study.training.split import CHANGE, gradient_change
 from study.workloads.custom import blaming, build_data, text_of, train_loader
-from study.workloads.loaders import check_batch_size
+from study.workloads.loaders import check_batch_size, is_stream, sampler_of
 
 ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
-UPDATES = 2
+UPDATES = 3
+AN_EPOCH = 2  # updates: the last one begins another
 MOST_SAMPLES = 32
 VAL_BATCHES = 4
 MOST_RANKS = 4  # on this machine, of a study with more
@@ -37,8 +42,8 @@ PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
 def try_out(plan: Plan) -> tuple[str, ...]:
-    """Train two updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on as
-    many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
+    """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
+    as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
     Returns what the user should know, a line each: warnings of Lightning's, and what is run otherwise than they may
     expect. Raises PlanError, which says in one line what is missing.
@@ -68,16 +73,59 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
     with blaming("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        check_batch_size(train_loader(build_data(workload, other)), other)
-        spec = _brief(specs[0], BatchPlan(asked * world_size, world_size, asked, 1), workload.train_samples or 0)
+        loader = train_loader(build_data(workload, other))
+        check_batch_size(loader, other)
+        notes = _of_order(workload, specs[0]) if _draws_itself(loader) else []
+        for one in specs if _draws_itself(loader) else ():
+            _check_batch_sampler(workload, one)
+        accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
+        batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
+        spec = _brief(specs[0], batch, workload.train_samples or 0)
         try:
-            return _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            return notes + _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
         except (ValueError, Mistake) as error:
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             if config.ghost_batch:
                 raise PlanError("is 1, on which batch norm cannot train", "ghost_batch") from error
             raise PlanError("a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes") from error
+
+
+def _draws_itself(loader: Any) -> bool:
+    """Whether samples or batches are drawn by a class that is not torch's."""
+    if is_stream(loader):
+        return False
+    return any(not type(one).__module__.startswith("torch.") for one in (sampler_of(loader), loader.batch_sampler))
+
+
+def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
+    """A note where an order that is drawn does not depend on the seed of a trial."""
+    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+    orders = []
+    for seed in range(2):
+        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        orders.append([sample for batch in share for sample in batch])
+    if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
+        return []
+    return [
+        "its training sampler draws the same order for every seed, so that seeds differ less than they should: have it "
+        "draw by torch's global generator, or by an attribute `generator` (a torch.Generator) or `seed`"
+    ]
+
+
+def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
+    """Raises PlanError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
+    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+    loader = train_loader(build_data(workload, size))
+    if not is_stream(loader) and type(loader.batch_sampler) is not BatchSampler:
+        batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
+        check_sizes(batches, size)
+        if len(batches) < count:
+            raise PlanError(
+                f"is {workload.train_samples}, but the batch sampler deals {len(batches)} batches of {size} in an "
+                f"epoch, and {count} are needed",
+                "workload.train_samples",
+            )
 
 
 def _few(micro_batch: int, ghost_batch: int | None) -> int:
@@ -88,15 +136,13 @@ def _few(micro_batch: int, ghost_batch: int | None) -> int:
 
 
 def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
-    """A trial of two updates, with a validation after each: the second one shows what is not logged every time."""
-    stage = replace(
-        spec.stages[0],
-        updates=UPDATES,
-        batch=batch,
-        updates_per_epoch=max(min(UPDATES, samples // batch.global_batch), 1),
-    )
+    """A trial of three updates in two epochs, with a validation in each: the second one shows what is not logged every
+    time.
+    """
+    an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
+    stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
     cell = replace(spec.cell, variant="")
-    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=tuple(range(1, UPDATES + 1)))
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
 
 
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:

@@ -128,7 +128,16 @@ def train_loader(data: Any) -> Any:
     )  # fmt: skip
     data.prepare_data()
     data.setup("fit")
-    return the_one(data.train_dataloader())
+    try:
+        return the_one(data.train_dataloader())
+    except (RuntimeError, ValueError) as error:
+        if "process group" not in str(error):
+            raise
+        raise PlanError(
+            "its train_dataloader needs a process group, which one rank does not have: leave DistributedSampler out "
+            "(a study shares the data out), or give it trainer.world_size and trainer.global_rank",
+            "workload.data",
+        ) from error
 
 
 def count_samples(config: Custom, batch_size: int) -> int:

@@ -111,7 +111,7 @@ def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
 
 
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:
-    spec = replace(spec, phase="search", report_at=(1, 2), stages=(replace(spec.stages[0], updates=2),))
+    spec = replace(spec, phase="search", report_at=(2, 3), stages=(replace(spec.stages[0], updates=3),))
     try:
         return BriefRank(localgroup._rank.place, config).try_trial(spec, parts)
     except Exception as error:

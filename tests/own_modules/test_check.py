@@ -30,7 +30,15 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
         ({"data": "ShardedStream"}, "workload.data: its training stream deals the ranks different samples"),
         ({"data": "Shards"}, "workload.data: its validation set is not the same on all ranks"),
         ({"module": "Lazy"}, "workload.module: has layers that get their shape from their first batch (layer.weight)"),
-        ({"module": "StopsItself"}, "workload.module: something in it ended the training after 1 of 2 updates"),
+        ({"module": "StopsItself"}, "workload.module: something in it ended the training after 1 of 3 updates"),
+        ({"module": "Unfreezes"}, "workload.module: its weights differ between the ranks"),
+        ({"module": "DrawsOnItsRank"}, "workload.module: its weights differ between the ranks"),
+        (
+            {"module": "StepsEverySecond"},
+            "workload.module: its optimizer made 1 steps where the study counts 2",
+        ),
+        ({"module": "Accumulates"}, "workload.module: its optimizer made 2 steps where the study counts 3"),
+        ({"module": "LossAtFirst"}, "workload.val_loss: the module logged val_loss in the validation before, and not"),
         (
             {"module": "EverySecond"},
             "workload.val_accuracy: the module logged val_acc in the validation before, and not",
@@ -54,6 +62,8 @@ def test_what_would_fail_in_every_trial_is_found(two: LocalGroup, changes: dict[
         {"module": "GatheredOnRankZero"},
         {"module": "Logging"},
         {"module": "Reduced", "data_args": {"val_samples": 3, "val_batch": 1}},
+        {"module": "FirstSkipped"},
+        {"data": "Augmented"},
         {"data": "Drawn", "data_args": {"sampler": "batches"}},
     ],
     ids=str,
@@ -84,6 +94,52 @@ def test_a_loss_that_depends_on_how_a_batch_is_split_is_noted(two: LocalGroup) -
     assert note.startswith("its loss is no mean over samples of equal weight: split into 2 parts")
     assert found(two, parts=2, module="Weighted", loss_weight="tokens") == []
     assert found(two, parts=2) == []
+
+
+@pytest.mark.parametrize("module", ["MeanOfRanksByHand", "MeanOfBatchesByHand"])
+def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) -> None:
+    notes = found(two, module=module)
+    assert isinstance(notes, list)
+    (note,) = notes
+    assert note.startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert found(two, module=module, data_args={"val_samples": 4}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"data": "Bucketed", "data_args": {"drop_last": False}},
+            r"workload\.data: its batch sampler deals 2 samples in batch 4 of an epoch, when a rank takes 6",
+        ),
+        (
+            {"data": "Bucketed", "data_args": {"drop_last": True}},
+            r"workload\.train_samples: is 48, but the batch sampler deals 7 batches of 6 in an epoch, and 8 are needed",
+        ),
+        (
+            {"data": "DividesByAccumulation"},
+            r"workload\.data: its train_dataloader deals batches of 3 when a rank takes 6 samples",
+        ),
+    ],
+    ids=["unequal", "too few", "accumulation"],
+)
+def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any], says: str) -> None:
+    config = own(**changes)
+    config = config.model_copy(update={"hardware": config.hardware.model_copy(update={"accumulation": 4})})
+    with pytest.raises(PlanError, match=f"^{says}"):
+        try_out(make_plan(config))
+
+
+@pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
+def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
+    notes = try_out(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    assert len(notes) == noted
+    assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
+
+
+def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None:
+    with pytest.raises(PlanError, match=r"^workload\.data: its train_dataloader needs a process group"):
+        try_out(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
 
 
 def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:

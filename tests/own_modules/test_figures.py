@@ -24,7 +24,7 @@ def refused(group: LocalGroup, **changes: Any) -> str:
     return error
 
 
-@pytest.mark.parametrize("module", ["Net", "Reduced", "Gathered", "GatheredOnRankZero"])
+@pytest.mark.parametrize("module", ["Net", "Reduced", "Gathered", "GatheredOnRankZero", "MeanOfRanks"])
 def test_what_is_reduced_is_the_figure_of_the_whole_set_on_one_rank_and_on_two(two: LocalGroup, module: str) -> None:
     config = own(world_size=2, module=module)
     for outcome in (alone(own(module=module)), *together(two, config)):
@@ -38,6 +38,8 @@ def test_what_is_reduced_is_the_figure_of_the_whole_set_on_one_rank_and_on_two(t
         ("NotReduced", r"workload.val_accuracy: val_acc differs between the ranks \(0.3333 to 1\): .*sync_dist=True"),
         ("Forwarded", "workload.val_accuracy: val_acc differs between the ranks"),
         ("LossNotReduced", "workload.val_loss: val_loss differs between the ranks"),
+        ("PartOfRankZero", "workload.val_accuracy: val_acc is logged on rank 0 alone, and nothing was gathered"),
+        ("NanOnRankOne", r"workload.val_accuracy: val_acc differs between the ranks \(0.5 to nan\)"),
         ("OnRankOne", "workload.val_accuracy: val_acc is logged on some ranks, and not on rank 0"),
     ],
 )
@@ -62,6 +64,13 @@ def test_a_figure_of_something_else_is_refused(module: str, reports: int, says: 
     assert f"PlanError: workload.val_accuracy: {says}" in outcome.error
 
 
+def test_a_loss_that_is_not_logged_any_more_is_refused() -> None:
+    outcome = alone(own(module="LossAtFirst"))
+    assert len(outcome.reports) == 1
+    assert outcome.error is not None
+    assert "workload.val_loss: the module logged val_loss in the validation before, and not in this" in outcome.error
+
+
 @pytest.mark.parametrize(
     "name", ["val_loss", "val/loss_epoch", "valLoss", "eval_nll", "val_error_rate", "val-PPL", "test_rmse", "val_WER"]
 )
@@ -81,6 +90,11 @@ def test_the_training_loss_is_that_of_the_module_however_a_batch_is_split(two: L
     outcomes = [alone(config, spec_of(config, accumulation)), *together(two, pair, spec_of(pair, accumulation))]
     for outcome in outcomes:
         assert [report.train_loss for report in outcome.reports] == pytest.approx([math.log(10)] * 2, rel=1e-6)
+
+
+def test_a_training_loss_of_low_precision_is_summed_in_high() -> None:
+    outcome = alone(own(module="Half", budget={"epochs": 200, "report_every_updates": 400}))
+    assert outcome.reports[-1].train_loss == 2.25
 
 
 @pytest.mark.parametrize(("target", "reports"), [(2.31, 1), (2.3, 2)])
@@ -148,6 +162,20 @@ def test_weighted_losses_make_an_update_the_mean_over_the_global_batch(two: Loca
     other = alone(plain, spec_of(plain, accumulation=12))
     right = by_hand(start_of(plain), updates_of([other.seen], 12))
     assert not torch.allclose(other.weights[0], right[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 12])
+def test_a_micro_batch_that_counts_nothing_is_left_out(two: LocalGroup, accumulation: int) -> None:
+    """Some have no token at all; their mean is nan."""
+    weighted = {"module": "NoTokens", "loss_weight": "tokens", "budget": {"epochs": 4}}
+    one, pair = own(**weighted), own(world_size=2, **weighted)
+    expected = alone(one)
+    assert expected.error is None
+    for outcome in (alone(one, spec_of(one, accumulation)), *together(two, pair, spec_of(pair, accumulation))):
+        assert outcome.error is None
+        for weight, value in zip(outcome.weights, expected.weights, strict=True):
+            torch.testing.assert_close(weight, value)
+            assert weight.isfinite().all()
 
 
 def test_a_weight_that_is_not_returned_is_refused() -> None:

@@ -58,6 +58,26 @@ def test_a_batch_sampler_of_their_own_is_shared_out_batch_by_batch(two: LocalGro
     assert first.seen != together(two, config, spec_of(config, seed=1))[0].seen
 
 
+def test_a_batch_sampler_over_this_ranks_share_deals_its_own_batches(two: LocalGroup) -> None:
+    first, second = together(two, own(world_size=2, data="OwnBatchesOfAShare"))
+    assert first.error is None
+    assert sorted(chain(*first.seen[:2], *second.seen[:2])) == list(range(SAMPLES))
+    assert all(batch == sorted(batch, reverse=True) for batch in (*first.seen, *second.seen))
+
+
+def test_a_smaller_batch_of_a_batch_sampler_is_refused() -> None:
+    outcome = alone(own(data="Bucketed", data_args={"drop_last": False}))
+    assert outcome.error is not None
+    assert "workload.data: its batch sampler deals 2 samples in batch 1 of an epoch" in outcome.error
+
+
+def test_ranks_with_fewer_validation_batches_have_fewer_when_it_is_tried() -> None:
+    loaders = [DataLoader(range(21), 1) for _ in range(2)]  # type: ignore[arg-type,var-annotated]
+    shares = [ValidationShare(loader, place(rank, 2), (0, 0), most=4) for rank, loader in enumerate(loaders)]
+    assert [[int(batch[0]) for batch in share] for share in shares] == [[0, 2, 4, 20], [1, 3, 19]]
+    assert [len(share) for share in shares] == [4, 3]
+
+
 def place(rank: int, ranks: int) -> Place:
     return Place(rank, ranks, rank, ranks, 0, "cpu")
 

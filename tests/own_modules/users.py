@@ -7,14 +7,16 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -135,6 +137,47 @@ class OnRankOne(Gathered):
             self.log("val_acc", accuracy)
 
 
+class MeanOfRanks(Gathered):
+    """Has Lightning take the mean over the ranks, which have three samples and two."""
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_acc", (torch.cat(self.labels) == 0).float().mean(), sync_dist=True)
+
+
+class MeanOfRanksByHand(Gathered):
+    def on_validation_epoch_end(self) -> None:
+        own = (torch.cat(self.labels) == 0).float().mean()
+        self.log("val_acc", self.all_gather(own).mean())  # type: ignore[union-attr]
+
+
+class MeanOfBatchesByHand(Gathered):
+    def on_validation_epoch_end(self) -> None:
+        own = torch.stack([(labels == 0).float().mean() for labels in self.labels])
+        self.log("val_acc", self.all_gather(own).mean())  # type: ignore[union-attr]
+
+
+class PartOfRankZero(Gathered):
+    """Gathers nothing."""
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.is_global_zero:
+            self.log("val_acc", (torch.cat(self.labels) == 0).float().mean(), rank_zero_only=True)
+
+
+class NanOnRankOne(Net):
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.log("val_acc", torch.tensor(math.nan if self.global_rank else 0.5))
+
+
+class LossAtFirst(Net):
+    """Logs its loss in the first epoch alone."""
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        if self.current_epoch == 0:
+            self.log("val_loss", zeros(batch), sync_dist=True)
+
+
 class EverySecond(Net):
     validations = 0
 
@@ -193,7 +236,68 @@ class Weighted(Net):
         return {"loss": (tokens * each).sum() / tokens.sum(), "tokens": tokens.sum()}
 
 
+class Half(Net):
+    """A loss in bfloat16, whose sum in bfloat16 would stop at 512."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return (0 * self.layer(batch[0]).sum() + 2.25).bfloat16()
+
+
+class NoTokens(Weighted):
+    """The samples below 40 have none, so that the mean over a micro batch of them is nan."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x, y = batch
+        self.seen.append(x[:, 0].int().tolist())
+        tokens = (x[:, 0] >= 40).float()
+        each = cross_entropy(self.layer(x / SAMPLES), y, reduction="none")
+        return {"loss": (tokens * each).sum() / tokens.sum(), "tokens": tokens.sum()}
+
+
+class FirstSkipped(Net):
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return None if self.global_step == 0 else loss
+
+
+# Steps that are not counted.
+
+
+class StepsEverySecond(Net):
+    """Accumulates on its own account."""
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if batch_idx % 2:
+            optimizer.step(closure=optimizer_closure)
+        else:
+            optimizer_closure()
+
+
+class Accumulates(Net):
+    def configure_callbacks(self) -> Any:
+        return [GradientAccumulationScheduler({0: 1, 1: 2})]
+
+
 # What a study has to know of DDP.
+
+
+class Unfreezes(Net):
+    """Trains a layer from the second epoch on, of which DDP does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(1, 1).requires_grad_(False)
+
+    def on_train_epoch_start(self) -> None:
+        self.first.requires_grad_(self.current_epoch > 0)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return cross_entropy(self.layer(self.first(batch[0] / SAMPLES)), batch[1])
+
+
+class DrawsOnItsRank(Net):
+    def on_train_start(self) -> None:
+        self.layer.weight.data += self.global_rank
 
 
 class Unused(Net):
@@ -254,6 +358,66 @@ class Divides(Data):
         self.batch_size //= self.trainer.world_size
 
 
+class DividesByAccumulation(Data):
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return DataLoader(self.train, self.batch_size // self.trainer.accumulate_grad_batches)
+
+
+class Buckets(BatchSampler):
+    """The first half of the set and the second, each with a smaller batch at its end, or without it."""
+
+    def __init__(self, batch_size: int, drop_last: bool) -> None:
+        super().__init__(range(SAMPLES), batch_size, drop_last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        half = SAMPLES // 2 + 2
+        for part in (list(range(half)), list(range(half, SAMPLES))):
+            yield from BatchSampler(part, self.batch_size, self.drop_last)
+
+
+class Bucketed(Data):
+    def __init__(self, batch_size: int, drop_last: bool) -> None:
+        super().__init__(batch_size)
+        self.drop_last = drop_last
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, batch_sampler=Buckets(self.batch_size, self.drop_last))
+
+
+class Descending(BatchSampler):
+    """Each batch from its largest sample to its smallest."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (sorted(batch, reverse=True) for batch in super().__iter__())
+
+
+class OwnBatchesOfAShare(Data):
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        share: Any = DistributedSampler(self.train, self.trainer.world_size, self.trainer.global_rank)
+        return DataLoader(self.train, batch_sampler=Descending(share, self.batch_size, True))
+
+
+class Augmented(Data):
+    """By a generator of the set's own, which no seed reaches."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Noisy(self.train), self.batch_size, shuffle=True)
+
+
+class Noisy(Dataset[Any]):
+    def __init__(self, samples: Dataset[Any]) -> None:
+        self.samples, self.rng = samples, np.random.default_rng()
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.samples[index]
+        return x + float(self.rng.uniform(0, 0.1)), y
+
+
 class Shards(Data):
     """Keeps this rank's part of both sets."""
 
@@ -289,6 +453,8 @@ class Drawn(Data):
             ),
             "global": lambda: Global(),
             "epochs": lambda: Epochs(),
+            "one order": lambda: OneOrder(),
+            "in a group": lambda: DistributedSampler(self.train),
         }
         if self.sampler == "batches":
             return DataLoader(self.train, batch_sampler=Pairs(self.batch_size))
@@ -309,6 +475,19 @@ class Global(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         yield from torch.randperm(SAMPLES).tolist()
+
+
+class OneOrder(Sampler[int]):
+    """Draws from a generator of its own, which starts alike in every trial."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.rng.permutation(SAMPLES).tolist()
 
 
 class Epochs(Sampler[int]):
