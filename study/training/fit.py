@@ -161,13 +161,13 @@ class TrialFit(pl.Callback):
             trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the data."""
+        """Refuse more than one training loader, and have the data know the epoch."""
         self.job.start_epoch(trainer.current_epoch)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Tell the job."""
+        """Let the job finish the gradients, which DDP has averaged by now."""
         self.job.before_step()
 
     def on_train_batch_end(

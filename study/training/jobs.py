@@ -132,10 +132,10 @@ class TensorJob:
         """The module starts a tally of its own."""
 
     def before_validation_ends(self, trainer: pl.Trainer) -> None:
-        """Nothing to do."""
+        """The package's own modules reduce their figures themselves."""
 
     def gathers(self, tensor: Tensor) -> None:
-        """Nothing to do."""
+        """The package's own modules reduce their figures themselves."""
 
 
 class EmbeddedJob(TensorJob):

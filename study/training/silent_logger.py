@@ -20,7 +20,7 @@ class SilentLogger(Logger):
 
     @property
     def version(self) -> int:
-        """A version, likewise."""
+        """A version, since users make paths of it."""
         return 0
 
     @property
@@ -46,7 +46,7 @@ class SilentLogger(Logger):
         """Drop them: the ledger keeps what a study needs."""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Drop them."""
+        """Drop them: the study file and the ledger have what a study needs."""
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else a logger may have: `log_image`, `watch`, `log_table`. Python's own protocols ask in vain."""

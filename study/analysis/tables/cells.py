@@ -22,7 +22,7 @@ SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def is_blank(cell: Any) -> bool:
-    """Nothing was written here."""
+    """Return whether a cell holds nothing: None, NaN, or blanks."""
     if cell is None or cell is pd.NA or cell is pd.NaT:
         return True
     return (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())

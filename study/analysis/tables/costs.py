@@ -61,7 +61,7 @@ class Cost:
 
 
 def is_cost(head: Header) -> bool:
-    """The header names a cost."""
+    """Return whether a header names a cost: money, energy, device time, or a wall time with its unit."""
     return any(head.plain in (name, *others) for name, others in COSTS.items()) or wall_unit(head) is not None
 
 

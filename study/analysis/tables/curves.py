@@ -164,7 +164,7 @@ def _runs_by_column(
 
 
 def _key(columns: Columns, key: Sequence[str], i: int) -> tuple[str, ...]:
-    """What row i is set to."""
+    """Return the cells of row i in the columns of `key`, which tell runs apart."""
     return tuple(str(columns.sheet.cells[name][i]).strip() for name in key)
 
 

@@ -27,7 +27,7 @@ PERCENT = {"pct", "percent", "percentage", "perc"}
 
 @dataclass(frozen=True)
 class Family:
-    """Figures of one meaning."""
+    """The spellings of one figure, such as accuracy or loss, and which direction is better."""
 
     name: str
     maximize: bool
@@ -84,22 +84,22 @@ class Header:
 
     @property
     def plain(self) -> str:
-        """All parts together."""
+        """Return the parts joined by underscores, the form that names are compared in."""
         return "_".join(self.parts)
 
     @property
     def leaf(self) -> str:
-        """The last part."""
+        """Return the last part: batch_size of config.data.batch_size."""
         return self.parts[-1]
 
     @property
     def tokens(self) -> list[str]:
-        """The words of all parts."""
+        """Return the words of all parts, in order."""
         return [token for token in self.plain.split("_") if token]
 
 
 def header(name: str) -> Header:
-    """A header taken apart."""
+    """Split a header into its tracker's prefix and the nested parts behind it."""
     kind, rest = "", name.strip()
     for pattern, its in _PREFIXES:
         if (found := pattern.match(rest)) and found.end() < len(rest):

@@ -25,7 +25,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Row:
-    """One run as the table has it."""
+    """One run of the table, read: its settings, cost, quality and state."""
 
     number: int  # from 1, for messages
     group: str
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def censored(self) -> bool:
-        """It is no final result."""
+        """Return whether the run is not a final result."""
         return bool(self.why)
 
     @property

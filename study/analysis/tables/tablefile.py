@@ -40,7 +40,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)  # what was left out or assumed, for people
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a note for the user, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
