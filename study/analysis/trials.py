@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 
 from study.analysis.records import Cost, CurvePoint, TrialRecord
+from study.ledger.accounts import ColdLeases
 from study.ledger.rows import (
     PHASES,
     AnyRow,
@@ -41,8 +42,7 @@ class Gathered:
     curves: dict[str, list[CurvePoint]] = field(default_factory=lambda: defaultdict(list))
     energies_j: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))  # by attempt
     peaks_bytes: dict[str, int] = field(default_factory=dict)  # most memory that any attempt took of a GPU
-    warm_groups: set[str] = field(default_factory=set)  # whose ranks are up
-    cold: set[tuple[str, int]] = field(default_factory=set)  # attempts, by trial and number, that a group started for
+    cold: ColdLeases = field(default_factory=ColdLeases)
     leases: dict[str, list[LeaseRow]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[str, EndRow] = field(default_factory=dict)
     stopped_at: dict[str, int] = field(default_factory=dict)  # updates, of audited trials
@@ -76,9 +76,7 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
                 found.cut.add(row.trial_id)
         elif isinstance(row, AttemptRow):
             found.attempts[row.trial_id] = row
-            if row.group_id not in found.warm_groups:
-                found.cold.add((row.trial_id, row.attempt))
-                found.warm_groups.add(row.group_id)
+            found.cold.follow(row)
             found.waiting = None
             found.cut.discard(row.trial_id)
             # What an attempt does not go on from was lost with the one before it.
@@ -88,9 +86,7 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
             found.leases[row.trial_id].append(row)
         elif isinstance(row, EndRow):
             found.ends[row.trial_id] = row
-            last = found.attempts.get(row.trial_id)
-            if last is not None and last.world_size > 1 and row.outcome in ("failed", "infeasible"):
-                found.warm_groups.discard(last.group_id)  # its ranks are ended, and start again for the next trial
+            found.cold.follow(row)
         elif isinstance(row, LimitRow):
             found.limit, found.waiting = row, None
         elif isinstance(row, MistakeRow):
@@ -121,7 +117,7 @@ def trial_records(found: Gathered, usd_per_device_hour: float | None) -> tuple[T
             found.stopped_at.get(trial_id),
             found.peaks_bytes.get(trial_id),
             usd_per_device_hour,
-            found.cold,
+            found.cold.attempts,
         )
         for trial_id, attempt in found.attempts.items()
     )

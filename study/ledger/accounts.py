@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from study.ledger.rows import AnyRow, AttemptRow, LeaseRow, ReportRow
+from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 
 Reason = Literal["hand_over", "released", "lost"]
 _TAIL: dict[Reason, str] = {"hand_over": "idle", "released": "teardown", "lost": "lost"}
@@ -49,6 +49,31 @@ class OpenLeases:
             self.open[row.trial_id, row.attempt].heard(row.at_s, row.phases_s)
         elif isinstance(row, LeaseRow):
             del self.open[row.trial_id, row.attempt]
+
+
+class ColdLeases:
+    """The attempts that paid for the start of their group, from the rows of attempts and ends (docs/adr/022).
+
+    A group starts for its first attempt, and again after a trial that failed or did not fit on several ranks: its ranks
+    are ended then.
+    """
+
+    def __init__(self) -> None:
+        self.attempts: set[tuple[str, int]] = set()  # by trial and number
+        self._warm: set[str] = set()  # groups whose ranks are up
+        self._last: dict[str, AttemptRow] = {}  # by trial
+
+    def follow(self, row: AttemptRow | EndRow) -> None:
+        """Take in the next row of the two kinds."""
+        if isinstance(row, AttemptRow):
+            if row.group_id not in self._warm:
+                self.attempts.add((row.trial_id, row.attempt))
+                self._warm.add(row.group_id)
+            self._last[row.trial_id] = row
+        elif row.outcome in ("failed", "infeasible"):
+            last = self._last.get(row.trial_id)
+            if last is not None and last.world_size > 1:
+                self._warm.discard(last.group_id)
 
 
 class Spent:

@@ -13,7 +13,7 @@ from statistics import fmean, median
 import numpy as np
 
 from study.cluster.monitoring.metrics import DECISIONS, KINDS, RECENT, STATES, TRIAL_KINDS, UNREPORTED
-from study.ledger.accounts import OpenLeases
+from study.ledger.accounts import ColdLeases, OpenLeases
 from study.ledger.rows import (
     CENSORED,
     PHASES,
@@ -50,12 +50,13 @@ class Meter:
     def __init__(self, plan: Plan, now: Callable[[], float] = time.monotonic) -> None:
         self._plan, self._now = plan, now
         self._zero_s = now()
-        self._leases = OpenLeases()
+        self._leases, self._cold = OpenLeases(), ColdLeases()
         self._states: dict[str, str] = {}
         self._attempts: dict[str, AttemptRow] = {}
         self._reports: dict[str, ReportRow] = {}  # of running trials
         self._billed_s: Bill = defaultdict(float)  # of closed leases
         self._trial_s: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))  # by trial and phase
+        self._compared_s: dict[str, float] = defaultdict(float)  # by trial, what stands on the frontier's cost axis
         self._finals: dict[Cell, dict[str, float]] = defaultdict(dict)  # of completed confirm trials
         self._hypervolume: float | None = 0.0  # None once it is out of date
         self._lost_searches: Counter[Cell] = Counter()
@@ -80,6 +81,8 @@ class Meter:
                 self._waiting = None
             elif isinstance(row, WaitRow):
                 self._waiting = row
+            if isinstance(row, AttemptRow | EndRow):
+                self._cold.follow(row)
             if isinstance(row, AttemptRow):
                 self._attempt(row)
             elif isinstance(row, DecisionRow):
@@ -140,6 +143,9 @@ class Meter:
         for phase, seconds in row.phases_s.items():
             self._billed_s[kind, phase] += row.devices * seconds
             self._trial_s[row.trial_id][phase] += row.devices * seconds
+        left_out = (row.trial_id, row.attempt) in self._cold.attempts and not self._plan.config.report.include_setup
+        compared_s = row.billed_s - (row.phases_s["setup"] if left_out else 0.0)
+        self._compared_s[row.trial_id] += row.devices * compared_s
         if attempt.phase == "confirm":
             self._hypervolume = None
 
@@ -229,7 +235,7 @@ class Meter:
         if self._hypervolume is None:
             unbilled = {trial for trial, _ in self._leases.open}
             points = [
-                (fmean(sum(self._trial_s[trial].values()) / 3600 for trial in billed), fmean(billed.values()))
+                (fmean(self._compared_s[trial] / 3600 for trial in billed), fmean(billed.values()))
                 for finals in self._finals.values()
                 if (billed := {trial: final for trial, final in finals.items() if trial not in unbilled})
             ]
