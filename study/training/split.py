@@ -34,11 +34,9 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
     if parts < 2 or is_stream(loader):
         return None
     size = max(min(job.spec.batch.micro_batch, MOST_SAMPLES // parts), 1)
-    if len(loader.dataset) < size * parts:
-        return None
-    samples = [loader.dataset[i] for i in range(size * parts)]
-    split = [loader.collate_fn(copy.deepcopy(samples[i : i + size])) for i in range(0, len(samples), size)]
     with suppress(Exception), eval_mode(job.module), _without_logs(job.module), torch.enable_grad():
+        samples = [loader.dataset[i] for i in range(size * parts)]
+        split = [loader.collate_fn(copy.deepcopy(samples[i : i + size])) for i in range(0, len(samples), size)]
         whole = _gradient(job, trainer, [loader.collate_fn(samples)])
         change = float((_gradient(job, trainer, split) - whole).norm() / whole.norm())
         return change if change == change else None

@@ -65,6 +65,7 @@ def test_what_would_fail_in_every_trial_is_found(two: LocalGroup, changes: dict[
         {"module": "FirstSkipped"},
         {"data": "Augmented"},
         {"data": "Drawn", "data_args": {"sampler": "batches"}},
+        {"data": "Keyed"},
     ],
     ids=str,
 )

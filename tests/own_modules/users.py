@@ -530,3 +530,24 @@ class StreamOfARank(IterableDataset[Any]):
 class ShardedStream(Data):
     def train_dataloader(self) -> Any:
         return DataLoader(StreamOfARank(), self.batch_size)
+
+
+class Words(Dataset[Any]):
+    """A set whose keys are words, and which has no length."""
+
+    def __getitem__(self, key: str) -> Any:
+        number = int(key.removeprefix("sample "))
+        return torch.tensor([float(number)]), number % 2
+
+
+class ByWord(Sampler[str]):
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (f"sample {number}" for number in torch.randperm(SAMPLES).tolist())
+
+
+class Keyed(Data):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Words(), self.batch_size, sampler=ByWord())
