@@ -1,6 +1,7 @@
-"""Who may import whom, and how large a room may grow."""
+"""Who may import whom, as ARCHITECTURE.md says, and how large a room may grow."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,11 @@ import pytest
 import study
 
 ROOT = Path(study.__file__).parent
+MAP = (ROOT.parent / "ARCHITECTURE.md").read_text()
 MAY_IMPORT = {
-    "commands": {"tuning", "report", "training", "analysis", "workloads", "cluster", "pareto", "ledger", "plan"},
-    "tuning": {"training", "workloads", "ledger", "pareto", "cluster", "plan"},
-    "report": {"analysis", "ledger", "pareto", "plan"},
-    "training": {"workloads", "plan"},
-    "analysis": {"ledger", "pareto", "plan"},
-    "workloads": {"plan"},
-    "cluster": {"ledger", "pareto", "plan"},
-    "pareto": set(),
-    "ledger": set(),
-    "plan": set(),
+    room: set(re.findall(r"[a-z]+", rooms))
+    for room, rooms in re.findall(r"^\| ([a-z]+) \|[^|]*\|([^|]*)\|$", MAP, re.MULTILINE)
+    if room != "room"
 }
 PURE = {"analysis", "pareto", "ledger", "plan"}
 HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
@@ -52,6 +47,16 @@ def test_arrows_point_down(path: Path) -> None:
             assert parts[1] in MAY_IMPORT[room] | {room}, f"{room} must not import {module}"
         if room in PURE:
             assert parts[0] not in HEAVY, f"{room} must not import {module}"
+
+
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([a-z_/]+\.py:[\w.]+)`", MAP))))
+def test_the_names_on_the_map_exist(place: str) -> None:
+    file, _, name = place.partition(":")
+    body: list[ast.stmt] = ast.parse((ROOT / file).read_text()).body
+    for part in name.split("."):
+        found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
+        assert len(found) == 1, place
+        body = found[0].body
 
 
 def test_figures_are_drawn_from_records_alone() -> None:
