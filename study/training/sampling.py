@@ -53,7 +53,7 @@ class TrainShare(Sampler[list[int]]):
         _take_the_place_of_its_batch_sampler(self, loader)
 
     def __len__(self) -> int:
-        """Micro batches of an epoch."""
+        """Return the micro batches that this rank takes in an epoch."""
         return self.batches
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -75,9 +75,11 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
         other = sizes[-1] + asked
         loader = train_loader(build_data(workload, other))
         check_batch_size(loader, other)
-        notes = _of_order(workload, specs[0]) if _draws_itself(loader) else []
-        for one in specs if _draws_itself(loader) else ():
-            _check_batch_sampler(workload, one)
+        notes = []
+        if _draws_itself(loader):
+            notes = _of_order(workload, specs[0])
+            for one in specs:
+                _check_batch_sampler(workload, one)
         accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
         batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
         spec = _brief(specs[0], batch, workload.train_samples or 0)
@@ -117,7 +119,7 @@ def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
     """Raises PlanError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     loader = train_loader(build_data(workload, size))
-    if not is_stream(loader) and type(loader.batch_sampler) is not BatchSampler:
+    if type(loader.batch_sampler) is not BatchSampler:
         batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
         check_sizes(batches, size)
         if len(batches) < count:
