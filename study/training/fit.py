@@ -85,10 +85,15 @@ class TrialFit(pl.Callback):
             "workload.module",
         )
 
+    @property
+    def _is_custom(self) -> bool:
+        """Whether the module is the user's own."""
+        return isinstance(self.config.workload, Custom)
+
     def _whole_epochs(self) -> bool:
         """Whether the trial's length is a number of epochs, as a plain Trainer would be given it."""
         whole = self.spec.total_updates % self.spec.updates_per_epoch == 0
-        return whole and self.config.budget.updates is None and isinstance(self.config.workload, Custom)
+        return whole and self.config.budget.updates is None and self._is_custom
 
     def snapshot(self) -> State:
         """What this rank adds to a snapshot. Every rank must call it, at the same report."""
@@ -138,7 +143,8 @@ class TrialFit(pl.Callback):
         if self.resumed is not None:
             self._follow_plateaus(trainer, self.resumed)
         self.steps = self.resumed.updates if self.resumed else 0
-        trainer.optimizers[0].register_step_post_hook(self._stepped)
+        if self._is_custom:  # the package's own modules leave no step out, and theirs are the shortest
+            trainer.optimizers[0].register_step_post_hook(self._stepped)
         if not self.hand_over.give(None):
             self._end(trainer)
         self.mark = self._now()
@@ -220,7 +226,8 @@ class TrialFit(pl.Callback):
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         samples = spec.samples_at(updates)
-        if self.steps != updates and self.config.hardware.precision != "16-mixed":  # whose scaler skips steps
+        counted = self._is_custom and self.config.hardware.precision != "16-mixed"  # whose scaler skips steps
+        if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()
             raise PlanError(
