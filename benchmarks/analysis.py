@@ -24,11 +24,11 @@ import yaml
 from playwright.sync_api import sync_playwright
 from show import show
 
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.config.loader import load_study
+from study.ledger.schema import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.ledger.store import LEDGER, encode
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
-from study.plan.load import load_study
-from study.plan.trials import Plan, TrialSpec, make_plan
+from study.planning.trials import Plan, TrialSpec, make_plan
 
 CONFIG = {
     "name": "ten thousand trials",
@@ -112,9 +112,9 @@ def make_study(folder: Path) -> None:
 def report(folder: Path) -> dict[str, float]:
     """What `study report --format html` does, timed; to be run in a process of its own."""
     begin = time.perf_counter()
-    from study.analysis.summary import summarize
+    from study.analysis.summary.summarize import summarize
     from study.ledger.store import good_rows
-    from study.report.page import render_page
+    from study.reporting.html.report_page import render_page
 
     plan = make_plan(load_study(folder / "config.yaml").config)
     imported, began_cpu_s = time.perf_counter(), time.process_time()

@@ -25,18 +25,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from study.plan.config import Budget, Hardware, Search, StudyConfig
-from study.plan.trials import Plan, TrialSpec, make_plan
-from study.plan.workload import ImageFolder, Workload
+from study.config.schema import Budget, Hardware, Search, StudyConfig
+from study.config.workloads import ImageFolder, Workload
+from study.planning.trials import Plan, TrialSpec, make_plan
+from study.training.device_memory import lay_out, peak_bytes, start_measuring
+from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter, open_meter
-from study.training.evalmode import eval_mode
-from study.training.memory import lay_out, peak_bytes, start_measuring
-from study.training.microbatch import largest_micro_batch
+from study.training.eval_mode import eval_mode
 from study.training.optimizers import build_optimizer
-from study.training.place import Place
+from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
 from study.training.schedules import lr_factor
-from study.workloads.batching import TrainBatches, derived_seed
+from study.workloads.data.batching import TrainBatches, derived_seed
 from study.workloads.registry import build_model, load_splits
 
 LR = 0.05
@@ -61,7 +61,7 @@ class Turn:
     val_loss: float
 
 
-def loop(config: StudyConfig, spec: TrialSpec, place: Place, meter: EnergyMeter | None = None) -> Turn:
+def loop(config: StudyConfig, spec: TrialSpec, place: RankTopology, meter: EnergyMeter | None = None) -> Turn:
     """The hand-written loop."""
     splits, device = lay_out(load_splits(config.workload), place), place.torch_device
     layout = torch.channels_last if config.hardware.channels_last else torch.preserve_format
@@ -124,7 +124,7 @@ def trial_of(plan: Plan) -> TrialSpec:
     return replace(spec, phase="search", report_at=(spec.report_at[0], spec.report_at[-1]))
 
 
-def take_turns(plan: Plan, place: Place, turns: int) -> tuple[list[Turn], list[Turn]]:
+def take_turns(plan: Plan, place: RankTopology, turns: int) -> tuple[list[Turn], list[Turn]]:
     """Turns of (study, loop), one after the other."""
     spec, rank = trial_of(plan), Rank(place, plan.config)
     meter = open_meter([place.gpu], os.environ) if place.device == "cuda" else None
@@ -170,7 +170,7 @@ def _median(turns: Sequence[Turn], of: Callable[[Turn], float | None]) -> float 
     return statistics.median(known) if known else None
 
 
-def measure(place: Place, workload: Workload, turns: int, updates: int) -> list[dict[str, Any]]:
+def measure(place: RankTopology, workload: Workload, turns: int, updates: int) -> list[dict[str, Any]]:
     """A row for each case."""
     rows = []
     for case in CASES:
@@ -203,7 +203,7 @@ def main() -> None:
         return
     from show import show
 
-    place = Place(0, 1, 0, 1, 0, "cuda")
+    place = RankTopology(0, 1, 0, 1, 0, "cuda")
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder), IMAGES, VAL_IMAGES)
         workload = ImageFolder(kind="cifar10", path=folder, images=IMAGES, val_samples=VAL_IMAGES)

@@ -26,11 +26,11 @@ import ray
 from ray.cluster_utils import Cluster
 from show import show
 
-from study.ledger.rows import AnyRow, AttemptRow
-from study.plan.config import Budget, Confirm, FullGrid, Search, StudyConfig
-from study.plan.trials import Plan, TrialSpec, make_plan
-from study.training.place import Place
-from study.training.report import Report
+from study.config.schema import Budget, Confirm, GridConfig, Search, StudyConfig
+from study.ledger.schema import AnyRow, AttemptRow
+from study.planning.trials import Plan, TrialSpec, make_plan
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
 
 STEP_S = 2.0
 REPORTS = 5
@@ -40,7 +40,7 @@ BATCH_SIZES = (16, 32, 64, 128, 256)
 class SleepingRank:
     """Takes the place of `study.training.rank.Rank`: a report every `STEP_S` seconds, and no work."""
 
-    def __init__(self, place: Place, config: StudyConfig) -> None:
+    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
         pass
 
     def join(self, host: str, port: int) -> None:
@@ -50,12 +50,12 @@ class SleepingRank:
         """The next trial."""
         self.spec, self.reported = spec, 0
 
-    def advance(self) -> Report:
+    def advance(self) -> RankReport:
         """One interval."""
         time.sleep(STEP_S)
         spec, updates = self.spec, self.spec.report_at[self.reported]
         self.reported += 1
-        return Report(
+        return RankReport(
             updates=updates,
             samples=spec.samples_at(updates),
             epochs=spec.epochs_at(updates),
@@ -102,7 +102,7 @@ def plan_of(trials: int) -> Plan:
             batch_sizes=BATCH_SIZES,
             search=Search(lr=rates, seeds=seeds),
             budget=Budget(epochs=REPORTS),
-            scheduler=FullGrid(kind="grid"),
+            scheduler=GridConfig(kind="grid"),
             confirm=Confirm(seeds=1),
         )
     )
@@ -110,7 +110,7 @@ def plan_of(trials: int) -> Plan:
 
 def run(plan: Plan, nodes: int, slots: int) -> list[Seen]:
     """The driver at every row of the study."""
-    from study.tuning.runner import run_study
+    from study.tuning.driver import run_study
 
     process, seen = psutil.Process(), []
 

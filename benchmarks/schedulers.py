@@ -20,14 +20,14 @@ import yaml
 from rich.console import Console
 from show import show
 
-from study.analysis.replays.contenders import CONTENDERS
-from study.analysis.replays.curves import Curve, curves_of
-from study.analysis.replays.replay import play, replay
-from study.analysis.summary import summarize
+from study.analysis.replay.contenders import CONTENDERS
+from study.analysis.replay.curves import Curve, curves_of
+from study.analysis.replay.replay import play, replay
+from study.analysis.summary.summarize import summarize
+from study.config.loader import load_study
 from study.ledger.store import read
-from study.plan.load import load_study
-from study.plan.trials import Cell, make_plan
-from study.report.replay import print_replay, replay_json
+from study.planning.trials import Cell, make_plan
+from study.reporting.replay import print_replay, replay_json
 
 WORKLOADS = {"digits": {"kind": "digits"}, "teacher": {"kind": "teacher", "train_samples": 2048}}
 BATCH_SIZES = [16, 32, 64, 128, 256, 512, 1024]

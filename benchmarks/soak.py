@@ -32,9 +32,9 @@ from ray._private.ray_constants import LOG_MONITOR_MAX_OPEN_FILES
 from ray.cluster_utils import Cluster
 from show import show
 
-from study.analysis.summary import summarize
-from study.commands.shell import recorded
-from study.ledger.rows import DecisionRow
+from study.analysis.summary.summarize import summarize
+from study.cli.common import recorded
+from study.ledger.schema import DecisionRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, read
 from tests.faults.books import Audit, audit
 

@@ -21,14 +21,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from study.plan.config import Budget, Hardware, Search, StudyConfig
-from study.plan.trials import TrialSpec, make_plan
-from study.plan.workload import Digits
-from study.training import localgroup
-from study.training.localgroup import LocalGroup
+from study.config.schema import Budget, Hardware, Search, StudyConfig
+from study.config.workloads import Digits
+from study.planning.trials import TrialSpec, make_plan
+from study.training.distributed import local_group as localgroup
+from study.training.distributed.local_group import LocalGroup
 from study.training.optimizers import build_optimizer
 from study.training.schedules import lr_factor
-from study.workloads.batching import TrainBatches, derived_seed
+from study.workloads.data.batching import TrainBatches, derived_seed
 from study.workloads.registry import build_model, load_splits
 
 WARM_UPDATES = 30

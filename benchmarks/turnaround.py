@@ -29,8 +29,8 @@ os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 
 import ray
 
-from study.plan.config import Budget, Confirm, Hardware, Search, StudyConfig
-from study.plan.trials import Plan, TrialSpec, make_plan
+from study.config.schema import Budget, Confirm, Hardware, Search, StudyConfig
+from study.planning.trials import Plan, TrialSpec, make_plan
 
 WORLD_SIZE = 2
 PEER_CPUS = 64
@@ -57,9 +57,9 @@ def trials(plan: Plan) -> list[TrialSpec]:
 
 def run_study_side(plan: Plan) -> dict[str, float]:
     """Through warm groups; a hand-over is from a trial's last decision to the next one's ranks being ready."""
-    from study.ledger.rows import AttemptRow, DecisionRow
+    from study.ledger.schema import AttemptRow, DecisionRow
     from study.ledger.store import read
-    from study.tuning.runner import run_study
+    from study.tuning.driver import run_study
 
     ray.init("local", num_cpus=WORLD_SIZE, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -83,10 +83,10 @@ def peer_worker(loop: dict[str, object]) -> None:
     from ray import train
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
-    from study.training.jobs import EmbeddedJob
+    from study.training.distributed.topology import RankTopology
+    from study.training.jobs.base import EmbeddedJob
     from study.training.optimizers import set_optimizers
-    from study.training.place import Place
-    from study.workloads.batching import derived_seed
+    from study.workloads.data.batching import derived_seed
     from study.workloads.registry import load_splits
 
     config, spec = loop["config"], loop["spec"]
@@ -95,7 +95,7 @@ def peer_worker(loop: dict[str, object]) -> None:
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(1)
     torch.manual_seed(derived_seed(*spec.seed))
-    place = Place(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
+    place = RankTopology(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
     job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload), None)
     set_optimizers(job.module, config, spec)
 

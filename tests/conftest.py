@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from study.ledger.rows import AnyRow
-from study.plan.config import StudyConfig
-from study.plan.trials import Plan, make_plan
+from study.config.schema import StudyConfig
+from study.ledger.schema import AnyRow
+from study.planning.trials import Plan, make_plan
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -108,7 +108,7 @@ class Run:
 def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], None] = lambda row: None) -> Run:
     """Run a study on the session's Ray."""
     from study.ledger.store import read
-    from study.tuning.runner import run_study
+    from study.tuning.driver import run_study
 
     plan = make_plan(config)
     run_study(plan, folder, "local", None, observe)

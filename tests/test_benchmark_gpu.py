@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from study.plan.workload import Digits, ImageFolder
-from study.training.place import Place
+from study.config.workloads import Digits, ImageFolder
+from study.training.distributed.topology import RankTopology
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study.ledger.rows import EndRow
+from study.config.loader import shipped_configs
+from study.ledger.schema import EndRow
 from study.ledger.store import read
-from study.plan.load import shipped_configs
 from tests.conftest import TINY
 
 STUDY = [sys.executable, "-m", "study"]
@@ -145,7 +145,7 @@ def commands_in_readme() -> list[list[str]]:
 def test_readme_commands_exist_with_their_options() -> None:
     from typer.main import get_command
 
-    from study.cli import app
+    from study.cli.app import app
 
     group = get_command(app)
     assert len(commands_in_readme()) >= 6

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study.ledger.rows import AnyRow
+from study.ledger.schema import AnyRow
 from study.ledger.store import Ledger
 from tests.conftest import TINY
-from tests.report.handmade import attempt_row, end_row, lease_row, report_row, study_row
+from tests.reporting.summaries import attempt_row, end_row, lease_row, report_row, study_row
 from tests.test_cli import study
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from study.ledger.store import LEDGER
 from tests.analysis.ledgers import made_study
-from tests.analysis.tables.test_tablefronts import EXAMPLE
+from tests.analysis.tables.test_fronts import EXAMPLE
 from tests.test_cli import study
 
 

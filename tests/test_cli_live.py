@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from study.ledger.rows import StudyRow
+from study.ledger.schema import StudyRow
 from study.ledger.store import LEDGER, encode
 from tests.conftest import TINY
 from tests.test_cli import README, STUDY, study

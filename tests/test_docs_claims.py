@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from study.analysis.claims.every import CLAIMS, claims_of
+from study.analysis.claims.registry import CLAIMS, claims_of
 from tests.analysis.claims.studies import make
 
 DOCS = Path(__file__).parents[1] / "docs" / "claims.md"

@@ -14,16 +14,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from study.cli import app
-from study.commands.shell import recorded
-from study.ledger.rows import AttemptRow, EndRow, ReportRow
+from study.cli.app import app
+from study.cli.common import recorded
+from study.config.loader import to_yaml
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.ledger.schema import AttemptRow, EndRow, ReportRow
 from study.ledger.store import read
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
-from study.plan.load import to_yaml
-from study.plan.trials import make_plan
-from study.training.tryout import try_out
-from study.workloads.count import counted
+from study.planning.trials import make_plan
+from study.training.preflight.dry_run import try_out
+from study.workloads.data.count import counted
 from tests.conftest import TINY, make_config
 
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from study.cli import app
-from study.plan.config import FrontierAsha, StudyConfig
-from study.plan.load import load_study, shipped_configs
-from study.plan.trials import Plan, make_plan
+from study.cli.app import app
+from study.config.loader import load_study, shipped_configs
+from study.config.schema import FrontierAshaConfig, StudyConfig
+from study.planning.trials import Plan, make_plan
 
 PRESETS = shipped_configs()
 NEED_A_GPU = {"cifar10_gpu", "scaling"}
@@ -40,7 +40,7 @@ def test_a_preset_is_a_plan_that_searches_by_cell_and_can_be_decided(name: str) 
     plan = plan_of(name)
     assert plan.config.name == name
     if plan.search and name != "grid":
-        assert isinstance(plan.config.scheduler, FrontierAsha)
+        assert isinstance(plan.config.scheduler, FrontierAshaConfig)
     assert name == "grid" or plan.config.confirm.seeds >= 3
 
 

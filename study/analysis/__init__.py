@@ -1,1 +1,1 @@
-"""Pure functions from ledger rows to frozen records."""
+"""Pure functions from ledger rows or tables to frozen records."""

@@ -8,18 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from study.analysis.points import cell_of, group_setups_of, samples_of
-from study.analysis.recommend import Candidate, Limits, Recommendation, recommend
+from study.analysis.recommend import Candidate, Constraints, Recommendation, recommend
 from study.analysis.records import NO_COST, Point, TrialRecord
-from study.plan.errors import PlanError
-from study.plan.trials import Cell
+from study.analysis.summary.points import cell_of, group_setups_of, samples_of
+from study.errors import PlanError
+from study.planning.trials import Cell
 
 
 def choose(
     points: Sequence[Point],
     trials: Sequence[TrialRecord],
     axis: str,
-    limits: Limits,
+    limits: Constraints,
     margin: float,
     include_setup: bool = False,
 ) -> Recommendation | None:
@@ -63,7 +63,7 @@ def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
     return {cell: fmean(values) for cell, values in found.items()}
 
 
-def check_limits(limits: Limits, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
+def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
     """Raises PlanError for a limit that cannot be, or that nothing is known of to hold against it."""
     for name, value in asdict(limits).items():
         option = f"--{name.replace('_', '-')}"

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from study.analysis.points import samples_of
 from study.analysis.records import TIME_AXES, Summary
 from study.analysis.statistics.arrays import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
-from study.plan.errors import PlanError
+from study.analysis.summary.points import samples_of
+from study.errors import PlanError
 
 N_DRAWS = 2000
 _NOT_COMPARED = ("name",)  # keys that say nothing of the result

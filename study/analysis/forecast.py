@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from study.pareto.policies import PROFILES, grades, levels
-from study.pareto.rungs import Rung
-from study.plan.config import FrontierAsha, FullGrid, RungAsha
-from study.plan.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
+from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig
+from study.planning.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
+from study.schedulers.bracket import Rung
+from study.schedulers.policies import PROFILES, grades, levels
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
     brackets = []
     for cell, specs in members.items():
         scheduler, grade = plan.config.scheduler, None
-        if isinstance(scheduler, FrontierAsha):
+        if isinstance(scheduler, FrontierAshaConfig):
             # A policy judges the cells of one world size.
             grade = grades({c: cost for c, cost in costs.items() if c.world_size == cell.world_size})[cell]
             profile = PROFILES[scheduler.profile][grade]
             rungs = profile.rungs(len(specs), scheduler.min_completions, specs[0].report_shares)
-        elif isinstance(scheduler, RungAsha):
+        elif isinstance(scheduler, AshaConfig):
             rungs = _asha_rungs(scheduler, specs)
         else:
-            assert isinstance(scheduler, FullGrid)
+            assert isinstance(scheduler, GridConfig)
             rungs = ()
         share = costs[cell] / total
         brackets.append(PlannedBracket(cell, len(specs), share, grade, rungs, _whole_trials(len(specs), rungs)))
@@ -56,7 +56,7 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
     return Forecast(tuple(brackets), fraction)
 
 
-def _asha_rungs(scheduler: RungAsha, specs: Sequence[TrialSpec]) -> tuple[Rung, ...]:
+def _asha_rungs(scheduler: AshaConfig, specs: Sequence[TrialSpec]) -> tuple[Rung, ...]:
     end = whole_in_unit(scheduler, specs[0])
     places = [level / end for level in levels(scheduler.grace, scheduler.eta, end)]
     kept = (math.ceil(len(specs) / scheduler.eta ** (i + 1)) for i in range(len(places)))

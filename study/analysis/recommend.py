@@ -30,7 +30,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Constraints:
     """What the user can live with; None is no limit."""
 
     max_usd: float | None = None
@@ -96,7 +96,7 @@ class Recommendation:
     margin: float  # that "not worse" allows, in the unit of quality
 
 
-def recommend(candidates: Sequence[Candidate], limits: Limits, margin: float) -> Recommendation:
+def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: float) -> Recommendation:
     """The cheapest configuration that meets the limits if they ask for an accuracy, else the best one that does.
 
     Limits are held against means. The runner-up is the next best by the same aim among those that meet the limits and,
@@ -123,7 +123,7 @@ def recommend(candidates: Sequence[Candidate], limits: Limits, margin: float) ->
     )
 
 
-def misses(candidate: Candidate, limits: Limits) -> tuple[Miss, ...]:
+def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
     """The limits that a configuration does not meet."""
     upper = {
         "max_usd": (limits.max_usd, candidate.usd),
@@ -173,13 +173,13 @@ def _rank(sample: Sample, cheapest: bool) -> tuple[float, float]:
     return (by_cost, by_quality) if cheapest else (by_quality, by_cost)
 
 
-def _distance(candidate: Candidate, limits: Limits) -> tuple[float, float]:
+def _distance(candidate: Candidate, limits: Constraints) -> tuple[float, float]:
     """The worst miss first, then all together."""
     by = [miss.by for miss in misses(candidate, limits)]
     return max(by), sum(by)
 
 
-def _runner_up(fit: Sequence[Candidate], limits: Limits) -> Trade | None:
+def _runner_up(fit: Sequence[Candidate], limits: Constraints) -> Trade | None:
     if len(fit) < 2:
         return None
     front = on_front(np.array([(c.sample.mean_cost, c.sample.mean_quality) for c in fit]))
@@ -189,7 +189,7 @@ def _runner_up(fit: Sequence[Candidate], limits: Limits) -> Trade | None:
     return Trade(_expected(other, limits), cost.effect, cost.ci, quality.effect, quality.ci, quality)
 
 
-def _expected(candidate: Candidate, limits: Limits) -> Expected:
+def _expected(candidate: Candidate, limits: Constraints) -> Expected:
     sample = candidate.sample
     return Expected(
         label=sample.label,

@@ -12,8 +12,8 @@ from study.analysis.statistics.contrasts import Contrast
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
-from study.plan.reporting import Metric
-from study.plan.trials import Cell
+from study.config.sections import Metric
+from study.planning.trials import Cell
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
 TIME_AXES = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # of them, those that setup is a part of

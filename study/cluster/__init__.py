@@ -1,1 +1,1 @@
-"""The Ray cluster underneath."""
+"""The Ray cluster that a study runs on."""

@@ -1,1 +1,1 @@
-"""Append-only records of what was run and what it cost."""
+"""The append-only record of what was run and what it cost."""

@@ -15,8 +15,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from study.ledger.files import DiskError, blaming_disk, sync_folder, write_atomic
-from study.ledger.rows import PROTOCOL_VERSION, ROW, AnyRow
+from study.ledger.atomic_files import DiskError, blaming_disk, sync_folder, write_atomic
+from study.ledger.schema import PROTOCOL_VERSION, ROW, AnyRow
 
 LEDGER = "ledger.jsonl"
 # What else lies in a study's folder.

@@ -1,1 +1,1 @@
-"""One trial: a rank, its LightningModule, optimizers and schedules."""
+"""One rank of a trial: data, model, optimizer and training loop."""

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from study.plan.config import Optimizer, Schedule, StudyConfig
-from study.plan.errors import PlanError
-from study.plan.trials import TrialSpec
-from study.plan.workload import Custom
+from study.config.schema import Optimizer, Schedule, StudyConfig
+from study.config.workloads import Custom
+from study.errors import PlanError
+from study.planning.trials import TrialSpec
 from study.training.schedules import lr_factor
 
 

@@ -13,32 +13,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from study.plan.config import Probes, StudyConfig
-from study.plan.trials import TrialSpec
-from study.plan.workload import Contrastive, Custom, Workload
-from study.training.compiled import compile_children, rehearsal, rehearsing
-from study.training.contrastive_job import ContrastiveJob
-from study.training.custom_job import CustomJob
+from study.config.schema import Probes, StudyConfig
+from study.config.workloads import Contrastive, Custom, Workload
+from study.planning.trials import TrialSpec
+from study.training.compile_rehearsal import compile_children, rehearsal, rehearsing
+from study.training.device_memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
+from study.training.distributed.rendezvous import COLLECTIVE_TIMEOUT, join_group, open_store
+from study.training.distributed.topology import RankTopology
 from study.training.energy import open_meter
-from study.training.fit import TrialFit
-from study.training.handover import HandOver
-from study.training.jobs import EmbeddedJob, Job
-from study.training.lean import ADVICE, remember_entry_points
-from study.training.meeting import COLLECTIVE_TIMEOUT, join_group, open_store
-from study.training.memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
-from study.training.place import Place
-from study.training.report import Report
+from study.training.fit_loop import TrialFit
+from study.training.jobs.base import EmbeddedJob, Job
+from study.training.jobs.contrastive import ContrastiveJob
+from study.training.jobs.custom import CustomJob
+from study.training.lightning_patches import ADVICE, remember_entry_points
+from study.training.messages import RankReport
 from study.training.snapshot import Resumed, State
-from study.workloads.batching import derived_seed
-from study.workloads.ghostnorm import with_ghost_norm
-from study.workloads.models import has_batch_norm
+from study.training.stepped_thread import SteppedThread
+from study.workloads.data.batching import derived_seed
+from study.workloads.models.ghost_norm import with_ghost_norm
+from study.workloads.models.small import has_batch_norm
 from study.workloads.registry import load_splits
 
 
 class Rank:
     """Keeps data and process group from trial to trial; everything else is new for each."""
 
-    def __init__(self, place: Place, config: StudyConfig) -> None:
+    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
         _quieten()
         remember_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
@@ -46,7 +46,7 @@ class Rank:
         keep_to_share(place)
         # Variants may have data of their own.
         self._splits = cache(lambda workload: lay_out(load_splits(workload), place))
-        self._fit: HandOver[Report | None] | None = None
+        self._fit: SteppedThread[RankReport | None] | None = None
         self._trial: TrialFit | None = None
         self._store: Any = None
         # Whoever drives the ranks finds sooner that one is stuck, and knows what to do then.
@@ -79,7 +79,7 @@ class Rank:
         resumed = Resumed.read(snapshot, self.place.rank) if snapshot is not None else None
         job = self._job(config, spec, resumed)
         self._trial = TrialFit(self.place, config, spec, job, resumed, self._meter)
-        self._fit = HandOver(self._trial.run)
+        self._fit = SteppedThread(self._trial.run)
         self._fit.start()
         if not has_batch_norm(job.module):
             return None
@@ -90,7 +90,7 @@ class Rank:
         config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
         with rehearsing():
             self._trial = TrialFit(self.place, config, spec, self._job(config, spec, None), None, None)
-            fit = HandOver(self._trial.run)
+            fit = SteppedThread(self._trial.run)
             fit.start()
             fit.go_on()
             fit.stop()
@@ -119,7 +119,7 @@ class Rank:
             return ContrastiveJob(workload, spec, self.place, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.place, self._splits(workload), resumed)
 
-    def advance(self) -> Report:
+    def advance(self) -> RankReport:
         """Train up to the next report. Raises OutOfMemory; the rank is then free for the next trial."""
         assert self._fit is not None, "begin first"
         report = within_memory(self._fit.go_on)

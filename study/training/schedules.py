@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from study.plan.config import Schedule
+from study.config.schema import Schedule
 
 
 def lr_factor(schedule: Schedule, update: int, total_updates: int) -> float:

@@ -1,1 +1,1 @@
-"""Many trials on Ray Tune."""
+"""The driver: many trials on Ray Tune."""

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
-from study.plan.recovery import Recovery
+from study.config.sections import Recovery
 
 ASK_EVERY_S = 5.0
 STARTING = 10  # times as long may a rank be silent whose process has yet to start

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 
-from study.ledger.accounts import OpenLease, Reason
-from study.plan.config import StudyConfig
+from study.config.schema import StudyConfig
+from study.ledger.billing import OpenLease, Reason
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from study.pareto.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, Verdict
-from study.plan.config import FullGrid, RungAsha
-from study.plan.trials import Plan, TrialSpec, whole_in_unit
+from study.config.schema import AshaConfig, GridConfig
+from study.planning.trials import Plan, TrialSpec, whole_in_unit
+from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, Verdict
 
 METRIC, MODE = "val_accuracy", "max"
 
@@ -18,9 +18,9 @@ def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
     """A policy over search trials, in the order in which they are to run."""
     scheduler = plan.config.scheduler
     trials = [spec.trial_id for spec in specs]
-    if isinstance(scheduler, FullGrid) or not specs:
+    if isinstance(scheduler, GridConfig) or not specs:
         return Grid(trials)
-    if isinstance(scheduler, RungAsha):
+    if isinstance(scheduler, AshaConfig):
         end = max(whole_in_unit(scheduler, spec) for spec in specs)
         kind = RaysOwnAsha if scheduler.kind == "asha" else MoAsha
         return kind(trials, scheduler.grace, scheduler.eta, end)

@@ -11,13 +11,13 @@ from statistics import fmean
 
 import numpy as np
 
-from study.ledger.accounts import Spent
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, MistakeRow, ReportRow, StudyRow
-from study.pareto.policies import Policy, Verdict
-from study.plan.config import FullGrid, RungAsha
-from study.plan.trials import Cell, Plan, TrialSpec, by_cell, in_unit
-from study.tuning.mistakes import SameMistake
+from study.config.schema import AshaConfig, GridConfig
+from study.ledger.billing import Spent
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, MistakeRow, ReportRow, StudyRow
+from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
+from study.schedulers.policies import Policy, Verdict
 from study.tuning.policies import make_policy
+from study.tuning.same_mistake import SameMistake
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
 
@@ -139,7 +139,7 @@ class Progress:
     def is_to_be_audited(self, trial_id: str) -> bool:
         """Whether a search trial is among those that train to the end even if they are stopped; settled by its seed."""
         scheduler = self.plan.config.scheduler
-        if isinstance(scheduler, FullGrid):
+        if isinstance(scheduler, GridConfig):
             return False
         draw = np.random.default_rng([self.plan.config.seed, AUDIT, self._index[trial_id]]).random()
         return bool(draw < scheduler.audit)
@@ -246,7 +246,7 @@ class Progress:
         scheduler = self.plan.config.scheduler
         spec = self.plan.search[self._index[row.trial_id]]
         at = row.updates / spec.total_updates
-        if isinstance(scheduler, RungAsha):
+        if isinstance(scheduler, AshaConfig):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
         self.verdicts[trial_id] = policy.report(trial_id, at, row.val_accuracy, row.device_seconds)
 

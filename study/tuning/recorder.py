@@ -12,8 +12,9 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from study.ledger.accounts import OpenLease, unbilled
-from study.ledger.rows import (
+from study.config.sections import LimitsConfig
+from study.ledger.billing import OpenLease, unbilled
+from study.ledger.schema import (
     AnyRow,
     AttemptRow,
     Decision,
@@ -27,14 +28,13 @@ from study.ledger.rows import (
     WaitRow,
 )
 from study.ledger.store import Ledger
-from study.plan.reporting import Limits
-from study.plan.trials import TrialSpec
-from study.training.report import Report
-from study.tuning.entries import attempt_row, end_row, lease_row, report_row
+from study.planning.trials import TrialSpec
+from study.training.messages import RankReport
+from study.tuning.checkpoint_store import CheckpointStore
 from study.tuning.heartbeat import why_lost
 from study.tuning.leases import ClosedLease, Cluster, Leases, RayCluster
 from study.tuning.progress import Progress
-from study.tuning.shelf import Shelf
+from study.tuning.row_builders import attempt_row, end_row, lease_row, report_row
 
 Observer = Callable[[AnyRow], None]
 SWEEP_EVERY_S = 0.2
@@ -48,7 +48,7 @@ class Recorder(tune.Callback):
         self,
         ledger: Ledger,
         progress: Progress,
-        shelf: Shelf,
+        shelf: CheckpointStore,
         observe: Observer,
         cluster: Cluster | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -145,7 +145,7 @@ class Recorder(tune.Callback):
     def limit_passed(self) -> LimitRow | None:
         """The first limit that the study has passed by now, as a row that is not written yet."""
         config = self._progress.plan.config
-        if config.limits == Limits():
+        if config.limits == LimitsConfig():
             return None
         device_h = self._progress.spent.device_h(self.now()) + self.leases.starting_device_s() / 3600
         wait_h = 0.0 if self._waits_since_s is None else (self.now() - self._waits_since_s) / 3600
@@ -155,11 +155,11 @@ class Recorder(tune.Callback):
                 return LimitRow(**self.stamp(), limit=name, allowed=allowed, spent=spent)
         return None
 
-    def hear(self, trial: Trial, result: Mapping[str, Any]) -> bool:
+    def handle_report(self, trial: Trial, result: Mapping[str, Any]) -> bool:
         """Write down a report and what the policy makes of it; between the two, the checkpoint that came with it.
         Returns whether the trial goes on.
         """
-        report: Report = result["report"]
+        report: RankReport = result["report"]
         spec: TrialSpec = trial.config["spec"]
         lease = self.leases.lease_of(spec.trial_id)
         assert lease is not None
@@ -186,7 +186,7 @@ class Recorder(tune.Callback):
             self.write(DecisionRow(**self.stamp(), **at, decision="cut"))
         return self._progress.cut is None and decision in ("continue", "audit")
 
-    def _snapshot(self, trial: Trial, lease: OpenLease, report: Report) -> bytes | None:
+    def _snapshot(self, trial: Trial, lease: OpenLease, report: RankReport) -> bytes | None:
         """Of a trial that is cut, from its waiting group; None if that cannot give one."""
         try:
             snapshot, checkpoint_s = ray.get(trial.temporary_state.ray_actor.snapshot.remote())
@@ -221,7 +221,7 @@ class Recorder(tune.Callback):
     ) -> None:
         """A report. Tune has not shown the scheduler one after which the trial is over by itself."""
         if result["over"] and result["report"] is not None:
-            self.hear(trial, result)
+            self.handle_report(trial, result)
         result.pop("report")
         result.pop("snapshot", None)
 

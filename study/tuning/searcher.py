@@ -8,20 +8,20 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from study.tuning.checkpoint_store import CheckpointStore
+from study.tuning.cluster_capacity import ClusterCapacity
 from study.tuning.leases import GroupRequest
 from study.tuning.policies import METRIC, MODE
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
-from study.tuning.room import Room
-from study.tuning.shelf import Shelf
 
 MANY = 1_000_000  # groups: as many as there are
 
 
-class Attempts(Searcher):
+class PlanSearcher(Searcher):
     """To Tune, every attempt is a trial: one that pauses ends, and goes on later as another (docs/adr/006)."""
 
-    def __init__(self, progress: Progress, shelf: Shelf, room: Room) -> None:
+    def __init__(self, progress: Progress, shelf: CheckpointStore, room: ClusterCapacity) -> None:
         super().__init__(metric=METRIC, mode=MODE)
         self.progress, self.shelf, self.room = progress, shelf, room
 
@@ -47,17 +47,17 @@ class Attempts(Searcher):
         """See save."""
 
 
-class Verdicts(FIFOScheduler):
+class LedgerScheduler(FIFOScheduler):
     """Has each report written down, and passes on what the study's policy says to it."""
 
-    def __init__(self, recorder: Recorder, progress: Progress, room: Room) -> None:
+    def __init__(self, recorder: Recorder, progress: Progress, room: ClusterCapacity) -> None:
         super().__init__()
         self.recorder, self.progress, self.room = recorder, progress, room
         self._kept: set[int] = set()  # world sizes whose idle groups are kept
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """A trial that pauses has given its snapshot: to Tune it is over."""
-        goes_on = self.recorder.hear(trial, result)
+        goes_on = self.recorder.handle_report(trial, result)
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

@@ -10,14 +10,14 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
-from study.plan.trials import TrialSpec
-from study.training.report import Mistake, OutOfMemory
-from study.tuning.actor import WarmGroup
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.planning.trials import TrialSpec
+from study.training.messages import Mistake, OutOfMemory
+from study.tuning.checkpoint_store import CheckpointRef
 from study.tuning.heartbeat import RankLost
-from study.tuning.shelf import Shelved
-from study.workloads.custom import in_one_line
+from study.tuning.worker_group import WarmGroup
+from study.workloads.user_code.build import in_one_line
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TrialRun(tune.Trainable):
         self.infeasible = False
         self.pause_at: frozenset[int] = config["pause_at"]
         self.checkpoint_s, self.kept_s = 0.0, began
-        shelved: Shelved | None = config["snapshot"]
+        shelved: CheckpointRef | None = config["snapshot"]
         spec: TrialSpec = config["spec"]
         cell = spec.cell
         norm_batch = None

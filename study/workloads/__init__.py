@@ -1,1 +1,1 @@
-"""What is trained: data, models, and your own."""
+"""What is trained: the data and models in the package, and the user's own."""

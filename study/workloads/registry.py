@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from study.plan.workload import Contrastive, Digits, Embedded, ImageFolder, Teacher
-from study.workloads.data import Splits, digits, image_folder, teacher
-from study.workloads.models import convnet, mlp
-from study.workloads.resnet import resnet
+from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher
+from study.workloads.data.splits import Splits, digits, image_folder, teacher
+from study.workloads.models.resnet import resnet
+from study.workloads.models.small import convnet, mlp
 
 
 def load_splits(config: Embedded | Contrastive) -> Splits:

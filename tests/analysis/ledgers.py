@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from study.ledger.rows import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
+from study.config.loader import load_study
+from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.ledger.store import LEDGER, encode
-from study.plan.load import load_study
-from study.plan.trials import Plan, TrialSpec, make_plan
+from study.planning.trials import Plan, TrialSpec, make_plan
 
 WRITTEN = "2026-01-01T00:00:00.000+00:00"
 CONFIG: dict[str, Any] = {

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from study.analysis.comparison import changes_of, compare
-from study.plan.errors import PlanError
-from tests.analysis.test_summary import summary
+from study.errors import PlanError
+from tests.analysis.summary.test_summary import summary
 
 
 def test_a_study_against_itself_is_even() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from study.analysis.recommend import Candidate, Limits, Miss, cheapest_not_worse, misses, recommend
+from study.analysis.recommend import Candidate, Constraints, Miss, cheapest_not_worse, misses, recommend
 from study.analysis.statistics.samples import Sample
 
 
@@ -32,16 +32,16 @@ MENU = [
 @pytest.mark.parametrize(
     ("limits", "choice", "runner_up"),
     [
-        (Limits(), "b16", "b64"),
-        (Limits(max_usd=10), "b64", "b256"),
-        (Limits(max_device_hours=2.2), "b256", None),
-        (Limits(min_accuracy=0.93), "b256", "b64"),
-        (Limits(min_accuracy=0.93, max_latency_ms=10), "b64", "b16"),
-        (Limits(deadline_h=1), "b256", "b1024"),
-        (Limits(gpus=1), "b16", None),
+        (Constraints(), "b16", "b64"),
+        (Constraints(max_usd=10), "b64", "b256"),
+        (Constraints(max_device_hours=2.2), "b256", None),
+        (Constraints(min_accuracy=0.93), "b256", "b64"),
+        (Constraints(min_accuracy=0.93, max_latency_ms=10), "b64", "b16"),
+        (Constraints(deadline_h=1), "b256", "b1024"),
+        (Constraints(gpus=1), "b16", None),
     ],
 )
-def test_the_choice_and_the_next_one(limits: Limits, choice: str, runner_up: str | None) -> None:
+def test_the_choice_and_the_next_one(limits: Constraints, choice: str, runner_up: str | None) -> None:
     answer = recommend(MENU, limits, margin=0.005)
     assert answer.choice is not None
     assert answer.choice.label == choice
@@ -53,7 +53,7 @@ def test_the_choice_and_the_next_one(limits: Limits, choice: str, runner_up: str
 
 
 def test_what_the_runner_up_trades() -> None:
-    answer = recommend(MENU, Limits(min_accuracy=0.93), margin=0.005)
+    answer = recommend(MENU, Constraints(min_accuracy=0.93), margin=0.005)
     assert answer.choice is not None
     assert answer.runner_up is not None
     assert answer.choice.cost_ci == pytest.approx(stats.t.interval(0.95, 2, 4.0, 0.04 / math.sqrt(3)))
@@ -64,36 +64,36 @@ def test_what_the_runner_up_trades() -> None:
 
 
 def test_none_qualifies_names_the_nearest_miss() -> None:
-    answer = recommend(MENU, Limits(max_usd=3.9), margin=0.005)
+    answer = recommend(MENU, Constraints(max_usd=3.9), margin=0.005)
     assert (answer.choice, answer.runner_up) == (None, None)
     assert answer.nearest_miss is not None
     assert answer.nearest_miss.label == "b256"
     (miss,) = answer.nearest_miss.misses
     assert miss == Miss("max_usd", 3.9, pytest.approx(4.0))
     assert miss.by == pytest.approx(0.1 / 3.9)
-    both = recommend(MENU, Limits(max_usd=7.9, min_accuracy=0.949), margin=0.005)
+    both = recommend(MENU, Constraints(max_usd=7.9, min_accuracy=0.949), margin=0.005)
     assert both.nearest_miss is not None
     assert both.nearest_miss.label == "b256"  # 0.9% short of the accuracy; b64 is 1.3% over the money
 
 
 def test_what_is_not_known_meets_no_limit() -> None:
     blank = Candidate(MENU[0].sample)
-    limits = Limits(max_usd=1e9, max_device_hours=1e9, deadline_h=1e9, gpus=99, max_latency_ms=1e9, min_accuracy=0)
+    limits = Constraints(max_usd=1e9, max_device_hours=1e9, deadline_h=1e9, gpus=99, max_latency_ms=1e9, min_accuracy=0)
     assert {m.limit for m in misses(blank, limits)} == {
         "max_usd", "max_device_hours", "deadline_h", "gpus", "max_latency_ms",
     }  # fmt: skip
-    answer = recommend([blank, MENU[3]], Limits(max_latency_ms=1), margin=0.005)
+    answer = recommend([blank, MENU[3]], Constraints(max_latency_ms=1), margin=0.005)
     assert answer.nearest_miss is not None
     assert answer.nearest_miss.label == "b1024"
 
 
 def test_the_cheapest_that_is_shown_to_be_no_worse() -> None:
     # b64 is 0.001 behind with a standard error of 0.00163: only a margin that clears this shows it.
-    assert recommend(MENU, Limits(), margin=0.02).cheapest_not_worse.label == "b256"  # type: ignore[union-attr]
-    assert recommend(MENU, Limits(), margin=0.010).cheapest_not_worse.label == "b64"  # type: ignore[union-attr]
-    assert recommend(MENU, Limits(), margin=0.001).cheapest_not_worse.label == "b16"  # type: ignore[union-attr]
+    assert recommend(MENU, Constraints(), margin=0.02).cheapest_not_worse.label == "b256"  # type: ignore[union-attr]
+    assert recommend(MENU, Constraints(), margin=0.010).cheapest_not_worse.label == "b64"  # type: ignore[union-attr]
+    assert recommend(MENU, Constraints(), margin=0.001).cheapest_not_worse.label == "b16"  # type: ignore[union-attr]
     lone = Candidate(Sample("one seed", (1.0,), (0.95,)))
-    assert recommend([*MENU, lone], Limits(), margin=0.02).cheapest_not_worse is None
+    assert recommend([*MENU, lone], Constraints(), margin=0.02).cheapest_not_worse is None
 
 
 def test_without_a_spread_only_the_same_is_as_good() -> None:
@@ -119,7 +119,7 @@ menus = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, 
 
 @given(menus, st.integers(0, 21), st.one_of(st.none(), st.integers(0, 21).map(lambda q: q / 20)))
 def test_nothing_that_qualifies_beats_the_choice(menu: list[Candidate], usd: int, accuracy: float | None) -> None:
-    answer = recommend(menu, Limits(max_usd=usd + 1e-9, min_accuracy=accuracy), margin=0.01)
+    answer = recommend(menu, Constraints(max_usd=usd + 1e-9, min_accuracy=accuracy), margin=0.01)
     fit = [c for c in menu if c.sample.mean_cost <= usd + 1e-9 and c.sample.mean_quality >= (accuracy or 0)]
     assert (answer.choice is None) == (not fit)
     assert (answer.nearest_miss is None) == bool(fit)
@@ -133,4 +133,4 @@ def test_nothing_that_qualifies_beats_the_choice(menu: list[Candidate], usd: int
 
 def test_nothing_to_choose_from() -> None:
     with pytest.raises(ValueError, match="nothing to choose from"):
-        recommend([], Limits(), margin=0.01)
+        recommend([], Constraints(), margin=0.01)

@@ -19,9 +19,9 @@ import pytest
 import yaml
 from ray.scripts.scripts import start
 
-from study.ledger.rows import EndRow
+from study.ledger.schema import EndRow
 from study.ledger.store import read
-from tests.cluster.submitting.twonodes import Places
+from tests.cluster.jobs.two_nodes import Places
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]

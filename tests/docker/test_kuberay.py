@@ -15,9 +15,9 @@ from ray.scripts.scripts import start
 from typer.main import get_command
 
 from study import __version__
-from study.cli import app
-from study.plan.capacity import Node, check_capacity
-from study.plan.load import load_study
+from study.cli.app import app
+from study.config.loader import load_study
+from study.planning.capacity import Node, check_capacity
 from tests.docker.kube import (
     AnyObject,
     Claim,

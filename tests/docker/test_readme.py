@@ -13,7 +13,7 @@ from dockerfile_parse import DockerfileParser
 from typer.main import get_command
 
 from study import __version__
-from study.cli import app
+from study.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker" / "README.md").read_text()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
 
 STAMP_S = 0.1  # a row is stamped a moment after the clock was read for it
 

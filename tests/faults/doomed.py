@@ -11,10 +11,10 @@ import sys
 from collections import Counter
 from typing import Any
 
-from study.cli import main
-from study.ledger.rows import AnyRow, AttemptRow
+from study.cli.app import main
+from study.ledger.schema import AnyRow, AttemptRow
 from study.ledger.store import Ledger
-from study.tuning.shelf import Shelf
+from study.tuning.checkpoint_store import CheckpointStore
 
 SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "stop": signal.SIGSTOP}
 
@@ -43,20 +43,20 @@ def kinds_of(rows: tuple[AnyRow, ...]) -> set[str]:
 
 def doom(clauses: str) -> None:
     """Everything that is written from now on counts."""
-    doom, append, put = Doom(clauses), Ledger.append, Shelf.put
+    doom, append, put = Doom(clauses), Ledger.append, CheckpointStore.put
 
     def doomed_append(self: Ledger, *rows: AnyRow, durable: bool = True) -> None:
         doom.at("before", kinds_of(rows))
         append(self, *rows, durable=durable)
         doom.at("behind", kinds_of(rows))
 
-    def doomed_put(self: Shelf, *arguments: Any) -> None:
+    def doomed_put(self: CheckpointStore, *arguments: Any) -> None:
         doom.at("before", {"checkpoint"})
         put(self, *arguments)
         doom.at("behind", {"checkpoint"})
 
     Ledger.append = doomed_append  # type: ignore[method-assign]
-    Shelf.put = doomed_put  # type: ignore[method-assign]
+    CheckpointStore.put = doomed_put  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

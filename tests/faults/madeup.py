@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from study.plan.config import VARIABLE, StudyConfig
+from study.config.schema import VARIABLE, StudyConfig
 
 _SCHEMA = StudyConfig.model_json_schema()
 SECRET = "https://me:hunter2@host/?token=hunter2"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from study.ledger.rows import AnyRow, EndRow, LeaseRow, ReportRow
+from study.ledger.schema import AnyRow, EndRow, LeaseRow, ReportRow
 from tests.conftest import Run
 from tests.faults.books import Audit, audit
 from tests.faults.conftest import Injections, _Line

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import CHECKPOINTS
 from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import audit, curves

@@ -21,14 +21,14 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
 from study.analysis.forecast import forecast
-from study.commands.shell import planned, recorded, repriced
+from study.cli.common import planned, recorded, repriced
+from study.config import yaml_reader as yamlfile
+from study.config.loader import find_config, load_study, shipped_configs, to_yaml
+from study.config.price_list import read_prices
+from study.errors import PlanError
 from study.ledger.store import CONFIG
-from study.plan import yamlfile
-from study.plan.errors import PlanError
-from study.plan.estimate import Pace, price_plan
-from study.plan.load import find_config, load_study, shipped_configs, to_yaml
-from study.plan.prices import read_prices
-from study.plan.trials import Plan, make_plan
+from study.planning.cost_estimate import Pace, price_plan
+from study.planning.trials import Plan, make_plan
 from tests.faults.conftest import Injections
 from tests.faults.madeup import study_files
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from study.ledger.files import DiskError
-from study.ledger.rows import AttemptRow, DecisionRow
+from study.ledger.atomic_files import DiskError
+from study.ledger.schema import AttemptRow, DecisionRow
 from study.ledger.store import CHECKPOINTS, read
-from study.plan.trials import Plan
+from study.planning.trials import Plan
 from study.training.snapshot import Resumed
-from study.tuning.shelf import Shelf
+from study.tuning.checkpoint_store import CheckpointStore
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 from tests.faults.disk import watched
@@ -124,7 +124,7 @@ def test_a_checkpoint_with_a_right_checksum_runs_nothing(
     line = faults("checkpoint that would run code")
     line.inject()
     marker = tmp_path / "marker"
-    shelf = Shelf(tmp_path / CHECKPOINTS, keep=2)
+    shelf = CheckpointStore(tmp_path / CHECKPOINTS, keep=2)
     shelf.put("a", 5, PICKLES[kind](Evil(marker)))
     found = shelf.start("a", 5)["snapshot"]
     assert caplog.messages == []  # whoever wrote it knew its checksum

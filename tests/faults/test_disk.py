@@ -16,20 +16,20 @@ from typing import Any
 import pytest
 
 from study.analysis.records import Summary
-from study.analysis.summary import summarize
-from study.cluster.submitting.fetch import fetch
-from study.ledger.files import DiskError, remove_unfinished, write_atomic
-from study.ledger.rows import DecisionRow, EndRow
+from study.analysis.summary.summarize import summarize
+from study.cluster.jobs.fetch import fetch
+from study.config.loader import to_yaml
+from study.errors import PlanError
+from study.ledger.atomic_files import DiskError, remove_unfinished, write_atomic
+from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
-from study.plan.errors import PlanError
-from study.plan.load import to_yaml
-from study.plan.trials import Plan, make_plan
-from study.report import exports
+from study.planning.trials import Plan, make_plan
+from study.reporting import exports
+from study.tuning.checkpoint_store import CheckpointStore
+from study.tuning.driver import _tidy
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
-from study.tuning.runner import _tidy
-from study.tuning.shelf import Shelf
-from tests.cluster.submitting.test_fetch import Fake
+from tests.cluster.jobs.test_fetch import Fake
 from tests.conftest import make_config
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
@@ -41,7 +41,7 @@ LOCK = f".{LEDGER}.lock"
 ROOT = Path(__file__).parents[2]
 
 
-class SimulatedShelf(Shelf):
+class SimulatedShelf(CheckpointStore):
     """Of a simulated Tune, whose checkpoints are numbers of updates."""
 
     most = 0  # of one trial's that lay there at once
@@ -65,7 +65,7 @@ def here() -> Iterator[None]:
             return "here"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.shelf.ray.get_runtime_context", Context)
+        patch.setattr("study.tuning.checkpoint_store.ray.get_runtime_context", Context)
         patch.setattr("os.fsync", lambda file: None)  # thousands of times; no test here turns the machine off
         yield
 
@@ -209,7 +209,7 @@ def test_what_is_refused_while_a_study_is_opened_again_is_made_good_by_the_next(
     def left_behind(study: Path) -> Path:
         shutil.copytree(tmp_path / "whole", study)
         (study / LEDGER).write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 9])
-        Shelf(study / CHECKPOINTS, 1).put(ends[0], 48, b"48")
+        CheckpointStore(study / CHECKPOINTS, 1).put(ends[0], 48, b"48")
         (study / CHECKPOINTS / f".{ends[1]}@48-00000000.pt.x.tmp").write_bytes(b"4")
         return study
 

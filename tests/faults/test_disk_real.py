@@ -14,7 +14,7 @@ from zlib import crc32
 import pytest
 import yaml
 
-from study.ledger.rows import ReportRow
+from study.ledger.schema import ReportRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
 from tests.conftest import TINY, lacking, make_config, run_for_real, wait_for
 from tests.faults.books import audit, curves

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import study
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, LeaseRow, PulseRow
+from study.analysis.summary.summarize import summarize
+from study.ledger.schema import AnyRow, LeaseRow, PulseRow
 from study.ledger.store import Ledger, read
-from study.plan.trials import Plan, make_plan
+from study.planning.trials import Plan, make_plan
 from study.tuning.recorder import PULSE_EVERY_S
 from tests.conftest import make_config
 from tests.faults.books import audit, told
@@ -290,7 +290,7 @@ def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_pe
 
 def test_durations_are_told_by_no_wall_clock() -> None:
     """Where it is read at all in what runs and bills a study: for people, for a unique name, for a file's age."""
-    allowed = {"tuning/recorder.py": 1, "ledger/store.py": 1, "ledger/files.py": 1}
+    allowed = {"tuning/recorder.py": 1, "ledger/store.py": 1, "ledger/atomic_files.py": 1}
     root = Path(study.__file__).parent
     found: Counter[str] = Counter()
     for room in ("tuning", "training", "ledger", "pareto"):

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import yaml
 
-from study.analysis.summary import summarize
-from study.commands.shell import recorded
-from study.ledger.rows import DecisionRow, EndRow
+from study.analysis.summary.summarize import summarize
+from study.cli.common import recorded
+from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
 from tests.conftest import TINY, wait_for
 from tests.faults.books import audit, curves

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from study.ledger.rows import AnyRow, EndRow, PulseRow
+from study.ledger.schema import AnyRow, EndRow, PulseRow
 from study.ledger.store import LEDGER, Ledger, read
-from study.plan.trials import Plan, make_plan
+from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config, run_for_real
 from tests.faults.books import Audit, audit, told
 from tests.faults.conftest import Injections

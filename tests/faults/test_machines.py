@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from study.ledger.rows import AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, WaitRow
+from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, WaitRow
 from study.ledger.store import LedgerError, read
 from tests.conftest import TINY, wait_for
 from tests.faults.books import audit

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
-from study.plan.config import StudyConfig
-from study.plan.load import to_yaml
+from study.analysis.summary.summarize import summarize
+from study.config.loader import to_yaml
+from study.config.schema import StudyConfig
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections

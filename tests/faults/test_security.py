@@ -26,11 +26,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster.sinks.feed import _why
-from study.cluster.submitting import fetch as fetching
-from study.cluster.submitting.payload import Code, _below, pack
-from study.ledger.files import DiskError
-from study.ledger.rows import AnyRow, AttemptRow, ReportRow
+from study.cluster.jobs import fetch as fetching
+from study.cluster.jobs.payload import Code, _below, pack
+from study.cluster.sinks.dispatcher import _why
+from study.config.schema import StudyConfig
+from study.errors import PlanError, masked
+from study.ledger.atomic_files import DiskError
+from study.ledger.schema import AnyRow, AttemptRow, ReportRow
 from study.ledger.store import (
     CHECKPOINTS,
     CONFIG,
@@ -43,13 +45,11 @@ from study.ledger.store import (
     read,
     refuse_links,
 )
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError, masked
-from study.plan.trials import make_plan
-from study.report.liveserver import LiveServer
-from study.report.watch import LivePage
+from study.planning.trials import make_plan
+from study.reporting.live.page import LivePage
+from study.reporting.live.server import LiveServer
+from tests.cluster.jobs.test_fetch import Fake
 from tests.cluster.sinks.studies import fake_rows, run_fake, study_plan
-from tests.cluster.submitting.test_fetch import Fake
 from tests.conftest import TINY, make_config, wait_for
 from tests.faults.conftest import Injections
 from tests.faults.disk import files
@@ -306,7 +306,7 @@ def test_a_page_that_others_reach_wants_its_token_and_never_tells_it(
 def test_tokens_are_compared_in_constant_time(open_page: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other comparison can let anybody in."""
     compared = []
-    monkeypatch.setattr("study.report.liveserver.hmac.compare_digest", lambda *both: compared.append(both) or False)
+    monkeypatch.setattr("study.reporting.live.server.hmac.compare_digest", lambda *both: compared.append(both) or False)
     token = urlsplit(open_page.url).query.removeprefix("token=")
     assert asked(open_page, f"/?token={token}")[0] == 401
     assert asked(open_page, "/", Cookie=f"study-{urlsplit(open_page.url).port}={token}")[0] == 401
@@ -351,7 +351,7 @@ def test_what_opens_an_mlflow_server_is_told_to_that_server_alone(
     line = faults("wrong token")
     line.inject()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", SENTINEL)
-    monkeypatch.setattr("study.cluster.sinks.feed.RETRY_EVERY_S", 0.001)
+    monkeypatch.setattr("study.cluster.sinks.dispatcher.RETRY_EVERY_S", 0.001)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         uri = f"http://127.0.0.1:{server.server_port}"

@@ -15,14 +15,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from study.cluster.monitoring import export
-from study.cluster.monitoring.export import Export
-from study.cluster.sinks import feed
-from study.cluster.sinks.feed import Sinks
-from study.ledger.rows import AnyRow
-from study.plan.trials import Plan
-from tests.cluster.sinks import boards
-from tests.cluster.sinks.mlflowserver import MlflowServer, assert_told, mlflow_server
+from study.cluster.metrics import export
+from study.cluster.metrics.export import Export
+from study.cluster.sinks import dispatcher as feed
+from study.cluster.sinks.dispatcher import Dispatcher
+from study.ledger.schema import AnyRow
+from study.planning.trials import Plan
+from tests.cluster.sinks import tensorboard_events as boards
+from tests.cluster.sinks.mlflow_server import MlflowServer, assert_told, mlflow_server
 from tests.cluster.sinks.studies import fake_rows, follow_all, run_fake, run_followed, study_plan, told, unstamped
 from tests.conftest import make_config, run_for_real, wait_for
 from tests.faults.books import audit
@@ -112,7 +112,7 @@ def test_a_server_that_comes_back_is_told_what_it_has_missed(
     fault = faults("sink down")
     fault.inject()
     rows = fake_rows()
-    with Sinks(study_plan(mlflow=server.uri), tmp_path) as sinks:
+    with Dispatcher(study_plan(mlflow=server.uri), tmp_path) as sinks:
         sinks.start()
         for row in rows[:20]:
             sinks.follow(row)
@@ -141,7 +141,7 @@ def test_calls_that_fail_before_or_after_they_are_done_put_nothing_there_twice(
         return what
 
     server.fault = some
-    with Sinks(study_plan(mlflow=server.uri), tmp_path) as sinks:
+    with Dispatcher(study_plan(mlflow=server.uri), tmp_path) as sinks:
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
@@ -179,7 +179,7 @@ def test_a_folder_whose_disk_is_full_for_a_while(
 
     monkeypatch.setattr(Path, "open", half)
     monkeypatch.setattr(feed, "TRIES", 1000)
-    with Sinks(study_plan(tensorboard="boards"), tmp_path) as sinks:
+    with Dispatcher(study_plan(tensorboard="boards"), tmp_path) as sinks:
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
@@ -215,7 +215,7 @@ def test_the_meter_fails(faults: Faults, where: str, caplog: pytest.LogCaptureFi
         raise RuntimeError("no metrics today")
 
     monkeypatch.setattr("ray.util.metrics.Gauge", lambda *args: Mock())
-    monkeypatch.setattr(f"study.cluster.monitoring.meter.Meter.{where}", broken)
+    monkeypatch.setattr(f"study.cluster.metrics.readings.Meter.{where}", broken)
     with Export(plan) as metrics:
         rows = run_followed(plan, metrics.follow)
         wait_for(lambda: metrics.failures > 1)

@@ -24,26 +24,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from study.ledger.rows import EndRow, LeaseRow, ReportRow
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.ledger.schema import EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
-from study.plan.capacity import Node
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
-from study.plan.trials import TrialSpec, make_plan
-from study.training import microbatch
-from study.training.pilot import measure_paces
-from study.training.place import Place
-from study.training.plainly import plainly
+from study.planning.capacity import Node
+from study.planning.trials import TrialSpec, make_plan
+from study.training.distributed.error_translation import plainly
+from study.training.distributed.topology import RankTopology
+from study.training.messages import Mistake, OutOfMemory, RankReport
+from study.training.preflight import micro_batch as microbatch
+from study.training.preflight.dry_run import try_out
+from study.training.preflight.pace import measure_paces
 from study.training.rank import Rank
-from study.training.report import Mistake, OutOfMemory, Report
-from study.training.tryout import try_out
-from study.tuning import fitting
-from study.tuning.fitting import Fitted, fitted
+from study.tuning import micro_batch_cache as fitting
+from study.tuning.micro_batch_cache import Fitted, fitted
 from tests.conftest import make_config
 from tests.faults.books import audit
 from tests.faults.conftest import Injections
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Faults = Callable[[str], Injections]
 
 
@@ -58,7 +58,7 @@ def config_of(**module_args: Any) -> StudyConfig:
     return make_config(workload=workload(**module_args), batch_sizes=[16], budget={"epochs": 3})
 
 
-def trained(rank: Rank, config: StudyConfig, phase: str = "confirm") -> list[Report]:
+def trained(rank: Rank, config: StudyConfig, phase: str = "confirm") -> list[RankReport]:
     """As an actor does it: all reports up to the last, or to one that diverged."""
     plan = make_plan(config)
     rank.config = config
@@ -80,11 +80,11 @@ def rank() -> Rank:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(rank: Rank) -> list[Report]:
+def undisturbed(rank: Rank) -> list[RankReport]:
     return trained(rank, config_of())
 
 
-def losses(reports: list[Report]) -> list[tuple[float, float | None, float]]:
+def losses(reports: list[RankReport]) -> list[tuple[float, float | None, float]]:
     return [(report.train_loss, report.val_loss, report.val_accuracy) for report in reports]
 
 
@@ -103,7 +103,7 @@ def losses(reports: list[Report]) -> list[tuple[float, float | None, float]]:
     ],
 )
 def test_whatever_a_module_raises_is_one_line_and_the_rank_goes_on(
-    rank: Rank, undisturbed: list[Report], faults: Faults, act: str, says: str, where: str
+    rank: Rank, undisturbed: list[RankReport], faults: Faults, act: str, says: str, where: str
 ) -> None:
     line = faults("user module raises or exits")
     line.inject()
@@ -126,7 +126,7 @@ def test_a_rank_and_the_ledger_agree_on_what_has_diverged(**figures: float | Non
         "samples_per_s": 1.0, "phases_s": {}, "final": False,
     }  # fmt: skip
     row = ReportRow(at_s=0.0, written="", trial_id="t", attempt=1, device_seconds=1.0, **said)
-    assert row.diverged is Report(**said).diverged
+    assert row.diverged is RankReport(**said).diverged
 
 
 @pytest.mark.parametrize("phase", ["search", "confirm"])
@@ -163,7 +163,7 @@ def test_a_figure_that_is_no_number_is_a_divergence(
     [("memory", "^out of memory$"), ("cuda", "^CUDA out of memory$"), ("cpu", "^can't allocate memory: .* bytes$")],
 )
 def test_no_memory_is_no_mistake(
-    rank: Rank, undisturbed: list[Report], faults: Faults, act: str, says: str, where: str
+    rank: Rank, undisturbed: list[RankReport], faults: Faults, act: str, says: str, where: str
 ) -> None:
     line = faults("out of memory")
     line.inject()
@@ -307,7 +307,7 @@ def test_what_a_module_prints_in_a_pilot_is_not_for_the_terminal(
 
 LEADER = """
 import os, sys, time
-from study.training.offspring import end_with_this_process
+from study.training.distributed.process_guard import end_with_this_process
 end_with_this_process()
 if os.fork() == 0:
     os.fork()  # a child and a grandchild

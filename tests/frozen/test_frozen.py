@@ -11,14 +11,21 @@ from typing import Any
 
 import pytest
 
-from study.analysis.summary import summarize
-from study.commands.shell import recorded
+from study.analysis.summary.summarize import summarize
+from study.cli.common import recorded
 from study.ledger.store import LEDGER, read
-from study.report.exports import summary_record
+from study.reporting.exports import summary_record
 
 STUDIES = sorted(path.parent for path in Path(__file__).parent.glob("*/config.yaml"))
 # Keys of summary.json that have another name since, old to new, with dots between; lists are passed through.
 RENAMED: dict[str, str] = {}
+# These studies ran fewer shapes of a step than the model of its time has parameters: every point of a ridge fits equally
+# well, and where on it the search ends depends on the processor. The residuals are what the runs determine.
+_STEP_MODEL = "throughput_model"
+UNDETERMINED = {
+    f"{_STEP_MODEL}.{name}" for name in ("compute_s", "compute_s_per_sample", "sync_s", "sync_s_per_rank", "overlap")
+}
+RESIDUAL_TOLERANCE = 1e-6  # of a logarithm of seconds
 
 
 @pytest.fixture
@@ -49,9 +56,13 @@ def renamed(at: str) -> str:
     return at
 
 
-def same(one: Any, other: Any) -> bool:
+def same(at: str, one: Any, other: Any) -> bool:
     """Equal, or floats that sums in another order may give."""
+    if at in UNDETERMINED:
+        return type(one) is type(other)
     if isinstance(one, float) and isinstance(other, float):
+        if at.startswith(f"{_STEP_MODEL}.residuals["):
+            return math.isclose(one, other, abs_tol=RESIDUAL_TOLERANCE)
         return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
     return type(one) is type(other) and one == other
 
@@ -64,5 +75,5 @@ def test_every_figure_is_as_it_was(folder: Path, name: str) -> None:
     now = dict(figures(summary_record(summarize(contents.rows, recorded(folder)))))
     expected = {renamed(at): value for at, value in figures(frozen)}
     assert len(expected) > 200
-    wrong = {at: (value, now.get(at)) for at, value in expected.items() if not same(value, now.get(at, ...))}
+    wrong = {at: (value, now.get(at)) for at, value in expected.items() if not same(at, value, now.get(at, ...))}
     assert not wrong

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.ledger.files import DiskError
-from study.ledger.rows import AnyRow, DecisionRow, EndRow, ReportRow
+from study.ledger.atomic_files import DiskError
+from study.ledger.schema import AnyRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, good_rows, read
 
 STAMP = {"at_s": 1.5, "written": "2026-01-01T00:00:00.000+00:00"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from study.training.localgroup import LocalGroup
+from study.training.distributed.local_group import LocalGroup
 from tests.own_modules.ranks import own
 
 

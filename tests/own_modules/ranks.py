@@ -8,21 +8,21 @@ from typing import Any
 
 from torch import Tensor
 
-from study.plan.batches import BatchPlan
-from study.plan.config import StudyConfig
-from study.plan.trials import TrialSpec, make_plan
-from study.training import localgroup
-from study.training.localgroup import LocalGroup
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.planning.batch_split import BatchPlan
+from study.planning.trials import TrialSpec, make_plan
+from study.training.distributed import local_group as localgroup
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
+from study.training.preflight.dry_run import BriefRank
 from study.training.rank import Rank
-from study.training.report import Report
 from study.training.snapshot import join_parts
-from study.training.tryout import BriefRank
 from tests.conftest import make_config
 from tests.own_modules.users import SAMPLES
 
 BATCH = 24
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 
 
 def workload(**changes: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def spec_of(config: StudyConfig, accumulation: int = 1, seed: int = 0) -> TrialS
 class Outcome:
     """What one rank saw of a trial."""
 
-    reports: list[Report]
+    reports: list[RankReport]
     error: str | None
     seen: list[list[int]]  # samples of each micro batch
     weights: list[Tensor]
@@ -65,7 +65,7 @@ class Outcome:
 
 def run(rank: Rank, spec: TrialSpec, pausing: bool = False) -> Outcome:
     """Train a trial to its end, or to its error; if it pauses, it goes on from a snapshot after each report."""
-    reports: list[Report] = []
+    reports: list[RankReport] = []
     seen: list[list[int]] = []
     error: str | None = None
     job: Any = None

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from study.plan.errors import PlanError
-from study.plan.trials import make_plan
-from study.training.localgroup import LocalGroup
-from study.training.tryout import try_out
-from study.workloads.count import counted
+from study.errors import PlanError
+from study.planning.trials import make_plan
+from study.training.distributed.local_group import LocalGroup
+from study.training.preflight.dry_run import try_out
+from study.workloads.data.count import counted
 from tests.own_modules.ranks import alone, own, together, tried_together
 from tests.own_modules.users import SAMPLES
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from study.plan.config import StudyConfig
-from study.training.localgroup import LocalGroup
+from study.config.schema import StudyConfig
+from study.training.distributed.local_group import LocalGroup
 from tests.own_modules.ranks import alone, own, spec_of, together
 from tests.own_modules.users import SAMPLES, VAL_LABELS, Net
 
@@ -138,7 +138,7 @@ def updates_of(seen: list[list[list[int]]], accumulation: int) -> list[list[int]
 
 
 def start_of(config: StudyConfig) -> list[torch.Tensor]:
-    from study.workloads.batching import derived_seed
+    from study.workloads.data.batching import derived_seed
 
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(*spec_of(config).seed))

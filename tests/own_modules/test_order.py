@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
-from study.plan.errors import PlanError
-from study.training.localgroup import LocalGroup
-from study.training.place import Place
-from study.training.sampling import TrainShare, ValidationShare
+from study.errors import PlanError
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
+from study.training.user_data.sampling import TrainShare, ValidationShare
 from tests.own_modules.ranks import alone, own, spec_of, together
 from tests.own_modules.users import SAMPLES
 
@@ -78,8 +78,8 @@ def test_ranks_with_fewer_validation_batches_have_fewer_when_it_is_tried() -> No
     assert [len(share) for share in shares] == [4, 3]
 
 
-def place(rank: int, ranks: int) -> Place:
-    return Place(rank, ranks, rank, ranks, 0, "cpu")
+def place(rank: int, ranks: int) -> RankTopology:
+    return RankTopology(rank, ranks, rank, ranks, 0, "cpu")
 
 
 @given(

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
-from study.plan.trials import TrialSpec, make_plan
-from study.training import localgroup
-from study.training.localgroup import LocalGroup
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.planning.trials import TrialSpec, make_plan
+from study.training.distributed import local_group as localgroup
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
 from tests.conftest import make_config
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 SAMPLES, BATCH, EPOCHS = 24, 8, 6
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from study.plan.config import StudyConfig
-from study.plan.errors import PlanError
-from study.plan.trials import Plan, TrialSpec, make_plan
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.planning.trials import Plan, TrialSpec, make_plan
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
 from study.training.probes.sharpness import EPSILONS
 from study.training.probes.trial import NOISE_BATCHES
 from study.training.rank import Rank
-from study.training.report import Report
-from study.workloads.ghostnorm import GhostNorm2d
+from study.workloads.models.ghost_norm import GhostNorm2d
 from tests.conftest import TINY
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Make = Callable[..., StudyConfig]
 
 
@@ -27,7 +27,7 @@ def first(plan: Plan, variant: str = "") -> TrialSpec:
     return plan.confirm_trials(cell, plan.rates(cell)[0])[0]
 
 
-def run(rank: Rank, spec: TrialSpec) -> list[Report]:
+def run(rank: Rank, spec: TrialSpec) -> list[RankReport]:
     rank.begin(spec)
     reports = [rank.advance()]
     while not reports[-1].final:
@@ -58,7 +58,7 @@ def test_a_growing_batch_drives_samples_updates_and_rate(config: Make) -> None:
     ],
 )
 def test_a_target_ends_a_trial_at_the_first_report_that_meets_it(
-    config: Make, budget: dict[str, Any], met: Callable[[Report], bool]
+    config: Make, budget: dict[str, Any], met: Callable[[RankReport], bool]
 ) -> None:
     made = config(budget={"epochs": 30} | budget, search={"lr": [0.1]})
     reports = run(Rank(ALONE, made), first(make_plan(made)))

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from study.plan.config import StudyConfig
-from study.plan.trials import make_plan
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.planning.trials import make_plan
+from study.training.distributed.topology import RankTopology
 from study.training.rank import Rank
-from tests.workloads import test_idx
-from tests.workloads.test_cifar import PER_FILE, write_binary
+from tests.workloads.data import test_idx
+from tests.workloads.data.test_cifar import PER_FILE, write_binary
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 
 
 def test_a_resnet_learns_which_images_are_bright(config: Callable[..., StudyConfig], tmp_path: Path) -> None:

@@ -6,28 +6,28 @@ from typing import Any
 import pytest
 import torch
 
-from study.plan.trials import make_plan
-from study.training import memory
-from study.training.localgroup import LocalGroup
-from study.training.microbatch import largest_micro_batch
-from study.training.place import Place
+from study.planning.trials import make_plan
+from study.training import device_memory as memory
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
+from study.training.messages import OutOfMemory, RankReport
+from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
-from study.training.report import OutOfMemory, Report
 from study.training.snapshot import join_parts
-from study.workloads.crops import crop, draw_crops
+from study.workloads.data.crops import crop, draw_crops
 from tests.conftest import TINY, make_config
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices for nccl")
 pytestmark = [pytest.mark.gpu, needs_a_gpu]
-GPU = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cuda")
+GPU = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cuda")
 CONVNET = TINY["workload"] | {"model": "convnet", "width": 4}
 WIDE = CONVNET | {"width": 512}
 
 
 def run(
     gpus: float, world_size: int, precision: str = "32", workload: dict[str, Any] = CONVNET, **more: Any
-) -> list[Report]:
+) -> list[RankReport]:
     hardware = {"world_size": world_size, "gpus_per_rank": gpus, "precision": precision} | more
     config = make_config(workload=workload, hardware=hardware)
     with LocalGroup(config, world_size) as group:

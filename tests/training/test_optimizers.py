@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from study.plan.config import Optimizer
+from study.config.schema import Optimizer
 from study.training.optimizers import build_optimizer
 
 LR, DECAY = 0.1, 0.01

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from study.plan.config import StudyConfig
-from study.plan.trials import TrialSpec, make_plan
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.planning.trials import TrialSpec, make_plan
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
 from study.training.rank import Rank
-from study.training.report import Report
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Make = Callable[..., StudyConfig]
 
 
-def run(rank: Rank, spec: TrialSpec) -> list[Report]:
+def run(rank: Rank, spec: TrialSpec) -> list[RankReport]:
     rank.begin(spec)
     reports = [rank.advance() for _ in spec.report_at]
     rank.halt()
@@ -125,7 +125,7 @@ class Clock:
 
 def test_samples_per_second_of_a_step_of_known_duration(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("study.training.fit.time", clock)
+    monkeypatch.setattr("study.training.fit_loop.time", clock)
     monkeypatch.setattr("tests.toy.time", clock)
     step_s, updates = 0.25, 4
     made = custom(config, module_args={"step_s": step_s})

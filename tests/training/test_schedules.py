@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from study.plan.config import Schedule
+from study.config.schema import Schedule
 from study.training.schedules import lr_factor
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from study.plan.config import StudyConfig
-from study.plan.trials import make_plan
-from study.training.localgroup import LocalGroup
-from study.training.place import Place
+from study.config.schema import StudyConfig
+from study.planning.trials import make_plan
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
 from study.training.rank import Rank
-from study.training.report import Report
 from study.training.snapshot import Resumed, generators, join_parts, set_generators
 from tests.conftest import TINY
 
-ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 CUSTOM: dict[str, Any] = {
     "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
     "val_accuracy": "acc", "val_loss": "loss",
@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def without_times(reports: list[Report]) -> list[Report]:
+def without_times(reports: list[RankReport]) -> list[RankReport]:
     return [replace(report, samples_per_s=0.0, phases_s={}) for report in reports]
 
 

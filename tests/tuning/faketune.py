@@ -15,15 +15,15 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from study.ledger.rows import AnyRow, LeaseRow
-from study.plan.capacity import Node
-from study.plan.trials import Plan, TrialSpec
-from study.training.report import Report
+from study.ledger.schema import AnyRow, LeaseRow
+from study.planning.capacity import Node
+from study.planning.trials import Plan, TrialSpec
+from study.training.messages import RankReport
 from study.tuning import leases
+from study.tuning.cluster_capacity import ClusterCapacity
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
-from study.tuning.room import Room
-from study.tuning.searcher import Attempts, Verdicts
+from study.tuning.searcher import LedgerScheduler, PlanSearcher
 from study.tuning.trainable import GroupInfo
 
 TURN_S = 0.5  # the longest turn of the loop; a tenth of a second in Tune
@@ -169,9 +169,9 @@ class FakeTune:
         leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
         self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
-        room = Room(plan.config.hardware, lambda: self.now_s)
-        self.searcher = Attempts(self.progress, shelf, room)
-        self.verdicts = Verdicts(self.recorder, self.progress, room)
+        room = ClusterCapacity(plan.config.hardware, lambda: self.now_s)
+        self.searcher = PlanSearcher(self.progress, shelf, room)
+        self.verdicts = LedgerScheduler(self.recorder, self.progress, room)
         # What the scheduler reaches into.
         self.search_alg = self
         self.finished = False
@@ -306,7 +306,7 @@ class FakeTune:
         before = sum(at <= trial.config["from_updates"] for at in spec.report_at)
         worked_s = (done - before) * self.interval_s[spec.batch.global_batch]
         accuracy = round(1 - abs(spec.base_lr - 0.1) - 1 / (1 + done) - spec.seed_index / 1e3, 6)
-        report = Report(
+        report = RankReport(
             updates=group.updates, samples=spec.samples_at(group.updates), epochs=spec.epochs_at(group.updates),
             lr=spec.lr, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy, test_accuracy=None,
             samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=final,
@@ -378,6 +378,8 @@ class FakeTune:
 def without_ray(ranks: int | Callable[[], int]) -> Iterator[None]:
     """Within, the cluster holds so many ranks of one CPU, and actors answer at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.room.alive_nodes", lambda: (Node(ranks() if callable(ranks) else ranks, 0),))
+        patch.setattr(
+            "study.tuning.cluster_capacity.alive_nodes", lambda: (Node(ranks() if callable(ranks) else ranks, 0),)
+        )
         patch.setattr("study.tuning.recorder.ray.get", lambda answer: answer)
         yield

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
+from study.analysis.summary.summarize import summarize
+from study.config.sections import LimitName, LimitsConfig
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
 from study.ledger.store import LedgerError, read
-from study.plan.reporting import LimitName, Limits
-from study.plan.trials import make_plan
-from study.tuning.runner import resume_study, run_study
+from study.planning.trials import make_plan
+from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
 
 GRID = {"scheduler": {"kind": "grid"}, "hardware": {"cpus_per_rank": 2}, "confirm": {"seeds": 1}}
@@ -34,12 +34,12 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
             reports.add((row.trial_id, row.updates))
 
     def so_many(
-        self: Limits, device_h: float, wall_h: float, usd: float | None, wait_h: float
+        self: LimitsConfig, device_h: float, wall_h: float, usd: float | None, wait_h: float
     ) -> dict[LimitName, object]:
         """Reports for device-hours: no clock decides where the study is cut."""
         return {"device_hours": (float(len(reports)), self.device_hours)}
 
-    monkeypatch.setattr(Limits, "against", so_many)
+    monkeypatch.setattr(LimitsConfig, "against", so_many)
     folder = tmp_path / "cut"
     plans = {allowed: make_plan(make_config(**GRID, limits={"device_hours": allowed})) for allowed in (4.0, 13.0, 1e3)}
     first = run_study(plans[4.0], folder, "local", None, count)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from study.analysis.replays.curves import curves_of
-from study.analysis.replays.simulate import Course, simulate
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.analysis.replay.curves import curves_of
+from study.analysis.replay.simulate import Course, simulate
+from study.analysis.summary.summarize import summarize
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
-from study.pareto.policies import PROFILES, SCOUTS, FrontierAsha, grades
-from study.plan.trials import Cell, make_plan
-from study.tuning.runner import resume_study, run_study
+from study.planning.trials import Cell, make_plan
+from study.schedulers.policies import PROFILES, SCOUTS, FrontierAsha, grades
+from study.tuning.driver import resume_study, run_study
 from tests.conftest import FRONTIER, Run, make_config, run_for_real
 
 

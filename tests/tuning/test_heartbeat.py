@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import GetTimeoutError
 
-from study.plan.recovery import Recovery
+from study.config.sections import Recovery
 from study.tuning.heartbeat import ASK_EVERY_S, STARTING, Heartbeat, RankLost
 
 BOUNDS = st.floats(1.0, 4000.0)

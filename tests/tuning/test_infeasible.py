@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from study.analysis.summary import summarize
-from study.ledger.rows import AttemptRow, EndRow, LeaseRow
+from study.analysis.summary.summarize import summarize
+from study.ledger.schema import AttemptRow, EndRow, LeaseRow
 from tests.conftest import make_config, run_for_real
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.analysis.summary import summarize
-from study.ledger.accounts import Spent
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
-from study.plan.trials import Plan, make_plan
+from study.analysis.summary.summarize import summarize
+from study.ledger.billing import Spent
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, Outcome, ReportRow
-from study.plan.config import StudyConfig
-from study.plan.trials import Cell, Plan, TrialSpec, make_plan
+from study.config.schema import StudyConfig
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, Outcome, ReportRow
+from study.planning.trials import Cell, Plan, TrialSpec, make_plan
 from study.tuning.progress import Progress
 
 STAMP = {"at_s": 0.0, "written": "2026-01-01T00:00:00.000+00:00"}

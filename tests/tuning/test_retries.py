@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.ledger.rows import AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
-from study.plan.trials import Plan, make_plan
+from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit, told
 from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray

@@ -7,12 +7,12 @@ import pytest
 import ray
 from ray.util import placement_group_table
 
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
+from study.analysis.summary.summarize import summarize
+from study.errors import PlanError
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import LedgerError, read
-from study.plan.errors import PlanError
-from study.plan.trials import make_plan
-from study.tuning.runner import resume_study, run_study
+from study.planning.trials import make_plan
+from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
 
 

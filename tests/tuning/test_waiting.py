@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from study.analysis.summary import summarize
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, WaitRow
-from study.plan.trials import Plan, make_plan
-from study.report.terminal import status_lines
-from study.tuning.room import ASK_EVERY_S
+from study.analysis.summary.summarize import summarize
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, WaitRow
+from study.planning.trials import Plan, make_plan
+from study.reporting.text.terminal import status_lines
+from study.tuning.cluster_capacity import ASK_EVERY_S
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit
 from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray

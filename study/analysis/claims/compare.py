@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from study.analysis.claims.measures import Measure
-from study.analysis.claims.records import Answer, Cell, ClaimVerdict, Details, Figure, Finding, Statement
+from study.analysis.claims.records import Answer, ClaimVerdict, Details, Figure, Finding, Statement, TableCell
 from study.analysis.claims.settings import Setting
 from study.analysis.statistics.hypotheses import Arm, Claim, Verdict, judge
 from study.analysis.statistics.samples import mean_interval
@@ -120,13 +120,13 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
     return Details(tuple(setting.name for setting in settings), known, note)
 
 
-def cell(setting: Setting, measure: Measure) -> Cell:
+def cell(setting: Setting, measure: Measure) -> TableCell:
     """A measure of a setting, in the unit that it is shown in."""
     found = [measure.value(trial) for trial in setting.trials]
     return cell_of([measure.scale * value for value in found if value is not None])
 
 
-def cell_of(values: Sequence[float]) -> Cell:
+def cell_of(values: Sequence[float]) -> TableCell:
     """Mean and 95% interval of values, one a seed."""
     mean = sum(values) / len(values) if values else None
-    return Cell(mean, mean_interval(values), len(values))
+    return TableCell(mean, mean_interval(values), len(values))

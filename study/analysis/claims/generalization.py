@@ -8,7 +8,7 @@ from study.analysis.claims.compare import answers, ask, concluded, table, unprov
 from study.analysis.claims.measures import ACCURACY, HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
 from study.analysis.claims.records import ClaimVerdict, Statement
 from study.analysis.claims.settings import Series, Setting, has_equal_epochs, has_margin, has_one_rate, series_of
-from study.plan.config import StudyConfig
+from study.config.schema import StudyConfig
 
 GENERALIZATION_GAP = Statement(
     "generalization_gap",

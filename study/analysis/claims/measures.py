@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from study.analysis.crossing import first_meeting
 from study.analysis.records import TrialRecord
+from study.analysis.summary.time_to_target import first_meeting
 
 BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
 

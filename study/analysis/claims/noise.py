@@ -12,8 +12,8 @@ from study.analysis.claims.settings import Series, Setting, series_of
 from study.analysis.records import TrialRecord
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit_critical_batch
 from study.analysis.statistics.samples import mean_interval
-from study.analysis.targets import steps_to
-from study.plan.config import StudyConfig
+from study.analysis.summary.targets import steps_to
+from study.config.schema import StudyConfig
 
 FACTOR = 3.0  # nearer counts as predicted: the paper asks for the order of magnitude
 _PROBE = "noise_b_simple"

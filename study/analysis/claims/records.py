@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A figure over seeds."""
 
     mean: float | None  # None where no seed has it
@@ -52,7 +52,7 @@ class Figure:
 
     name: str
     unit: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from study.analysis.claims.measures import Measure
 from study.analysis.records import TrialRecord
 from study.analysis.statistics.hypotheses import Arm
-from study.plan.config import StudyConfig
-from study.plan.rates import base_rates
+from study.config.schema import StudyConfig
+from study.planning.learning_rates import base_rates
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from study.analysis.tables.cells import is_blank, is_missing, number
+from study.analysis.tables.file_reader import Sheet
 from study.analysis.tables.names import RESULT, SETTING, Header, header, plain
-from study.analysis.tables.tablefile import Sheet
-from study.plan.errors import PlanError, did_you_mean
+from study.errors import PlanError, did_you_mean
 
 # Each name with what other people call it, likeliest first.
 SETTINGS: dict[str, tuple[str, ...]] = {

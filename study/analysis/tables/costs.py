@@ -10,7 +10,7 @@ from typing import Any
 from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import HARDWARE, SETTING, Header, header
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 # By preference, where a table has several; wall time comes after all of these.
 COSTS: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
 from study.analysis.tables.states import flags, state_columns, truth
 from study.analysis.tables.varying import is_setting_by_name
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 _PROGRESS = (
     *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),

@@ -9,7 +9,7 @@ from study.analysis.tables.cells import is_missing, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import PERCENT, figure_of, header
 from study.analysis.tables.objectives import Objective
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 _LEAST_PERCENT = 10.0
 _HUGE = 1000.0  # times the median of the losses: such a run diverged

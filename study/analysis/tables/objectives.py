@@ -18,7 +18,7 @@ from study.analysis.tables.costs import (
 )
 from study.analysis.tables.names import figure_of, header, plain
 from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant, unread_figure
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from study.analysis.tables.cells import is_blank, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import FAMILIES, Figure, figure_of
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 _SPLITS = ("validation", "test", "")
 

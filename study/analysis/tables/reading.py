@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.analysis.statistics.critical import StepsToTarget
+from study.analysis.tables.file_reader import Sheet
 from study.analysis.tables.objectives import Objective
 from study.analysis.tables.states import SELECTED
-from study.analysis.tables.tablefile import Sheet
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
+from study.analysis.tables.file_reader import read_sheet
 from study.analysis.tables.finals import diverged_rows, final_values, note_huge
 from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
 from study.analysis.tables.states import flags, named_states, note_lengths, state_columns, why_not_final
-from study.analysis.tables.tablefile import read_sheet
 from study.analysis.tables.varying import refuse_varying, varying
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 
 def read_rows(path: Path, choices: Choices) -> Reading:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import RESULT, SETTING, Header, batch_kind
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 _ALL_DEVICES = (
     *("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices"),

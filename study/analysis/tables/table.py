@@ -14,7 +14,7 @@ from study.analysis.statistics.samples import Sample
 from study.analysis.tables.objectives import Objective
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.rows import read_rows
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 
 @dataclass(frozen=True)

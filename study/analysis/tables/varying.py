@@ -16,7 +16,7 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.names import ATTRIBUTE, HARDWARE, RESULT, SETTING, TAG, Header, figure_of, split_of
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 _SETTING_WORDS = {
     *("model", "arch", "architecture", "backbone", "network", "net", "encoder", "optimizer", "optim"),

@@ -1,1 +1,1 @@
-"""Who else is told what a ledger says, as it grows: MLflow, TensorBoard."""
+"""Copies of the ledger for MLflow and TensorBoard."""

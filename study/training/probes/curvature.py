@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from study.training.probes.objective import Loss, Objective, Vector, probing
-from study.workloads.batching import Batch
+from study.workloads.data.batching import Batch
 
 # Of the residual; the eigenvalue's own error goes with its square. Finer than this, float32 products are noise.
 TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from study.training.probes.objective import Loss, flat_gradient
-from study.workloads.batching import Batch
+from study.workloads.data.batching import Batch
 
 MOST_PARTS = 8
 

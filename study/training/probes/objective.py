@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study.training.evalmode import eval_mode
-from study.workloads.batching import Batch
+from study.training.eval_mode import eval_mode
+from study.workloads.data.batching import Batch
 
 Vector = NDArray[np.float64]
 Loss = Callable[[Batch], Tensor]  # mean loss of a batch, a scalar that hangs on the model's parameters

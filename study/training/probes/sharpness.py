@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from study.training.probes.objective import Loss, Objective, Vector, probing
-from study.workloads.batching import Batch
+from study.workloads.data.batching import Batch
 
 EPSILONS = (1e-3, 5e-4)  # the paper's two sizes of the box
 SUBSPACE = 100

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from study.plan.config import Probes
-from study.plan.trials import TrialSpec
-from study.training.jobs import Job, Probed
-from study.training.place import Place
+from study.config.schema import Probes
+from study.planning.trials import TrialSpec
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import Job, Probed
 from study.training.probes.curvature import model_curvature
 from study.training.probes.noise import NoiseScale, gradient_norms, noise_parts
 from study.training.probes.objective import probing
+from study.training.probes.serving import serving_curve
 from study.training.probes.sharpness import EPSILONS, model_sharpness
-from study.training.serving import serving_curve
-from study.workloads.batching import Batch, derived_seed
+from study.workloads.data.batching import Batch, derived_seed
 
 NOISE_DECAY = 0.9
 NOISE_BATCHES = 4  # measured at each report
@@ -29,7 +29,9 @@ SERVING_S = 0.1  # for each request batch
 class TrialProbes:
     """Measures what the config asks for, and calls `done` as it gets on. Nothing that it does changes the trial."""
 
-    def __init__(self, config: Probes, place: Place, spec: TrialSpec, job: Job, done: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Probes, place: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
+    ) -> None:
         self.config, self.place, self.spec, self.job, self.done = config, place, spec, job, done
         self.noise = NoiseScale(NOISE_DECAY)
 

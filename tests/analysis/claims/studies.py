@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from study.analysis.claims.every import claims_of
 from study.analysis.claims.records import ClaimVerdict
+from study.analysis.claims.registry import claims_of
 from study.analysis.records import Cost, CurvePoint, TrialRecord
-from study.ledger.rows import PHASES
-from study.plan.config import StudyConfig
+from study.config.schema import StudyConfig
+from study.ledger.schema import PHASES
 
 # What a trial measured, by variant, batch size and seed: changes to a trial or to its reports.
 World = Callable[[str, int, int], Mapping[str, Any]]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.analysis.claims.every import CLAIMS, claims_of
 from study.analysis.claims.records import ClaimVerdict
+from study.analysis.claims.registry import CLAIMS, claims_of
 from tests.analysis.claims.studies import CONFIGS, LARGE, LINEAR, SMALL, SQRT, World, judged, make, trial, trials_of
 from tests.analysis.claims.worlds import WORLDS, Chance
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from study.analysis.claims.every import CLAIMS
+from study.analysis.claims.registry import CLAIMS
 from study.analysis.claims.settings import settings_of
 from tests.analysis.claims.studies import CONFIGS, make, trials_of
 from tests.analysis.claims.worlds import WORLDS, Chance

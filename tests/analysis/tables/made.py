@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from study.analysis.tables.table import Table, read_table
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 
 def lines(*rows: str) -> str:

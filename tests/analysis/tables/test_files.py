@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from study.analysis.tables.fronts import analyze_table
 from study.analysis.tables.table import read_table
-from study.analysis.tables.tablefronts import analyze_table
-from study.plan.errors import PlanError
+from study.errors import PlanError
 from tests.analysis.tables.made import by_batch, lines, refused
 
 ROWS = ("batch_size,seed,accuracy,wall_s", "8,1,0.95,1023.5", "8,2,0.94,1021.0", "16,1,0.9,512.25")

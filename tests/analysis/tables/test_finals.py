@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.statistics.critical import StepsToTarget
-from study.analysis.tables.tablefronts import analyze_table
+from study.analysis.tables.fronts import analyze_table
 from tests.analysis.tables.made import by_batch, read, refused
 
 FINAL = ("finished", "FINISHED", "COMPLETE", "Completed", "TERMINATED", "success", "succeeded", "TrialState.COMPLETE")

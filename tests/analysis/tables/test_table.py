@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.table import Objective, Table, read_table
-from study.plan.errors import PlanError
+from study.errors import PlanError
 
 ROWS = [
     {"batch_size": 32, "seed": 0, "device_hours": 2.0, "accuracy": 0.90},

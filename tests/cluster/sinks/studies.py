@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from study.cluster.sinks.feed import Sinks
-from study.ledger.rows import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
-from study.plan.trials import Plan, make_plan
+from study.cluster.sinks.dispatcher import Dispatcher
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.faults.books import curves
 from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
@@ -38,7 +38,7 @@ def study_plan(**tracking: str) -> Plan:
 
 def run_fake(plan: Plan, folder: Path) -> list[AnyRow]:
     """The rows of a study that the sinks of its plan have followed to its end."""
-    with Sinks(plan, folder) as sinks:
+    with Dispatcher(plan, folder) as sinks:
         sinks.start()
         return run_followed(plan, sinks.follow)
 
@@ -64,7 +64,7 @@ def unstamped(rows: Sequence[AnyRow]) -> list[AnyRow]:
 
 def follow_all(plan: Plan, folder: Path, rows: Sequence[AnyRow]) -> None:
     """As a driver does that finds these rows in its ledger, and has nothing to add."""
-    with Sinks(plan, folder) as sinks:
+    with Dispatcher(plan, folder) as sinks:
         for row in rows:
             sinks.follow(row)
         sinks.start()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from study.training.localgroup import LocalGroup
+from study.training.distributed.local_group import LocalGroup
 from study.training.probes.noise import GradientNorms, NoiseScale, gradient_norms, noise_parts
-from study.workloads.batching import Batch
+from study.workloads.data.batching import Batch
 
 NO_LABELS = torch.zeros(64)
 

@@ -11,7 +11,7 @@ from study.training.probes.curvature import model_curvature
 from study.training.probes.noise import gradient_norms
 from study.training.probes.objective import Objective, probing
 from study.training.probes.sharpness import model_sharpness
-from study.workloads.batching import Batch
+from study.workloads.data.batching import Batch
 
 
 def least_squares(model: nn.Module):

@@ -1,0 +1,99 @@
+"""The schedulers that a replay compares, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from study.analysis.replay.curves import Curve
+from study.errors import PlanError, did_you_mean
+from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, RayAsha
+
+GRACE, ETA = 1.0, 3.0  # epochs; Ray's rungs are at 1, 3, 9, 27, ...
+MIN_COMPLETIONS = 2
+RANDOM_SHARE = 0.25
+
+# The trials of a draw in the order to run them, and whatever chance the scheduler needs of its own.
+Make = Callable[[Sequence[Curve], np.random.Generator], Policy]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A scheduler under one of its profiles."""
+
+    scheduler: str
+    profile: str  # empty where there is only one
+    unit: Literal["shares", "epochs", "cost_s"]  # the field of a Curve that tells its policy how far a trial is
+    make: Make
+
+
+def _frontier(profile: str, synchronous: bool, curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    reports: dict[Hashable, tuple[float, ...]] = {}
+    for curve in curves:
+        reports[curve.cell] = max(reports.get(curve.cell, ()), curve.shares, key=len)
+    cells = {curve.trial_id: curve.cell for curve in curves}
+    return FrontierAsha(cells, reports, PROFILES[profile], MIN_COMPLETIONS, synchronous)
+
+
+def _asha_in_epochs(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    return RayAsha(_ids(curves), GRACE, ETA, max(curve.epochs[-1] for curve in curves))
+
+
+def _asha_in_device_seconds(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    """From the first report of the cheapest trial to the end of the dearest."""
+    grace = min(curve.cost_s[0] for curve in curves)
+    return RayAsha(_ids(curves), grace, ETA, max(curve.cost_s[-1] for curve in curves))
+
+
+def _mo_asha(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    return MoAsha(_ids(curves), GRACE, ETA, max(curve.epochs[-1] for curve in curves))
+
+
+def _grid(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    return Grid(_ids(curves))
+
+
+def _random(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    ids = _ids(curves)
+    chosen = chance.permutation(len(ids))[: math.ceil(RANDOM_SHARE * len(ids))]
+    return Grid(ids[i] for i in chosen)
+
+
+def _one_seed(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    seed = chance.choice(sorted({curve.seed for curve in curves}))
+    return Grid(curve.trial_id for curve in curves if curve.seed == seed)
+
+
+def _ids(curves: Iterable[Curve]) -> list[str]:
+    return [curve.trial_id for curve in curves]
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "frontier_asha": Contender("frontier_asha", "balanced", "shares", partial(_frontier, "balanced", True)),
+    "frontier_asha:quick": Contender("frontier_asha", "quick", "shares", partial(_frontier, "quick", True)),
+    "frontier_asha:async": Contender("frontier_asha", "async", "shares", partial(_frontier, "balanced", False)),
+    "asha": Contender("asha", "epochs", "epochs", _asha_in_epochs),
+    "asha:device_seconds": Contender("asha", "device_seconds", "cost_s", _asha_in_device_seconds),
+    "mo_asha": Contender("mo_asha", "epochs", "epochs", _mo_asha),
+    "grid": Contender("grid", "", "shares", _grid),
+    "random": Contender("random", "", "shares", _random),
+    "one_seed": Contender("one_seed", "", "shares", _one_seed),
+}
+
+
+def contenders(names: str) -> tuple[Contender, ...]:
+    """Those of a list with commas between, each once. Raises PlanError for an unknown name."""
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in wanted:
+        if name not in CONTENDERS:
+            raise PlanError(
+                f"{name}: must be of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}", "--scheduler"
+            )
+    if not wanted:
+        raise PlanError(f"names none; known: {', '.join(CONTENDERS)}", "--scheduler")
+    return tuple(CONTENDERS[name] for name in wanted)

@@ -1,0 +1,68 @@
+"""Full learning curves of a grid of trials: what a replay runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from study.analysis.records import Summary
+from study.errors import PlanError
+from study.planning.trials import Cell
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One trial, trained to its end or until it diverged; a value for each of its reports."""
+
+    trial_id: str
+    cell: Cell
+    lr: float
+    seed: int
+    epochs: tuple[float, ...]
+    shares: tuple[float, ...]  # of a whole trial of its cell
+    cost_s: tuple[float, ...]  # device-seconds, cumulative; training and validation
+    val_accuracy: tuple[float, ...]
+    test_accuracy: float | None  # at the end
+    completed: bool  # False: it diverged at its last report
+
+
+def curves_of(summary: Summary) -> tuple[Curve, ...]:
+    """The search trials of a study that was run as a full grid.
+
+    Raises PlanError if some were stopped, failed, or are not over.
+    """
+    search = [trial for trial in summary.trials if trial.phase == "search"]
+    whole = {"completed", "diverged"}
+    others = [trial for trial in search if trial.outcome not in whole or not trial.curve]
+    if others or len(search) < 2:
+        what = f"{others[0].trial_id} is {others[0].outcome or 'not over'}" if others else "it has no search"
+        raise PlanError(f"{summary.study.name}: not a full grid, {what}; run the study with scheduler.kind=grid")
+    curves = tuple(
+        Curve(
+            trial_id=trial.trial_id,
+            cell=Cell(trial.batch_size, trial.world_size, trial.variant),
+            lr=trial.lr,
+            seed=trial.seed_index,
+            epochs=tuple(point.epochs for point in trial.curve),
+            shares=tuple(point.updates / trial.total_updates for point in trial.curve),
+            cost_s=tuple(point.device_seconds for point in trial.curve),
+            val_accuracy=tuple(point.val_accuracy for point in trial.curve),
+            test_accuracy=trial.test_accuracy,
+            completed=trial.outcome == "completed",
+        )
+        for trial in search
+    )
+    check_grid(curves, summary.study.name)
+    return curves
+
+
+def check_grid(curves: Iterable[Curve], source: str) -> None:
+    """Raises PlanError unless every rate of every cell was tried with every seed."""
+    seeds: dict[tuple[Cell, float], set[int]] = {}
+    for curve in curves:
+        seeds.setdefault((curve.cell, curve.lr), set()).add(curve.seed)
+    every = set().union(*seeds.values())
+    for (cell, lr), some in seeds.items():
+        if some != every:
+            where = f"batch size {cell.batch_size} on {cell.world_size} rank(s) at rate {lr:g}"
+            raise PlanError(f"{source}: not a full grid, {where} lacks seed {min(every - some)}")

@@ -1,0 +1,248 @@
+"""Schedulers replayed on the curves of a full grid: what each costs, and what it keeps of the frontier."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import numpy as np
+
+from study.analysis.replay.contenders import Contender
+from study.analysis.replay.curves import Curve
+from study.analysis.replay.simulate import Course, Simulation, simulate
+from study.analysis.statistics.samples import mean_interval
+from study.errors import PlanError
+from study.pareto.fronts import hypervolume, on_coarse_front
+from study.planning.trials import Cell
+
+COST_TOLERANCE = 0.05  # costs as close as this count as equal on a front
+GOOD = 0.99
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over all draws."""
+
+    mean: float
+    sd: float
+    ci: tuple[float, float] | None  # 95% of the mean; None for one draw
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scheduler in one draw."""
+
+    cost_fraction: float  # of the draw's grid, in device-seconds, pooled within each cell
+    hv: float  # hypervolume of the completed trials, relative to the grid's
+    log_hv: float  # the same over the logarithm of the cost
+    batch_sizes_completed: int
+    min_completions: int  # of any cell
+    front_kept: float  # share of the true front's cells that are on the front found
+    front_false: float  # share of the found front's cells that are not on the true one
+    optimism: float | None  # accuracy of a cell's chosen trial, less that of its rate on seeds held back
+    test_gap: float | None  # accuracy of a cell's chosen trial, less its test accuracy
+    idle_share: float  # of the slots' time until the last trial is over
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scheduler over all draws."""
+
+    scheduler: str
+    profile: str
+    cost_fraction: Estimate
+    log_hv: Estimate
+    log_hv_ge_99: float  # share of the draws
+    hv: Estimate
+    batch_sizes_completed: Estimate
+    min_completions: int  # of any cell in any draw
+    front_kept: Estimate
+    front_false: Estimate
+    optimism: Estimate | None
+    test_gap: Estimate | None
+    idle_share: Estimate
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All schedulers on the same draws."""
+
+    source: str
+    shuffles: int
+    slots: int
+    trials: int  # of a draw
+    seeds: int  # of a draw
+    held_back: int  # seeds
+    batch_sizes: int
+    reference_cost_s: float  # of the hypervolumes, with an accuracy of 0: what the dearest trial costs
+    results: tuple[Result, ...]
+
+
+def replay(
+    source: str,
+    curves: Sequence[Curve],
+    contenders: Iterable[Contender],
+    shuffles: int,
+    slots: int,
+    seeds: int | None = None,
+) -> Replay:
+    """Draw `shuffles` studies of some seeds of the grid in random order, and play every scheduler on each.
+
+    `seeds`: how many a draw takes, a third (rounded up) when left out; the others are held back as fresh ones.
+    Raises PlanError where the grid has not that many, or no trial of it completed.
+    """
+    every = sorted({curve.seed for curve in curves})
+    n = seeds if seeds is not None else math.ceil(len(every) / 3)
+    if n > len(every):
+        raise PlanError(f"{source} has {len(every)} seeds", "--seeds")
+    if not any(curve.completed for curve in curves):
+        raise PlanError(f"{source}: no trial completed")
+    judge = _Judge(curves)
+    chosen = tuple(contenders)
+    scores: list[list[Score]] = [[] for _ in chosen]
+    for draw in range(shuffles):
+        chance = np.random.default_rng([draw, 0])
+        drawn = {every[i] for i in chance.permutation(len(every))[:n]}
+        trials = [curves[i] for i in chance.permutation(len(curves)) if curves[i].seed in drawn]
+        for contender, told in zip(chosen, scores, strict=True):
+            told.append(judge.score(trials, play(contender, trials, np.random.default_rng([draw, 1]), slots), slots))
+    return Replay(
+        source=source,
+        shuffles=shuffles,
+        slots=slots,
+        trials=len(trials),
+        seeds=n,
+        held_back=len(every) - n,
+        batch_sizes=len({curve.cell.batch_size for curve in curves}),
+        reference_cost_s=judge.dearest_s,
+        results=tuple(map(_result, chosen, scores)),
+    )
+
+
+def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Generator, slots: int) -> Simulation:
+    """One study: world sizes one after the other, each with a policy of its own."""
+    played = []
+    for world_size in sorted({trial.cell.world_size for trial in trials}):
+        some = [trial for trial in trials if trial.cell.world_size == world_size]
+        courses = {
+            trial.trial_id: Course(
+                getattr(trial, contender.unit), trial.val_accuracy, trial.cost_s, world_size, trial.completed
+            )
+            for trial in some
+        }
+        played.append(simulate(contender.make(some, chance), courses, slots))
+    return sum(played[1:], start=played[0])
+
+
+class _Judge:
+    """What the whole grid says, draws aside: what cells cost, how good rates are, and the true front."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        whole = [curve for curve in curves if curve.completed]
+        self.dearest_s = max(curve.cost_s[-1] for curve in whole)
+        costs: dict[Cell, list[float]] = defaultdict(list)
+        for curve in whole:
+            costs[curve.cell].append(curve.cost_s[-1])
+        # One cost a cell: its trials do the same work, so what they differ by is noise of the clock.
+        self.cost_s = {cell: fmean(some) for cell, some in costs.items()}
+        reports: dict[tuple[Cell, int], list[float]] = defaultdict(list)
+        for curve in curves:
+            for n, cost_s in enumerate(curve.cost_s, start=1):
+                reports[curve.cell, n].append(cost_s)
+        self.cost_to_report_s = {place: fmean(some) for place, some in reports.items()}
+        self.accuracies: dict[tuple[Cell, float], dict[int, float]] = defaultdict(dict)
+        for curve in curves:
+            # Whoever takes a rate that diverges gets nothing.
+            self.accuracies[curve.cell, curve.lr][curve.seed] = curve.val_accuracy[-1] if curve.completed else 0.0
+        self.true_front = self._front(
+            [(cell, fmean(some.values())) for (cell, _), some in self.accuracies.items() if cell in self.cost_s]
+        )
+
+    def score(self, trials: Sequence[Curve], played: Simulation, slots: int) -> Score:
+        """Set what was completed against what the draw's grid would have completed."""
+        done = [trial for trial in trials if played.trials[trial.trial_id].completed]
+        everyone = [trial for trial in trials if trial.completed]
+        completions = Counter(trial.cell for trial in done)
+        front = self._front([(trial.cell, trial.val_accuracy[-1]) for trial in done])
+        best: dict[Cell, Curve] = {}
+        for trial in done:
+            if trial.cell not in best or trial.val_accuracy[-1] > best[trial.cell].val_accuracy[-1]:
+                best[trial.cell] = trial
+        drawn = {trial.seed for trial in trials}
+        return Score(
+            cost_fraction=self._spent_s(trials, [played.trials[trial.trial_id].reports for trial in trials])
+            / self._spent_s(trials, [len(trial.cost_s) for trial in trials]),
+            hv=self._kept(done, everyone, log=False),
+            log_hv=self._kept(done, everyone, log=True),
+            batch_sizes_completed=len({cell.batch_size for cell in completions}),
+            min_completions=min(completions[trial.cell] for trial in trials),
+            front_kept=len(front & self.true_front) / len(self.true_front),
+            front_false=len(front - self.true_front) / len(front) if front else 0.0,
+            optimism=_mean(self._optimism(trial, drawn) for trial in best.values()),
+            test_gap=_mean(
+                None if trial.test_accuracy is None else trial.val_accuracy[-1] - trial.test_accuracy
+                for trial in best.values()
+            ),
+            idle_share=played.idle_slot_s / (slots * played.makespan_s),
+        )
+
+    def _spent_s(self, trials: Sequence[Curve], reports: Sequence[int]) -> float:
+        """Device-seconds that trials take to come so far."""
+        return sum(self.cost_to_report_s[trial.cell, n] for trial, n in zip(trials, reports, strict=True) if n)
+
+    def _optimism(self, trial: Curve, drawn: set[int]) -> float | None:
+        others = [acc for seed, acc in self.accuracies[trial.cell, trial.lr].items() if seed not in drawn]
+        return trial.val_accuracy[-1] - fmean(others) if others else None
+
+    def _front(self, points: Sequence[tuple[Cell, float]]) -> set[Cell]:
+        """Cells on the coarse front; a cell costs the same for all of its points, so it is there once."""
+        places = np.array([(self.cost_s[cell], accuracy) for cell, accuracy in points])
+        return {points[int(i)][0] for i in np.flatnonzero(on_coarse_front(places, COST_TOLERANCE))}
+
+    def _kept(self, done: Sequence[Curve], everyone: Sequence[Curve], log: bool) -> float:
+        whole = self._hypervolume(everyone, log)
+        return self._hypervolume(done, log) / whole if whole else 1.0  # nothing there, nothing lost
+
+    def _hypervolume(self, trials: Sequence[Curve], log: bool) -> float:
+        places = np.array([(self.cost_s[trial.cell], trial.val_accuracy[-1]) for trial in trials]).reshape(-1, 2)
+        dearest = self.dearest_s
+        if log:
+            places[:, 0], dearest = np.log(places[:, 0]), math.log(dearest)
+        return hypervolume(places, (dearest, 0.0))
+
+
+def _result(contender: Contender, scores: Sequence[Score]) -> Result:
+    def over(name: str) -> Estimate | None:
+        values = [value for score in scores if (value := getattr(score, name)) is not None]
+        if not values:
+            return None
+        return Estimate(fmean(values), stdev(values) if len(values) > 1 else 0.0, mean_interval(values))
+
+    def always(name: str) -> Estimate:
+        estimate = over(name)
+        assert estimate is not None
+        return estimate
+
+    return Result(
+        scheduler=contender.scheduler,
+        profile=contender.profile,
+        cost_fraction=always("cost_fraction"),
+        log_hv=always("log_hv"),
+        log_hv_ge_99=fmean(score.log_hv >= GOOD for score in scores),
+        hv=always("hv"),
+        batch_sizes_completed=always("batch_sizes_completed"),
+        min_completions=min(score.min_completions for score in scores),
+        front_kept=always("front_kept"),
+        front_false=always("front_false"),
+        optimism=over("optimism"),
+        test_gap=over("test_gap"),
+        idle_share=always("idle_share"),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -1,0 +1,1 @@
+"""A ledger to one Summary: trials, points, frontier, spending."""

@@ -1,0 +1,144 @@
+"""Trials to points: a configuration over its confirm seeds, and the frontier on each cost axis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from statistics import fmean
+
+from study.analysis.records import COST_AXES, Cost, Point, TrialRecord
+from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.uncertainty import MIN_SEEDS, Frontier, frontier
+from study.planning.trials import Cell
+
+
+def points_of(
+    trials: Iterable[TrialRecord], axis: str, variants: Sequence[str], include_setup: bool = False
+) -> tuple[Point, ...]:
+    """A point for each configuration with a completed confirm trial; by world size, variant in the order
+    of `variants`, and batch size.
+
+    Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
+    """
+    confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
+    search: dict[Cell, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm":
+            confirm[cell_of(trial)].append(trial)
+        else:
+            search[cell_of(trial)].append(trial)
+    return tuple(
+        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
+        for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
+        if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
+    )
+
+
+def samples_of(
+    points: Sequence[Point], trials: Iterable[TrialRecord], axis: str, include_setup: bool = False
+) -> tuple[Sample, ...] | None:
+    """Cost and final validation accuracy of the trials behind each point; None if one has no cost on that axis.
+
+    Costs are those compared: without the setup of cold groups unless it is to be included.
+    """
+    behind: dict[Cell, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome == "completed":
+            behind[cell_of(trial)].append(trial)
+    samples = []
+    for point in points:
+        done = behind[cell_of(point)]
+        costs = [getattr(trial.compared(include_setup), axis) for trial in done]
+        if None in costs:
+            return None
+        seeds = tuple(trial.seed_index for trial in done)
+        samples.append(Sample(point.label, tuple(map(float, costs)), tuple(map(_final, done)), seeds))
+    return tuple(samples)
+
+
+def frontiers_of(
+    points: Sequence[Point],
+    trials: Sequence[TrialRecord],
+    axis: str,
+    cost_tolerance: float,
+    include_setup: bool = False,
+) -> dict[str, Frontier]:
+    """The frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
+    found = {}
+    for name in (axis, *(other for other in COST_AXES if other != axis)):
+        samples = samples_of(points, trials, name, include_setup)
+        dearest = max((sample.mean_cost for sample in samples or ()), default=0.0)
+        if samples and (dearest > 0 or name == axis):
+            # The hypervolume then lies between 0 and the dearest point's cost.
+            found[name] = frontier(samples, (dearest, 0.0), cost_tolerance)
+    return found
+
+
+def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
+    """What one cold group's setup cost, by world size: the mean over all that started."""
+    started: dict[int, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        if trial.cold_starts:
+            started[trial.world_size].append(trial)
+    return {
+        world_size: combined([trial.cold_setup for trial in some], sum(trial.cold_starts for trial in some))
+        for world_size, some in sorted(started.items())
+    }
+
+
+def cell_of(of: TrialRecord | Point) -> Cell:
+    """Which configuration a trial is evidence for, or a point is."""
+    return Cell(of.batch_size, of.world_size, of.variant)
+
+
+def _point(
+    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: str, include_setup: bool
+) -> Point:
+    first = done[0]
+    finals = [_final(trial) for trial in done]
+    tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
+    compared = [trial.compared(include_setup) for trial in done]
+    costs = [getattr(cost, axis) for cost in compared]
+    return Point(
+        variant=first.variant,
+        batch_size=first.batch_size,
+        lr=first.lr,
+        world_size=first.world_size,
+        micro_batch=first.micro_batch,
+        accumulation=first.accumulation,
+        norm_batch=first.norm_batch,
+        n_seeds=len(done),
+        n_censored=n_censored,
+        updates=first.curve[-1].updates,
+        cost=combined([trial.cost for trial in done], len(done)),
+        cold_setup=combined([trial.cold_setup for trial in done], len(done)),
+        compared=combined(compared, len(done)),
+        cost_ci=None if None in costs else mean_interval(costs, at_least=MIN_SEEDS),
+        search_cost=combined([trial.cost for trial in search]),
+        search_cold_setup=combined([trial.cold_setup for trial in search]),
+        val_accuracy=fmean(finals),
+        val_accuracy_ci=mean_interval(finals),
+        best_val_accuracy=fmean(trial.best_val_accuracy or 0.0 for trial in done),
+        test_accuracy=fmean(tests) if tests else None,
+        samples_per_s=fmean(trial.samples_per_s or 0.0 for trial in done),
+        peak_memory_bytes=max((trial.peak_memory_bytes or 0 for trial in done), default=0) or None,
+        on_frontier=False,
+        p_on_front=None,
+    )
+
+
+def combined(costs: Sequence[Cost], shares: int = 1) -> Cost:
+    """The sum of costs over a number of shares; None where one of them is not known."""
+    sums: Mapping[str, float | None] = {field.name: _sum(costs, field.name, shares) for field in fields(Cost)}
+    return Cost(**sums)  # type: ignore[arg-type]
+
+
+def _sum(costs: Sequence[Cost], name: str, shares: int) -> float | None:
+    values = [getattr(cost, name) for cost in costs]
+    return None if None in values else sum(values) / shares
+
+
+def _final(trial: TrialRecord) -> float:
+    assert trial.final_val_accuracy is not None, "of completed trials"
+    return trial.final_val_accuracy

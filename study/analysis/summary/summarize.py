@@ -1,0 +1,224 @@
+"""A ledger to a Summary: points over seeds, the frontier, and where the money went."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
+
+from study.analysis.choices import choose
+from study.analysis.claims.registry import claims_of
+from study.analysis.recommend import Constraints
+from study.analysis.records import Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.contrasts import contrast
+from study.analysis.statistics.stepmodel import StepTime, fit_step_model
+from study.analysis.statistics.uncertainty import Frontier
+from study.analysis.summary.limit_cut import cut_of
+from study.analysis.summary.points import cell_of, frontiers_of, group_setups_of, points_of, samples_of
+from study.analysis.summary.stopping import stopping
+from study.analysis.summary.targets import criticals_of
+from study.analysis.summary.trials import Gathered, gather, trial_records
+from study.config.workloads import Custom
+from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
+from study.planning.trials import Cell, Plan
+
+
+def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
+    """The state of a study, finished or not. The rows are gone through once, and not kept."""
+    report = plan.config.report
+    found = gather(rows)
+    trials = trial_records(found, plan.config.price.usd_per_device_hour)
+    axis, second, unmetered = _axes(trials, report.costs)
+    drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
+    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup)
+    points = _placed(drafts, frontiers.get(axis))
+    fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
+    target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
+    criticals, missing = criticals_of(fixed, target)
+    steps = _step_times(fixed)
+    hopeless = _hopeless(trials, plan)
+    planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
+    found_summary = Summary(
+        protocol_version=PROTOCOL_VERSION,
+        study=_facts(found, plan.config.name),
+        cost_axis=axis,
+        include_setup=report.include_setup,
+        group_setups=group_setups_of(trials),
+        second_cost_axis=second,
+        cost_tolerance=report.cost_tolerance,
+        points=points,
+        trials=trials,
+        spend=_spend(trials),
+        stopping=stopping(trials),
+        hypervolume=frontiers[axis].hypervolume if points else None,
+        hypervolume_ci=frontiers[axis].hypervolume_ci if points else None,
+        frontiers=frontiers,
+        critical=criticals[0] if criticals else None,
+        other_criticals=criticals[1:],
+        critical_missing=missing,
+        noise_scale=_noise_scale(trials),
+        step_times=steps,
+        throughput_model=fit_step_model(steps),
+        recommendation=choose(points, trials, axis, Constraints(), report.margin, report.include_setup),
+        planned_trials=planned,
+        cut=cut_of(found, trials, points, plan, planned, hopeless),
+        mistaken=_mistaken(found, len(plan.search) + plan.n_confirm),
+        notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
+        claims=claims_of(trials, plan.config),
+    )
+    return _with_steps(found_summary)
+
+
+def _with_steps(summary: Summary) -> Summary:
+    """The same with what the steps along its frontier gain."""
+    points = summary.frontier
+    samples = samples_of(points, summary.trials, summary.cost_axis, summary.include_setup) or ()
+    return replace(
+        summary,
+        steps=tuple(contrast(after, before) for before, after in pairwise(samples)),
+        span=contrast(samples[-1], samples[0]) if len(samples) > 1 else None,
+    )
+
+
+def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tuple[str, str | None, tuple[str, ...]]:
+    """The cost axes asked for, but for energy where no meter was read; and a note of that."""
+    read = all(trial.cost.energy_j is not None for trial in trials if trial.outcome == "completed")
+    if read or "energy_j" not in wanted:
+        return *wanted, ()
+    first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
+    second = None if wanted[1] in (first, "energy_j") else wanted[1]
+    return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
+
+
+def _mistaken(found: Gathered, planned: int) -> Mistaken | None:
+    """What has ended the study, if a mistake has."""
+    row = found.mistake
+    return None if row is None else Mistaken(row.error, row.failed, planned - len(found.attempts))
+
+
+def _waiting(found: Gathered) -> tuple[str, ...]:
+    """A note, while the study waits for a larger cluster."""
+    return () if found.waiting is None else (f"Waiting: {found.waiting.why}.",)
+
+
+def _mixed(found: Gathered) -> tuple[str, ...]:
+    """A note, if trials that completed ran on devices of several types."""
+    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
+    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+    if len(devices) < 2:
+        return ()
+    return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
+
+
+def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...]:
+    """The points, each with its place on the frontier or off it."""
+    places = found.points if found else ()
+    return tuple(
+        replace(point, on_frontier=place.on_front, p_on_front=place.p_on_front)
+        for point, place in zip(points, places, strict=True)
+    )
+
+
+def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
+    """Seconds of a training step of each trial that reported twice: the first interval holds what happens once."""
+    return tuple(
+        StepTime(trial.world_size, trial.micro_batch, trial.accumulation, trial.batch_size / trial.samples_per_s)
+        for trial in trials
+        if trial.samples_per_s and len(trial.curve) > 1
+    )
+
+
+def _noise_scale(trials: Iterable[TrialRecord]) -> float | None:
+    """At the end of training, the median over confirm trials; in samples."""
+    ends = [trial.curve[-1].probes for trial in trials if trial.phase == "confirm" and trial.curve]
+    found = [probes["noise_b_simple"] for probes in ends if probes.get("noise_b_simple", math.nan) > 0]
+    return median(found) if found else None
+
+
+def _spend(trials: Sequence[TrialRecord]) -> Spend:
+    def device_h(chosen: Iterable[TrialRecord]) -> float:
+        return sum(trial.cost.billed_device_h for trial in chosen)
+
+    return Spend(
+        search_device_h=device_h(trial for trial in trials if trial.phase == "search"),
+        confirm_device_h=device_h(trial for trial in trials if trial.phase == "confirm"),
+        censored_device_h=device_h(trial for trial in trials if trial.censored),
+        total_device_h=device_h(trials),
+        phases_device_h={
+            phase: sum(trial.world_size * trial.devices_per_rank * trial.phases_s[phase] for trial in trials) / 3600
+            for phase in PHASES
+        },
+    )
+
+
+def _facts(found: Gathered, name: str) -> StudyFacts:
+    first = found.study
+    assert first is not None, "opens every ledger"
+    return StudyFacts(
+        study_id=first.study_id,
+        name=name,
+        config=found.config,
+        config_hash=first.config_hash,
+        hardware=first.hardware,
+        versions=first.versions,
+        devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
+        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
+        started=first.written,
+        wall_s=found.last_s,
+    )
+
+
+def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
+    """Cells whose every search trial diverged, failed or did not fit: they have nothing to confirm."""
+    searched = Counter(spec.cell for spec in plan.search)
+    lost: Counter[Cell] = Counter()
+    for trial in trials:
+        if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
+            lost[cell_of(trial)] += 1
+    return [cell for cell, n in searched.items() if lost[cell] == n]
+
+
+def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, planned: int) -> tuple[str, ...]:
+    notes = []
+    over = sum(trial.outcome is not None for trial in trials)
+    if over < planned:
+        notes.append(f"Not finished: {over} of {planned} planned trials are over.")
+    seeds = min((point.n_seeds for point in points), default=0)
+    if points and seeds < 3:
+        notes.append(f"Only {seeds} seed(s) behind some points: differences may be noise.")
+    for outcome, words in (
+        ("diverged", "diverged"),
+        ("failed", "failed"),
+        ("infeasible", "infeasible (out of memory)"),
+    ):
+        count = sum(trial.outcome == outcome for trial in trials)
+        if count:
+            notes.append(f"{count} trial(s) {words}; their cost is counted, they are on no frontier.")
+    skipped = [sum(point.skipped_batches for point in trial.curve) for trial in trials]
+    if any(skipped):
+        notes.append(
+            f"training_step returned no loss for {sum(skipped):,} micro batches of {sum(map(bool, skipped))} trial(s): "
+            "they trained nothing, and count as samples and in the cost."
+        )
+    hardware = plan.config.hardware
+    if hardware.shares_gpus:
+        notes.append(
+            f"Ranks had {hardware.gpus_per_rank:g} of a GPU each and slowed one another down: samples a second and "
+            "device time are unfit for claims about throughput."
+        )
+    if hardware.compile and not plan.config.report.include_setup and any(trial.cold_starts for trial in trials):
+        notes.append(
+            "Every trial compiles in its setup: on a warm group that is in the costs compared, on a cold one it is "
+            "left out with the group's setup. Compare costs of configurations that ran on warm groups alone."
+        )
+    if any(isinstance(one.workload, Custom) and one.workload.optimizer == "module" for one in plan.variants.values()):
+        notes.append("Rates are factors of those that the module's own optimizer has.")
+    shown = {cell_of(point) for point in points}
+    missing = [cell for cell in plan.cells if cell not in shown]
+    if over >= planned and missing:
+        listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
+        notes.append(f"No completed confirm trial for {listed}.")
+    return tuple(notes)

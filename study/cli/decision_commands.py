@@ -1,0 +1,182 @@
+"""The commands that turn results into decisions."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from study.analysis.choices import check_limits, choose
+from study.analysis.comparison import compare as compare_studies
+from study.analysis.recommend import Constraints
+from study.analysis.summary.summarize import summarize
+from study.analysis.tables.fronts import analyze_table
+from study.analysis.tables.table import read_table
+from study.cli.common import FolderArgument, JsonOption, listed, out, recorded, repriced, say
+from study.config.gpuhunt_prices import market_prices, prices_yaml
+from study.config.price_list import read_prices
+from study.errors import PlanError
+from study.ledger.atomic_files import write_atomic
+from study.ledger.store import good_rows
+
+app = typer.Typer()
+PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
+
+
+@app.command()
+def recommend(
+    folder: FolderArgument,
+    max_usd: Annotated[
+        float | None, typer.Option(help="most US dollars for one training run, a group's setup included")
+    ] = None,
+    max_device_hours: Annotated[
+        float | None, typer.Option(help="most device-hours of one run, a group's setup included")
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="least validation accuracy, a fraction; asks for the cheapest that has it")
+    ] = None,
+    deadline_h: Annotated[
+        float | None, typer.Option(help="most hours from lease to release, a group's setup included")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="most ranks of one run")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="most milliseconds to answer a request")] = None,
+    usd_per_device_hour: Annotated[
+        float | None, typer.Option(min=0, help="price to reckon with instead of the study's own")
+    ] = None,
+    prices: PricesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which configuration to pay for under limits, what it is expected to cost and reach, and what comes next."""
+    from study.reporting.text.recommendation import recommendation_json, recommendation_lines
+
+    limits = Constraints(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
+    plan = repriced(recorded(folder), usd_per_device_hour, prices)
+    summary = summarize(good_rows(folder), plan)
+    check_limits(limits, summary.points, summary.trials)
+    report = plan.config.report
+    found = choose(
+        summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
+    )
+    if found is None:
+        raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
+    say(*recommendation_lines(summary, found, limits))
+    if as_json:
+        print(json.dumps(recommendation_json(summary, found, limits)))
+
+
+@app.command()
+def prices(
+    prices: PricesOption = None,
+    refresh: Annotated[
+        bool, typer.Option(help="write today's prices from gpuhunt to --prices, prices.yaml when left out")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what GPUs cost, where that is from and of when."""
+    from study.reporting.text.price_list import print_prices
+
+    if refresh:
+        prices = prices or Path("prices.yaml")
+        found = market_prices(datetime.now(timezone.utc).date().isoformat())
+        write_atomic(prices, prices_yaml(found, prices))
+        say(f"Wrote {prices}: {len(found)} prices.")
+    listed = read_prices(prices)
+    print_prices(listed, out)
+    if as_json:
+        print(json.dumps([price.model_dump() for price in listed]))
+
+
+def _role(what: str) -> Any:
+    return typer.Option(help=f"column with {what}, or none")
+
+
+@app.command()
+def analyze(
+    table: Annotated[
+        Path, typer.Argument(help="results made elsewhere, a row a run: .csv, .tsv, .parquet, .json or .jsonl, or .gz")
+    ],
+    group_by: Annotated[
+        list[str] | None, typer.Option(help="columns: one front for each of their values; a list")
+    ] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="columns that make a configuration beside the batch size; a list")
+    ] = None,
+    as_seeds: Annotated[
+        list[str] | None, typer.Option(help="settings that may vary between seeds; a list, or all")
+    ] = None,
+    minimize: Annotated[list[str] | None, typer.Option(help="column to minimise instead; a list")] = None,
+    maximize: Annotated[list[str] | None, typer.Option(help="column to maximise instead; a list")] = None,
+    batch_column: Annotated[str | None, typer.Option(help="column with the global batch size")] = None,
+    cost_column: Annotated[str | None, _role("the cost")] = None,
+    quality_column: Annotated[str | None, _role("the quality")] = None,
+    seed_column: Annotated[str | None, _role("the seed")] = None,
+    lr_column: Annotated[str | None, _role("the learning rate")] = None,
+    state_column: Annotated[str | None, _role("what became of the run, such as finished or failed")] = None,
+    run_column: Annotated[str | None, _role("the run, where each has a row an epoch")] = None,
+    devices_column: Annotated[str | None, _role("the number of devices")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="make any note on how the table was read an error")] = False,
+    folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and summary.json into")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse results that were not made here: fronts with uncertainty, critical batch sizes.
+
+    Lists take commas and repetition alike. What was understood of the table is said first.
+    """
+    named = {
+        "batch": batch_column,
+        "cost": cost_column,
+        "quality": quality_column,
+        "seed": seed_column,
+        "lr": lr_column,
+        "state": state_column,
+        "run": run_column,
+        "devices": devices_column,
+    }
+    read = read_table(
+        table,
+        listed(config),
+        listed(group_by),
+        listed(minimize),
+        listed(maximize),
+        listed(as_seeds),
+        {role: column for role, column in named.items() if column is not None},
+    )
+    if strict and read.understood.notes:
+        more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
+        raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
+    analysis = analyze_table(read, bool(listed(group_by)))
+    from study.reporting.text.table_analysis import analysis_json, print_analysis
+
+    print_analysis(analysis, out)
+    if folder is not None:
+        from study.reporting.html.table_page import write_analysis
+
+        say("Report: " + ", ".join(str(path) for path in write_analysis(analysis, folder)))
+    if as_json:
+        print(analysis_json(analysis))
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="studies' folders, the one to compare with first")],
+    folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and compare.json into")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the fronts of studies over one another, and say what changed in their configs."""
+    if len(folders) < 2:
+        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
+    summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
+    names = [one.resolve().name for one in folders]
+    if len(set(names)) < len(names):
+        names = [str(one) for one in folders]
+    compared = compare_studies(names, summaries)
+    from study.reporting.comparison import comparison_json, print_comparison, write_comparison
+
+    print_comparison(compared, out)
+    if folder is not None:
+        say("Report: " + ", ".join(str(path) for path in write_comparison(compared, folder)))
+    if as_json:
+        print(json.dumps(comparison_json(compared)))

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus, with their Grafana dashboard and alert rules."""

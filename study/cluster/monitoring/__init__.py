@@ -1,1 +1,0 @@
-"""What a running study tells Prometheus, Grafana and their alerts."""

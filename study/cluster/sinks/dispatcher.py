@@ -1,0 +1,218 @@
+"""Passes rows on to whoever follows a ledger beyond this process, none of whom can slow the study, or stop it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Protocol
+
+from study.cluster.sinks.events import TrialEvent
+from study.errors import PlanError, masked
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.store import refuse_links
+from study.planning.trials import Plan
+
+MOST_WAITING = 10_000  # rows, beyond those of drivers before
+RETRY_EVERY_S = 15.0
+TRIES = 5  # of a row, before the next: it may be this one that is refused
+END_WITHIN_S = 10.0
+# Who fails is tried again by us. And MLflow is not to tell its makers what it is used for.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Who is told."""
+
+    name: str
+
+    def take(self, told: TrialEvent) -> None:
+        """Pass a row on; may raise anything. The same row may come again."""
+
+    def forget(self) -> None:
+        """It has raised: nothing that it knows of the other side is sure."""
+
+
+class SinkQueue:
+    """Feeds one sink, in a thread of its own. What fails waits here, up to a bound, and is counted in the end."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._waiting: SimpleQueue[TrialEvent | None] = SimpleQueue()
+        self._most: int | None = None  # may wait; no bound before the start
+        self._given = self._reached = 0  # the one is counted by the study's thread, the other by ours
+        self._failed = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"study-{type(sink).__name__}", daemon=True)
+
+    @property
+    def lost(self) -> int:
+        """Rows that have not reached the sink, by now."""
+        return self._given - self._reached
+
+    def put(self, told: TrialEvent) -> None:
+        """One more row; never waits."""
+        self._given += 1
+        if self._most is None or self._waiting.qsize() < self._most:
+            self._waiting.put(told)
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._most = self._waiting.qsize() + MOST_WAITING
+        self._thread.start()
+
+    def end(self) -> None:
+        """Nothing comes any more: send what waits, but give up at the first failure."""
+        self._over.set()
+        self._waiting.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for that, and say what was lost. A sink that hangs is left behind."""
+        self._thread.join(timeout_s)
+        self._failed = True  # what fails from here on is told already
+        if self.lost:
+            log.warning(
+                "study: %d of %d rows did not reach %s; the ledger has them, and `study resume` sends what is missing",
+                self.lost, self._given, self._sink.name,
+            )  # fmt: skip
+
+    def _run(self) -> None:
+        for told in iter(self._waiting.get, None):
+            for _ in range(TRIES):
+                at_the_end = self._over.is_set()
+                if self._sent(told):
+                    break
+                if at_the_end:
+                    return
+                self._over.wait(RETRY_EVERY_S)
+
+    def _sent(self, told: TrialEvent) -> bool:
+        try:
+            self._sink.take(told)
+        except Exception as error:
+            self._sink.forget()
+            if not self._failed:
+                log.warning("study: %s: %s; the study goes on without it", self._sink.name, _why(error))
+            self._failed = True
+            return False
+        self._reached += 1
+        return True
+
+
+class Dispatcher:
+    """All that a study asks for. An observer of rows: `follow` those that are there, `start`, `follow` what comes.
+
+    Raises PlanError where one is asked for that is not installed, LedgerError where a link leads out of the study's
+    folder. Nobody is written to, or called, before the start.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        boards = Path(plan.config.tracking.tensorboard or "").expanduser()
+        if not boards.is_absolute():
+            refuse_links(folder, *("/".join(boards.parts[: n + 1]) for n in range(len(boards.parts))))
+        self._feeds = [SinkQueue(sink) for sink in open_sinks(plan, folder)]
+        self._study_id, self._started = "", False
+        self._attempts: dict[str, AttemptRow] = {}
+        self._updates: dict[str, int] = {}
+        self._billed_h: dict[str, float] = defaultdict(float)
+        self._mistake, self._begun_again = False, 0
+
+    def follow(self, row: AnyRow) -> None:
+        """Take in one more row."""
+        if not self._feeds:
+            return
+        if isinstance(row, StudyRow):
+            self._study_id = row.study_id
+            if self._mistake:
+                self._begun_again += 1
+                self._attempts.clear()
+                self._billed_h.clear()
+                self._mistake = False
+        elif isinstance(row, MistakeRow):
+            self._mistake = True
+        elif isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
+            self._follow_trial(row)
+
+    def _follow_trial(self, row: AttemptRow | ReportRow | EndRow | LeaseRow) -> None:
+        name = row.trial_id
+        if isinstance(row, AttemptRow):
+            self._attempts[name], self._updates[name] = row, row.from_updates
+        elif isinstance(row, ReportRow):
+            self._updates[name] = row.updates
+        elif isinstance(row, LeaseRow):
+            self._billed_h[name] += row.billed_device_h
+        if name in self._attempts:  # or its group never came to be: nothing was tried
+            told = TrialEvent(
+                row, self._study_id, self._attempts[name], self._updates[name], self._billed_h[name], self._begun_again
+            )
+            for feed in self._feeds:
+                feed.put(told)
+
+    def start(self) -> None:
+        """Begin to pass rows on."""
+        self._started = True
+        for feed in self._feeds:
+            feed.start()
+
+    def __enter__(self) -> Dispatcher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not self._started:
+            return
+        deadline_s = time.monotonic() + END_WITHIN_S
+        for feed in self._feeds:
+            feed.end()
+        for feed in self._feeds:
+            feed.join(max(deadline_s - time.monotonic(), 0.0))
+
+
+def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
+    """The sinks that a study asks for. Raises PlanError where one is not installed, or its address means nothing."""
+    asked, sinks = plan.config.tracking, list[Sink]()
+    if asked.mlflow is not None:
+        for variable, value in MLFLOW_ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        try:
+            from study.cluster.sinks.mlflow_sink import MlflowSink
+
+            sinks.append(MlflowSink(asked.mlflow, plan.config.name))
+        except ImportError as error:
+            raise _not_installed(error, "tracking.mlflow") from None
+        except Exception:
+            raise PlanError(
+                "must be http://… or https://…, or sqlite:///… where the whole of MLflow is installed",
+                "tracking.mlflow",
+            ) from None
+    if asked.tensorboard is not None:
+        try:
+            from study.cluster.sinks.tensorboard_sink import TensorBoardSink
+        except ImportError as error:
+            raise _not_installed(error, "tracking.tensorboard") from None
+        sinks.append(TensorBoardSink(folder / Path(asked.tensorboard).expanduser()))
+    return sinks
+
+
+def _not_installed(error: ImportError, key: str) -> PlanError:
+    return PlanError(f"{error.name or 'a package'} is not installed: pip install 'batch-frontier[tracking]'", key)
+
+
+def _why(error: Exception) -> str:
+    """What is at the bottom of it, in one line."""
+    cause: BaseException = error
+    while (below := cause.__cause__ or cause.__context__) is not None:
+        cause = below
+    first = next(iter(str(cause).splitlines()), "")
+    return masked(first)[:200] or type(cause).__name__

@@ -1,1 +1,0 @@
-"""The commands of `study`, no logic in them."""

@@ -1,0 +1,1 @@
+"""What a user writes, validated: the study file and the price list."""

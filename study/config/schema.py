@@ -1,0 +1,350 @@
+"""The study file: one frozen pydantic model, every field with its unit and meaning.
+
+The field descriptions are the reference: `study init` writes them into a commented file.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from study.config.sections import (
+    Fraction,
+    LimitsConfig,
+    PositiveFloat,
+    PositiveInt,
+    Price,
+    Recovery,
+    ReportConfig,
+    Section,
+    Seed,
+    Tracking,
+)
+from study.config.workloads import Digits, Workload
+
+# It becomes part of a trial's name, and so of a file's.
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
+
+
+class LogUniform(Section):
+    """A range of learning rates, sampled evenly in the logarithm."""
+
+    low: PositiveFloat = Field(description="smallest rate")
+    high: PositiveFloat = Field(description="largest rate")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LogUniform:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+        return self
+
+
+LrGrid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+LrSpace = Annotated[
+    Annotated[LrGrid, Tag("list")] | Annotated[LogUniform, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | LogUniform) else "list"),
+]
+MicroBatch = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[PositiveInt, Tag("samples")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "samples"),
+]
+WorldSizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+WorldSize = Annotated[
+    Annotated[PositiveInt, Tag("one")] | Annotated[WorldSizes, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+
+
+class Search(Section):
+    """Which learning rates are tried at every batch size."""
+
+    lr: LrSpace = Field(description="a list of rates, or {low, high} to sample log-uniformly")
+    samples: PositiveInt | None = Field(None, description="rates drawn from {low, high}; 4 when left out")
+    seeds: PositiveInt = Field(1, description="seeds that each rate is tried on")
+    lr_rule: Literal["none", "linear", "sqrt"] = Field(
+        "none", description="how a rate scales with the batch: none, linear B/B0, sqrt sqrt(B/B0)"
+    )
+    base_batch: PositiveInt | None = Field(None, description="B0 of the rule: the batch the rates are meant for")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        if isinstance(self.lr, tuple):
+            if self.samples is not None:
+                raise ValueError("samples belongs to a range {low, high}; a list of rates is tried whole")
+            if len(set(self.lr)) != len(self.lr):
+                raise ValueError("lr lists a rate twice")
+        if (self.lr_rule == "none") != (self.base_batch is None):
+            raise ValueError("base_batch goes with lr_rule linear or sqrt, and only with them")
+        return self
+
+
+class Optimizer(Section):
+    """The optimizer; its learning rate comes from the search."""
+
+    kind: Literal["sgd", "adamw", "lars", "lamb"] = Field("sgd", description="sgd is with Nesterov momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars; 0 is plain SGD")
+    weight_decay: float = Field(0.0, ge=0, le=1e6, description="coupled for sgd and lars, decoupled for adamw and lamb")
+
+
+class Schedule(Section):
+    """The course of the learning rate over a trial."""
+
+    kind: Literal["cosine", "step", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the updates with a linear warm-up")
+    step_fractions: tuple[Fraction, ...] = Field((0.5, 0.75), max_length=100, description="step: where the rate drops")
+    step_factor: float = Field(0.1, gt=0, lt=1, description="step: what the rate is multiplied by")
+
+
+class Budget(Section):
+    """How long each trial trains: the same epochs, or the same updates, at every batch size, or until it is good."""
+
+    epochs: PositiveInt | None = Field(None, description="passes over the training set")
+    updates: PositiveInt | None = Field(None, description="optimizer steps")
+    regime_batch: PositiveInt | None = Field(
+        None, description="regime adaptation: epochs x B / this, so that every batch has the updates of this one"
+    )
+    device_seconds: PositiveFloat | None = Field(
+        None,
+        description="a trial also ends at the first report past so many ranks x seconds of train and validate",
+    )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="a trial also ends at the first report with this validation accuracy"
+    )
+    target_train_loss: PositiveFloat | None = Field(
+        None, description="a trial also ends at the first report with this training loss or less"
+    )
+    report_every_updates: PositiveInt | None = Field(
+        None, description="updates between validations; one epoch when left out"
+    )
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Budget:
+        if (self.epochs is None) == (self.updates is None):
+            raise ValueError("give exactly one of epochs and updates")
+        if self.regime_batch is not None and self.epochs is None:
+            raise ValueError("regime_batch goes with epochs: updates are the same for every batch size anyway")
+        return self
+
+
+class Growth(Section):
+    """A batch that grows where a step schedule would divide the rate; past the largest, the rate is divided."""
+
+    milestones: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100)] = Field(
+        description="shares of the epochs at which the batch is multiplied, or the rate divided"
+    )
+    factor: int = Field(2, ge=2, le=1000, description="by how much")
+    largest_batch: PositiveInt = Field(description="the batch does not grow past it; the first batch: only decay")
+
+
+class Probes(Section):
+    """What else to measure in confirm trials; its time is booked to the phase probe, not to samples per second."""
+
+    noise_scale: bool = Field(False, description="gradient noise scale, at every report")
+    sharpness: bool = Field(False, description="Keskar's sharpness of the minimum, at the end")
+    curvature: bool = Field(False, description="largest eigenvalue of the training loss's Hessian, at the end")
+    serving: bool = Field(False, description="predictions a second and their latency by request batch, at the end")
+
+
+class FrontierAshaConfig(Section):
+    """Halving within each batch size, so that the frontier keeps them all; stopped trials are paused, not killed."""
+
+    kind: Literal["frontier_asha"] = Field("frontier_asha", description="a bracket for each batch size and world size")
+    profile: Literal["balanced", "quick"] = Field(
+        "balanced", description="how strict the brackets are: about a third or a fifth of the full grid's cost"
+    )
+    min_completions: PositiveInt = Field(2, description="trials of each bracket that train to the end, at least")
+    synchronous: bool = Field(
+        True, description="a rung waits for all on their way to it; false promotes at once (ASHA as published)"
+    )
+    audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
+
+
+class AshaConfig(Section):
+    """Asynchronous halving of all batch sizes together; a stopped trial is gone."""
+
+    kind: Literal["asha", "mo_asha"] = Field(
+        description="asha is Ray's own, on accuracy; mo_asha ranks by cost and accuracy at once"
+    )
+    unit: Literal["epochs", "samples", "updates", "device_seconds"] = Field(
+        "epochs", description="what the rungs are counted in"
+    )
+    grace: float = Field(1, ge=1e-6, le=1e12, description="first rung, in the unit: nothing stops before it")
+    eta: float = Field(3, ge=1.01, le=1e6, description="one in eta goes on at each rung, and rungs are eta apart")
+    max_device_seconds: PositiveFloat | None = Field(
+        None, description="with unit device_seconds: where the last rung may lie"
+    )
+    audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> AshaConfig:
+        if (self.unit == "device_seconds") != (self.max_device_seconds is not None):
+            raise ValueError("max_device_seconds goes with unit device_seconds, and only with it")
+        return self
+
+
+class GridConfig(Section):
+    """Every search trial trains to the end: what `study replay` needs."""
+
+    kind: Literal["grid"] = Field(description="nothing is stopped early")
+
+
+def _scheduler_tag(value: Any) -> str:
+    kind = value.get("kind", "frontier_asha") if isinstance(value, dict) else getattr(value, "kind", None)
+    return str(kind)
+
+
+Scheduler = Annotated[
+    Annotated[FrontierAshaConfig, Tag("frontier_asha")]
+    | Annotated[AshaConfig, Tag("asha")]
+    | Annotated[AshaConfig, Tag("mo_asha")]
+    | Annotated[GridConfig, Tag("grid")],
+    Discriminator(_scheduler_tag),
+]
+
+
+class Confirm(Section):
+    """The runs the frontier is drawn from: chosen rates, fresh seeds, to the end."""
+
+    seeds: PositiveInt = Field(3, description="fresh seeds for each batch size and world size")
+
+
+class Hardware(Section):
+    """What one trial runs on."""
+
+    world_size: WorldSize = Field(1, description="DDP ranks of a trial, or a list of sizes to compare")
+    cpus_per_rank: PositiveInt = Field(1, description="logical CPUs leased for each rank")
+    gpus_per_rank: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="1 trains on a GPU with nccl, 0 on the CPU; a fraction shares GPUs between ranks, with gloo",
+    )
+    micro_batch: MicroBatch | None = Field(
+        None,
+        description="most samples a rank takes at once, a larger local batch is accumulated in equal parts; "
+        "auto: as many as fit on a GPU",
+    )
+    accumulation: PositiveInt | None = Field(None, description="fixes the number of parts instead")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="Lightning's precision")
+    placement: Literal["pack", "spread"] = Field(
+        "pack", description="ranks of a trial on as few machines as will hold them, or on as many as there are"
+    )
+    channels_last: bool = Field(False, description="images and weights in the order that tensor cores like")
+    compile: bool = Field(False, description="torch.compile, warmed up for each trial before its clock starts")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Hardware:
+        if self.micro_batch is not None and self.accumulation is not None:
+            raise ValueError("give micro_batch or accumulation, not both")
+        if self.precision == "16-mixed" and not self.on_gpu:
+            raise ValueError("precision 16-mixed needs a GPU; use 32 or bf16-mixed on the CPU")
+        if len(set(self.world_sizes)) != len(self.world_sizes):
+            raise ValueError("world_size lists a size twice")
+        return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether ranks train on GPUs."""
+        return self.gpus_per_rank > 0
+
+    @property
+    def shares_gpus(self) -> bool:
+        """Whether ranks have a part of a GPU each: what they do then depends on who has the rest."""
+        return 0 < self.gpus_per_rank < 1
+
+    @property
+    def devices_per_rank(self) -> float:
+        """What a rank is billed: one device, CPU or GPU, or the part of a GPU that it leases."""
+        return self.gpus_per_rank if self.shares_gpus else 1.0
+
+    @property
+    def world_sizes(self) -> tuple[int, ...]:
+        """Every world size to run."""
+        return self.world_size if isinstance(self.world_size, tuple) else (self.world_size,)
+
+
+class StudyConfig(Section):
+    """A whole study."""
+
+    name: str = Field(min_length=1, max_length=80, description="shown on the report")
+    seed: Seed = Field(0, description="root of every random choice: rates drawn, initial weights, order of data")
+    workload: Workload = Field(default_factory=Digits, description="what is trained")
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        description="global batch sizes to compare"
+    )
+    search: Search = Field(description="learning rates tried at every batch size")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="optimizer")
+    schedule: Schedule = Field(default_factory=Schedule, description="learning-rate schedule")
+    budget: Budget = Field(description="length of a trial")
+    growth: Growth | None = Field(None, description="batches that grow during a trial")
+    ghost_batch: PositiveInt | None = Field(
+        None, description="batch norm over ghost batches of this size; over the micro batch when left out"
+    )
+    probes: Probes = Field(default_factory=Probes, description="further measurements")
+    variants: dict[VariantName, dict[str, Any]] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="name: keys that it changes; each is searched and confirmed like a study",
+    )
+    scheduler: Scheduler = Field(default_factory=FrontierAshaConfig, description="early stopping of search trials")
+    confirm: Confirm = Field(default_factory=Confirm, description="runs the frontier is drawn from")
+    hardware: Hardware = Field(default_factory=Hardware, description="what a trial runs on")
+    price: Price = Field(default_factory=Price, description="cost of a device")
+    limits: LimitsConfig = Field(
+        default_factory=LimitsConfig, description="what may be spent; a study that was cut goes on once they are raised"
+    )
+    report: ReportConfig = Field(default_factory=ReportConfig, description="how the result is shown")
+    recovery: Recovery = Field(default_factory=Recovery, description="how faults are met; may change on a resume")
+    tracking: Tracking = Field(default_factory=Tracking, description="who else is told; may change on a resume")
+    max_retries: int = Field(1, ge=0, le=1000, description="further attempts at a trial whose process died")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        if len(set(self.batch_sizes)) != len(self.batch_sizes):
+            raise ValueError("batch_sizes lists a size twice")
+        if "usd" in self.report.costs and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("report.cost is usd, but neither price.usd_per_device_hour nor price.gpu_type is given")
+        if self.limits.usd is not None and self.price.usd_per_device_hour is None and self.price.gpu_type is None:
+            raise ValueError("limits.usd is given, but neither price.usd_per_device_hour nor price.gpu_type")
+        if "billed_gpu_h" in self.report.costs and not self.hardware.on_gpu:
+            raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
+        if "energy_j" in self.report.costs and self.hardware.gpus_per_rank < 1:
+            raise ValueError(
+                "report.cost is energy_j, which a whole GPU's meter tells, "
+                f"but hardware.gpus_per_rank is {self.hardware.gpus_per_rank:g}"
+            )
+        if self.growth is not None:
+            if self.budget.epochs is None or self.budget.regime_batch is not None:
+                raise ValueError("growth needs budget.epochs, without regime_batch")
+            if self.schedule.kind != "constant":
+                raise ValueError("growth sets the course of the rate: schedule.kind must be constant")
+        for name, changes in self.variants.items():
+            for key in changes:
+                if key not in VARIABLE:
+                    raise ValueError(f"variants.{name}.{key} cannot vary; allowed: {', '.join(VARIABLE)}")
+        return self
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """The variants; one without a name where none are given."""
+        return tuple(self.variants) or ("",)
+
+    def variant(self, name: str) -> StudyConfig:
+        """The study that one variant means. Raises pydantic's ValidationError."""
+        if not name:
+            return self
+        plain = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
+        return StudyConfig.model_validate_json(json.dumps(merged(plain, self.variants[name])))
+
+
+# The rest says how the study is run and shown, once for all variants.
+VARIABLE = ("batch_sizes", "search", "optimizer", "schedule", "budget", "growth", "ghost_batch", "workload")
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """`changes` over `base`, key by key where both are mappings."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
+    return changes

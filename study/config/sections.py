@@ -1,0 +1,167 @@
+"""The small sections of a study file: prices, limits, reports, recovery from faults, and experiment trackers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from study.errors import PlanError, masked
+
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e12)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a network's layers, which grow with its square
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
+Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
+Cost = Annotated[
+    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+]
+LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
+LIMITS: tuple[LimitName, ...] = get_args(LimitName)
+Purchase = Literal["on_demand", "spot", "reserved"]
+MOST_USD_PER_DEVICE_HOUR = 1e6
+
+
+class Section(BaseModel):
+    """A part of the study file: unknown keys, infinities and later changes are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Price(Section):
+    """What a leased device costs: the figure itself, or what to look up in a price list."""
+
+    usd_per_device_hour: float | None = Field(
+        None,
+        ge=0,
+        le=MOST_USD_PER_DEVICE_HOUR,
+        description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown",
+    )
+    source: str | None = Field(None, description="where the price is from, and its date")
+    gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")
+    purchase: Purchase = Field("on_demand", description="how it is rented: on_demand, spot or reserved")
+    provider: str | None = Field(None, description="whose price, where several ask for the GPU")
+    file: str | None = Field(None, description="a price list of your own that wins, beside the study file")
+
+    @model_validator(mode="after")
+    def _named(self) -> Price:
+        if self.gpu_type is None and (self.provider or self.file):
+            raise ValueError("provider and file go with gpu_type, which says what to look up")
+        return self
+
+
+class LimitsConfig(Section):
+    """What a study may spend. Past a limit it is cut: nothing new starts, and what runs ends at its next report."""
+
+    device_hours: PositiveFloat | None = Field(None, description="billed device-hours of all trials and drivers")
+    usd: PositiveFloat | None = Field(None, description="US dollars for these device-hours; needs a price")
+    wall_h: PositiveFloat | None = Field(None, description="hours in which a driver of the study runs")
+    wait_h: PositiveFloat | None = Field(
+        None, description="hours on end that it waits for a cluster too small for a single trial; else for ever"
+    )
+
+    def against(
+        self, device_h: float, wall_h: float, usd_per_device_hour: float | None, wait_h: float | None = None
+    ) -> dict[LimitName, tuple[float, float]]:
+        """(spent, allowed) of each limit that is given; `wait_h` is None where nothing is known of waiting.
+
+        Raises PlanError for dollars without a price.
+        """
+        spent: dict[LimitName, float] = {"device_hours": device_h, "wall_h": wall_h}
+        if self.usd is not None:
+            if usd_per_device_hour is None:
+                raise PlanError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
+            spent["usd"] = device_h * usd_per_device_hour
+        if wait_h is not None:
+            spent["wait_h"] = wait_h
+        return {name: (spent[name], allowed) for name in LIMITS if name in spent and (allowed := getattr(self, name))}
+
+
+class ReportConfig(Section):
+    """How the result is shown."""
+
+    cost: Cost = Field(
+        "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
+    )
+    cost_tolerance: Fraction = Field(
+        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
+    )
+    target_val_accuracy: Fraction | None = Field(
+        None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
+    )
+    include_setup: bool = Field(
+        False, description="compare costs with the setup of cold groups in them, which is billed either way"
+    )
+    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
+
+    @model_validator(mode="after")
+    def _different(self) -> ReportConfig:
+        if len(set(self.costs)) < 2:
+            raise ValueError("cost lists the same cost twice")
+        return self
+
+    @property
+    def costs(self) -> tuple[Metric, Metric | None]:
+        """The frontier's cost axis, and the second one if there is one."""
+        if isinstance(self.cost, str):
+            return self.cost, None
+        return self.cost[0], self.cost[1] if len(self.cost) > 1 else None
+
+
+class Recovery(Section):
+    """How faults are met. It is no part of what is studied: a study may go on under another one."""
+
+    checkpoint_every_s: float = Field(
+        60.0,
+        ge=0,
+        le=1e9,
+        description="seconds between the checkpoints of a trial, taken at its reports; 0: at every report",
+    )
+    checkpoints: PositiveInt = Field(2, description="how many of its newest are kept of each trial that is not over")
+    silent_s: float = Field(
+        60.0,
+        ge=1,
+        le=1e9,
+        description="seconds after which a rank that does not answer is lost: a stopped process or machine",
+    )
+    stuck_s: float = Field(
+        1800.0,
+        ge=1,
+        le=1e9,
+        description="seconds after which a group is lost that answers, but sets up and trains nothing",
+    )
+
+
+class Tracking(Section):
+    """Who else is told. It is no part of what is studied: a study may go on under another one."""
+
+    mlflow: str | None = Field(
+        None, min_length=1, description="address of an MLflow server; each trial is a run there (extra: tracking)"
+    )
+    tensorboard: str | None = Field(
+        None,
+        min_length=1,
+        description="a folder for TensorBoard, a run for each trial; within the study's own, or any absolute path",
+    )
+
+    @field_validator("mlflow")
+    @classmethod
+    def _without_secrets(cls, uri: str | None) -> str | None:
+        if uri is not None and masked(uri) != uri:
+            raise ValueError(
+                "must not hold what authorizes: MLflow takes it from MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        return uri
+
+    @field_validator("tensorboard")
+    @classmethod
+    def _stays_within(cls, folder: str | None) -> str | None:
+        if folder is not None and ".." in Path(folder).parts:
+            raise ValueError("must not climb out with ..; an absolute path may lie anywhere")
+        return folder

@@ -1,0 +1,53 @@
+"""A study file with every key, its value and what it means."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from study.config.schema import Budget, LogUniform, Search, Section, StudyConfig
+
+HEADER = """\
+# A study: which batch size, on how many ranks, should I pay for?
+# `study check FILE` shows what it means and costs; `study run FILE --out FOLDER` runs it.
+# Keys behind a # have no value unless you give one.
+"""
+
+
+def starter(name: str) -> StudyConfig:
+    """A small study of the embedded digits, to be changed."""
+    return StudyConfig(
+        name=name,
+        batch_sizes=(32, 128, 512),
+        search=Search(lr=LogUniform(low=0.01, high=1.0), samples=4),
+        budget=Budget(epochs=10),
+    )
+
+
+def commented_yaml(config: StudyConfig) -> str:
+    """The config as YAML, each key with its description behind it."""
+    return HEADER + "\n".join(_lines(config, "")) + "\n"
+
+
+def _lines(section: Section, indent: str) -> list[str]:
+    lines: list[str] = []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        about = field.description or (key == "kind" and "which workload") or ""
+        if isinstance(value, Section) and not isinstance(value, LogUniform):
+            within = _lines(value, indent + "  ")
+            # A key with nothing but comments under it would read as null.
+            empty = all(line.lstrip().startswith("#") for line in within)
+            lines += ["", f"{indent}{'# ' if empty else ''}{key}:  # {about}", *within]
+        elif value is None:
+            lines.append(f"{indent}# {key}:  # {about}")
+        else:
+            lines.append(f"{indent}{key}: {_inline(value)}  # {about}")
+    return lines
+
+
+def _inline(value: Any) -> str:
+    """A value on one line. JSON is YAML, but for the quotes around keys that nobody would write."""
+    if isinstance(value, LogUniform):
+        return f"{{low: {value.low:g}, high: {value.high:g}}}"
+    return json.dumps(value, ensure_ascii=False)

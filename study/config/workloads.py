@@ -1,0 +1,203 @@
+"""What is trained: the workloads that come with the package, and your own."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from study.config.sections import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
+from study.errors import PlanError
+
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+DIGITS_SAMPLES = 1797
+MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
+# Words in the name of a metric of which less is better.
+_LESS_IS_BETTER = re.compile(
+    "bpb|bpc|bpd|brier|ce|cer|crossentropy|distance|divergence|ece|entropy|eer|epe|err|error|errors|fid|kl|logloss|loss|"
+    "losses|lpips|mae|mape|mcd|mse|msle|nll|perplexity|ppl|regret|rmse|rmsle|smape|ter|wer",
+    re.IGNORECASE,
+)
+
+
+class Digits(Section):
+    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, always at hand."""
+
+    kind: Literal["digits"] = "digits"
+    model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
+    width: Width = Field(64, description="hidden units (mlp) or channels of the first stage (convnet)")
+    val_samples: PositiveInt = Field(300, description="samples held apart for validation")
+    test_samples: PositiveInt = Field(300, description="samples held apart for the test")
+    data_seed: Seed = Field(0, description="fixes the three splits, whatever the trial's seed")
+
+
+class Contrastive(Section):
+    """SimCLR on the digits: features learnt without labels; accuracy is that of a linear probe of them."""
+
+    kind: Literal["contrastive"]
+    width: Width = Field(64, description="hidden units of the encoder, and features that the probe reads")
+    temperature: PositiveFloat = Field(0.5, description="of NT-Xent, which similarities are divided by")
+    probe_labels: int = Field(
+        100,
+        ge=10,
+        le=10**9,
+        description="training samples whose labels the probe may see; few tell features apart best",
+    )
+    val_samples: PositiveInt = Field(300, description="samples held apart for validation")
+    test_samples: PositiveInt = Field(300, description="samples held apart for the test")
+    data_seed: Seed = Field(0, description="fixes the three splits, whatever the trial's seed")
+
+
+class Teacher(Section):
+    """Gaussian inputs labelled by a random two-layer network, with some labels redrawn at random."""
+
+    kind: Literal["teacher"]
+    model: Literal["mlp"] = Field("mlp", description="network to train")
+    width: Width = Field(64, description="hidden units of the network to train")
+    train_samples: PositiveInt = Field(4096, description="samples to train on")
+    val_samples: PositiveInt = Field(1024, description="samples held apart for validation")
+    test_samples: PositiveInt = Field(1024, description="samples held apart for the test")
+    features: Width = Field(32, description="inputs of a sample")
+    classes: int = Field(10, ge=2, le=65_536, description="number of labels")
+    label_noise: Fraction = Field(0.1, description="share of training labels redrawn uniformly over the classes")
+    teacher_width: Width = Field(32, description="hidden units of the labelling network")
+    data_seed: Seed = Field(0, description="fixes teacher, samples and splits")
+
+    @model_validator(mode="after")
+    def _in_memory(self) -> Teacher:
+        samples = self.train_samples + self.val_samples + self.test_samples
+        widest = max(self.features, self.teacher_width, self.classes)
+        if samples * widest > MOST_TEACHER_VALUES:
+            raise ValueError(
+                f"{samples:,} samples times {widest:,}, the largest of features, teacher_width and classes, "
+                f"are more than the {MOST_TEACHER_VALUES:,} numbers that a synthetic data set may hold"
+            )
+        return self
+
+
+class ImageFolder(Section):
+    """Labelled images from a folder of yours, as their authors publish them; nothing is downloaded."""
+
+    kind: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"] = Field(
+        description="the files: CIFAR binary or parquet, MNIST's IDX, or what Hugging Face's `save_to_disk` writes"
+    )
+    path: str = Field(min_length=1, description="the folder; the same, with the same files, on every node")
+    model: Literal["resnet", "convnet", "mlp"] = Field("resnet", description="network to train")
+    depth: int = Field(20, ge=8, le=1202, description="layers of the resnet, 6n + 2; the others' are fixed")
+    width: Width = Field(16, description="channels of the first stage, or hidden units of the mlp")
+    images: PositiveInt | None = Field(
+        None, description="images in the training files; left out, as many as were published, or counted for datasets"
+    )
+    val_samples: PositiveInt = Field(5_000, description="images of these held apart for validation")
+    data_seed: Seed = Field(0, description="fixes the split, whatever the trial's seed")
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, depth: int) -> int:
+        if depth % 6 != 2:
+            raise ValueError(f"must be 6n + 2, such as 20, 32, 44, 56 or 110; got {depth}")
+        return depth
+
+    @property
+    def train_images(self) -> int | None:
+        """Images in the training files, where that is known."""
+        published = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}
+        return self.images or published.get(self.kind)
+
+
+class Custom(Section):
+    """Your own LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
+
+    kind: Literal["custom"] = "custom"
+    module: ImportPath = Field(description="LightningModule, as package.module:Class")
+    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
+    module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
+    data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
+    train_samples: PositiveInt | None = Field(
+        None, description="samples in the training set; left out, they are counted, unless the set is a stream"
+    )
+    data_batch: Literal["micro", "global"] = Field(
+        "micro",
+        description="batch_size of the data module: samples that a rank takes at once; "
+        "global: those of all ranks, for a data module that divides by trainer.world_size",
+    )
+    val_accuracy: str = Field(
+        "val_accuracy", description="name under which the module logs its validation accuracy, a share from 0 to 1"
+    )
+    val_loss: str | None = Field(
+        None, description="name under which it logs its validation loss; left out, val_loss where that is logged"
+    )
+    optimizer: Literal["study", "module"] = Field(
+        "study",
+        description="module: its own configure_optimizers, schedule included; search.lr lists factors of its rates",
+    )
+    loss_weight: str | None = Field(
+        None,
+        description="key of the dict that training_step returns, with the number (of tokens, say) that its loss is a "
+        "mean over; an update is then the mean over the global batch however it is split; left out, all micro "
+        "batches count the same",
+    )
+    find_unused_parameters: bool = Field(
+        False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
+    )
+
+    @field_validator("val_accuracy")
+    @classmethod
+    def _more_is_better(cls, name: str) -> str:
+        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)
+        if found := [word for word in words if _LESS_IS_BETTER.fullmatch(word)]:
+            raise ValueError(
+                f"{name} sounds like a figure of which less is better ({found[0].lower()}), and of an accuracy more is "
+                "better; log an accuracy (a share from 0 to 1) and name it here"
+            )
+        return name
+
+
+def _tag(value: Any) -> str | None:
+    if isinstance(value, Section):
+        return str(getattr(value, "kind", None))
+    if not isinstance(value, dict):
+        return None
+    return str(value.get("kind", "custom" if {"module", "data"} & value.keys() else "digits"))
+
+
+Embedded = Digits | Teacher | ImageFolder  # classified, from tensors in memory
+Workload = Annotated[
+    Annotated[Digits, Tag("digits")]
+    | Annotated[Contrastive, Tag("contrastive")]
+    | Annotated[Teacher, Tag("teacher")]
+    | Annotated[ImageFolder, Tag("cifar10")]
+    | Annotated[ImageFolder, Tag("cifar100")]
+    | Annotated[ImageFolder, Tag("mnist")]
+    | Annotated[ImageFolder, Tag("fashion_mnist")]
+    | Annotated[ImageFolder, Tag("datasets")]
+    | Annotated[Custom, Tag("custom")],
+    Discriminator(_tag),
+]
+
+
+def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custom) -> int:
+    """Size of the training set. Raises PlanError if it is not known, or too little is left to train on."""
+    if isinstance(workload, Custom):
+        if workload.train_samples is None:
+            raise PlanError("is required where the data cannot be counted", "workload.train_samples")
+        return workload.train_samples
+    if isinstance(workload, Teacher):
+        return workload.train_samples
+    if isinstance(workload, ImageFolder):
+        images = workload.train_images
+        if images is None:
+            raise PlanError("is required where the folder cannot be read", "workload.images")
+        if workload.val_samples >= images:
+            raise PlanError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
+        return images - workload.val_samples
+    left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
+    if left < 1:
+        raise PlanError(
+            f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
+            "workload",
+        )
+    if isinstance(workload, Contrastive) and workload.probe_labels > left:
+        raise PlanError(f"{workload.probe_labels} is more than the {left} training samples", "workload.probe_labels")
+    return left

@@ -1,1 +1,0 @@
-"""What the user wrote, validated, and the exact list of trials it means."""

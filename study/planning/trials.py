@@ -1,0 +1,335 @@
+"""The exact list of trials that a config means."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from study.config.schema import VARIABLE, AshaConfig, Optimizer, Schedule, StudyConfig
+from study.config.workloads import Contrastive, Custom, Embedded, train_samples
+from study.errors import PlanError
+from study.planning.batch_split import BatchPlan, split_batch
+from study.planning.growth import growth_stages
+from study.planning.learning_rates import base_rates, n_rates, scaled_rate
+
+Phase = Literal["search", "confirm"]
+MAX_TRIALS = 10_000
+MAX_REPORTS = 2_000_000  # of all trials: rows of the ledger
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is compared: a batch size on a number of ranks, in one variant of the study."""
+
+    batch_size: int
+    world_size: int
+    variant: str = ""  # "" where the study has none
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a trial with one batch size."""
+
+    start_update: int
+    updates: int
+    batch: BatchPlan
+    updates_per_epoch: int
+    lr_factor: float  # of the trial's rate, beside the schedule's
+
+    @property
+    def end_update(self) -> int:
+        """The first update that is no longer of it."""
+        return self.start_update + self.updates
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """All that one trial needs to know; plain data, so that it can cross to any process."""
+
+    trial_id: str
+    phase: Phase
+    cell: Cell  # what it is evidence for
+    stages: tuple[Stage, ...]  # one, unless the batch grows
+    base_lr: float  # before the rule
+    lr: float  # peak rate of the schedule
+    seed_index: int
+    seed: tuple[int, int]  # (study, index): entropy for every random choice of the trial
+    report_at: tuple[int, ...]  # updates after which it validates and reports; the last is total_updates
+
+    @property
+    def batch(self) -> BatchPlan:
+        """The batch it begins with."""
+        return self.stages[0].batch
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Of the batch it begins with."""
+        return self.stages[0].updates_per_epoch
+
+    @property
+    def total_updates(self) -> int:
+        """Updates of a whole trial."""
+        return self.stages[-1].end_update
+
+    @property
+    def report_shares(self) -> tuple[float, ...]:
+        """Where it reports, as shares of its length."""
+        return tuple(updates / self.total_updates for updates in self.report_at)
+
+    def samples_at(self, updates: int) -> int:
+        """Samples trained on after so many updates."""
+        return sum(done * stage.batch.global_batch for stage, done in self._done(updates))
+
+    def epochs_at(self, updates: int) -> float:
+        """Passes over the training set after so many updates; what does not fill a batch counts as passed."""
+        return sum(done / stage.updates_per_epoch for stage, done in self._done(updates))
+
+    def micro_batches_at(self, updates: int) -> int:
+        """Micro batches a rank has taken after so many updates."""
+        return sum(done * stage.batch.accumulation for stage, done in self._done(updates))
+
+    def stage_at(self, update: int) -> Stage:
+        """The stage of the update with this number, counted from 0; the last one behind the end."""
+        return next((stage for stage in self.stages if update < stage.end_update), self.stages[-1])
+
+    def _done(self, updates: int) -> list[tuple[Stage, int]]:
+        return [
+            (stage, min(updates, stage.end_update) - stage.start_update)
+            for stage in self.stages
+            if updates > stage.start_update
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config and everything derived from it before anything runs."""
+
+    config: StudyConfig
+    variants: Mapping[str, StudyConfig]  # by name; one named "" where the study has none
+    train_samples: int
+    cells: tuple[Cell, ...]
+    search: tuple[TrialSpec, ...]  # of cells with more than one rate: else there is nothing to choose
+
+    @property
+    def n_confirm(self) -> int:
+        """Confirm trials, one for each cell and fresh seed."""
+        return len(self.cells) * self.config.confirm.seeds
+
+    def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
+        """The confirm trials of a cell at the rate that the search chose."""
+        config = self.variants[cell.variant]
+        # Seeds that no search trial of any variant has seen, the same for all of them.
+        first = max(variant.search.seeds for variant in self.variants.values())
+        course = _course(config, self.train_samples, cell)
+        return tuple(
+            _trial(config, course, "confirm", cell, base_lr, first + i, f"s{i + 1}")
+            for i in range(config.confirm.seeds)
+        )
+
+    def rates(self, cell: Cell) -> tuple[float, ...]:
+        """The rates tried in a cell, before the rule."""
+        config = self.variants[cell.variant]
+        return base_rates(config.search, config.seed)
+
+
+def make_plan(config: StudyConfig) -> Plan:
+    """Derive the trials. Raises PlanError for what cannot work."""
+    variants = {name: config.variant(name) for name in config.variant_names}
+    _check_size(variants)
+    samples = train_samples(config.workload)
+    cells: list[Cell] = []
+    search: list[TrialSpec] = []
+    reports = 0
+    for world_size in config.hardware.world_sizes:
+        for name, variant in variants.items():
+            with _blaming(name):
+                _check_workload(variant)
+                if (own := train_samples(variant.workload)) != samples:
+                    raise PlanError(f"has {own} training samples, the study {samples}", "workload")
+                for batch_size in variant.batch_sizes:
+                    cell = Cell(batch_size, world_size, name)
+                    course = _course(variant, samples, cell)
+                    trials = _search(variant, course, cell)
+                    reports += (len(trials) + config.confirm.seeds) * len(course.report_at)
+                    if reports > MAX_REPORTS:
+                        raise _too_many_reports(reports)
+                    cells.append(cell)
+                    search += trials
+    _check_scheduler(config, search)
+    return Plan(config, variants, samples, tuple(cells), tuple(search))
+
+
+def _check_size(variants: Mapping[str, StudyConfig]) -> None:
+    """Before anything is counted up that would not end."""
+    trials = sum(
+        len(config.hardware.world_sizes)
+        * len(config.batch_sizes)
+        * (n_rates(config.search) * config.search.seeds + config.confirm.seeds)
+        for config in variants.values()
+    )
+    if trials > MAX_TRIALS:
+        raise PlanError(
+            f"{trials:,} trials are more than the {MAX_TRIALS:,} of a study: "
+            "batch sizes x world sizes x (rates x seeds + confirm.seeds), over all variants",
+            "search",
+        )
+
+
+def by_cell(specs: Iterable[TrialSpec]) -> dict[Cell, list[TrialSpec]]:
+    """The trials of each cell, in order; nothing for a cell without one."""
+    found: dict[Cell, list[TrialSpec]] = defaultdict(list)
+    for spec in specs:
+        found[spec.cell].append(spec)
+    return found
+
+
+def _search(config: StudyConfig, course: _Course, cell: Cell) -> list[TrialSpec]:
+    rates, seeds = base_rates(config.search, config.seed), range(config.search.seeds)
+    trials = [
+        _trial(config, course, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
+        for i, rate in enumerate(rates)
+        for seed in seeds
+    ]
+    return trials if len(rates) > 1 else []
+
+
+@contextmanager
+def _blaming(variant: str) -> Iterator[None]:
+    """Puts the variant in front of the key that a PlanError blames."""
+    try:
+        yield
+    except PlanError as error:
+        if not variant or error.key.split(".")[0] not in VARIABLE:
+            raise
+        raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What all trials of a cell have in common."""
+
+    stages: tuple[Stage, ...]
+    report_at: tuple[int, ...]
+
+
+def _course(config: StudyConfig, samples: int, cell: Cell) -> _Course:
+    stages = _stages(config, samples, cell)
+    return _Course(stages, _reports(stages, config.budget.report_every_updates))
+
+
+def _trial(
+    config: StudyConfig, course: _Course, phase: Phase, cell: Cell, base_lr: float, seed_index: int, suffix: str
+) -> TrialSpec:
+    variant = f"-{cell.variant}" if cell.variant else ""
+    return TrialSpec(
+        trial_id=f"{phase}{variant}-b{cell.batch_size}-w{cell.world_size}-{suffix}",
+        phase=phase,
+        cell=cell,
+        stages=course.stages,
+        base_lr=base_lr,
+        lr=scaled_rate(base_lr, cell.batch_size, config.search),
+        seed_index=seed_index,
+        seed=(config.seed, seed_index),
+        report_at=course.report_at,
+    )
+
+
+def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
+    budget = config.budget
+    if config.growth is None:
+        parts = [(cell.batch_size, 1.0, budget.epochs or 0)]
+    else:
+        parts = [
+            (stage.batch, stage.lr_factor, stage.epochs)
+            for stage in growth_stages(cell.batch_size, budget.epochs or 0, config.growth, samples)
+        ]
+    stages: list[Stage] = []
+    for batch_size, lr_factor, epochs in parts:
+        if batch_size > samples:
+            raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
+        batch = split_batch(batch_size, cell.world_size, config.hardware)
+        if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
+            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
+        if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
+            raise PlanError(
+                f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
+                "hardware.micro_batch" if config.hardware.accumulation is None else "hardware.accumulation",
+            )
+        per_epoch = samples // batch_size
+        updates = budget.updates or per_epoch * epochs
+        if budget.regime_batch is not None:
+            if budget.regime_batch > samples:
+                raise PlanError(f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch")
+            updates = samples // budget.regime_batch * epochs
+        if stages and batch.accumulation != stages[0].batch.accumulation:
+            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
+        start = stages[-1].end_update if stages else 0
+        stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
+    return tuple(stages)
+
+
+def _reports(stages: Sequence[Stage], every: int | None) -> tuple[int, ...]:
+    """After each epoch, or every so many updates, and at the end."""
+    end = stages[-1].end_update
+    reports = end // every if every else sum(stage.updates // stage.updates_per_epoch for stage in stages)
+    if reports > MAX_REPORTS:
+        raise _too_many_reports(reports)
+    if every is not None:
+        return (*range(every, end, every), end)
+    epochs = (
+        update
+        for stage in stages
+        for update in range(stage.start_update + stage.updates_per_epoch, stage.end_update + 1, stage.updates_per_epoch)
+    )
+    return tuple(sorted({*epochs, end}))
+
+
+def _too_many_reports(reports: int) -> PlanError:
+    return PlanError(
+        f"{reports:,} reports are more than the {MAX_REPORTS:,} of a study; train for less, or report less often "
+        "(report_every_updates)",
+        "budget",
+    )
+
+
+def in_unit(scheduler: AshaConfig, spec: TrialSpec, updates: int, device_seconds: float) -> float:
+    """How far a trial has come after so many updates, in the unit of the scheduler's rungs."""
+    units: dict[str, float] = {
+        "epochs": spec.epochs_at(updates),
+        "updates": updates,
+        "samples": spec.samples_at(updates),
+        "device_seconds": device_seconds,
+    }
+    return units[scheduler.unit]
+
+
+def whole_in_unit(scheduler: AshaConfig, spec: TrialSpec) -> float:
+    """The whole length of a trial, in the unit of the scheduler's rungs."""
+    return in_unit(scheduler, spec, spec.total_updates, scheduler.max_device_seconds or math.inf)
+
+
+def _check_workload(config: StudyConfig) -> None:
+    workload = config.workload
+    if not isinstance(workload, Embedded) and any(config.probes.model_dump().values()):
+        raise PlanError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
+    if isinstance(workload, Custom) and config.growth is not None:
+        # Its data module is given one batch size, when a trial begins.
+        raise PlanError("is for the workloads of the package; leave it out for a module of your own", "growth")
+    if isinstance(workload, Custom) and workload.optimizer == "module":
+        for key, default in (("optimizer", Optimizer()), ("schedule", Schedule())):
+            if getattr(config, key) != default:
+                raise PlanError("is the module's own with workload.optimizer: module; leave it out", key)
+
+
+def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
+    scheduler = config.scheduler
+    if isinstance(scheduler, AshaConfig) and search:
+        longest = max(whole_in_unit(scheduler, spec) for spec in search)
+        if scheduler.grace > longest:
+            raise PlanError(
+                f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {longest:g}", "scheduler.grace"
+            )

@@ -1,1 +1,0 @@
-"""Frozen records to figures, a page, files and the terminal."""

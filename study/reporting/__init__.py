@@ -1,0 +1,1 @@
+"""Frozen records to figures, pages, text and files."""

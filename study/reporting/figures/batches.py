@@ -1,0 +1,102 @@
+"""Figures over batch sizes: where the time went, and what a batch size does to accuracy, pace and updates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import plotly.graph_objects as go
+
+from study.analysis.records import Point, Summary, TrialRecord
+from study.reporting.figures.style import PHASE_COLOURS, series_styles, styled, ticks_axis
+from study.reporting.text.formatting import accuracy, cost_unit, number, series_name, series_of
+
+
+def cost_figure(summary: Summary) -> go.Figure | None:
+    """Billed device-hours by phase, in a readable unit: a bar for each batch size, search and confirm apart."""
+    if not any(trial.cost.billed_device_h for trial in summary.trials):
+        return None
+    bars = _phase_hours(summary.trials)
+    unit = cost_unit(sum(hours.values()) for hours in bars.values())
+    figure = styled("Where the device time went", height=180 + 28 * len(bars))
+    for phase, colour in PHASE_COLOURS.items():
+        amounts = [hours.get(phase, 0.0) for hours in bars.values()]
+        if any(amounts):
+            figure.add_bar(
+                orientation="h",
+                y=list(bars),
+                x=[amount * unit.scale for amount in amounts],
+                name=phase,
+                marker={"color": colour, "line": {"width": 0}},
+                hovertext=[f"{bar}<br>{phase} {unit.show(amount)}" for bar, amount in zip(bars, amounts, strict=True)],
+                hoverinfo="text",
+            )
+    figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
+    figure.update_xaxes(title_text=f"{unit.label} (billed)", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def batch_figure(summary: Summary) -> go.Figure | None:
+    """Three panels over global batch size: validation accuracy, samples a second, updates; a line for each series."""
+    if not summary.points:
+        return None
+    figure = styled("What the batch size does", height=760, panels=3)
+    styles = series_styles(summary.points)
+    for series, group in groupby(summary.points, key=series_of):
+        points = list(group)
+        colour, symbol = styles[series]
+        for row, (values, hover) in enumerate(_panels(points), start=1):
+            figure.add_scatter(
+                x=[point.batch_size for point in points],
+                y=values,
+                error_y=_accuracy_bars(points) if row == 1 else None,
+                mode="lines+markers",
+                line={"color": colour, "width": 1.5},
+                marker={"symbol": symbol, "size": 9, "color": colour},
+                name=series_name(series),
+                legendgroup=series_name(series),
+                showlegend=row == 1,
+                hovertext=[f"batch {point.batch_size}: {text}" for point, text in zip(points, hover, strict=True)],
+                hoverinfo="text",
+                row=row,
+                col=1,
+            )
+    figure.update_xaxes(**ticks_axis(point.batch_size for point in summary.points))
+    figure.update_xaxes(title_text="global batch size", row=3, col=1)
+    figure.update_yaxes(title_text="validation accuracy", tickformat=".1%", row=1, col=1)
+    figure.update_yaxes(title_text="samples/s, all ranks", rangemode="tozero", tickformat="~s", row=2, col=1)
+    figure.update_yaxes(title_text="updates of a trial", rangemode="tozero", tickformat="~s", row=3, col=1)
+    return figure
+
+
+def _panels(points: Sequence[Point]) -> list[tuple[list[float], list[str]]]:
+    """Values and what hovering tells of them, panel by panel."""
+    return [
+        ([point.val_accuracy for point in points], [f"{accuracy(point)}%" for point in points]),
+        ([point.samples_per_s for point in points], [f"{number(point.samples_per_s)} samples/s" for point in points]),
+        ([float(point.updates) for point in points], [f"{point.updates:,} updates" for point in points]),
+    ]
+
+
+def _accuracy_bars(points: Sequence[Point]) -> dict[str, object]:
+    intervals = [point.val_accuracy_ci or (point.val_accuracy, point.val_accuracy) for point in points]
+    return {
+        "type": "data",
+        "array": [min(high, 1.0) - point.val_accuracy for point, (_, high) in zip(points, intervals, strict=True)],
+        "arrayminus": [point.val_accuracy - max(low, 0.0) for point, (low, _) in zip(points, intervals, strict=True)],
+        "thickness": 1.2,
+        "width": 4,
+    }
+
+
+def _phase_hours(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:
+    """Device-hours by phase for each bar, in the order of the bars."""
+    bars: dict[str, dict[str, float]] = {}
+    several = len(set(map(series_of, trials))) > 1
+    for trial in sorted(trials, key=lambda t: (t.variant, t.world_size, t.batch_size, t.phase != "search")):
+        where = f", {series_name(series_of(trial))}" if several else ""  # a phone has little room for names
+        bar = bars.setdefault(f"B={trial.batch_size}{where}, {trial.phase}", {})
+        for phase, seconds in trial.phases_s.items():
+            bar[phase] = bar.get(phase, 0.0) + trial.world_size * trial.devices_per_rank * seconds / 3600
+    return bars

@@ -1,0 +1,194 @@
+"""Figures of single trials: learning rates, learning curves, and what early stopping cut."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import plotly.graph_objects as go
+
+from study.analysis.records import Summary, TrialRecord
+from study.reporting.figures.style import (
+    BLUE,
+    FAINT,
+    GREY,
+    SEQUENTIAL,
+    batch_colours,
+    escaped,
+    evenly,
+    log_axis,
+    series_dashes,
+    styled,
+    ticks_axis,
+)
+from study.reporting.text.formatting import Series, number, percent, series_name, series_of
+
+Key = TypeVar("Key", Series, tuple[Series, int], tuple[tuple[Series, int], str])
+MOST_CURVES = 120  # learning curves that are drawn, of however many
+MOST_RATES = 1500  # search trials that are drawn
+_MOST_REPORTS = 60  # of a curve
+_EDGE = 3  # pixels, of hollow marks
+
+
+def rates_figure(summary: Summary) -> go.Figure | None:
+    """Validation accuracy of search trials where they ended, by batch size and learning rate.
+
+    Hollow where the trial was stopped, diverged or failed: it might have gone further. A panel for each series. Of
+    more than MOST_RATES trials, those drawn lie evenly over the rates of each batch size.
+    """
+    trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
+    if not trials:
+        return None
+    panels = _by(series_of, thinned(trials, MOST_RATES, lambda trial: trial.lr))
+    batches, rates = sorted({t.batch_size for t in trials}), sorted({t.lr for t in trials})
+    figure = styled("Search: which learning rate", height=60 + 380 * len(panels), panels=len(panels))
+    for row, (series, members) in enumerate(sorted(panels.items()), start=1):
+        figure.add_scatter(
+            x=[batches.index(trial.batch_size) for trial in members],
+            y=[trial.lr for trial in members],
+            mode="markers",
+            marker={
+                "symbol": ["square-open" if trial.censored else "square" for trial in members],
+                "size": 22 if len(rates) <= 40 else 10,
+                "line": {"width": [_EDGE if trial.censored else 0 for trial in members]},
+                "color": [trial.curve[-1].val_accuracy for trial in members],
+                "coloraxis": "coloraxis",
+            },
+            text=[str(trial.outcome) for trial in members],
+            customdata=[trial.batch_size for trial in members],
+            hovertemplate="batch %{customdata}, learning rate %{y:.3g}<br>%{marker.color:.2%}, %{text}<extra></extra>",
+            showlegend=False,
+            row=row,
+            col=1,
+        )
+        title = "learning rate" + (f", {series_name(series)}" if len(panels) > 1 else "")
+        few = len(rates) < 8
+        figure.update_yaxes(title_text=title, **(ticks_axis(rates) if few else log_axis(rates)), row=row, col=1)
+    figure.update_xaxes(tickvals=list(range(len(batches))), ticktext=[f"{batch:,}" for batch in batches])
+    figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
+    figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
+    seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
+    # From the median on: rates that fail altogether would take all colours from those that matter.
+    low, high = (seen[len(seen) // 2], seen[-1]) if seen else (0.0, 1.0)
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
+    bar["tickformat"] = ".1%" if high - low < 0.05 else ".0%"
+    scale = {"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": low, "cmax": high}
+    figure.update_layout(coloraxis=scale)
+    return figure
+
+
+def curves_figure(summary: Summary) -> go.Figure | None:
+    """Validation accuracy over epochs: confirm trials in full colour, search trials faint.
+
+    Of more than MOST_CURVES trials, those drawn lie evenly between the best and the worst of each batch size and phase.
+    """
+    trials = [trial for trial in summary.trials if trial.curve]
+    if not trials:
+        return None
+    figure = styled("Learning curves")
+    colours = batch_colours(trial.batch_size for trial in trials)
+    dashes = series_dashes(trials)
+    for trial in sorted(thinned(trials, MOST_CURVES, _last), key=lambda trial: trial.phase == "confirm"):
+        confirm = trial.phase == "confirm"
+        colour = colours[trial.batch_size]
+        reports = evenly(trial.curve, _MOST_REPORTS)
+        figure.add_scatter(
+            x=[report.epochs for report in reports],
+            y=[report.val_accuracy for report in reports],
+            mode="lines" if len(reports) > 1 else "markers",
+            line={"color": colour, "width": 2 if confirm else 1, "dash": dashes[series_of(trial)]},
+            marker={"color": colour, "size": 5},
+            opacity=0.9 if confirm else 0.45,
+            legendgroup=f"B={trial.batch_size}",
+            showlegend=False,
+            text=f"{escaped(trial.trial_id)}, learning rate {number(trial.lr)}",
+            hovertemplate="%{text}<br>%{y:.2%} after %{x:.3g} epochs<extra></extra>",
+        )
+    _explain(figure, colours, dashes)
+    figure.update_xaxes(title_text="epochs", rangemode="tozero")
+    figure.update_yaxes(title_text="validation accuracy", tickformat=".0%")
+    return figure
+
+
+def thinned(trials: Sequence[TrialRecord], most: int, rank: Callable[[TrialRecord], float]) -> Sequence[TrialRecord]:
+    """About `most` of the trials, as many of each batch size, series and phase, evenly over their ranks."""
+    if len(trials) <= most:
+        return trials
+    groups = _by(lambda trial: (_cell(trial), trial.phase), trials).values()
+    share = max(2, most // len(groups))
+    return [trial for group in groups for trial in evenly(sorted(group, key=rank), share)]
+
+
+def _last(trial: TrialRecord) -> float:
+    return trial.curve[-1].val_accuracy
+
+
+def stopping_figure(summary: Summary) -> go.Figure | None:
+    """Updates that were trained and cut, as shares of each batch size's full grid.
+
+    A trial that was trained on as a check counts up to where it would have been stopped.
+    """
+    trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
+    if not trials:
+        return None
+    cells = dict(sorted(_by(_cell, trials).items()))
+    several = len(set(map(series_of, trials))) > 1
+    names = [f"B={batch}" + (f", {series_name(series)}" if several else "") for series, batch in cells]
+    trained = [sum(map(_share, group)) / len(group) for group in cells.values()]
+    hover = [
+        f"{_outcomes(group)}<br>{percent(share, 0)} trained"
+        for group, share in zip(cells.values(), trained, strict=True)
+    ]
+    figure = styled("What early stopping cut", height=160 + 28 * len(cells))
+    for name, shares, colour in (
+        ("trained", trained, BLUE),
+        ("cut", [1 - share for share in trained], FAINT),
+    ):
+        figure.add_bar(
+            orientation="h",
+            y=names,
+            x=shares,
+            name=name,
+            marker={"color": colour, "line": {"width": 0}},
+            hovertext=hover,
+            hoverinfo="text",
+        )
+    figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
+    figure.update_xaxes(title_text="updates of the full grid", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def _cell(trial: TrialRecord) -> tuple[Series, int]:
+    return series_of(trial), trial.batch_size
+
+
+def _share(trial: TrialRecord) -> float:
+    """Of a whole trial's updates."""
+    return (trial.audited_from or trial.curve[-1].updates) / trial.total_updates
+
+
+def _outcomes(trials: Sequence[TrialRecord]) -> str:
+    """`2 completed, 3 stopped`."""
+    return ", ".join(f"{n} {outcome}" for outcome, n in Counter(str(trial.outcome) for trial in trials).items())
+
+
+def _by(key: Callable[[TrialRecord], Key], trials: Iterable[TrialRecord]) -> dict[Key, list[TrialRecord]]:
+    groups: dict[Key, list[TrialRecord]] = defaultdict(list)
+    for trial in trials:
+        groups[key(trial)].append(trial)
+    return groups
+
+
+def _explain(figure: go.Figure, colours: Mapping[int, str], dashes: Mapping[Series, str]) -> None:
+    """A legend of colours (batch sizes), then of dashes (series) if there are several."""
+    for batch_size, colour in colours.items():
+        name = f"B={batch_size}"
+        line = {"color": colour, "width": 2}
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name, legendgroup=name)
+    for series, dash in dashes.items():
+        if len(dashes) > 1:
+            line = {"color": GREY, "width": 1.5, "dash": dash}
+            figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=series_name(series))

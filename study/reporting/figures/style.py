@@ -1,0 +1,128 @@
+"""How the figures look: palette, layout, axes. Readable on light and on dark, and without colour vision."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from study.analysis.records import Point, TrialRecord
+from study.reporting.text.formatting import Series, number, series_of
+
+# Okabe and Ito (2008), less black and yellow: each must stand out on white and on black.
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+GREY, FAINT = "#8A8F98", "#C4C8CF"
+SERIES = ((BLUE, "circle"), (VERMILION, "square"), (GREEN, "diamond"), (PURPLE, "triangle-up"), (ORANGE, "cross"))
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+# Viridis without its ends: they vanish on black and on white.
+SEQUENTIAL = sample_colorscale("Viridis", [0.15 + 0.08 * i for i in range(10)])
+PHASE_COLOURS = {
+    "setup": ORANGE,
+    "train": BLUE,
+    "validate": SKY,
+    "checkpoint": PURPLE,
+    "probe": GREEN,
+    "idle": GREY,
+    "teardown": "#B8BCC4",
+    "lost": VERMILION,
+}
+_TEXT = "#737984"
+Item = TypeVar("Item")
+_GRID = "rgba(128, 128, 128, 0.22)"
+
+
+def escaped(text: str) -> str:
+    """Text as Plotly shows it letter for letter: it reads tags and entities in all its labels."""
+    return html.escape(text, quote=False)
+
+
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, evenly spread over them, the first and the last always."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
+    """An empty figure, `height` pixels high, of panels one above the other over one x axis.
+
+    Its title is taken as it is, so escape what a user wrote.
+    """
+    figure = make_subplots(rows=panels, cols=1, shared_xaxes=True, vertical_spacing=0.07)
+    figure.update_layout(
+        template=go.layout.Template(),  # Plotly's own brings its colours along
+        title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
+        height=height,
+        font={"family": "system-ui, sans-serif", "size": 13, "color": _TEXT},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 12, "t": 48, "b": 8},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        hovermode="closest",
+        hoverlabel={"align": "left", "font": {"family": "system-ui, sans-serif", "size": 13}},
+    )
+    axis = {
+        "gridcolor": _GRID,
+        "linecolor": _GRID,
+        "showline": True,
+        "zeroline": False,
+        "automargin": True,
+        "title": {"standoff": 12},
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def series_styles(items: Iterable[Point | TrialRecord]) -> dict[Series, tuple[str, str]]:
+    """A colour and a marker symbol for each series; from the sixth on, symbols go with other colours."""
+    styles = {}
+    for i, series in enumerate(sorted({series_of(item) for item in items})):
+        turn, place = divmod(i, len(SERIES))
+        styles[series] = SERIES[place][0], SERIES[(place + turn) % len(SERIES)][1]
+    return styles
+
+
+def series_dashes(items: Iterable[Point | TrialRecord]) -> dict[Series, str]:
+    """A dash for the lines of each series."""
+    return {series: DASHES[i % len(DASHES)] for i, series in enumerate(sorted({series_of(item) for item in items}))}
+
+
+def batch_colours(batch_sizes: Iterable[int]) -> dict[int, str]:
+    """A colour for each batch size along a sequential scale, even in their order."""
+    sizes = sorted(set(batch_sizes))
+    places = [0.28 + 0.54 * i / (len(sizes) - 1) if len(sizes) > 1 else 0.5 for i in range(len(sizes))]
+    return dict(zip(sizes, sample_colorscale("Viridis", places), strict=True)) if sizes else {}
+
+
+def log_axis(values: Sequence[float]) -> Mapping[str, object]:
+    """A log axis around `values` with ticks at 1, 2 and 5; linear if one of them is not positive."""
+    if not values or min(values) <= 0:
+        return {}
+    span = math.log10(max(values) / min(values))
+    # Labels stand on the right of points, and need room on a phone too.
+    low = min(values) / 10 ** max(0.06 * span, 0.04)
+    high = max(values) * 10 ** max(0.2 * span, 0.08)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), tuple(range(1, 10)), tuple(i / 10 for i in range(10, 100))):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) >= 3:
+            break
+    return {
+        "type": "log",
+        "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks,
+        "ticktext": [number(tick) for tick in ticks],
+    }
+
+
+def ticks_axis(values: Iterable[float]) -> Mapping[str, object]:
+    """A log axis with a tick at each of a few values."""
+    ticks = sorted(set(values))
+    return {"type": "log", "tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}

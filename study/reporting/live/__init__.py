@@ -1,0 +1,1 @@
+"""The page and the progress of a study that runs."""

@@ -1,0 +1,193 @@
+"""A plan on the terminal: what will run, and the most it can cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from study.analysis.forecast import Forecast, forecast
+from study.planning.cost_estimate import Pace, PlanPrice, price_plan, trial_h
+from study.planning.trials import Cell, Plan, TrialSpec
+from study.reporting.text.formatting import column, cost_unit, duration, number, of_limit
+
+
+def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:
+    """Cells with their derived values, the exact trials, and the cost on hardware that holds `ranks` ranks at once."""
+    console.print(
+        f"Study {plan.config.name!r}: {len(plan.search)} search and {plan.n_confirm} confirm trials",
+        markup=False,
+    )
+    console.print(_cells(plan, paces))
+    if plan.config.hardware.micro_batch == "auto" and plan.config.hardware.on_gpu:
+        console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
+    planned = _forecast(plan, paces)
+    if planned is not None:
+        console.print(_brackets(plan, planned))
+    console.print(_trials(plan))
+    price = price_plan(plan, paces, ranks)
+    if price is not None:
+        console.print(_prices(plan, price))
+    lines = [_cost(plan, price, ranks)]
+    if planned is not None:
+        lines.append(f"The search is expected to take {planned.cost_fraction:.0%} of the full grid's cost.")
+    for line in (*lines, *(_limits(plan, price, planned) if price else ())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="Batch sizes", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
+    for name in (
+        "batch",
+        "ranks",
+        "micro\nbatch",
+        "accumu-\nlation",
+        "updates\nan epoch",
+        "updates\nin all",
+        "dropped\nan epoch",
+        "ms an\nupdate",
+    ):
+        table.add_column(name, justify="right")
+    for cell in plan.cells:
+        spec = plan.confirm_trials(cell, plan.rates(cell)[0])[0]
+        pace = paces.get(cell)
+        table.add_row(
+            *_variant(plan, cell),
+            _course(spec),
+            str(cell.world_size),
+            str(spec.batch.micro_batch),
+            str(spec.batch.accumulation),
+            str(spec.updates_per_epoch),
+            str(spec.total_updates),
+            str(plan.train_samples - spec.updates_per_epoch * cell.batch_size),
+            f"{1000 * pace.update_s:.2f}" if pace else "?",
+        )
+    return table
+
+
+def _brackets(plan: Plan, planned: Forecast) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="Early stopping of the search", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
+    for name in ("batch", "ranks", "trials", "share of the\ngrid's cost", "bracket", "trials that go on, and where"):
+        table.add_column(name, justify="left" if name[0] in "bt" and name not in ("batch", "trials") else "right")
+    for bracket in planned.brackets:
+        table.add_row(
+            *_variant(plan, bracket.cell),
+            str(bracket.cell.batch_size),
+            str(bracket.cell.world_size),
+            str(bracket.trials),
+            f"{bracket.cost_share:.1%}",
+            "" if bracket.grade is None else ("cheap", "middling", "dear")[bracket.grade],
+            ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end",
+        )
+    return table
+
+
+def _has_variants(plan: Plan) -> bool:
+    return bool(plan.config.variants)
+
+
+def _variant(plan: Plan, cell: Cell) -> tuple[str, ...]:
+    """A column of its own, where there are variants."""
+    return (cell.variant,) if _has_variants(plan) else ()
+
+
+def _course(spec: TrialSpec) -> str:
+    """The batch, or the batches it grows through."""
+    sizes = dict.fromkeys(stage.batch.global_batch for stage in spec.stages)
+    return "→".join(map(str, sizes))
+
+
+def _trials(plan: Plan) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="Trials", title_justify="left")
+    for name in ("trial", "batch", "ranks", "rate", "seed", "updates", "reports"):
+        table.add_column(name, justify="left" if name == "trial" else "right", no_wrap=name == "trial")
+    for spec in plan.search:
+        _add(table, spec, f"{spec.lr:.4g}")
+    for cell in plan.cells:
+        for spec in plan.confirm_trials(cell, plan.rates(cell)[0]):
+            _add(table, spec, "chosen" if plan.search else f"{spec.lr:.4g}")
+    return table
+
+
+def _add(table: Table, spec: TrialSpec, rate: str) -> None:
+    batch = spec.batch
+    table.add_row(
+        spec.trial_id,
+        str(batch.global_batch),
+        str(batch.world_size),
+        rate,
+        str(spec.seed_index),
+        str(spec.total_updates),
+        str(len(spec.report_at)),
+    )
+
+
+def _forecast(plan: Plan, paces: Mapping[Cell, Pace]) -> Forecast | None:
+    """None where there is no search, or a pace is not known."""
+    if not plan.search or any(cell not in paces for cell in plan.cells):
+        return None
+    return forecast(plan, {spec.cell: spec.cell.world_size * trial_h(spec, paces[spec.cell]) for spec in plan.search})
+
+
+def _prices(plan: Plan, price: PlanPrice) -> Table:
+    table = Table(box=SIMPLE_HEAD, title="What it can cost", title_justify="left")
+    if _has_variants(plan):
+        table.add_column("variant")
+    unit = cost_unit([max(one.device_h for one in price.cells)])
+    usd = plan.config.price.usd_per_device_hour
+    for name in ("batch", "ranks", "search\ntrials", "confirm\ntrials", f"at most\n{unit.label}"):
+        table.add_column(name, justify="right")
+    if usd is not None:
+        table.add_column("at most\nUSD", justify="right")
+    figures = column(one.device_h * unit.scale for one in price.cells)
+    for one, figure in zip(price.cells, figures, strict=True):
+        table.add_row(
+            *_variant(plan, one.cell),
+            str(one.cell.batch_size),
+            str(one.cell.world_size),
+            str(one.search_trials),
+            str(one.confirm_trials),
+            figure,
+            *([] if usd is None else [number(one.device_h * usd)]),
+        )
+    return table
+
+
+def _cost(plan: Plan, price: PlanPrice | None, ranks: int) -> str:
+    if price is None:
+        return "Cost: not known; the pace of some batch size was not measured on this machine."
+    usd = plan.config.price.usd_per_device_hour
+    dollars = "" if usd is None else f", {number(price.device_h * usd)} USD at {usd:g} USD per device-hour"
+    return (
+        f"At most {cost_unit([price.device_h]).show(price.device_h)}{dollars}, and {duration(3600 * price.wall_h)} on "
+        f"hardware that holds {ranks} rank(s) at once: all trials to the end, at the pace just measured on this "
+        f"machine. Early stopping takes away from it; setting up groups and retries add to it."
+    )
+
+
+def _limits(plan: Plan, price: PlanPrice, planned: Forecast | None) -> list[str]:
+    """Each limit against the most that the plan can cost, and against what it is expected to."""
+    usd = plan.config.price.usd_per_device_hour
+    against = plan.config.limits.against
+    most = against(price.device_h, price.wall_h, usd)
+    saved = price.search_device_h * (1 - (planned.cost_fraction if planned else 1.0))
+    share = 1 - saved / price.device_h
+    expected = against(share * price.device_h, share * price.wall_h, usd)
+    lines = []
+    for name, (cost, allowed) in most.items():
+        if cost < allowed:
+            verdict = "the plan fits"
+        elif expected[name][0] < allowed:
+            verdict = "early stopping should keep the study within it; else it is cut there"
+        else:
+            verdict = (
+                f"even with early stopping about {of_limit(name, *expected[name])}: the study is likely to be cut there"
+            )
+        lines.append(f"limits.{name}: at most {of_limit(name, cost, allowed)}; {verdict}.")
+    return lines

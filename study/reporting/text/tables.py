@@ -1,0 +1,180 @@
+"""Tables that page, Markdown and terminal share: frozen records to cells of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.analysis.records import Summary
+from study.analysis.statistics.uncertainty import FrontPoint
+from study.config import yaml_reader as yamlfile
+from study.reporting.text.formatting import (
+    NOTHING,
+    Unit,
+    accuracy,
+    column,
+    cost_unit,
+    duration,
+    half_width,
+    number,
+    percent,
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells of plain text under their heads; `marked` are the rows to set off."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marked: tuple[bool, ...]
+
+
+def points_table(summary: Summary, axis: str | None = None, frontier_only: bool = False) -> TextTable:
+    """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
+
+    The frontier is that of the cost axis, the summary's own when left out.
+    """
+    axis = axis or summary.cost_axis
+    fronts = summary.frontiers[axis].points if summary.points else ()
+    unit = cost_unit([front.cost for front in fronts], axis)
+    both = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front or not frontier_only]
+    if frontier_only:
+        both.sort(key=lambda pair: pair[1].cost)
+    apart = [0.0 if summary.include_setup else getattr(p.search_cold_setup, axis) or 0.0 for p, _ in both]
+    whole = [getattr(point.search_cost, axis) or 0.0 for point, _ in both]
+    searches = column((cost - setup) * unit.scale for cost, setup in zip(whole, apart, strict=True))
+    if any(apart):
+        starts = column(setup * unit.scale for setup in apart)
+        searches = [f"{cost} + {setup}" for cost, setup in zip(searches, starts, strict=True)]
+    costs = column(front.cost * unit.scale for _, front in both)
+    setups = [(getattr(point.cold_setup, axis) or 0.0) * unit.scale for point, _ in both]
+    cold = any(getattr(point.cold_setup, axis) for point in summary.points)
+    beside = "of it cold setup" if summary.include_setup else "cold setup besides"
+    variants = any(point.variant for point in summary.points)
+    memory = any(point.peak_memory_bytes for point in summary.points)
+    energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
+    energy_unit = cost_unit([point.cost.energy_j or 0.0 for point in summary.points], "energy_j")
+    heads = (
+        *(("variant",) if variants else ()),
+        "batch",
+        "ranks",
+        "micro × accum.",  # noqa: RUF001
+        "learning rate",
+        "seeds",
+        "updates",
+        "val. accuracy %",
+        "best %",
+        "test %",
+        "samples/s",
+        *(("peak memory GB",) if memory else ()),
+        *((f"{energy_unit.label} a trial",) if energy else ()),
+        f"{unit.label} a trial",
+        *((beside,) if cold else ()),
+        "of its search" + (" + cold setup" if any(apart) else ""),
+        "frontier",
+    )
+    rows = tuple(
+        (
+            *((point.variant,) if variants else ()),
+            f"{point.batch_size:,}",
+            str(point.world_size),
+            f"{point.micro_batch} × {point.accumulation}",  # noqa: RUF001
+            number(point.lr),
+            f"{point.n_seeds}" + (f" (+{point.n_censored} censored)" if point.n_censored else ""),
+            f"{point.updates:,}",
+            accuracy(point) if half_width(point) is not None else f"{accuracy(point)} (1 seed)",
+            percent(point.best_val_accuracy, 2).rstrip("%"),
+            percent(point.test_accuracy, 2).rstrip("%"),
+            number(point.samples_per_s),
+            *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
+            *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
+            cost + _half(front.cost_ci, unit),
+            *((setup,) if cold else ()),
+            search,
+            _membership(front),
+        )
+        for (point, front), cost, setup, search in zip(both, costs, column(setups), searches, strict=True)
+    )
+    return TextTable(heads, rows, tuple(front.on_front for _, front in both))
+
+
+def _gigabytes(size: int | None) -> str:
+    return NOTHING if size is None else number(size / 1e9)
+
+
+def _half(interval: tuple[float, float] | None, unit: Unit) -> str:
+    return "" if interval is None else f" ± {number((interval[1] - interval[0]) / 2 * unit.scale, 2)}"
+
+
+def _membership(front: FrontPoint) -> str:
+    """Whether the means are on the frontier, and with what probability the configuration is."""
+    words = ["yes"] if front.on_front else []
+    if front.p_on_front is not None:
+        words.append(f"({percent(front.p_on_front, 0)})")
+    return " ".join(words)
+
+
+def spend_table(summary: Summary) -> TextTable:
+    """What the study cost, search and confirm adding up to the total."""
+    spend = summary.spend
+    unit = cost_unit([spend.total_device_h])
+    lines = (
+        ("search", spend.search_device_h),
+        ("confirm", spend.confirm_device_h),
+        ("total", spend.total_device_h),
+        ("of it censored trials", spend.censored_device_h),
+    )
+    shown = column(hours * unit.scale for _, hours in lines)
+    rows = [(name, text, _share(hours, spend.total_device_h)) for (name, hours), text in zip(lines, shown, strict=True)]
+    usd = total_usd(summary)
+    if usd is not None:
+        rows.append(("total in USD", number(usd), ""))
+    return TextTable(("", unit.label, "share"), tuple(rows), tuple(row[0] == "total" for row in rows))
+
+
+def _share(part: float, whole: float) -> str:
+    return percent(part / whole, 0) if whole > 0 else NOTHING
+
+
+def total_usd(summary: Summary) -> float | None:
+    """Price of everything, in US dollars; None without a price."""
+    prices = [trial.cost.usd for trial in summary.trials]
+    return None if not prices or None in prices else sum(price for price in prices if price is not None)
+
+
+def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """What a reader needs to trust or repeat the study, as name and value."""
+    study = summary.study
+    return (
+        ("study", study.study_id),
+        ("config hash", study.config_hash),
+        ("protocol", summary.protocol_version),
+        ("started", study.started),
+        ("a driver ran for", duration(study.wall_s)),
+        ("devices", ", ".join(study.devices) or NOTHING),
+        *((("machines", ", ".join(study.hosts)),) if len(study.hosts) > 1 else ()),
+        ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
+        ("price", _price(study.config.get("price"))),
+        ("versions", ", ".join(f"{key} {value}" for key, value in study.versions.items())),
+    )
+
+
+def _price(price: object) -> str:
+    """What a device-hour was taken to cost, where that is from, and its date."""
+    given = {key: value for key, value in price.items() if value is not None} if isinstance(price, dict) else {}
+    if "usd_per_device_hour" not in given:
+        return "none given"
+    return ", ".join(f"{key}: {value}" for key, value in given.items())
+
+
+def config_yaml(summary: Summary) -> str:
+    """The study's config as YAML, keys without a value left out."""
+    return yamlfile.dump(_given(summary.study.config))
+
+
+def _given(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_given(item) for item in value]
+    return value

@@ -1,0 +1,212 @@
+"""What the frontier means, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from study.analysis.records import TIME_AXES, Point, Summary, cost_of
+from study.analysis.statistics.contrasts import Contrast
+from study.planning.trials import Cell
+from study.reporting.text.formatting import (
+    AXIS_NAMES,
+    Unit,
+    cost_unit,
+    noise_words,
+    of_limit,
+    percent,
+    printable,
+    ranks,
+)
+
+_LISTED = 4  # dominated points that are named; of more, only the number
+_BY_ITSELF = (
+    "Each interval is of its own step alone: of steps that gain nothing, about one in twenty is called more than noise."
+)
+
+
+def verdict(summary: Summary) -> tuple[str, ...]:
+    """The answer as sentences, the most important first; plain text, never empty."""
+    first, *others = _frontier(summary)
+    return (first, *_cut(summary), *others, *_second_frontier(summary), *_setup(summary), *stopping_sentences(summary))
+
+
+def _cut(summary: Summary) -> tuple[str, ...]:
+    """What a limit has cut, and what is missing because of it."""
+    cut = summary.cut
+    if cut is None:
+        return ()
+    cells = [_cell(cell) for cell in cut.unconfirmed]
+    listed = ", ".join(cells) if len(cells) <= _LISTED else f"{len(cells)} of {len(cells) + len(summary.points)} points"
+    return (
+        f"Cut by limits.{cut.limit}: {of_limit(cut.limit, cut.spent, cut.allowed)} spent. Of {summary.planned_trials} "
+        f"trials {cut.not_run} were not run and {cut.ended_early} ended early; they go on once the limit is raised.",
+        *((f"Without a confirmed point because of it: {listed}.",) if cells else ()),
+    )
+
+
+def nothing_completed(summary: Summary) -> str | None:
+    """What came of the trials of a study that has ended and in which none completed; None of any other study."""
+    outcomes = Counter(trial.outcome for trial in summary.trials if trial.outcome is not None)
+    ended = summary.mistaken is not None or outcomes.total() >= summary.planned_trials
+    if not ended or outcomes["completed"]:
+        return None
+    parts = []
+    for outcome, n in outcomes.most_common():
+        errors = list(dict.fromkeys(t.error for t in summary.trials if t.outcome == outcome and t.error))
+        why = f" ({printable(errors[0])}{', and others' * (len(errors) > 1)})" if errors else ""
+        parts.append(f"{n} {outcome}{why}")
+    return f"No trial completed: {', '.join(parts)}."
+
+
+def mistake_sentence(summary: Summary) -> str | None:
+    """What has ended a study in which every batch size failed alike, and what it left; None of any other study."""
+    found = summary.mistaken
+    if found is None:
+        return None
+    trials = f"{found.failed} trial{'s' * (found.failed > 1)}"
+    return (
+        f"Ended early: the first trial of every batch size failed with the same mistake, {printable(found.error)}. "
+        f"{trials} failed with it, {found.not_run} were not run."
+    )
+
+
+def _cell(cell: Cell) -> str:
+    variant = f" ({cell.variant})" if cell.variant else ""
+    return f"batch {cell.batch_size}{variant} on {ranks(cell.world_size)}"
+
+
+def _frontier(summary: Summary) -> tuple[str, ...]:
+    points = summary.points
+    if not points and (nothing := nothing_completed(summary)) is not None:
+        mistake = mistake_sentence(summary)
+        return (nothing,) if mistake is None else (mistake, "Once it is mended, `study resume` runs all trials again.")
+    if not points:
+        over = sum(trial.outcome is not None for trial in summary.trials)
+        return (
+            "Nothing is confirmed yet: no confirm trial has completed, so there is no frontier.",
+            f"{over} of {summary.planned_trials} planned trials are over.",
+        )
+    axis = summary.cost_axis
+    unit = cost_unit([cost_of(point, axis) for point in points], axis)
+    if len(points) == 1:
+        only = points[0]
+        return (
+            f"Only {_name(only)} is confirmed: {percent(only.val_accuracy)} validation accuracy "
+            f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
+        )
+    frontier = summary.frontier
+    steps = [
+        f"{_path(before, after)}: {_step(before, after, gain, axis)}."
+        for (before, after), gain in zip(pairwise(frontier), summary.steps, strict=True)
+    ]
+    if len(frontier) > 2 and summary.span is not None:
+        whole = _step(frontier[0], frontier[-1], summary.span, axis)
+        steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
+        steps.append(_BY_ITSELF)
+    return (_ends(frontier, axis, unit), *steps, *_dominated(points, summary.cost_tolerance))
+
+
+def _second_frontier(summary: Summary) -> tuple[str, ...]:
+    """Who is on the frontier over the other cost that the config asks for."""
+    axis = summary.second_cost_axis
+    found = summary.frontiers.get(axis) if axis else None
+    if axis is None or found is None:
+        return ()
+    unit = cost_unit([place.cost for place in found.points], axis)
+    members = sorted((place for place in found.points if place.on_front), key=lambda place: place.cost)
+    listed = ", ".join(f"{place.label} at {unit.show(place.cost)}" for place in members)
+    return (f"Over {AXIS_NAMES[axis]} the frontier is {listed}.",)
+
+
+def _setup(summary: Summary) -> tuple[str, ...]:
+    """Whether the costs above include what the first trial on a group pays for all that follow."""
+    axis = summary.cost_axis if summary.cost_axis in TIME_AXES else "billed_device_h"
+    setups = {size: cost for size, cost in summary.group_setups.items() if getattr(cost, axis)}
+    if not summary.points or not setups:
+        return ()
+    unit = cost_unit([getattr(cost, axis) for cost in setups.values()], axis)
+    each = ", ".join(f"{unit.show(getattr(cost, axis))} on {ranks(size)}" for size, cost in setups.items())
+    if summary.include_setup:
+        return (f"Costs of trials include the setup of cold groups ({each}), billed to the first trial on each group.",)
+    return (
+        f"Costs of trials leave out the setup of cold groups ({each}), billed to the first trial on each group; "
+        "report.include_setup: true includes it.",
+    )
+
+
+def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
+    cheapest, best = frontier[0], frontier[-1]
+    if len(frontier) == 1:
+        return (
+            f"{_name(cheapest, start=True)} is both the cheapest and the most accurate: "
+            f"{percent(cheapest.val_accuracy)} validation accuracy at {_cost(cheapest, axis, unit)} a trial."
+        )
+    return (
+        f"{_name(cheapest, start=True)} is the cheapest on the frontier: {percent(cheapest.val_accuracy)} "
+        f"validation accuracy at {_cost(cheapest, axis, unit)} a trial; {_name(best)} is the most accurate: "
+        f"{percent(best.val_accuracy)} at {_cost(best, axis, unit)}."
+    )
+
+
+def _path(before: Point, after: Point) -> str:
+    if before.world_size == after.world_size and not before.variant and not after.variant:
+        return f"Batch {before.batch_size} to batch {after.batch_size} on {ranks(after.world_size)}"
+    return f"{_name(before, start=True)} to {_name(after)}"
+
+
+def _step(before: Point, after: Point, gain: Contrast, axis: str) -> str:
+    cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
+    if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
+        return "the same accuracy at the same cost"
+    points = 100 * abs(gain.effect)
+    size = f"{'less than 0.1' if points < 0.1 else f'{points:.1f}'} points {'less' if gain.effect < 0 else 'more'}"
+    # A seed that one of the two lost is left out of their difference, but not of their means.
+    shared = " on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
+    times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
+    return f"{size}{shared}{times}, {noise_words(gain)}"
+
+
+def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...]:
+    names = [_name(point) for point in points if not point.on_frontier]
+    if not names:
+        return ()
+    listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of {len(points)} points"
+    within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
+    return (f"Dominated, by one that costs no more{within} and is no less accurate on average: {listed}.",)
+
+
+def stopping_sentences(summary: Summary) -> tuple[str, ...]:
+    """What early stopping saved, and what the audit says of it."""
+    stopping = summary.stopping
+    if stopping is None:
+        return ()
+    unit = cost_unit([stopping.grid_device_s / 3600])
+    trained, grid = unit.show(stopping.trained_device_s / 3600), unit.show(stopping.grid_device_s / 3600)
+    saved = f"The search trained {percent(stopping.grid_fraction, 0)} of the full grid: {trained} of about {grid}."
+    audit = stopping.audit
+    if audit is None:
+        return (saved,)
+    low, high = audit.missed_ci
+    checked = (
+        f"Audit: of {audit.trials} stopped trials trained to the end, {audit.missed} would have been on the search's "
+        f"frontier (95% interval of the share: {percent(low, 0)} to {percent(high, 0)}); "
+        f"it took {unit.show(audit.device_s / 3600)}."
+    )
+    return saved, checked
+
+
+def _name(point: Point, start: bool = False) -> str:
+    name = _cell(Cell(point.batch_size, point.world_size, point.variant))
+    return name[0].upper() + name[1:] if start else name
+
+
+def _cost(point: Point, axis: str, unit: Unit) -> str:
+    return unit.show(cost_of(point, axis))
+
+
+def _ratio(ratio: float) -> str:
+    if ratio < 1.1:
+        return f"{ratio:.2f}"
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"

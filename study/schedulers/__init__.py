@@ -1,0 +1,1 @@
+"""Search policies: which trial runs next, and which one stops early."""

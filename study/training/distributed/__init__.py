@@ -1,0 +1,1 @@
+"""How the ranks of a group are placed, meet and exchange values."""

@@ -1,0 +1,39 @@
+"""What goes wrong in a rank, told so that any other process can read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from study.errors import PlanError
+from study.training.messages import Mistake, OutOfMemory, PeerLost
+from study.workloads.user_code.build import in_one_line, text_of
+
+T = TypeVar("T")
+# gloo's words, then those of nccl.
+_CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited", re.IGNORECASE)
+# Lightning's words, then DDP's.
+_UNUSED = re.compile(r"parameters that were not used in producing|finished reduction in the prior iteration")
+
+
+def plainly(act: Callable[[], T]) -> T:
+    """What `act` returns. Raises OutOfMemory, PlanError, PeerLost, and Mistake for all else.
+
+    A user's exception may be of a class that no other process has, or that cannot be pickled; and SystemExit would end
+    the rank's process as if it had died.
+    """
+    try:
+        return act()
+    except (OutOfMemory, PlanError):
+        raise
+    except BaseException as error:
+        if isinstance(error, RuntimeError) and _UNUSED.search(text_of(error)):
+            raise PlanError(
+                "must be true: the module has parameters that play no part in its loss",
+                "workload.find_unused_parameters",
+            ) from None
+        text = in_one_line(error)
+        # A rank that makes a mistake keeps its process, and with it its connections: only death closes them.
+        lost = isinstance(error, RuntimeError) and _CLOSED.search(text_of(error)) is not None
+    raise PeerLost(text) if lost else Mistake(text)

@@ -1,0 +1,102 @@
+"""A group of ranks on this machine without Ray: for `study check`, tests and benchmarks."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from study.config.schema import StudyConfig
+from study.planning.trials import TrialSpec
+from study.training.distributed.error_translation import plainly
+from study.training.distributed.process_guard import end_with_this_process
+from study.training.distributed.topology import RankTopology
+from study.training.messages import RankReport
+from study.training.rank import Rank
+
+_rank: Rank  # one a process
+
+
+def _create(place: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
+    """What a module prints is not for the terminal."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    end_with_this_process()
+    global _rank
+    _rank = kind(place, config)
+
+
+def _call(method: str, *args: Any) -> Any:
+    return plainly(partial(getattr(_rank, method), *args))
+
+
+class LocalGroup:
+    """`world_size` spawned processes, each holding one Rank, or one of another `kind`. A context manager."""
+
+    def __init__(self, config: StudyConfig, world_size: int, kind: type[Rank] = Rank) -> None:
+        hardware = config.hardware
+        place = RankTopology(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
+        place = replace(place, gpu_share=hardware.devices_per_rank)
+        to_a_gpu = int(1 / place.gpu_share + 1e-9)
+        # Read when torch is imported, so it must be set before the processes start.
+        os.environ.setdefault("OMP_NUM_THREADS", str(hardware.cpus_per_rank))
+        self._pools = [
+            ProcessPoolExecutor(
+                1,
+                mp.get_context("spawn"),
+                initializer=_create,
+                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
+            )
+            for rank in range(world_size)
+        ]
+        self._pids: list[int] = []
+        self._pids = self.call(os.getpid)
+        port = self._pools[0].submit(_call, "open_store", "127.0.0.1").result() if world_size > 1 else 0
+        self._all("join", "127.0.0.1", port)
+
+    def _all(self, method: str, *args: Any) -> list[Any]:
+        return self.call(_call, method, *args)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Run a module's function in every process; what each returned.
+
+        Raises at once what one of them raised. The group is then over: the other processes may wait for that one.
+        """
+        futures = [pool.submit(function, *args) for pool in self._pools]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            self._kill()
+            raise
+        return [future.result() for future in futures]
+
+    def _kill(self) -> None:
+        for pid in self._pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def run(self, spec: TrialSpec, reports: int | None = None) -> list[RankReport]:
+        """Train a trial to its end, or to a number of reports; rank 0's reports."""
+        self._all("begin", spec)
+        told = [self._all("advance")[0] for _ in range(reports or len(spec.report_at))]
+        self._all("halt")
+        return told
+
+    def close(self) -> None:
+        """End the processes."""
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> LocalGroup:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,129 @@
+"""How the ranks of a group meet, and what Lightning asks of processes that somebody else has started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing, suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments import ClusterEnvironment
+
+from study.training.distributed.topology import RankTopology
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
+
+
+class PlacedEnvironment(ClusterEnvironment):
+    """Lightning's extension point for processes that somebody else has started."""
+
+    def __init__(self, place: RankTopology) -> None:
+        super().__init__()
+        self.place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Always: by Ray, or by whoever made this rank."""
+        return True
+
+    @staticmethod
+    def detect() -> bool:
+        """Never found by looking around; it is passed in."""
+        return False
+
+    # The process group is up before Lightning asks, so these two are only read for its log.
+    @property
+    def main_address(self) -> str:
+        """Not used to meet."""
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        """Not used to meet."""
+        return 0
+
+    def world_size(self) -> int:
+        """Ranks of the group."""
+        return self.place.world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Fixed by the place."""
+
+    def global_rank(self) -> int:
+        """Rank in the group."""
+        return self.place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Fixed by the place."""
+
+    def local_rank(self) -> int:
+        """Rank on the node."""
+        return self.place.local_rank
+
+    def node_rank(self) -> int:
+        """Number of the node."""
+        return self.place.node_rank
+
+
+def open_store(host: str, world_size: int, timeout: timedelta = COLLECTIVE_TIMEOUT) -> tuple[dist.TCPStore, int]:
+    """On rank 0: the store where the group meets, and its port.
+
+    The system picks the port and it stays bound: nobody can take it between choosing and meeting.
+    """
+    store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=timeout)
+    return store, store.port
+
+
+def join_group(
+    place: RankTopology,
+    host: str,
+    port: int,
+    timeout: timedelta = COLLECTIVE_TIMEOUT,
+    store: dist.TCPStore | None = None,
+) -> None:
+    """Bring up the process group; blocks until every rank has come. A collective waits so long for a rank.
+
+    It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
+    """
+    if store is None:
+        store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=timeout)
+    if place.device == "cuda":
+        torch.cuda.set_device(place.gpu)
+    if place.local_world_size < place.world_size:
+        name_interface(host)
+    dist.init_process_group(
+        "nccl" if place.device == "cuda" and place.gpu_share == 1 else "gloo",
+        store=store,
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=timeout,
+    )
+
+
+def name_interface(host: str) -> None:
+    """Across nodes, have nccl and gloo use the interface that leads to `host`, unless the user names another.
+
+    gloo goes by the node's own name, which on many systems stands for a loopback address, and nccl takes the first
+    that is up.
+    """
+    if interface := interface_towards(host):
+        for library in ("NCCL", "GLOO"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+
+
+def interface_towards(host: str) -> str | None:
+    """The network interface from which this node reaches `host`; None where the system does not tell."""
+    import fcntl  # not everywhere
+
+    with suppress(OSError), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.connect((host, 9))  # of a datagram socket: nothing is sent
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # one without an address
+                request = name.encode()[:15].ljust(256, b"\0")
+                if fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)[20:24] == own:
+                    return name
+    return None

@@ -1,0 +1,101 @@
+"""Lightning's strategies, with the group that has been joined and the job's own loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
+
+from study.errors import PlanError
+from study.training.distributed.rendezvous import PlacedEnvironment
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import Job
+
+
+class _JobsOwn:
+    """Lets the job wrap its loaders; batches that are on the device already are not walked through to be moved."""
+
+    job: Job
+    channels_last: bool
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Lightning's hook between the module's own set-up and DDP. Raises PlanError for a layer without a shape."""
+        weights = trainer.lightning_module.named_parameters()
+        if lazy := [name for name, weight in weights if isinstance(weight, UninitializedParameter)]:
+            raise PlanError(
+                f"has layers that get their shape from their first batch ({lazy[0]}): give it to them, or run a batch "
+                "through them in __init__, configure_model or setup",
+                "workload.module",
+            )
+        super().setup(trainer)  # type: ignore[misc]
+
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """As it is, if it is there."""
+        if not self.job.batches_on_device:
+            batch = super().batch_to_device(batch, device, dataloader_idx)  # type: ignore[misc]
+        return apply_to_collection(batch, Tensor, _channels_last) if self.channels_last else batch
+
+    def process_dataloader(self, dataloader: Any) -> Any:
+        """Lightning's hook for a loader whose sampler is set up."""
+        return self.job.wrap_loader(dataloader)
+
+
+class _JobsDDP(_JobsOwn, DDPStrategy):
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Lightning's mean of whole numbers is rounded down, and a figure is divided by the mean of the ranks' samples,
+        which are not the same number without padding.
+        """
+        if isinstance(tensor, Tensor) and not tensor.is_floating_point() and str(reduce_op).lower() in ("mean", "avg"):
+            tensor = tensor.double()
+        return super().reduce(tensor, group, reduce_op)
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """Every rank's tensor, (world size, ...). Where the ranks have unequal numbers of rows, as validation without
+        padding leaves them, all rows one after the other, (1, rows, ...): flattened, that is what Lightning gives.
+        """
+        if sync_grads or tensor.dim() == 0 or not dist.is_initialized():
+            self.job.gathers(tensor)
+            return super().all_gather(tensor, group, sync_grads)
+        ranks = dist.get_world_size(group)
+        rows = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(ranks)]
+        dist.all_gather(rows, torch.tensor([len(tensor)], device=tensor.device), group=group)
+        lengths = [int(length) for length in rows]
+        if len(set(lengths)) == 1:
+            self.job.gathers(tensor)
+            return super().all_gather(tensor, group, sync_grads)
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        whole = super().all_gather(padded, group, sync_grads)
+        return torch.cat([part[:length] for part, length in zip(whole, lengths, strict=True)])[None]
+
+
+class _JobsAlone(_JobsOwn, SingleDeviceStrategy):
+    pass
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """Images (n, channels, height, width) in the order of their pixels; anything else as it is."""
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+
+
+def strategy(place: RankTopology, job: Job, channels_last: bool) -> Strategy:
+    """DDP in the group that has been joined; for one rank no DDP at all."""
+    made: _JobsDDP | _JobsAlone
+    if place.world_size == 1:
+        made = _JobsAlone(place.torch_device)
+    else:
+        made = _JobsDDP(
+            # Lightning would count GPUs to find this rank's, and ranks may share one.
+            parallel_devices=[place.torch_device] * place.local_world_size,
+            cluster_environment=PlacedEnvironment(place),
+            gradient_as_bucket_view=True,
+            **job.ddp_arguments(),
+        )
+    made.job, made.channels_last = job, channels_last
+    return made

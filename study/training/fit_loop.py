@@ -1,0 +1,293 @@
+"""One call of Lightning's `fit`, report by report."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+from study.config.schema import StudyConfig
+from study.config.workloads import Custom
+from study.errors import PlanError
+from study.planning.trials import TrialSpec
+from study.training.compile_rehearsal import uncompiled
+from study.training.device_memory import peak_bytes
+from study.training.distributed.strategies import strategy
+from study.training.distributed.topology import RankTopology
+from study.training.energy import EnergyMeter
+from study.training.jobs.base import Job, Measured
+from study.training.lightning_patches import NoProfiler, no_sigterm_broadcast
+from study.training.messages import RankReport
+from study.training.optimizers import current_rate, set_optimizers
+from study.training.probes.trial import TrialProbes
+from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.stepped_thread import SteppedThread
+
+
+class TrialFit(pl.Callback):
+    """One call of Lightning's `fit`, which hands over a Report at every validation."""
+
+    def __init__(
+        self,
+        place: RankTopology,
+        config: StudyConfig,
+        spec: TrialSpec,
+        job: Job,
+        resumed: Resumed | None,
+        meter: EnergyMeter | None,
+    ) -> None:
+        self.place, self.config, self.spec, self.job = place, config, spec, job
+        self.resumed, self.meter = resumed, meter
+        # Reports handed over, in attempts before this one too.
+        self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
+        self.train_s = self.validate_s = self.probe_s = 0.0
+        self.probes = TrialProbes(config.probes, place, spec, job, self._done)
+        self.progress = 0  # grows with all that gets done
+        self.ended = False  # by a decision, or with the last report
+
+    def run(self, hand_over: SteppedThread[RankReport | None]) -> None:
+        """Fit, in the thread of `hand_over`."""
+        self.hand_over = hand_over
+        spec, module = self.spec, self.job.module
+        set_optimizers(module, self.config, spec)
+        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.trainer = trainer = pl.Trainer(
+            plugins=[self.checkpoints],
+            accelerator=self.place.device,
+            devices=1,  # the strategy knows them
+            num_nodes=self.place.world_size // self.place.local_world_size,
+            strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
+            profiler=NoProfiler(),
+            precision=self.config.hardware.precision,
+            max_steps=-1 if self._whole_epochs() else spec.total_updates,
+            accumulate_grad_batches=spec.batch.accumulation,
+            check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
+            val_check_interval=self._batches_at(self.reported),
+            num_sanity_val_steps=0,
+            callbacks=[self],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **self.job.trainer_arguments(),
+        )
+        no_sigterm_broadcast(trainer)
+        trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+        if not self.ended:
+            raise self._stopped_early()
+
+    def _stopped_early(self) -> PlanError:
+        return PlanError(
+            f"something in it ended the training after {self.steps} of {self.spec.total_updates} updates (a callback, "
+            "trainer.should_stop, or on_train_batch_start that returns -1): a study decides when a trial ends",
+            "workload.module",
+        )
+
+    @property
+    def _is_custom(self) -> bool:
+        """Whether the module is the user's own."""
+        return isinstance(self.config.workload, Custom)
+
+    def _whole_epochs(self) -> bool:
+        """Whether the trial's length is a number of epochs, as a plain Trainer would be given it."""
+        whole = self.spec.total_updates % self.spec.updates_per_epoch == 0
+        return whole and self.config.budget.updates is None and self._is_custom
+
+    def snapshot(self) -> State:
+        """What this rank adds to a snapshot. Every rank must call it, at the same report."""
+        self.trainer.save_checkpoint("at hand")
+        return {
+            "updates": self.spec.report_at[self.reported - 1],
+            "worked_s": self._worked_s(),
+            "checkpoint": self.checkpoints.checkpoint,  # None but on rank 0
+            "rank": {
+                "generators": generators(),
+                "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+                "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
+                "data": self.job.data_state(),
+            },
+        }
+
+    def _batches_at(self, report: int) -> int:
+        return self.spec.report_at[report] * self.spec.batch.accumulation
+
+    def _worked_s(self) -> float:
+        """Seconds of training and validation, of attempts that this one goes on from too."""
+        return self.train_s + self.validate_s + (self.resumed.worked_s if self.resumed else 0.0)
+
+    def _done(self) -> None:
+        self.progress += 1
+
+    def _now(self) -> float:
+        """The clock, once the device has done all it was given."""
+        if self.place.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    # Lightning's hooks, in the order in which they come.
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What differs between ranks is no part of Lightning's checkpoint."""
+        self._done()
+        if self.resumed is not None:
+            set_generators(self.resumed.rank["generators"])
+            buffers = dict(pl_module.named_buffers())
+            for name, value in self.resumed.rank["buffers"].items():
+                buffers[name].copy_(value)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ready: wait for the first `advance`."""
+        self._done()
+        if self.resumed is not None:
+            self._follow_plateaus(trainer, self.resumed)
+        self.steps = self.resumed.updates if self.resumed else 0
+        if self._is_custom:  # the package's own modules leave no step out, and theirs are the shortest
+            trainer.optimizers[0].register_step_post_hook(self._stepped)
+        if not self.hand_over.give(None):
+            self._end(trainer)
+        self.mark = self._now()
+        self.began_j = self._joules()
+
+    def _stepped(self, *step: Any) -> None:
+        self.steps += 1
+
+    def _follow_plateaus(self, trainer: pl.Trainer, resumed: Resumed) -> None:
+        """Move the rates that follow a metric, as Lightning does between a validation and the next batch.
+
+        It leaves that out when it goes on from a checkpoint, since a checkpoint of its own holds no metrics.
+        """
+        if not any(scheduler.reduce_on_plateau for scheduler in trainer.lr_scheduler_configs):
+            return
+        metrics = resumed.rank["metrics"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+        if resumed.updates % self.spec.updates_per_epoch == 0:
+            trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse more than one training loader, and have the data know the epoch."""
+        self.job.start_epoch(trainer.current_epoch)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Let the job finish the gradients, which DDP has averaged by now."""
+        self.job.before_step()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the heartbeat that something got done."""
+        self._done()
+        if trainer.fit_loop.restarting:
+            # Lightning would leave it so to the end of the epoch, and move no rate there that follows a metric.
+            trainer.fit_loop.restarting = False
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """It is under way."""
+        self._done()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The interval's training ends here."""
+        before = self.train_s
+        self._lap("train_s")
+        self.interval_s = self.train_s - before
+        self.job.before_validation(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Callbacks are asked before the module."""
+        self.job.before_validation_ends(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report, wait, and go on or stop."""
+        report = self._report(trainer)
+        self.reported += 1
+        if self.hand_over.give(report) and not report.final:
+            trainer.val_check_batch = self._batches_at(self.reported)
+        else:
+            self._end(trainer)
+        self.mark = self._now()
+
+    def _end(self, trainer: pl.Trainer) -> None:
+        self.ended = trainer.should_stop = True
+
+    def _report(self, trainer: pl.Trainer) -> RankReport:
+        spec = self.spec
+        updates = spec.report_at[self.reported]
+        previous = spec.report_at[self.reported - 1] if self.reported else 0
+        samples = spec.samples_at(updates)
+        counted = self._is_custom and self.config.hardware.precision != "16-mixed"  # whose scaler skips steps
+        if counted and self.steps != updates:
+            if trainer.should_stop:  # Lightning validates at once
+                raise self._stopped_early()
+            raise PlanError(
+                f"its optimizer made {self.steps} steps where the study counts {updates} updates (a callback such as "
+                "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
+                "workload.module",
+            )
+        measured = self.job.measured(trainer)
+        self._lap("validate_s")
+        final = self._is_final(updates, measured)
+        test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
+        self._lap("validate_s")
+        with uncompiled(self.config.hardware.compile):
+            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+        self._lap("probe_s")
+        return RankReport(
+            updates=updates,
+            samples=samples,
+            epochs=spec.epochs_at(updates),
+            lr=current_rate(trainer.optimizers[0], self.config, spec),
+            train_loss=measured.train_loss,
+            train_accuracy=measured.train_accuracy,
+            val_loss=measured.val_loss,
+            val_accuracy=measured.val_accuracy,
+            test_accuracy=test_accuracy,
+            samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
+            phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
+            final=final,
+            probes=probes,
+            energy_j=self._used_j(),
+            peak_memory_bytes=peak_bytes(self.place),
+            skipped_batches=measured.skipped_batches,
+        )
+
+    def _joules(self) -> float | None:
+        return None if self.meter is None else self.meter.joules()
+
+    def _used_j(self) -> float | None:
+        now = self._joules()
+        return None if now is None or self.began_j is None else now - self.began_j
+
+    def _lap(self, phase: str) -> None:
+        """Book the time since the last mark."""
+        now = self._now()
+        setattr(self, phase, getattr(self, phase) + now - self.mark)
+        self.mark = now
+
+    def _is_final(self, updates: int, measured: Measured) -> bool:
+        """Whether this is the trial's last report; the same on every rank."""
+        budget = self.config.budget
+        if updates == self.spec.total_updates:
+            return True
+        if budget.target_val_accuracy is not None and measured.val_accuracy >= budget.target_val_accuracy:
+            return True
+        if budget.target_train_loss is not None and measured.train_loss <= budget.target_train_loss:
+            return True
+        if budget.device_seconds is None:
+            return False
+        used_up = torch.tensor(self.place.world_size * self._worked_s() >= budget.device_seconds)
+        if dist.is_initialized():  # by the clock of rank 0
+            used_up = used_up.to(self.place.torch_device)
+            dist.broadcast(used_up, src=0)
+        return bool(used_up)

@@ -1,0 +1,167 @@
+"""What a trial trains, behind one small interface, and the embedded workloads behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from study.config.workloads import Embedded
+from study.planning.trials import TrialSpec
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.classifier import Classifier
+from study.training.snapshot import Resumed, State
+from study.workloads.data.batching import Batch, EvalBatches, TrainBatches
+from study.workloads.data.splits import Part, Splits
+from study.workloads.registry import build_model
+
+EVAL_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Over all ranks and one interval."""
+
+    train_loss: float
+    train_accuracy: float | None
+    val_loss: float | None  # None where a user's own module does not log it
+    val_accuracy: float
+    skipped_batches: int = 0  # micro batches of all ranks that a user's training_step returned no loss for
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A network, its loss on a batch, and the training set."""
+
+    model: nn.Module
+    loss: Callable[[Batch], Tensor]
+    train: Part
+
+
+class Job(Protocol):
+    """A module, its data, and how to read its figures."""
+
+    batches_on_device: bool
+
+    def wrap_loader(self, loader: Any) -> Any:
+        """Called by Lightning with each loader before it is used, the training one first."""
+
+    def data_state(self) -> State:
+        """What the data needs to go on from here."""
+
+    @property
+    def module(self) -> pl.LightningModule:
+        """What is trained."""
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What Lightning's Trainer must know of the data."""
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """What Lightning's `fit` gets besides the module."""
+
+    def ddp_arguments(self) -> dict[str, Any]:
+        """What torch's DistributedDataParallel must know of the module."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+
+    def before_step(self) -> None:
+        """Called between the last backward pass and the optimizer's step, with every gradient averaged over ranks."""
+
+    def before_validation(self, trainer: pl.Trainer) -> None:
+        """Called before each validation."""
+
+    def before_validation_ends(self, trainer: pl.Trainer) -> None:
+        """Called at the end of each validation, before the module is."""
+
+    def gathers(self, tensor: Tensor) -> None:
+        """Called with what the module gathers from the ranks by Lightning's `all_gather`."""
+
+    def measured(self, trainer: pl.Trainer) -> Measured:
+        """The figures since the last call. Every rank must call it."""
+
+    def test_accuracy(self, done: Callable[[], None]) -> float | None:
+        """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
+
+    def probed(self) -> Probed | None:
+        """What probes look at; None where there is nothing for them."""
+
+
+class TensorJob:
+    """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
+
+    batches_on_device = True
+
+    def __init__(self, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
+        done = resumed.updates if resumed else 0
+        self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
+        shard = (place.rank, place.world_size, EVAL_BATCH)
+        self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
+
+    def wrap_loader(self, loader: Any) -> Any:
+        """As it is."""
+        return loader
+
+    def data_state(self) -> State:
+        """The number of updates says it all."""
+        return {}
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """The batches are sharded already."""
+        return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """Whole batches."""
+        return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
+
+    def ddp_arguments(self) -> dict[str, Any]:
+        """Statistics of batch norm are averaged once a validation instead."""
+        return {"broadcast_buffers": False}
+
+    def start_epoch(self, epoch: int) -> None:
+        """The batches know their own."""
+
+    def before_step(self) -> None:
+        """Gradients are taken as they are."""
+
+    def before_validation(self, trainer: pl.Trainer) -> None:
+        """The module starts a tally of its own."""
+
+    def before_validation_ends(self, trainer: pl.Trainer) -> None:
+        """The package's own modules reduce their figures themselves."""
+
+    def gathers(self, tensor: Tensor) -> None:
+        """The package's own modules reduce their figures themselves."""
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
+
+    def measured(self, trainer: pl.Trainer) -> Measured:
+        """From the tallies."""
+        return Measured(*self.module.train_tally.reduce(), *self.module.val_tally.reduce())
+
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """On the test split."""
+        return self.module.test_accuracy(self.test, done)
+
+    def probed(self) -> Probed:
+        """The classifier's cross-entropy."""
+        model = self.module.model
+
+        def loss(batch: Batch) -> Tensor:
+            x, y = (part.to(self.module.device) for part in batch)
+            return cross_entropy(model(x), y)
+
+        return Probed(model, loss, self.train)

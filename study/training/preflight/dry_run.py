@@ -1,0 +1,236 @@
+"""Three updates and two validations of a user's own module, here and now, before anything is paid for."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Collection, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import BatchSampler
+
+from study.config.schema import Hardware, StudyConfig
+from study.config.workloads import Custom, Workload
+from study.errors import PlanError, cut
+from study.planning.batch_split import BatchPlan
+from study.planning.trials import Plan, TrialSpec
+from study.training.distributed.local_group import LocalGroup
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import Job
+from study.training.jobs.custom import CustomJob
+from study.training.lightning_patches import ADVICE
+from study.training.messages import Mistake, OutOfMemory, PeerLost
+from study.training.preflight.split_check import CHANGE, gradient_change
+from study.training.rank import Rank
+from study.training.snapshot import Resumed, join_parts
+from study.training.user_data.sampling import TrainShare, check_sizes
+from study.workloads.user_code.build import blaming, build_data, text_of, train_loader
+from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
+
+ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
+UPDATES = 3
+AN_EPOCH = 2  # updates: the last one begins another
+MOST_SAMPLES = 32
+VAL_BATCHES = 4
+MOST_RANKS = 4  # on this machine, of a study with more
+PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
+
+
+def try_out(plan: Plan) -> tuple[str, ...]:
+    """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
+    as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
+
+    Returns what the user should know, a line each: warnings of Lightning's, and what is run otherwise than they may
+    expect. Raises PlanError, which says in one line what is missing.
+    """
+    notes: list[str] = []
+    tried: list[Any] = []
+    for name, config in plan.variants.items():
+        same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
+        if isinstance(config.workload, Custom) and same not in tried:
+            tried.append(same)
+            cells = [cell for cell in plan.cells if cell.variant == name]
+            specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in cells]
+            try:
+                found = _try(config, config.workload, specs)
+            except PlanError as error:
+                raise PlanError(error.text, f"variants.{name}.{error.key}" if name else error.key) from error
+            notes += [f"variant {name}: {note}" if name else note for note in found]
+    return tuple(dict.fromkeys(notes))
+
+
+def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> list[str]:
+    most = max(spec.batch.world_size for spec in specs)
+    world_size = min(most, MOST_RANKS)
+    parts = max(spec.batch.world_size * spec.batch.accumulation for spec in specs)
+    sizes = sorted({spec.batch.micro_batch for spec in specs if spec.batch.world_size == most})
+    asked = _few(sizes[0], config.ghost_batch)
+    with blaming("workload"):
+        # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
+        other = sizes[-1] + asked
+        loader = train_loader(build_data(workload, other))
+        check_batch_size(loader, other)
+        notes = []
+        if _draws_itself(loader):
+            notes = _of_order(workload, specs[0])
+            for one in specs:
+                _check_batch_sampler(workload, one)
+        accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
+        batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
+        spec = _brief(specs[0], batch, workload.train_samples or 0)
+        try:
+            return notes + _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+        except (ValueError, Mistake) as error:
+            if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            if config.ghost_batch:
+                raise PlanError("is 1, on which batch norm cannot train", "ghost_batch") from error
+            raise PlanError("a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes") from error
+
+
+def _draws_itself(loader: Any) -> bool:
+    """Whether samples or batches are drawn by a class that is not torch's."""
+    if is_stream(loader):
+        return False
+    return any(not type(one).__module__.startswith("torch.") for one in (sampler_of(loader), loader.batch_sampler))
+
+
+def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
+    """A note where an order that is drawn does not depend on the seed of a trial."""
+    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+    orders = []
+    for seed in range(2):
+        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        orders.append([sample for batch in share for sample in batch])
+    if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
+        return []
+    return [
+        "its training sampler draws the same order for every seed, so that seeds differ less than they should: have it "
+        "draw by torch's global generator, or by an attribute `generator` (a torch.Generator) or `seed`"
+    ]
+
+
+def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
+    """Raises PlanError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
+    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+    loader = train_loader(build_data(workload, size))
+    if type(loader.batch_sampler) is not BatchSampler:
+        batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
+        check_sizes(batches, size)
+        if len(batches) < count:
+            raise PlanError(
+                f"is {workload.train_samples}, but the batch sampler deals {len(batches)} batches of {size} in an "
+                f"epoch, and {count} are needed",
+                "workload.train_samples",
+            )
+
+
+def _few(micro_batch: int, ghost_batch: int | None) -> int:
+    """Samples enough to train on: the smallest micro batch, halved while it is large and even."""
+    while micro_batch > MOST_SAMPLES and micro_batch % (2 * (ghost_batch or 1)) == 0:
+        micro_batch //= 2
+    return micro_batch
+
+
+def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
+    """A trial of three updates in two epochs, with a validation in each: the second one shows what is not logged every
+    time.
+    """
+    an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
+    stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
+    cell = replace(spec.cell, variant="")
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
+
+
+def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
+    """The notes of rank 0, then those that other ranks have beside. One rank alone trains in this process."""
+    if spec.batch.world_size == 1:
+        return BriefRank(ALONE, config).try_trial(spec, parts)
+    try:
+        with LocalGroup(config, spec.batch.world_size, BriefRank) as group:
+            notes = group._all("try_trial", spec, parts)
+    except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
+        text = str(error)
+        if isinstance(error, BrokenProcessPool):
+            text = (
+                "the process of a rank died; if the module gathers tensors itself, they may differ in size: a "
+                "validation set is not padded, and a rank may have one sample more than another"
+            )
+        if "more than 1 value per channel" in text:
+            raise
+        if re.search(r"timed? ?out", text, re.IGNORECASE):
+            text = f"a rank waited {PATIENCE.seconds // 60} minutes for another in a call that all must make: {text}"
+        raise PlanError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
+    return list(dict.fromkeys(note for one in notes for note in one))
+
+
+class BriefRank(Rank):
+    """A rank that validates few batches, and says what a user should know of what it saw."""
+
+    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
+        super().__init__(place, config)
+        self._patience = PATIENCE
+
+    def try_trial(self, spec: TrialSpec, parts: int) -> list[str]:
+        """Train a brief trial, take a snapshot and read it back. Every rank must call it.
+
+        `parts` are the most that a batch of the study is split into.
+        """
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                self.begin(spec)
+                assert self._trial is not None
+                assert self._fit is not None
+                trial, job = self._trial, self._trial.job
+                assert isinstance(job, CustomJob)
+                for _ in spec.report_at:
+                    self.advance()
+                notes = [*job.notes, *_warnings(caught, job.logged)]
+                if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
+                    notes.append(_of_weights(job.config, parts, change))
+            Resumed.read(join_parts([self.snapshot()]), 0)
+            return notes
+        except pickle.UnpicklingError as error:
+            said = str(error).split(" Do it only")[0]
+            raise PlanError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
+        finally:
+            self.halt()
+
+    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
+        assert isinstance(workload, Custom)
+        return _BriefJob(workload, spec, self.place, resumed)
+
+
+class _BriefJob(CustomJob):
+    most_val_batches = VAL_BATCHES
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
+
+
+def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[str]) -> list[str]:
+    """What was warned of, once each, without what Lightning says to people who write a training script.
+
+    That a figure is not reduced over ranks is left out for those that the ranks have `compared`.
+    """
+    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in compared))
+    found = {" ".join(text_of(one.message).split()) for one in caught if isinstance(one.message, UserWarning)}
+    return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
+
+
+def _of_weights(config: Custom, parts: int, change: float) -> str:
+    remedy = (
+        "loss_weight does not mend that"
+        if config.loss_weight
+        else "with workload.loss_weight it does not depend on that (docs/own-model.md)"
+    )
+    return (
+        f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
+        f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; {remedy}"
+    )

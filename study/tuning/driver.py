@@ -1,0 +1,210 @@
+"""A study from its plan to a finished ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import uuid
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ray import tune
+from ray.tune.experiment import Trial
+
+from study import __version__
+from study.cluster.connection import connected
+from study.cluster.metrics.export import Export
+from study.cluster.sinks.dispatcher import Dispatcher
+from study.config.loader import to_yaml
+from study.config.schema import StudyConfig
+from study.errors import PlanError
+from study.ledger.atomic_files import blaming_disk, remove_unfinished, write_atomic
+from study.ledger.schema import AnyRow, LimitRow, MistakeRow, StudyRow
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, LedgerError
+from study.planning.capacity import check_capacity
+from study.planning.trials import Plan
+from study.tuning.checkpoint_store import CheckpointStore
+from study.tuning.cluster_capacity import ClusterCapacity
+from study.tuning.leases import GroupRequest
+from study.tuning.progress import Progress
+from study.tuning.recorder import Observer, Recorder
+from study.tuning.searcher import LedgerScheduler, PlanSearcher
+from study.tuning.trainable import TrialRun
+
+RELEASE_TIMEOUT_S = 30.0
+REPORT_TAKES_S = 60.0  # a file of it, at the most
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run of the driver ended."""
+
+    finished: bool
+    quarantined: str | None  # what was wrong with the ledger when it was opened
+    cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
+    mistake: MistakeRow | None = None  # that all trials failed with
+
+
+def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
+    """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
+    if (folder / LEDGER).exists():
+        raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
+    if plan.config.hardware.micro_batch == "auto":
+        raise PlanError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
+    return _drive(plan, folder, address, cpus, observe)
+
+
+def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
+    """Run what a ledger says is missing. Raises LedgerError if it was made under another config, but for limits."""
+    return _drive(plan, folder, address, cpus, observe)
+
+
+def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
+    sinks = Dispatcher(plan, folder)
+    with Ledger(folder) as ledger, sinks:
+        _refuse_other_config(plan.config, ledger)
+        progress = Progress(plan, ledger.rows)
+        metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
+
+        def tell(row: AnyRow) -> None:
+            observe(row)
+            if metrics is not None:
+                metrics.follow(row)
+            sinks.follow(row)
+
+        for row in ledger.rows:
+            tell(row)
+        sinks.start()
+        shelf = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        _tidy(folder, shelf, progress)
+        recorder = Recorder(ledger, progress, shelf, tell)
+        recorder.settle()
+        if ledger.rows and progress.finished and progress.mistake is None:
+            return RunOutcome(True, ledger.quarantined)
+        if (passed := recorder.limit_passed()) is not None:
+            recorder.write(passed)  # it may be another than the one before
+            return RunOutcome(False, ledger.quarantined, passed)
+        with connected(address, cpus) as nodes, metrics or nullcontext():
+            check_capacity(nodes, plan.config.hardware)
+            write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
+            recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
+            try:
+                with blaming_disk(folder / SCRATCH):
+                    (folder / SCRATCH).mkdir(exist_ok=True)
+                _tune(plan, (folder / SCRATCH).absolute(), progress, shelf, recorder)
+            finally:
+                _remove_scratch(folder)
+        cut = None if progress.finished else progress.cut
+        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.mistake)
+
+
+def _tidy(folder: Path, shelf: CheckpointStore, progress: Progress) -> None:
+    """Take away what drivers that were killed have left. A report may be written by another process just now."""
+    shelf.tidy(progress.ends.keys())
+    remove_unfinished(folder)
+    remove_unfinished(folder / REPORT, REPORT_TAKES_S)
+    _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # what refuses now the next driver tries again
+
+
+def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: CheckpointStore, recorder: Recorder) -> None:
+    for name in ("ray.tune", "ray.train", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that failed; the ledger does, too
+
+    room = ClusterCapacity(plan.config.hardware)
+    trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
+    trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=PlanSearcher(progress, shelf, room),
+            scheduler=LedgerScheduler(recorder, progress, room),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[recorder],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=plan.config.max_retries),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        if recorder.failure is not None:
+            raise recorder.failure
+    recorder.release(RELEASE_TIMEOUT_S)
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["spec"].trial_id)
+
+
+def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
+    return GroupRequest(study, config["spec"].batch.world_size)
+
+
+def config_hash(config: StudyConfig) -> str:
+    """Equal for equal configs, whatever the order of their keys. What is excluded is no part of what is studied."""
+    return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
+
+
+def _studied(config: StudyConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})
+
+
+def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
+    recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+    if recorded is None or recorded.config_hash == config_hash(config):
+        return
+    try:
+        # A ledger of an earlier version says nothing of keys that are newer: they had their defaults.
+        before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
+    except ValidationError:
+        before = recorded.config
+    if changed := sorted(_differences(before, _studied(config))):
+        raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = old.keys() | new.keys()
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)]
+    return [] if old == new else [at]
+
+
+def _identity(config: StudyConfig, ledger: Ledger, gpus: float) -> dict[str, Any]:
+    first = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+    packages = ("ray", "torch", "pytorch-lightning", "numpy")
+    return {
+        "study_id": first.study_id if first else uuid.uuid4().hex[:12],
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "hardware": {
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+            "cores": os.cpu_count(),
+            "cluster_gpus": gpus,
+        },
+        "versions": {"study": __version__, "python": sys.version.split()[0]}
+        | {package: version(package) for package in packages},
+    }

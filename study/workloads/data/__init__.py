@@ -1,0 +1,1 @@
+"""Data sets in memory, and how they are cut into batches."""

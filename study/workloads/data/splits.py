@@ -1,0 +1,145 @@
+"""Data held in memory as tensors, split once and for all by the data seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from study.config.workloads import Contrastive, Digits, ImageFolder, Teacher
+from study.errors import PlanError
+from study.workloads.data.image_files import Images, find_images
+
+CROP_PX = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """Inputs (n, ...) float32 and labels (n,) int64."""
+
+    x: Tensor
+    y: Tensor
+    crop_px: int = 0  # training batches are moved at random by up to so many pixels, and mirrored; 0: left as they are
+    used_on: torch.device | None = None  # where batches are copied to, one by one; None: the part lies where it is used
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.x.nbytes + self.y.nbytes
+
+    def to(self, device: torch.device) -> Part:
+        """On another device."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples with these numbers, (n,), where they are used."""
+        if self.used_on is None:
+            return self.x[rows], self.y[rows]
+        return _copied(self.x, rows, self.used_on), _copied(self.y, rows, self.used_on)
+
+
+def _copied(values: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Rows on another device. From pinned memory the copy goes on while the host collects the next ones."""
+    chosen = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=device.type == "cuda")
+    return torch.index_select(values, 0, rows, out=chosen).to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three parts that share no sample."""
+
+    train: Part
+    val: Part
+    test: Part
+    classes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return self.train.nbytes + self.val.nbytes + self.test.nbytes
+
+    def to(self, device: torch.device) -> Splits:
+        """On another device."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def streamed_to(self, device: torch.device) -> Splits:
+        """Where they are, each batch copied to a device when it is used."""
+        train, val, test = (replace(part, used_on=device) for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
+
+
+def digits(config: Digits | Contrastive) -> Splits:
+    """scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
+    bunch = load_digits()
+    x = torch.from_numpy(bunch.images.astype(np.float32) / 16.0).unsqueeze(1)
+    y = torch.from_numpy(bunch.target.astype(np.int64))
+    order = torch.from_numpy(np.random.default_rng(config.data_seed).permutation(len(y)))
+    n_train = len(y) - config.val_samples - config.test_samples
+    train, val, test = order.split([n_train, config.val_samples, config.test_samples])
+    return Splits(Part(x[train], y[train]), Part(x[val], y[val]), Part(x[test], y[test]), classes=10)
+
+
+def teacher(config: Teacher) -> Splits:
+    """Standard normal inputs (n, features), labelled by the argmax of a random two-layer ReLU network.
+
+    `label_noise` of the training labels are redrawn; validation and test labels stay clean, so that accuracy
+    means agreement with the teacher.
+    """
+    rng = np.random.default_rng(config.data_seed)
+    first = rng.standard_normal((config.features, config.teacher_width)) / np.sqrt(config.features)
+    second = rng.standard_normal((config.teacher_width, config.classes)) / np.sqrt(config.teacher_width)
+    sizes = [config.train_samples, config.val_samples, config.test_samples]
+    x = rng.standard_normal((sum(sizes), config.features))
+    hidden = np.maximum(x @ first, 0)
+    # Centred, so that no class swallows the others.
+    y = ((hidden - hidden.mean(axis=0)) @ second).argmax(axis=1)
+    redrawn = rng.random(config.train_samples) < config.label_noise
+    y[: config.train_samples][redrawn] = rng.integers(config.classes, size=int(redrawn.sum()))
+    xs = torch.from_numpy(x.astype(np.float32)).split(sizes)
+    ys = torch.from_numpy(y.astype(np.int64)).split(sizes)
+    train, val, test = (Part(x_, y_) for x_, y_ in zip(xs, ys, strict=True))
+    return Splits(train, val, test, classes=config.classes)
+
+
+def image_folder(config: ImageFolder) -> Splits:
+    """Images (n, channels, h, w), each channel with mean 0 and standard deviation 1 over the training split.
+
+    Training batches of photographs, which is what images in colour are taken for, are moved by up to 4 pixels and
+    mirrored, as in He et al. 2016, section 4.2; a mirrored digit would be another. Raises PlanError.
+    """
+    files = find_images(config)
+    labelled, test = files.train(), files.test()
+    if (found := len(labelled.labels)) != config.train_images:
+        raise PlanError(f"is {config.train_images}, but the training files hold {found}", "workload.images")
+    if labelled.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise PlanError("the images of the test have another shape than those to train on", "workload.path")
+    order = np.random.default_rng(config.data_seed).permutation(found)
+    val, train = np.split(order, [config.val_samples])
+    mean, std = _channel_statistics(labelled.pixels[train])
+
+    def part(images: Images, chosen: NDArray[np.int64] | slice, crop_px: int = 0) -> Part:
+        x = torch.from_numpy(images.pixels[chosen].astype(np.float32)).sub_(mean).div_(std)
+        return Part(x, torch.from_numpy(images.labels[chosen].astype(np.int64)), crop_px)
+
+    every = slice(None)
+    crop_px = CROP_PX if len(mean) > 1 else 0
+    return Splits(part(labelled, train, crop_px), part(labelled, val), part(test, every), classes=files.classes)
+
+
+def _channel_statistics(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of (n, channels, h, w), as (channels, 1, 1)."""
+    counts = [np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])]
+    values = np.arange(256)
+    means = [np.average(values, weights=count) for count in counts]
+    variances = [np.average((values - mean) ** 2, weights=count) for mean, count in zip(means, counts, strict=True)]
+    # A channel without any contrast has nothing to be divided by.
+    stds = [max(variance**0.5, 1.0) for variance in variances]
+    mean, std = (torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1) for numbers in (means, stds))
+    return mean, std

@@ -1,0 +1,1 @@
+"""A user's module and data, by import path."""

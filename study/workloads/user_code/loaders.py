@@ -1,0 +1,77 @@
+"""What can be told of a user's data loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+from study.errors import PlanError
+
+KEY = "workload.data"
+
+
+def the_one(loader: Any) -> Any:
+    """The loader itself. Raises PlanError if there are several."""
+    if isinstance(loader, list | tuple | dict) or type(loader).__name__ == "CombinedLoader":
+        raise PlanError("train_dataloader must give one loader, not several", KEY)
+    return loader
+
+
+def is_stream(loader: Any) -> bool:
+    """Whether its samples can be neither counted nor shared out to ranks: whatever is no DataLoader that makes batches
+    of the samples of a map-style set.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return True
+    return loader.batch_sampler is None
+
+
+def sampler_of(loader: DataLoader[Any]) -> Any:
+    """The sampler of single samples: torch keeps another in `loader.sampler` where a batch sampler was given."""
+    return getattr(loader.batch_sampler, "sampler", loader.sampler)
+
+
+def samples_of(loader: DataLoader[Any]) -> int:
+    """Samples that all ranks together draw in an epoch of a map-style loader."""
+    sampler = sampler_of(loader)
+    if isinstance(sampler, DistributedSampler):  # Lightning's, over the set, or over the user's sampler
+        sampler = sampler.dataset
+    return len(sampler)
+
+
+def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool:
+    """Return whether the loader declares a batch size. Raises PlanError if it is not the micro batch of a rank."""
+    declared = getattr(loader, "batch_size", None) or getattr(
+        getattr(loader, "batch_sampler", None), "batch_size", None
+    )
+    if declared is None:
+        return False
+    if declared != micro_batch:
+        remedy = ""
+        if declared * world_size == micro_batch:
+            remedy = (
+                f": it divides batch_size by the {world_size} ranks; with workload.data_batch: global, it is given the "
+                "samples of all of them"
+            )
+        raise PlanError(
+            f"its train_dataloader deals batches of {declared} when a rank takes {micro_batch} samples{remedy}", KEY
+        )
+    return True
+
+
+def sizes(batch: Any) -> set[int]:
+    """First dimensions of a batch's tensors, one of which is the number of its samples."""
+    return {len(leaf) for leaf in _tensors(batch) if leaf.dim()}
+
+
+def fingerprint(batch: Any) -> str:
+    """Equal for equal batches."""
+    return repr([float(leaf.double().sum()) for leaf in _tensors(batch)])
+
+
+def _tensors(batch: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
