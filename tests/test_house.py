@@ -63,7 +63,9 @@ def test_the_names_on_the_map_exist(place: str) -> None:
 def test_figures_are_drawn_from_records_alone() -> None:
     from study.ledger import schema
 
-    row_kinds = {name for name, value in vars(schema).items() if isinstance(value, type) and issubclass(value, schema.Row)}
+    row_kinds = {
+        name for name, value in vars(schema).items() if isinstance(value, type) and issubclass(value, schema.Row)
+    }
     assert "ReportRow" in row_kinds
     for path in (ROOT / "reporting").rglob("*.py"):
         if "plotly" in {module.split(".")[0] for module in imported(path)}:

@@ -19,7 +19,7 @@ from study.reporting.exports import summary_record
 STUDIES = sorted(path.parent for path in Path(__file__).parent.glob("*/config.yaml"))
 # Keys of summary.json that have another name since, old to new, with dots between; lists are passed through.
 RENAMED: dict[str, str] = {}
-# These studies ran fewer shapes of a step than the model of its time has parameters: every point of a ridge fits equally
+# These studies ran fewer shapes of a step than the model of its time has parameters: all points of a ridge fit equally
 # well, and where on it the search ends depends on the processor. The residuals are what the runs determine.
 _STEP_MODEL = "throughput_model"
 UNDETERMINED = {

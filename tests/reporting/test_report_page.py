@@ -7,8 +7,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from summaries import point, summary, trial
 from plotly.offline import get_plotlyjs
+from summaries import point, summary, trial
 
 from study.analysis.claims.records import ClaimVerdict, Finding, Statement
 from study.analysis.records import Summary

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 
 import pytest
+from rich.console import Console
 from summaries import (
     LATER,
     WRITTEN,
@@ -18,7 +19,6 @@ from summaries import (
     summary,
     trial,
 )
-from rich.console import Console
 
 from study.analysis.records import Cost, Cut, Point, TrialRecord
 from study.config.schema import StudyConfig
