@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_page import ATTACK
+from test_report_page import ATTACK
 
 from study.analysis.comparison import Comparison, compare
 from study.reporting.comparison import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 from rich.console import Console
-from test_page import ATTACK, Page
+from test_report_page import ATTACK, Page
 
 from study.analysis.replay.contenders import CONTENDERS
 from study.analysis.replay.replay import Estimate, Replay, Result

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from rich.console import Console
-from test_page import ATTACK
+from test_report_page import ATTACK
 
 from study.analysis.tables.fronts import TableAnalysis, analyze_table
 from study.analysis.tables.table import read_table
