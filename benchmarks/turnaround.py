@@ -101,7 +101,7 @@ def peer_worker(loop: dict[str, object]) -> None:
 
     class Report(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            measured = job.measured(trainer)
+            measured = job.metrics(trainer)
             train.report({"val_accuracy": measured.val_accuracy, "train_loss": measured.train_loss})
 
     trainer = prepare_trainer(

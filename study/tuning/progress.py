@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -232,7 +231,7 @@ class Progress:
         for rate, rows in reached.items():
             ends = [row for row in rows if row.updates == furthest]
             if ends:
-                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.loss for row in ends)
+                accuracy, loss = fmean(row.headline for row in ends), fmean(row.loss for row in ends)
                 candidates.append((accuracy, -loss, rate))
         return max(candidates)[2] if candidates else None
 
@@ -248,7 +247,7 @@ class Progress:
         at = row.updates / spec.total_updates
         if isinstance(scheduler, AshaConfig):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
-        self.verdicts[trial_id] = policy.report(trial_id, at, row.val_accuracy, row.device_seconds)
+        self.verdicts[trial_id] = policy.report(trial_id, at, row.headline, row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
         """Who judges a trial: nobody, if it is of the confirm phase or audited."""
@@ -265,7 +264,7 @@ class Progress:
         if end is None or end.outcome not in ("completed", "stopped") or not self.curves[trial_id]:
             return None
         last = self.curves[trial_id][-1]
-        return last if math.isfinite(last.val_accuracy) and not last.diverged else None
+        return None if last.diverged else last
 
     def _next(self, world_size: int) -> TrialSpec | None:
         for spec in self._again:

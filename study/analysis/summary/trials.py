@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from dataclasses import dataclass, field
 
-from study.analysis.records import Cost, CurvePoint, TrialRecord
+from study.analysis.records import Cost, TrialRecord
 from study.ledger.billing import ColdLeases
 from study.ledger.schema import (
     PHASES,
@@ -23,8 +22,7 @@ from study.ledger.schema import (
     StudyRow,
     WaitRow,
 )
-
-_ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
+from study.measurement import CurvePoint
 
 
 @dataclass
@@ -65,7 +63,7 @@ def gather(rows: Iterable[AnyRow]) -> Gathered:
     row: AnyRow | None = None
     for row in uncollected(rows):
         if isinstance(row, ReportRow):
-            found.curves[row.trial_id].append(CurvePoint(*_ON_A_CURVE(row)))
+            found.curves[row.trial_id].append(row.point)
             found.energies_j[row.trial_id][row.attempt] = row.energy_j
             if row.peak_memory_bytes is not None:
                 found.peaks_bytes[row.trial_id] = max(row.peak_memory_bytes, found.peaks_bytes.get(row.trial_id, 0))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from study.config.workloads import Embedded
+from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.classifier import Classifier
@@ -20,17 +21,6 @@ from study.workloads.data.splits import Part, Splits
 from study.workloads.registry import build_model
 
 EVAL_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Over all ranks and one interval."""
-
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None  # None where a user's own module does not log it
-    val_accuracy: float
-    skipped_batches: int = 0  # micro batches of all ranks that a user's training_step returned no loss for
 
 
 @dataclass(frozen=True)
@@ -81,8 +71,8 @@ class Job(Protocol):
     def gathers(self, tensor: Tensor) -> None:
         """Called with what the module gathers from the ranks by Lightning's `all_gather`."""
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
-        """The figures since the last call. Every rank must call it."""
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Return the metrics of the interval since the last call. Every rank must call it."""
 
     def test_accuracy(self, done: Callable[[], None]) -> float | None:
         """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
@@ -148,9 +138,13 @@ class EmbeddedJob(TensorJob):
         self.module = Classifier(build_model(config, splits))
         self.train = splits.train
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
-        """From the tallies."""
-        return Measured(*self.module.train_tally.reduce(), *self.module.val_tally.reduce())
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Reduce the sums of training and validation over ranks."""
+        train_loss, train_accuracy = self.module.train_tally.reduce()
+        val_loss, val_accuracy = self.module.val_tally.reduce()
+        return Metrics(
+            train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
+        )
 
     def test_accuracy(self, done: Callable[[], None]) -> float:
         """On the test split."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 
 from study.config.workloads import Contrastive
+from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Measured, TensorJob
+from study.training.jobs.base import TensorJob
 from study.training.jobs.simclr import SimCLR, few_labelled, probe_together
 from study.training.snapshot import Resumed
 from study.workloads.data.splits import Splits
@@ -28,10 +29,12 @@ class ContrastiveJob(TensorJob):
         self.labelled = few_labelled(splits.train, config.probe_labels)
         self.splits = splits
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
-        """The probe on the validation split."""
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Fit the linear probe and judge it on the validation split."""
         probe = probe_together(self.module.encoder, self.labelled, self.splits.val)
-        return Measured(self.module.mean_loss(), None, probe.loss, probe.accuracy)
+        return Metrics(
+            train_loss=self.module.mean_loss(), train_accuracy=None, val_loss=probe.loss, val_accuracy=probe.accuracy
+        )
 
     def test_accuracy(self, done: Callable[[], None]) -> float:
         """The probe on the test split, in one go."""
