@@ -44,7 +44,7 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Constr
     return *lines, _frugal(found, unit)
 
 
-def recommendation_json(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
+def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
     """The recommendation as plain data; the configuration of the choice stands beside its label."""
     chosen = None if found.choice is None else asdict(_point(summary.points, found.choice))
     return {
