@@ -14,7 +14,7 @@ from study.reporting.figures.frontier import axis_title
 from study.reporting.figures.scaling_laws import steps_figure
 from study.reporting.html.document import Section, rendered, section
 from study.reporting.text.comparison import changes_table, compared_points_table, compared_unit, hypervolume_lines
-from study.reporting.text.replay import LEGEND, replay_lines, replay_table
+from study.reporting.text.replay import replay_legend, replay_lines, replay_table
 from study.reporting.text.table_analysis import findings_lines, findings_table, understood_lines
 
 _MOST_NAMED = 6  # configurations of the front that a headline names
@@ -114,5 +114,5 @@ def render_replay(replay: Replay) -> str:
             {"": replay_figure(replay.results)},
         ),
         table=replay_table(replay),
-        legend=LEGEND,
+        legend=replay_legend(),
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from study.analysis.claims.records import ClaimVerdict, Details, Finding, TableCell
-from study.analysis.records import Summary
 from study.reporting.text.formatting import NOTHING, number
 from study.reporting.text.json_records import strict_json
 from study.reporting.text.tables import TextTable, print_lines, rich_table
+
+if TYPE_CHECKING:
+    from study.analysis.claims.records import ClaimVerdict, Details, Finding, TableCell
+    from study.analysis.records import Summary
 
 STYLES = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "bold yellow", "no_evidence": "dim"}
 _MOST_COLUMNS = 5  # settings side by side; more of them go below one another

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from study.analysis.comparison import Compared, Comparison
 from study.reporting.text.formatting import NOTHING, Unit, cost_unit, half_interval, interval, number, percent
 from study.reporting.text.json_records import strict_json
 from study.reporting.text.tables import TextTable, print_lines, rich_table
+
+if TYPE_CHECKING:
+    from study.analysis.comparison import Compared, Comparison
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

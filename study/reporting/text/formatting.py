@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from study.analysis.records import Point, TrialRecord
-from study.analysis.statistics.contrasts import Contrast
+if TYPE_CHECKING:
+    from study.analysis.records import Point, TrialRecord
+    from study.analysis.statistics.contrasts import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {
@@ -120,7 +122,7 @@ def _bound(value: float, digits: int) -> str:
 
 
 def half_interval(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
-    """Return ` ± x`, half the width of an interval that lies evenly around its mean, as Student's t does; or nothing."""
+    """Return ` ± x`, half the width of an interval, which lies evenly around its mean as Student's t does."""
     return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2 * scale, 2)}"
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from study.analysis.replay.contenders import RANDOM_SHARE
-from study.analysis.replay.replay import COST_TOLERANCE, Estimate, Replay, Result
 from study.reporting.text.formatting import NOTHING, number, percent
 from study.reporting.text.tables import TextTable, print_lines
+
+if TYPE_CHECKING:
+    from study.analysis.replay.replay import Estimate, Replay, Result
 
 _HEADS = (
     "scheduler",
@@ -25,24 +26,6 @@ _HEADS = (
     "false\n%",
     "flat-\nters",
     "idle\n%",
-)
-LEGEND = (
-    ("≥99% in", "share of the draws in which at least 99% of the grid's log-HV was kept"),
-    ("batch sizes", "batch sizes with a trial that was trained to the end, mean"),
-    ("least done", "trials of any batch size trained to the end, the fewest in any draw"),
-    (
-        "kept, false",
-        f"batch sizes of the true frontier that were found, and of those found that are not on it; costs within "
-        f"{percent(COST_TOLERANCE, 0)} count as equal, and the truth is the mean over all seeds of the grid",
-    ),
-    (
-        "flatters",
-        "points of accuracy by which the chosen trial of a batch size beats its learning rate's mean on the seeds that "
-        "were held back",
-    ),
-    ("idle", "share of the slots' time without a trial, until the last trial ended"),
-    ("random", f"{percent(RANDOM_SHARE, 0)} of the grid's trials, to the end"),
-    ("one_seed", "every rate of every batch size once, to the end"),
 )
 
 
@@ -58,7 +41,7 @@ def print_replay(replay: Replay, console: Console) -> None:
 
 
 def replay_table(replay: Replay) -> TextTable:
-    """Return a row for each scheduler, that of frontier_asha marked; LEGEND explains the columns."""
+    """Return a row for each scheduler, that of frontier_asha marked; `replay_legend` explains the columns."""
     rows = tuple(_row(result) for result in replay.results)
     heads = tuple(head.replace("-\n", "").replace("\n", " ") for head in _HEADS)
     return TextTable(heads, rows, tuple(result.scheduler == "frontier_asha" for result in replay.results))
@@ -101,19 +84,44 @@ def replay_lines(replay: Replay) -> list[str]:
     ]
 
 
+def replay_legend() -> tuple[tuple[str, str], ...]:
+    """Return each column of `replay_table` that needs it, and each baseline, with its meaning."""
+    from study.analysis.replay.contenders import RANDOM_SHARE  # slow to import
+    from study.analysis.replay.replay import COST_TOLERANCE
+
+    return (
+        ("≥99% in", "share of the draws in which at least 99% of the grid's log-HV was kept"),
+        ("batch sizes", "batch sizes with a trial that was trained to the end, mean"),
+        ("least done", "trials of any batch size trained to the end, the fewest in any draw"),
+        (
+            "kept, false",
+            f"batch sizes of the true frontier that were found, and of those found that are not on it; costs within "
+            f"{percent(COST_TOLERANCE, 0)} count as equal, and the truth is the mean over all seeds of the grid",
+        ),
+        (
+            "flatters",
+            "points of accuracy by which the chosen trial of a batch size beats its learning rate's mean on the seeds "
+            "that were held back",
+        ),
+        ("idle", "share of the slots' time without a trial, until the last trial ended"),
+        ("random", f"{percent(RANDOM_SHARE, 0)} of the grid's trials, to the end"),
+        ("one_seed", "every rate of every batch size once, to the end"),
+    )
+
+
 def replay_record(replay: Replay) -> dict[str, Any]:
     """Return the replay as plain values; figures over draws with standard deviation and the mean's 95% interval."""
-    plain = {field.name: getattr(replay, field.name) for field in fields(replay) if field.name != "results"}
-    return plain | {"schedulers": [_result_record(result) for result in replay.results]}
+    whole = asdict(replay)
+    results = whole.pop("results")
+    return whole | {"schedulers": [_result_record(result) for result in results]}
 
 
-def _result_record(result: Result) -> dict[str, Any]:
+def _result_record(result: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
-    for field in fields(result):
-        value = getattr(result, field.name)
-        if isinstance(value, Estimate):
-            mean = field.name if field.name == "cost_fraction" else f"{field.name}_mean"
-            plain |= {mean: value.mean, f"{field.name}_sd": value.sd, f"{field.name}_ci": value.ci}
+    for name, value in result.items():
+        if isinstance(value, dict):  # an Estimate
+            mean = name if name == "cost_fraction" else f"{name}_mean"
+            plain |= {mean: value["mean"], f"{name}_sd": value["sd"], f"{name}_ci": value["ci"]}
         else:
-            plain[field.name] = value
+            plain[name] = value
     return plain

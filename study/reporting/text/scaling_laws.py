@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from study.analysis.records import Summary
-from study.analysis.statistics.critical import CriticalBatch
-from study.analysis.statistics.stepmodel import StepModel
+from typing import TYPE_CHECKING
+
 from study.reporting.text.formatting import NOTHING, interval, number, percent
+
+if TYPE_CHECKING:
+    from study.analysis.records import Summary
+    from study.analysis.statistics.critical import CriticalBatch
+    from study.analysis.statistics.stepmodel import StepModel
 
 
 def critical_sentences(summary: Summary) -> tuple[str, ...]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from study.analysis.tables.fronts import Findings, GroupPoint, TableAnalysis
-from study.analysis.tables.table import Understood
 from study.reporting.text.formatting import NOTHING, half_interval, interval, number, percent
 from study.reporting.text.json_records import strict_json
 from study.reporting.text.scaling_laws import fit_sentences
 from study.reporting.text.tables import TextTable, print_lines, rich_table
+
+if TYPE_CHECKING:
+    from study.analysis.tables.fronts import Findings, GroupPoint, TableAnalysis
+    from study.analysis.tables.table import Understood
 
 _LISTED = 40  # configurations that the terminal shows of one group; all are in summary.json
 

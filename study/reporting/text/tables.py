@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from study.analysis.records import Summary
-from study.analysis.statistics.uncertainty import FrontPoint
 from study.config import yaml_reader as yamlfile
-from study.config.price_list import ListPrice
 from study.reporting.text.formatting import (
     NOTHING,
     accuracy,
@@ -27,6 +24,12 @@ from study.reporting.text.formatting import (
     percent,
     printable,
 )
+
+if TYPE_CHECKING:
+    from study.analysis.records import Summary
+    from study.analysis.statistics.uncertainty import FrontPoint
+    from study.config.price_list import ListPrice
+    from study.config.sections import CostAxis
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ def rich_table(table: TextTable, most_rows: int | None = None, wrap_cells: bool 
     for i, head in enumerate(table.heads):
         widest = None if wrap_cells else max(len(printable(row[i])) for row in table.rows)
         justify: Literal["left", "right"] = "right" if i else "left"
-        shown.add_column(Text(head), justify=justify, overflow="fold", min_width=widest)
+        shown.add_column(
+            Text("\n".join(map(printable, head.split("\n")))), justify=justify, overflow="fold", min_width=widest
+        )
     for row, marked in list(zip(table.rows, table.marked, strict=True))[:most_rows]:
         shown.add_row(*(Text(printable(cell)) for cell in row), style="bold" if marked else "")
     return shown
@@ -59,7 +64,7 @@ def print_lines(console: Console, *lines: str, style: str = "") -> None:
         console.print(Text(printable(line), style=style))
 
 
-def points_table(summary: Summary, axis: str | None = None, frontier_only: bool = False) -> TextTable:
+def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: bool = False) -> TextTable:
     """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
 
     The frontier is that of the cost axis, the summary's own when left out.
