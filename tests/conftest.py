@@ -31,13 +31,23 @@ T = TypeVar("T")
 FAULTS = Path(__file__).parent / "faults"
 
 
+# Session fixtures that hold processes: the tests that share one run in one worker. The rest go file by file.
+SHARED = ("local_ray", "pair", "two", "browser")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`pytest tests/faults` runs all of it, a run of all tests a short part."""
+    """`pytest tests/faults` runs all of it, a run of all tests a short part. With `-n`, what belongs together stays so."""
     asked_for = any(path.is_relative_to(FAULTS) for path in _named(config))
     left_out = [item for item in items if item.get_closest_marker("thorough") and not asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):
+        for item in items:
+            fixtures = getattr(item, "fixturenames", ())
+            shared = next((name for name in SHARED if name in fixtures), None)
+            item.add_marker(pytest.mark.xdist_group(shared or item.path.relative_to(config.rootpath).as_posix()))
 
 
 def _named(config: pytest.Config) -> list[Path]:
