@@ -18,9 +18,10 @@ from study.ledger.atomic_files import write_atomic
 from study.reporting.figures.front_overlay import Axes, fronts_figure
 from study.reporting.figures.frontier import axis_title
 from study.reporting.html.document import rendered, section
-from study.reporting.text.formatting import NOTHING, Unit, cost_unit, number, percent, printable
+from study.reporting.text.formatting import NOTHING, Unit, cost_unit, number, percent
 from study.reporting.text.table_analysis import half, interval
 from study.reporting.text.tables import TextTable
+from study.safe_text import printable
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

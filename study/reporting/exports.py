@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import TIME_AXES, Cost, Point, Summary, TrialRecord
-from study.ledger.atomic_files import blaming_disk, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import write_atomic
 from study.ledger.schema import PHASES
 from study.reporting.text.markdown import render_markdown
 
@@ -53,14 +54,14 @@ TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write the formats into `folder`, each file whole or not at all; returns their paths.
 
-    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium, and
+    Raises ValueError for a format that is not in FORMATS, ConfigError for a picture where there is no Chromium, and
     DiskError.
     """
     wanted = list(formats)
     unknown = [name for name in wanted if name not in FORMATS]
     if unknown:
         raise ValueError(f"unknown format {unknown[0]}; known: {', '.join(FORMATS)}")
-    with blaming_disk(folder):
+    with error_context(DiskError, folder):
         folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in FORMATS:

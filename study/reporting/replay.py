@@ -14,7 +14,8 @@ from rich.table import Table as RichTable
 
 from study.analysis.replay.contenders import RANDOM_SHARE
 from study.analysis.replay.replay import COST_TOLERANCE, Estimate, Replay, Result
-from study.ledger.atomic_files import blaming_disk, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import write_atomic
 from study.reporting.figures.style import SERIES, styled
 from study.reporting.html.document import rendered, section
 from study.reporting.text.formatting import NOTHING, number, percent
@@ -108,7 +109,7 @@ def _plain(result: Result) -> dict[str, object]:
 
 def write_replay(replay: Replay, folder: Path) -> list[Path]:
     """replay.json and replay.html; where they are. Raises DiskError."""
-    with blaming_disk(folder):
+    with error_context(DiskError, folder):
         folder.mkdir(parents=True, exist_ok=True)
     data, page = folder / "replay.json", folder / "replay.html"
     write_atomic(data, json.dumps(replay_json(replay), indent=2) + "\n")

@@ -6,7 +6,7 @@ import pytest
 
 from study.analysis.choices import check_limits, choose, latencies_ms
 from study.analysis.recommend import Constraints
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import Cell
 from tests.analysis.summary.test_summary import summary
 
@@ -26,14 +26,14 @@ SERVED = {"serving_1_p99_ms": 3.0, "serving_8_p99_ms": 5.0, "serving_1_p50_ms": 
 )
 def test_a_limit_that_cannot_be_is_refused(limits: Constraints, says: str) -> None:
     found = summary()
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         check_limits(limits, found.points, found.trials)
     assert str(error.value).startswith(says)
 
 
 def test_dollars_need_a_price() -> None:
     found = summary(price={})
-    with pytest.raises(PlanError, match="--max-usd: the study has no price"):
+    with pytest.raises(ConfigError, match="--max-usd: the study has no price"):
         check_limits(Constraints(max_usd=1), found.points, found.trials)
 
 

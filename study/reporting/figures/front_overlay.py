@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from study.analysis.statistics.uncertainty import FrontPoint
-from study.reporting.figures.style import SERIES, escaped, log_axis, styled
+from study.reporting.figures.style import SERIES, log_axis, styled
 from study.reporting.text.formatting import number, percent
+from study.safe_text import plotly_text
 
 _LABELLED = 12  # points beyond which none is labelled
 
@@ -26,7 +27,7 @@ class Axes:
 
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: Axes) -> go.Figure:
     """Each front as a staircase in its own colour, all points with 95% intervals, dominated ones faint."""
-    figure = styled(escaped(title), height=500)
+    figure = styled(plotly_text(title), height=500)
     labelled = sum(map(len, fronts.values())) <= _LABELLED
     for i, (name, points) in enumerate(fronts.items()):
         colour, symbol = SERIES[i % len(SERIES)]
@@ -42,10 +43,10 @@ def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: 
         for member in (True, False):
             shown = [point for point in points if point.on_front == member]
             if shown:
-                _draw(figure, shown, escaped(name), member, (colour, symbol), labelled, axes.scale)
+                _draw(figure, shown, plotly_text(name), member, (colour, symbol), labelled, axes.scale)
     costs = [point.cost * axes.scale for points in fronts.values() for point in points]
-    figure.update_xaxes(title_text=escaped(axes.cost), **log_axis(costs))
-    figure.update_yaxes(title_text=escaped(axes.quality))
+    figure.update_xaxes(title_text=plotly_text(axes.cost), **log_axis(costs))
+    figure.update_yaxes(title_text=plotly_text(axes.quality))
     return figure
 
 
@@ -66,7 +67,7 @@ def _draw(
         error_x=_bars([point.cost_ci for point in points], colour, scale),
         error_y=_bars([point.quality_ci for point in points], colour),
         mode="markers+text" if labelled else "markers",
-        text=[escaped(point.label) for point in points],
+        text=[plotly_text(point.label) for point in points],
         textposition="top right",
         opacity=1.0 if member else 0.5,
         marker={"symbol": symbol, "size": 10, "color": colour},
@@ -84,7 +85,7 @@ def _bars(intervals: Sequence[tuple[float, float] | None], colour: str, scale: f
 
 def _hover(point: FrontPoint, name: str, scale: float) -> str:
     lines = [
-        f"<b>{escaped(point.label)}</b>" + (f" ({name})" if name else ""),
+        f"<b>{plotly_text(point.label)}</b>" + (f" ({name})" if name else ""),
         f"cost {number(point.cost * scale)}{_interval(point.cost_ci, scale)}",
         f"quality {number(point.quality, 4)}{_interval(point.quality_ci)}",
         f"{point.n_seeds} seeds; on the front with probability {percent(point.p_on_front, 0)}",

@@ -9,7 +9,7 @@ import plotly.io
 from kaleido.errors import ChromeNotFoundError
 
 from study.analysis.records import Summary
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.reporting.figures.registry import FIGURES
 
 _WIDTH_PX = 1000
@@ -26,7 +26,7 @@ _SCALE = 2  # pixels of the file for each of the figure's; lines and letters sta
 def pictures(summary: Summary, kind: str) -> dict[str, bytes]:
     """Every figure that has something to show, by file name; `kind` is png, svg or pdf.
 
-    Raises PlanError where there is no Chromium.
+    Raises ConfigError where there is no Chromium.
     """
     figures = {f"{name}.{kind}": figure for name, draw in FIGURES.items() if (figure := draw(summary)) is not None}
     if not figures:
@@ -40,6 +40,6 @@ def pictures(summary: Summary, kind: str) -> dict[str, bytes]:
             plotly.io.write_images(list(figures.values()), files, width=_WIDTH_PX, height=heights, scale=_SCALE)
         except RuntimeError as error:
             if isinstance(error.__context__, ChromeNotFoundError):
-                raise PlanError(f"{kind} needs Chromium or Chrome, and none was found", "--format") from None
+                raise ConfigError(f"{kind} needs Chromium or Chrome, and none was found", "--format") from None
             raise
         return {file.name: file.read_bytes() for file in files}

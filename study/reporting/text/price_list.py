@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.config.price_list import ListPrice
-from study.reporting.text.formatting import printable
+from study.safe_text import printable
 
 
 def print_prices(prices: Sequence[ListPrice], console: Console) -> None:

@@ -17,8 +17,9 @@ from study.analysis.statistics.critical import CriticalBatch
 from study.analysis.tables.fronts import Findings, GroupPoint, TableAnalysis
 from study.analysis.tables.table import Understood
 from study.reporting.exports import strict_json
-from study.reporting.text.formatting import NOTHING, number, percent, printable
+from study.reporting.text.formatting import NOTHING, number, percent
 from study.reporting.text.tables import TextTable
+from study.safe_text import printable
 
 _LISTED = 40  # configurations that the terminal shows of one group; all are in summary.json
 

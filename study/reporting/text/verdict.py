@@ -9,16 +9,8 @@ from itertools import pairwise
 from study.analysis.records import TIME_AXES, Point, Summary, cost_of
 from study.analysis.statistics.contrasts import Contrast
 from study.planning.trials import Cell
-from study.reporting.text.formatting import (
-    AXIS_NAMES,
-    Unit,
-    cost_unit,
-    noise_words,
-    of_limit,
-    percent,
-    printable,
-    ranks,
-)
+from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, noise_words, of_limit, percent, ranks
+from study.safe_text import printable
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 _BY_ITSELF = (
