@@ -14,7 +14,7 @@ from study.workloads.user_code.loaders import KEY, fingerprint, sizes
 
 
 def whole_batches(batches: Iterable[Any], asked: int) -> Iterator[Any]:
-    """Those of the size asked for, up to what is left at the end. Raises ConfigError if the first has another already."""
+    """Those of the size asked for, up to the rest at the end. Raises ConfigError if the first has another size."""
     for number, batch in enumerate(batches):
         found = sizes(batch)
         if found and asked not in found:
