@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from study.errors import ClusterError, StudyError
 from study.measurement import Measurement
 
 
-class OutOfMemory(Exception):
+class OutOfMemory(StudyError):
     """A trial needs more memory than its device has."""
 
 
-class Mistake(Exception):
+class Mistake(StudyError):
     """What a trial did wrong, in one line: any process can read it, whatever was raised."""
 
 
-class PeerLost(Exception):
+class PeerLost(ClusterError):
     """A rank lost the connection to another of its group."""
 
 
