@@ -8,17 +8,13 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from study.config.workloads import Embedded
 from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.classifier import Classifier
 from study.training.snapshot import Resumed, State
 from study.workloads.data.batching import Batch, EvalBatches, TrainBatches
 from study.workloads.data.splits import Part, Splits
-from study.workloads.registry import build_model
 
 EVAL_BATCH = 1024
 
@@ -126,36 +122,3 @@ class TensorJob:
 
     def gathers(self, tensor: Tensor) -> None:
         """The package's own modules reduce their figures themselves."""
-
-
-class EmbeddedJob(TensorJob):
-    """A Classifier."""
-
-    def __init__(
-        self, config: Embedded, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
-    ) -> None:
-        super().__init__(spec, place, splits, resumed)
-        self.module = Classifier(build_model(config, splits))
-        self.train = splits.train
-
-    def metrics(self, trainer: pl.Trainer) -> Metrics:
-        """Reduce the sums of training and validation over ranks."""
-        train_loss, train_accuracy = self.module.train_tally.reduce()
-        val_loss, val_accuracy = self.module.val_tally.reduce()
-        return Metrics(
-            train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
-        )
-
-    def test_accuracy(self, done: Callable[[], None]) -> float:
-        """On the test split."""
-        return self.module.test_accuracy(self.test, done)
-
-    def probed(self) -> Probed:
-        """The classifier's cross-entropy."""
-        model = self.module.model
-
-        def loss(batch: Batch) -> Tensor:
-            x, y = (part.to(self.module.device) for part in batch)
-            return cross_entropy(model(x), y)
-
-        return Probed(model, loss, self.train)

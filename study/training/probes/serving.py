@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from study.measurement import ServingPoint
-from study.training.eval_mode import eval_mode
+from study.workloads.models.networks import eval_mode
 
 REQUEST_BATCHES = tuple(2**power for power in range(11))  # 1 to 1024
 WARM_UP = 3

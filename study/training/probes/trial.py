@@ -14,11 +14,10 @@ from study.measurement import ProbeReadings
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job, Probed
-from study.training.probes.curvature import model_curvature
 from study.training.probes.noise import NoiseScale, gradient_norms, noise_parts
 from study.training.probes.objective import probing
 from study.training.probes.serving import serving_curve
-from study.training.probes.sharpness import EPSILONS, model_sharpness
+from study.training.probes.sharpness import EPSILONS, model_curvature, model_sharpness
 from study.workloads.data.batching import Batch, derived_seed
 
 NOISE_DECAY = 0.9
