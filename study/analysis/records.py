@@ -13,6 +13,7 @@ from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
 from study.analysis.statistics.uncertainty import Frontier
 from study.config.sections import Metric
+from study.ledger.state import CurvePoint
 from study.planning.trials import Cell
 
 COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
@@ -43,24 +44,6 @@ class Cost:
 
 
 NO_COST = Cost(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """A trial at one of its reports."""
-
-    updates: int
-    samples: int
-    epochs: float
-    lr: float
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float
-    samples_per_s: float  # of the interval that ends here, training time only
-    device_seconds: float  # cumulative: ranks x (training + validation)
-    probes: Mapping[str, float]  # further measurements, by name
-    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
 
 
 @dataclass(frozen=True)
