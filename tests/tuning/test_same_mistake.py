@@ -372,9 +372,9 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         holds = the_rule(rows[:n], plan)
         assert (live.same_mistake is not None) == (resumed.same_mistake is not None) == holds
         assert live.same_mistake == resumed.same_mistake
-        assert live.mistake == resumed.mistake
-        assert live.ends == resumed.ends
-        assert {trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome} == live.ends.keys()
+        assert live.state.mistake == resumed.state.mistake
+        assert live.state.ended == resumed.state.ended
+        assert {trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome} == live.state.ended.keys()
         if isinstance(row, MistakeRow):
             assert holds
     for i, row in enumerate(rows):
