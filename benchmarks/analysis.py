@@ -186,8 +186,8 @@ def main() -> None:
     further = {"ledger_mib": round(mebibytes), "interactive_s": opened, "front_100k_s": front_100k_s()}
     result = json.loads(done.stdout) | further
     limits = {"summary_s": 10, "peak_bytes": 1e9, "page_bytes": 8e6, "interactive_s": 3, "front_100k_s": 1}
-    told = {name: "no Chromium here" if value is None else f"{value:,.4g}" for name, value in result.items()}
-    rows = [{"figure": name, "value": value, "limit": limit(limits, name)} for name, value in told.items()]
+    shown = {name: "no Chromium here" if value is None else f"{value:,.4g}" for name, value in result.items()}
+    rows = [{"figure": name, "value": value, "limit": limit(limits, name)} for name, value in shown.items()]
     show("A large study analysed", rows, result, arguments.json)
 
 

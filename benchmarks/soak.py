@@ -220,7 +220,7 @@ class Soak:
 
 
 def ending(folder: Path) -> Ending:
-    """Of a study that is over."""
+    """Return the outcome of a finished study."""
     rows = read(folder).rows
     summary = summarize(rows, recorded(folder))
     last = {row.trial_id: row.updates for row in rows if isinstance(row, DecisionRow)}

@@ -175,14 +175,14 @@ def main() -> None:
         side = run_study_side if arguments.side == "study" else run_peer_side
         print(json.dumps(side(grid(arguments.seeds))))
         return
-    told = {}
+    sides = {}
     for side_name in ("study", "peer"):
         command = [sys.executable, __file__, "--side", side_name, "--seeds", str(arguments.seeds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-        told[side_name] = json.loads(done.stdout.splitlines()[-1])
+        sides[side_name] = json.loads(done.stdout.splitlines()[-1])
     from show import show
 
-    study, peer = told["study"], told["peer"]
+    study, peer = sides["study"], sides["peer"]
     ratio = peer["wall_s"] / study["wall_s"]
     show(
         f"{study['trials']} trials of {WORLD_SIZE} ranks, from end to end",

@@ -36,7 +36,7 @@ die() {
     exit 2
 }
 
-# Whoever reaches a head runs code on it: a node starts with a token or with the user's word.
+# Anyone who reaches a head can run code on it: a node starts with a token, or if the user says so.
 require_token() {
     if [[ -n "$has_token" ]]; then
         return

@@ -13,6 +13,7 @@ from study.analysis.statistics.arrays import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
 from study.analysis.summary.points import samples_of
+from study.config.sections import CostAxis
 from study.errors import PlanError
 
 N_DRAWS = 2000
@@ -43,7 +44,7 @@ class Change:
 class Comparison:
     """Studies side by side, in the order given."""
 
-    cost_axis: str
+    cost_axis: CostAxis
     leaves_out_setup: bool  # the cost axis leaves out the setup of cold groups that is billed
     reference: tuple[float, float]  # of the hypervolumes: the dearest point of all, and an accuracy of 0
     studies: tuple[Compared, ...]
@@ -94,7 +95,7 @@ def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
     return tuple(row for row in rows if any(value != row.values[0] for value in row.values[1:]))
 
 
-def _samples(name: str, summary: Summary, axis: str, first: Summary) -> tuple[Sample, ...]:
+def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tuple[Sample, ...]:
     major, wanted = (s.protocol_version.partition(".")[0] for s in (summary, first))
     if major != wanted:
         raise PlanError(f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}")

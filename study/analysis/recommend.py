@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 
-from study.analysis.statistics.contrasts import Contrast, contrast, difference_of, spreads
+from study.analysis.records import (
+    NO_COST,
+    ConstraintName,
+    Constraints,
+    Expected,
+    Miss,
+    Point,
+    Recommendation,
+    Trade,
+    TrialRecord,
+)
+from study.analysis.statistics.contrasts import contrast, difference_of, spreads
 from study.analysis.statistics.hypotheses import LEVEL, holm
 from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.summary.points import cell_of, group_setups_of, samples_of
+from study.config.sections import CostAxis
+from study.errors import PlanError
 from study.pareto.fronts import on_front
-
-Interval = tuple[float, float]
+from study.planning.trials import Cell
 
 
 @dataclass(frozen=True)
@@ -29,71 +44,38 @@ class Candidate:
     setup: float | None = None  # of a cold group that the run may have to start, in the unit of cost; None: in the cost
 
 
-@dataclass(frozen=True)
-class Constraints:
-    """What the user can live with; None is no limit."""
+def choose(
+    points: Sequence[Point],
+    trials: Sequence[TrialRecord],
+    axis: CostAxis,
+    limits: Constraints,
+    margin: float,
+    include_setup: bool = False,
+) -> Recommendation | None:
+    """The recommendation under the limits, costs compared on `axis`; None without points.
 
-    max_usd: float | None = None
-    max_device_hours: float | None = None
-    min_accuracy: float | None = None  # in the unit of quality
-    deadline_h: float | None = None
-    gpus: int | None = None
-    max_latency_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Miss:
-    """One limit that a configuration does not meet."""
-
-    limit: str  # the field of Limits
-    allowed: float
-    value: float | None  # None if not known
-
-    @property
-    def by(self) -> float:
-        """How far off, as a share of what is allowed; infinite if not known."""
-        if self.value is None:
-            return math.inf
-        return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A configuration with what it is expected to cost and reach: means and 95% intervals, None for one seed."""
-
-    label: str
-    cost: float
-    cost_ci: Interval | None
-    quality: float
-    quality_ci: Interval | None
-    misses: tuple[Miss, ...]  # empty if it meets every limit
-    setup: float | None = None  # see Candidate
-
-
-@dataclass(frozen=True)
-class Trade:
-    """What the other configuration costs and reaches more than the chosen one. Intervals are None as in Contrast."""
-
-    other: Expected
-    cost: float  # positive is dearer
-    cost_ci: Interval | None
-    quality: float  # positive is better
-    quality_ci: Interval | None
-    quality_contrast: Contrast  # the same, with its test
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer. `choice` is None if no configuration meets the limits; `nearest_miss` is then the closest."""
-
-    choice: Expected | None
-    aim: str  # "cheapest" where an accuracy was asked for, else "best"
-    runner_up: Trade | None
-    nearest_miss: Expected | None
-    best: Expected  # of all configurations, whatever the limits
-    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
-    not_worse_by: Contrast | None  # its quality less that of `best`; None where there is none or it is `best`
-    margin: float  # that "not worse" allows, in the unit of quality
+    Limits are held against what one run by itself is billed, whichever costs are compared: a group that starts for it
+    (the mean setup on as many ranks), and the run, as if it had come to a warm group.
+    """
+    samples = samples_of(points, trials, axis, include_setup)
+    if not samples:
+        return None
+    setups = group_setups_of(trials)
+    alone = [p.cost.plus(p.cold_setup, -1).plus(setups.get(p.world_size, NO_COST)) for p in points]
+    latencies = latencies_ms(trials)
+    candidates = [
+        Candidate(
+            sample=sample,
+            usd=run.usd,
+            device_h=run.billed_device_h,
+            wall_h=run.wall_h,
+            gpus=point.world_size,
+            latency_ms=latencies.get(cell_of(point)),
+            setup=None if include_setup else setups.get(point.world_size, NO_COST).on(axis),
+        )
+        for point, run, sample in zip(points, alone, samples, strict=True)
+    ]
+    return recommend(candidates, limits, margin)
 
 
 def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: float) -> Recommendation:
@@ -123,9 +105,39 @@ def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: floa
     )
 
 
+def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
+    """The 99th percentile of the latency at the request batch where it is least, by configuration: mean over seeds."""
+    found: dict[Cell, list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome == "completed":
+            probes = trial.curve[-1].probes
+            served = [
+                value for name, value in probes.items() if name.startswith("serving_") and name.endswith("_p99_ms")
+            ]
+            if served:
+                found[cell_of(trial)].append(min(served))
+    return {cell: fmean(values) for cell, values in found.items()}
+
+
+def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
+    """Raises PlanError for a limit that cannot be, or that nothing is known of to hold against it."""
+    for name, value in asdict(limits).items():
+        option = f"--{name.replace('_', '-')}"
+        if value is not None and not 0 < value < math.inf:
+            raise PlanError(f"must be a number above 0; got {value:g}", option)
+    accuracy = limits.min_accuracy
+    if accuracy is not None and accuracy > 1:
+        meant = f" (did you mean {accuracy / 100:g}?)" if accuracy <= 100 else ""
+        raise PlanError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
+    if limits.max_usd is not None and any(point.cost.usd is None for point in points):
+        raise PlanError("the study has no price; give --usd-per-device-hour", "--max-usd")
+    if limits.max_latency_ms is not None and not latencies_ms(trials):
+        raise PlanError("nothing is known of latencies: the study was run without probes.serving", "--max-latency-ms")
+
+
 def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
     """The limits that a configuration does not meet."""
-    upper = {
+    upper: dict[ConstraintName, tuple[float | None, float | None]] = {
         "max_usd": (limits.max_usd, candidate.usd),
         "max_device_hours": (limits.max_device_hours, candidate.device_h),
         "deadline_h": (limits.deadline_h, candidate.wall_h),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from study.analysis.claims.records import ClaimVerdict
-from study.analysis.recommend import Recommendation
-from study.analysis.statistics.contrasts import Contrast
-from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
-from study.analysis.statistics.stepmodel import StepModel, StepTime
-from study.analysis.statistics.uncertainty import Frontier
-from study.config.sections import Metric
-from study.ledger.state import CurvePoint
-from study.planning.trials import Cell
+from study.config.sections import CostAxis, LimitName
 
-COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
-TIME_AXES = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # of them, those that setup is a part of
+if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records does without
+    from study.analysis.claims.records import ClaimVerdict
+    from study.analysis.statistics.contrasts import Contrast
+    from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
+    from study.analysis.statistics.stepmodel import StepModel, StepTime
+    from study.analysis.statistics.uncertainty import Frontier
+    from study.ledger.schema import Outcome
+    from study.ledger.state import CurvePoint
+    from study.planning.trials import Cell, Phase
+
+COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
+TIME_AXES: tuple[CostAxis, ...] = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # setup is a part of these
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,19 @@ class Cost:
     energy_j: float | None = None  # of training and validation; None where no GPU's meter was read
     samples: float = 0.0  # trained on, what a crash lost left out; a mean over trials need not be whole
     updates: float = 0.0
+
+    def on(self, axis: CostAxis) -> float | None:
+        """Return the figure on a cost axis; None where it is unknown."""
+        figures: dict[CostAxis, float | None] = {
+            "billed_device_h": self.billed_device_h,
+            "billed_gpu_h": self.billed_gpu_h,
+            "usd": self.usd,
+            "wall_h": self.wall_h,
+            "energy_j": self.energy_j,
+            "samples": self.samples,
+            "updates": self.updates,
+        }
+        return figures[axis]
 
     def plus(self, time: Cost, times: float = 1.0) -> Cost:
         """With so many times the device time, money and hours of another; energy and progress stay as they are."""
@@ -51,7 +68,7 @@ class TrialRecord:
     """One trial with all its attempts."""
 
     trial_id: str
-    phase: str  # "search" or "confirm"
+    phase: Phase
     variant: str  # "" where the study has none
     batch_size: int
     world_size: int
@@ -60,7 +77,7 @@ class TrialRecord:
     norm_batch: int | None
     lr: float
     seed_index: int
-    outcome: str | None  # None while it runs
+    outcome: Outcome | None  # None while it runs
     error: str | None
     attempts: int
     total_updates: int  # of a whole trial
@@ -174,7 +191,7 @@ class Critical:
 class Cut:
     """A limit on spending that ended a study before it was finished."""
 
-    limit: str  # device_hours, usd, wall_h or wait_h: the unit of the three figures
+    limit: LimitName  # its unit is that of the three figures
     allowed: float
     noticed: float  # spent when nothing new was started any more
     spent: float  # in the end, or so far: what ran goes on to its next report
@@ -191,6 +208,76 @@ class Mistaken:
     error: str  # of the first
     failed: int  # trials that failed with it
     not_run: int  # trials that never began
+
+
+ConstraintName = Literal["max_usd", "max_device_hours", "min_accuracy", "deadline_h", "gpus", "max_latency_ms"]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What the user can live with; None is no limit."""
+
+    max_usd: float | None = None
+    max_device_hours: float | None = None
+    min_accuracy: float | None = None  # in the unit of quality
+    deadline_h: float | None = None
+    gpus: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """One limit that a configuration does not meet."""
+
+    limit: ConstraintName
+    allowed: float
+    value: float | None  # None if not known
+
+    @property
+    def by(self) -> float:
+        """How far off, as a share of what is allowed; infinite if not known."""
+        if self.value is None:
+            return math.inf
+        return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A configuration with what it is expected to cost and reach: means and 95% intervals, None for one seed."""
+
+    label: str
+    cost: float
+    cost_ci: Interval | None
+    quality: float
+    quality_ci: Interval | None
+    misses: tuple[Miss, ...]  # empty if it meets every limit
+    setup: float | None = None  # see Candidate
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What the other configuration costs and reaches more than the chosen one. Intervals are None as in Contrast."""
+
+    other: Expected
+    cost: float  # positive is dearer
+    cost_ci: Interval | None
+    quality: float  # positive is better
+    quality_ci: Interval | None
+    quality_contrast: Contrast  # the same, with its test
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer. `choice` is None if no configuration meets the limits; `nearest_miss` is then the closest."""
+
+    choice: Expected | None
+    aim: Literal["cheapest", "best"]  # "cheapest" where an accuracy was asked for
+    runner_up: Trade | None
+    nearest_miss: Expected | None
+    best: Expected  # of all configurations, whatever the limits
+    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
+    not_worse_by: Contrast | None  # its quality less that of `best`; None where there is none or it is `best`
+    margin: float  # that "not worse" allows, in the unit of quality
 
 
 @dataclass(frozen=True)
@@ -215,10 +302,10 @@ class Summary:
 
     protocol_version: str
     study: StudyFacts
-    cost_axis: str  # of COST_AXES
+    cost_axis: CostAxis
     include_setup: bool  # the costs compared include the setup of cold groups
     group_setups: Mapping[int, Cost]  # of one cold group, mean; by world size
-    second_cost_axis: str | None  # where the config asks for two
+    second_cost_axis: CostAxis | None  # where the config asks for two
     cost_tolerance: float  # costs that differ by less count as equal on the frontier
     points: tuple[Point, ...]  # by world size, then batch size
     trials: tuple[TrialRecord, ...]
@@ -226,7 +313,7 @@ class Summary:
     stopping: Stopping | None  # None without a search
     hypervolume: float | None
     hypervolume_ci: tuple[float, float] | None  # None if any point has under 3 seeds
-    frontiers: Mapping[str, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
+    frontiers: Mapping[CostAxis, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
     critical: Critical | None  # of the first variant that has one
     other_criticals: tuple[Critical, ...]  # of the further variants
     critical_missing: str | None  # why there is no `critical`, in words
@@ -259,9 +346,9 @@ class Summary:
         return tuple(sorted(chosen, key=lambda point: cost_of(point, self.cost_axis)))
 
 
-def cost_of(point: Point, axis: str) -> float:
-    """A point's place on a cost axis. Raises ValueError where it has none."""
-    value = getattr(point.compared, axis)
+def cost_of(point: Point, axis: CostAxis) -> float:
+    """Return a point's cost on an axis. Raises ValueError where it is unknown."""
+    value = point.compared.on(axis)
     if value is None:
         raise ValueError(f"{axis} needs a {'price' if axis == 'usd' else 'meter'}")
-    return float(value)
+    return value

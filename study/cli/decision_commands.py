@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from study.analysis.choices import check_limits, choose
 from study.analysis.comparison import compare as compare_studies
-from study.analysis.recommend import Constraints
+from study.analysis.recommend import check_limits, choose
+from study.analysis.records import Constraints
 from study.analysis.summary.summarize import summarize
 from study.analysis.tables.fronts import analyze_table
 from study.analysis.tables.table import read_table

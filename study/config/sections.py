@@ -15,10 +15,10 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a network's layers, which grow with its square
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
-Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
-Cost = Annotated[
-    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
+CostAxis = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
+OneOrTwoCostAxes = Annotated[
+    Annotated[CostAxis, Tag("one")]
+    | Annotated[tuple[CostAxis, ...], Field(min_length=1, max_length=2), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
 LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
@@ -79,13 +79,19 @@ class LimitsConfig(Section):
             spent["usd"] = device_h * usd_per_device_hour
         if wait_h is not None:
             spent["wait_h"] = wait_h
-        return {name: (spent[name], allowed) for name in LIMITS if name in spent and (allowed := getattr(self, name))}
+        limits: dict[LimitName, float | None] = {
+            "device_hours": self.device_hours,
+            "usd": self.usd,
+            "wall_h": self.wall_h,
+            "wait_h": self.wait_h,
+        }
+        return {name: (spent[name], allowed) for name, allowed in limits.items() if name in spent and allowed}
 
 
 class ReportConfig(Section):
     """How the result is shown."""
 
-    cost: Cost = Field(
+    cost: OneOrTwoCostAxes = Field(
         "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
     )
     cost_tolerance: Fraction = Field(
@@ -106,7 +112,7 @@ class ReportConfig(Section):
         return self
 
     @property
-    def costs(self) -> tuple[Metric, Metric | None]:
+    def costs(self) -> tuple[CostAxis, CostAxis | None]:
         """The frontier's cost axis, and the second one if there is one."""
         if isinstance(self.cost, str):
             return self.cost, None

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.analysis.records import TIME_AXES, Cost, Point, Summary, TrialRecord
+from study.analysis.records import Summary
 from study.ledger.atomic_files import blaming_disk, write_atomic
-from study.ledger.schema import PHASES
+from study.reporting.frames import points_frame, trials_frame
 from study.reporting.text.markdown import render_markdown
 
 if TYPE_CHECKING:
@@ -21,33 +21,6 @@ if TYPE_CHECKING:
 Files = dict[str, bytes | str]  # contents by name
 FORMATS = ("html", "csv", "parquet", "json", "md", "png", "svg", "pdf")
 _FORMULA = ("=", "+", "-", "@")
-_COSTS = tuple(Cost.__dataclass_fields__)
-_TRIAL_FIELDS = tuple(
-    name for name in TrialRecord.__dataclass_fields__ if name not in ("cost", "cold_setup", "phases_s", "curve")
-)
-_POINT_PARTS = (
-    "cost",
-    "cold_setup",
-    "compared",
-    "search_cost",
-    "search_cold_setup",
-    "cost_ci",
-    "val_accuracy_ci",
-)
-_SETUP = tuple(f"{part}_{name}" for part in ("cold_setup", "compared") for name in TIME_AXES)
-_REACHED = ("last_epochs", "last_updates", "last_val_accuracy", "last_val_loss")
-POINT_COLUMNS = (
-    *(name for name in Point.__dataclass_fields__ if name not in _POINT_PARTS),
-    "cost_ci_low",
-    "cost_ci_high",
-    "val_accuracy_ci_low",
-    "val_accuracy_ci_high",
-    *(name for name in _COSTS if name != "updates"),  # a point's own
-    *(f"search_{name}" for name in _COSTS),
-    *_SETUP,
-    *(f"search_cold_setup_{name}" for name in TIME_AXES),
-)
-TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for phase in PHASES))
 
 
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
@@ -121,34 +94,6 @@ def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
     }
 
 
-def point_row(point: Point) -> dict[str, Any]:
-    """A point as one flat row: costs in hours and USD, accuracies as fractions.
-
-    Costs are those billed; beside them stand what of it is setup of cold groups, and what is compared on the frontier.
-    """
-    row = asdict(point)
-    for interval in ("cost_ci", "val_accuracy_ci"):
-        row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
-    search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}
-    setup = _columns(cold_setup=point.cold_setup, compared=point.compared, search_cold_setup=point.search_cold_setup)
-    del row["cold_setup"], row["compared"], row["search_cold_setup"]
-    return row.pop("cost") | search | setup | row
-
-
-def _columns(**costs: Cost) -> dict[str, Any]:
-    """Of each cost, what setup is a part of."""
-    return {f"{part}_{name}": getattr(cost, name) for part, cost in costs.items() for name in TIME_AXES}
-
-
-def trial_row(trial: TrialRecord, include_setup: bool) -> dict[str, Any]:
-    """A trial as one flat row, with where its last attempt got to; phases in seconds per device, costs as a point's."""
-    last = trial.curve[-1] if trial.curve else None
-    row = {name: getattr(trial, name) for name in _TRIAL_FIELDS} | asdict(trial.cost)
-    row |= _columns(cold_setup=trial.cold_setup, compared=trial.compared(include_setup))
-    row |= {name: getattr(last, name.removeprefix("last_"), None) for name in _REACHED}
-    return row | {f"{phase}_s": seconds for phase, seconds in trial.phases_s.items()}
-
-
 def strict_json(value: Any) -> Any:
     """A value that strict JSON can hold: what is not finite becomes None, NumPy's floats Python's."""
     if isinstance(value, dict):
@@ -166,12 +111,7 @@ def _json(summary: Summary) -> Files:
 
 
 def _frames(summary: Summary) -> dict[str, DataFrame]:
-    import pandas as pd  # slow to import, and only needed here
-
-    points = pd.DataFrame([point_row(point) for point in summary.points], columns=list(POINT_COLUMNS))
-    ran = [trial_row(trial, summary.include_setup) for trial in summary.trials]
-    trials = pd.DataFrame(ran, columns=list(TRIAL_COLUMNS))
-    return {"points": points, "trials": trials}
+    return {"points": points_frame(summary), "trials": trials_frame(summary)}
 
 
 def _csv(summary: Summary) -> Files:

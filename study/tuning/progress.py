@@ -14,7 +14,7 @@ from study.config.schema import AshaConfig, GridConfig
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow, StudyRow
 from study.ledger.state import CurvePoint, StudyState
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
-from study.schedulers.policies import Policy, Verdict
+from study.schedulers.base import Policy, Verdict
 from study.tuning.policies import make_policy
 from study.tuning.same_mistake import same_mistake
 

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from study.analysis.choices import choose
-from study.analysis.recommend import Constraints, Recommendation
-from study.analysis.records import Summary
+from study.analysis.recommend import choose
+from study.analysis.records import Constraints, Recommendation, Summary
 from study.reporting.text.recommendation import recommendation_json, recommendation_lines
 from tests.analysis.summary.test_summary import summary
 

@@ -374,7 +374,9 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         assert live.same_mistake == resumed.same_mistake
         assert live.state.mistake == resumed.state.mistake
         assert live.state.ended == resumed.state.ended
-        assert {trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome} == live.state.ended.keys()
+        assert {
+            trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome
+        } == live.state.ended.keys()
         if isinstance(row, MistakeRow):
             assert holds
     for i, row in enumerate(rows):

@@ -9,10 +9,9 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
-from study.analysis.choices import choose
 from study.analysis.claims.registry import claims_of
-from study.analysis.recommend import Constraints
-from study.analysis.records import Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.recommend import choose
+from study.analysis.records import Constraints, Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.statistics.contrasts import contrast
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
@@ -21,6 +20,7 @@ from study.analysis.summary.points import cell_of, frontiers_of, group_setups_of
 from study.analysis.summary.stopping import stopping
 from study.analysis.summary.targets import criticals_of
 from study.analysis.summary.trials import gather, trial_records
+from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
 from study.ledger.state import StudyState
@@ -84,12 +84,14 @@ def _with_steps(summary: Summary) -> Summary:
     )
 
 
-def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tuple[str, str | None, tuple[str, ...]]:
+def _axes(
+    trials: Iterable[TrialRecord], wanted: tuple[CostAxis, CostAxis | None]
+) -> tuple[CostAxis, CostAxis | None, tuple[str, ...]]:
     """The cost axes asked for, but for energy where no meter was read; and a note of that."""
     read = all(trial.cost.energy_j is not None for trial in trials if trial.outcome == "completed")
     if read or "energy_j" not in wanted:
         return *wanted, ()
-    first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
+    first: CostAxis = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Sequence
 
-from study.analysis.records import Cost, CurvePoint, TrialRecord
+from study.analysis.records import Cost, TrialRecord
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, LeaseRow
-from study.ledger.state import StudyState, TrialState
+from study.ledger.state import CurvePoint, StudyState, TrialState
 
 
 def gather(rows: Iterable[AnyRow]) -> StudyState:

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from study.analysis.records import COST_AXES, TIME_AXES, Point, Summary, TrialRecord
 from study.analysis.statistics.uncertainty import FrontPoint
+from study.config.sections import CostAxis
 from study.reporting.figures.style import GREY, escaped, evenly, log_axis, series_styles, styled
 from study.reporting.text.formatting import Unit, accuracy, cost_unit, number, percent, series_name, series_of
 
@@ -26,7 +27,7 @@ class _Place:
     front: FrontPoint
 
 
-def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | None:
+def frontier_figure(summary: Summary, axis: CostAxis | None = None) -> go.Figure | None:
     """Every point with its 95% intervals, the frontier as a staircase, censored trials hollow.
 
     x is a cost axis of `summary.frontiers`, the summary's own when left out, in a readable unit; y the final validation

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from study.analysis.recommend import Constraints, Expected, Interval, Miss, Recommendation, Trade
-from study.analysis.records import Point, Summary
+from study.analysis.records import Constraints, Expected, Interval, Miss, Point, Recommendation, Summary, Trade
 from study.reporting.text.formatting import Unit, cost_unit, noise_words, number, percent, signed
 
 _PAID = ("max_usd", "max_device_hours", "deadline_h")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from study.analysis.records import Summary
 from study.analysis.statistics.uncertainty import FrontPoint
 from study.config import yaml_reader as yamlfile
+from study.config.sections import CostAxis
 from study.reporting.text.formatting import (
     NOTHING,
     Unit,
@@ -29,7 +30,7 @@ class TextTable:
     marked: tuple[bool, ...]
 
 
-def points_table(summary: Summary, axis: str | None = None, frontier_only: bool = False) -> TextTable:
+def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: bool = False) -> TextTable:
     """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
 
     The frontier is that of the cost axis, the summary's own when left out.

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from study.analysis.records import TIME_AXES, Point, Summary, cost_of
 from study.analysis.statistics.contrasts import Contrast
+from study.config.sections import CostAxis
 from study.planning.trials import Cell
 from study.reporting.text.formatting import (
     AXIS_NAMES,
@@ -136,7 +137,7 @@ def _setup(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
+def _ends(frontier: Sequence[Point], axis: CostAxis, unit: Unit) -> str:
     cheapest, best = frontier[0], frontier[-1]
     if len(frontier) == 1:
         return (
@@ -156,7 +157,7 @@ def _path(before: Point, after: Point) -> str:
     return f"{_name(before, start=True)} to {_name(after)}"
 
 
-def _step(before: Point, after: Point, gain: Contrast, axis: str) -> str:
+def _step(before: Point, after: Point, gain: Contrast, axis: CostAxis) -> str:
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
     if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
         return "the same accuracy at the same cost"
@@ -202,7 +203,7 @@ def _name(point: Point, start: bool = False) -> str:
     return name[0].upper() + name[1:] if start else name
 
 
-def _cost(point: Point, axis: str, unit: Unit) -> str:
+def _cost(point: Point, axis: CostAxis, unit: Unit) -> str:
     return unit.show(cost_of(point, axis))
 
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.analysis.choices import choose
 from study.analysis.comparison import compare
-from study.analysis.recommend import Constraints
-from study.analysis.records import TIME_AXES, Cost, Summary
+from study.analysis.recommend import choose
+from study.analysis.records import TIME_AXES, Constraints, Cost, Summary
 from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
