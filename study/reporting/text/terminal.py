@@ -20,19 +20,10 @@ from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, Wa
 from study.ledger.state import StudyState
 from study.planning.trials import Phase, Plan
 from study.reporting.live.progress import PhaseCount, StudyProgress
-from study.reporting.text.formatting import (
-    NOTHING,
-    column,
-    cost_unit,
-    duration,
-    half_width,
-    number,
-    of_limit,
-    percent,
-    printable,
-)
+from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
+from study.safe_text import printable
 
 PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
 _SHOWN_RUNNING = 8
