@@ -81,9 +81,9 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
 def tried(plan: Plan) -> Plan:
     """The plan, once three updates have been trained with each module of the user's own. Raises ConfigError."""
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
-        from study.training.preflight.dry_run import try_out
+        from study.training.preflight.dry_run import dry_run
 
-        say(*(f"Note: {note}" for note in try_out(plan)))
+        say(*(f"Note: {note}" for note in dry_run(plan)))
     return plan
 
 
