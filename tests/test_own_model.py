@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from study.cli.app import app
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.errors import PlanError

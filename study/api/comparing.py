@@ -56,7 +56,7 @@ class StudyComparison:
 
     @cached_property
     def changes(self) -> DataFrame:
-        """A row for each key of the configs that differs, and a column for each study; None where it has no such key."""
+        """A row for each key that differs between configs, a column for each study; None where it has no such key."""
         from pandas import DataFrame
 
         names = [study.name for study in self.record.studies]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from study.analysis.records import COST_AXES, Constraints, Recommendation, Summary
 from study.api.argument_names import argument_names
 from study.api.plans import recorded, repriced
-from study.errors import ConfigError, DataError, LedgerError, did_you_mean
 from study.config.sections import CostAxis
+from study.errors import ConfigError, DataError, LedgerError, did_you_mean
 from study.ledger.schema import PHASES, AnyRow, LeaseRow, StudyRow
 from study.ledger.store import LEDGER, REPORT, good_rows, refuse_links
 from study.planning.trials import Plan

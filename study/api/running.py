@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.api.argument_names import argument_names
-from study.api.plans import planned
+from study.api.plans import checked_plan
 from study.api.results import StudyResults, load
 from study.config.loader import StudyFile, find_config, load_study, study_from
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
 
     with argument_names():
         file = _study_file(config, overrides or {})
-        plan = fitted(planned(file, address, cpus, say if try_modules else None), address, cpus, say)
+        plan = fitted(checked_plan(file, address, cpus, say if try_modules else None), address, cpus, say)
         with ProgressView(plan, console) as view:
             run_study(plan, Path(out), address, cpus, view)
     return load(out)

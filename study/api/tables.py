@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.analysis.tables.file_reader import read_sheet, sheet_of_frame
+from study.analysis.tables.file_reader import Sheet, sheet_of_frame
 from study.analysis.tables.fronts import TableAnalysis, analyze_table
 from study.analysis.tables.table import Understood, read_table
 from study.api.argument_names import argument_names
@@ -139,36 +139,46 @@ def analyze(
     configuration beside the batch size, `group_by` those whose values have a front each, `as_seeds` settings that may
     vary between seeds ("all" for all). `strict` makes any note on how the table was read an error. Raises DataError.
     """
-    named = {
-        "batch": batch_column,
-        "cost": cost_column,
-        "quality": quality_column,
-        "seed": seed_column,
-        "lr": lr_column,
-        "state": state_column,
-        "run": run_column,
-        "devices": devices_column,
-    }
     with argument_names():
-        sheet = read_sheet(Path(table)) if isinstance(table, str | PathLike) else sheet_of_frame(table)
-        read = read_table(
-            sheet,
-            _names(config),
-            _names(group_by),
-            _names(minimize),
-            _names(maximize),
-            _names(as_seeds),
-            {role: column for role, column in named.items() if column is not None},
+        return read_and_analyze(
+            Path(table) if isinstance(table, str | PathLike) else sheet_of_frame(table),
+            config=_names(config),
+            group_by=_names(group_by),
+            as_seeds=_names(as_seeds),
+            minimize=_names(minimize),
+            maximize=_names(maximize),
+            named={
+                "batch": batch_column,
+                "cost": cost_column,
+                "quality": quality_column,
+                "seed": seed_column,
+                "lr": lr_column,
+                "state": state_column,
+                "run": run_column,
+                "devices": devices_column,
+            },
+            strict=strict,
         )
-        refuse_notes(read.source, read.understood, strict)
-        return TableResults(analyze_table(read, bool(_names(group_by))))
 
 
-def refuse_notes(source: str, understood: Understood, strict: bool) -> None:
-    """Raise DataError if `strict` and there is a note on how the table was read."""
-    if strict and understood.notes:
-        more = f" (and {len(understood.notes) - 1} more)" if len(understood.notes) > 1 else ""
-        raise DataError(f"{source}: --strict: {understood.notes[0]}{more}")
+def read_and_analyze(
+    table: Path | Sheet,
+    *,
+    config: Sequence[str],
+    group_by: Sequence[str],
+    as_seeds: Sequence[str],
+    minimize: Sequence[str],
+    maximize: Sequence[str],
+    named: Mapping[str, str | None],
+    strict: bool,
+) -> TableResults:
+    """Return what `analyze` returns; errors name options of the command line. `named` are columns by role."""
+    given = {role: column for role, column in named.items() if column is not None}
+    read = read_table(table, config, group_by, minimize, maximize, as_seeds, given)
+    if strict and read.understood.notes:
+        more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
+        raise DataError(f"{read.source}: --strict: {read.understood.notes[0]}{more}")
+    return TableResults(analyze_table(read, bool(group_by)))
 
 
 def _names(names: Names) -> list[str]:
