@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from study.planning.trials import Plan
 
 
-def checked_plan(
-    file: StudyFile, address: str, cpus: int | None, note: Callable[[str], None] | None = None
-) -> Plan:
+def checked_plan(file: StudyFile, address: str, cpus: int | None, note: Callable[[str], None] | None = None) -> Plan:
     """Return the plan of a study file, once it is checked as far as possible before it runs.
 
     Samples that the file does not state are counted. With `note`, modules of the user's own are trained for some

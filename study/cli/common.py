@@ -12,16 +12,12 @@ from rich.segment import Segment
 
 from study.api.plans import checked_plan
 from study.config.loader import load_study
-from study.ledger.atomic_files import DiskError
+from study.errors import DiskError
 from study.planning.trials import Plan
+from study.safe_text import printable
 
 # Exit codes beside 0 and 1.
 USAGE_ERROR, CUT, DISK_ERROR, NOTHING_COMPLETED, INTERRUPTED = 2, 3, 4, 5, 130
-
-
-def shown(text: str) -> str:
-    """Text for the terminal, in which names, errors and logs of others are shown, and not obeyed as control codes."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
 
 
 class _Terminal(Console):
@@ -30,7 +26,7 @@ class _Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             clean = segment.control or segment.text.isprintable()
-            yield segment if clean else Segment(shown(segment.text), segment.style)
+            yield segment if clean else Segment(printable(segment.text, keep="\n\t"), segment.style)
 
 
 out = _Terminal()

@@ -13,7 +13,7 @@ from study.analysis.records import Constraints
 from study.cli.common import FolderArgument, JsonOption, listed, out, say
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.price_list import read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.atomic_files import write_atomic
 
 app = typer.Typer()
@@ -150,7 +150,7 @@ def compare(
 ) -> None:
     """Put the fronts of studies over one another, and say what changed in their configs."""
     if len(folders) < 2:
-        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
+        raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     from study.api.comparing import compare as compare_studies
     from study.api.results import read_results
     from study.reporting.text.comparison import print_comparison

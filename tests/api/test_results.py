@@ -148,7 +148,7 @@ def test_another_price_changes_dollars_alone(tmp_path: Path) -> None:
     before, after = study.load(folder), study.load(folder, usd_per_device_hour=6.0)
     pd.testing.assert_series_equal(after.bill["usd"], 3 * before.bill["usd"])
     pd.testing.assert_series_equal(after.bill["billed_device_h"], before.bill["billed_device_h"])
-    with pytest.raises(study.ConfigError, match="^usd_per_device_hour: must be from 0"):
+    with pytest.raises(study.ConfigError, match=r"^usd_per_device_hour: must be from 0"):
         study.load(folder, usd_per_device_hour=-1)
 
 

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from study.analysis.comparison import Comparison
 from study.analysis.replay.replay import Estimate, Result
 from study.analysis.statistics.uncertainty import FrontPoint
-from study.reporting.figures.style import SERIES, escaped, log_axis, styled
+from study.analysis.tables.fronts import TableAnalysis
+from study.reporting.figures.frontier import axis_title
+from study.reporting.figures.style import SERIES, log_axis, styled
+from study.reporting.text.comparison import compared_unit
 from study.reporting.text.formatting import interval, number, percent
 from study.reporting.text.replay import result_name
+from study.safe_text import plotly_text
 
 _LABELLED = 12  # a figure with more points labels none
 
@@ -26,9 +31,29 @@ class PlaneAxes:
     more_is_cheaper: bool = False
 
 
+def analysis_figure(analysis: TableAnalysis) -> go.Figure | None:
+    """Draw cost against quality of an analysed table, a front for each group; None without both objectives."""
+    if analysis.cost is None or analysis.quality is None or not analysis.whole.points:
+        return None
+    axes = PlaneAxes(analysis.cost.column, analysis.quality.column, more_is_cheaper=analysis.cost.maximize)
+    parts = analysis.groups or {"": analysis.whole}
+    return fronts_figure("Fronts", {name: part.points for name, part in parts.items()}, axes)
+
+
+def comparison_figure(comparison: Comparison) -> go.Figure:
+    """Draw the fronts of compared studies over one another."""
+    unit = compared_unit(comparison)
+    title = axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup)
+    return fronts_figure(
+        "Fronts over one another",
+        {study.name: study.points for study in comparison.studies},
+        PlaneAxes(title, "final validation accuracy", unit.scale),
+    )
+
+
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: PlaneAxes) -> go.Figure:
     """Draw each front as a staircase in its own colour, all points with 95% intervals, dominated ones faint."""
-    figure = styled(escaped(title), height=500)
+    figure = styled(plotly_text(title), height=500)
     labelled = sum(map(len, fronts.values())) <= _LABELLED
     for i, (name, points) in enumerate(fronts.items()):
         colour, symbol = SERIES[i % len(SERIES)]
@@ -44,10 +69,10 @@ def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: 
         for on_front in (True, False):
             shown = [point for point in points if point.on_front == on_front]
             if shown:
-                _draw_points(figure, shown, escaped(name), (colour, symbol), labelled, axes.cost_scale)
+                _draw_points(figure, shown, plotly_text(name), (colour, symbol), labelled, axes.cost_scale)
     costs = [point.cost * axes.cost_scale for points in fronts.values() for point in points]
-    figure.update_xaxes(title_text=escaped(axes.cost), **log_axis(costs))
-    figure.update_yaxes(title_text=escaped(axes.quality))
+    figure.update_xaxes(title_text=plotly_text(axes.cost), **log_axis(costs))
+    figure.update_yaxes(title_text=plotly_text(axes.quality))
     return figure
 
 
@@ -69,7 +94,7 @@ def _draw_points(
         error_x=_bars([_half(point.cost_ci, cost_scale) for point in points], colour),
         error_y=_bars([_half(point.quality_ci) for point in points], colour),
         mode="markers+text" if labelled else "markers",
-        text=[escaped(point.label) for point in points],
+        text=[plotly_text(point.label) for point in points],
         textposition="top right",
         opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 10, "color": colour},
@@ -87,7 +112,7 @@ def _front_hover(point: FrontPoint, name: str, cost_scale: float) -> str:
     seeds = f"{point.n_seeds} seed{'' if point.n_seeds == 1 else 's'}"
     known = "" if point.p_on_front is None else f"; on the front with probability {percent(point.p_on_front, 0)}"
     lines = [
-        f"<b>{escaped(point.label)}</b>" + (f" ({name})" if name else ""),
+        f"<b>{plotly_text(point.label)}</b>" + (f" ({name})" if name else ""),
         f"cost {number(point.cost * cost_scale)}{interval(point.cost_ci, cost_scale, digits=4)}",
         f"quality {number(point.quality, 4)}{interval(point.quality_ci, digits=4)}",
         seeds + known,

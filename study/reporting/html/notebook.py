@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from study.analysis.records import Summary, cost_of
-from study.reporting.text.formatting import NOTHING, accuracy, column, cost_unit, number, percent, printable
+from study.reporting.text.formatting import NOTHING, accuracy, column, cost_unit, number, percent
 from study.reporting.text.verdict import verdict
+from study.safe_text import printable
 
 if TYPE_CHECKING:
     from study.analysis.comparison import Comparison
@@ -71,7 +72,7 @@ def _frontier(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
     unit = cost_unit([cost_of(point, summary.cost_axis) for point in points], summary.cost_axis)
     costs = column(cost_of(point, summary.cost_axis) * unit.scale for point in points)
     heads = ("configuration", "learning rate", "seeds", "val. accuracy %", f"{unit.label} a trial", "P(front)")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             point.label,
             number(point.lr),
