@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from study.config.sections import CostAxis, LimitName
+from study.measurement import CurvePoint
 
 if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records does without
     from study.analysis.claims.records import ClaimVerdict
@@ -62,24 +63,6 @@ class Cost:
 NO_COST = Cost(0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """A trial at one of its reports."""
-
-    updates: int
-    samples: int
-    epochs: float
-    lr: float
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float
-    samples_per_s: float  # of the interval that ends here, training time only
-    device_seconds: float  # cumulative: ranks x (training + validation)
-    probes: Mapping[str, float]  # further measurements, by name
-    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
-
-
 @dataclass(frozen=True)
 class TrialRecord:
     """One trial with all its attempts."""
@@ -114,6 +97,14 @@ class TrialRecord:
     def compared(self, include_setup: bool) -> Cost:
         """What stands on cost axes: what is billed, without the setup of cold groups unless it is to be included."""
         return self.cost if include_setup else self.cost.plus(self.cold_setup, -1)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended because a metric was not finite (see `study.measurement.Judged`), or, in ledgers of protocol
+        1.0, though its last accuracy was not.
+        """
+        final = self.final_val_accuracy
+        return self.outcome == "diverged" or (final is not None and not math.isfinite(final))
 
     @property
     def censored(self) -> bool:
