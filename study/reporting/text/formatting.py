@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.analysis.records import Point, TrialRecord
-from study.analysis.statistics.contrasts import Contrast
+from study.analysis.statistics.hypotheses import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {

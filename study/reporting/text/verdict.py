@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from study.analysis.records import TIME_AXES, Point, Summary, cost_of
-from study.analysis.statistics.contrasts import Contrast
+from study.analysis.statistics.hypotheses import Contrast
 from study.config.sections import CostAxis
 from study.planning.trials import Cell
 from study.reporting.text.formatting import (
