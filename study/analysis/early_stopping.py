@@ -11,8 +11,9 @@ from statistics import fmean
 from study.analysis.records import Audit, CurvePoint, Stopping, TrialRecord
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
+from study.schedulers.asha import rung_levels
 from study.schedulers.bracket import Rung
-from study.schedulers.policies import PROFILES, grades, levels
+from study.schedulers.frontier_asha import PROFILES, grades
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
 
 def _asha_rungs(scheduler: AshaConfig, specs: Sequence[TrialSpec]) -> tuple[Rung, ...]:
     end = whole_in_unit(scheduler, specs[0])
-    places = [level / end for level in levels(scheduler.grace, scheduler.eta, end)]
+    places = [level / end for level in rung_levels(scheduler.grace, scheduler.eta, end)]
     kept = (math.ceil(len(specs) / scheduler.eta ** (i + 1)) for i in range(len(places)))
     return tuple(Rung(at, keep) for at, keep in zip(places, kept, strict=True) if at < 1)
 

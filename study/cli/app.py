@@ -304,7 +304,8 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
-    from study.reporting.replay import print_replay, replay_json, write_replay
+    from study.reporting.exports import write_replay
+    from study.reporting.text.replay import print_replay, replay_record
 
     chosen = contenders(",".join(scheduler or CONTENDERS))
     is_study = source.is_dir()
@@ -317,7 +318,7 @@ def replay(
         written = write_replay(replayed, source / REPORT)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
-        print(json.dumps(replay_json(replayed)))
+        print(json.dumps(replay_record(replayed)))
 
 
 @app.command()
@@ -327,8 +328,7 @@ def claims(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown instead")] = False,
 ) -> None:
     """Say what studies show of the claims made about batch size: the verdicts, and what they rest on."""
-    from study.reporting.exports import claims_record
-    from study.reporting.text.claims import print_claims
+    from study.reporting.text.claims import claims_record, print_claims
     from study.reporting.text.markdown import study_claims_markdown
 
     if as_json and as_markdown:

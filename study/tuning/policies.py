@@ -9,7 +9,9 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from study.config.schema import AshaConfig, GridConfig
 from study.planning.trials import Plan, TrialSpec, whole_in_unit
-from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, Verdict
+from study.schedulers.asha import MoAsha
+from study.schedulers.base import Grid, Policy, Verdict
+from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
 METRIC, MODE = "val_accuracy", "max"
 

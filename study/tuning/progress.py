@@ -15,7 +15,7 @@ from study.config.schema import AshaConfig, GridConfig
 from study.ledger.billing import Spent
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, MistakeRow, ReportRow, StudyRow
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
-from study.schedulers.policies import Policy, Verdict
+from study.schedulers.base import Policy, Verdict
 from study.tuning.policies import make_policy
 from study.tuning.same_mistake import SameMistake
 

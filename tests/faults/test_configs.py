@@ -30,7 +30,7 @@ from study.ledger.store import CONFIG
 from study.planning.cost_estimate import Pace, estimate_plan
 from study.planning.trials import Plan, make_plan
 from tests.faults.conftest import Injections
-from tests.faults.madeup import study_files
+from tests.faults.generated_studies import study_files
 
 OWN_MODEL = Path(__file__).parents[2] / "examples" / "own_model"
 SHIPPED = {**shipped_configs(), "own_model": OWN_MODEL / "study.yaml"}

@@ -22,9 +22,9 @@ from study.ledger.store import CHECKPOINTS, read
 from study.planning.trials import Plan
 from study.training.snapshot import Resumed
 from study.tuning.checkpoint_store import CheckpointStore
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
-from tests.faults.disk import watched
+from tests.faults.failing_disk import watched
+from tests.faults.ledger_audit import audit
 from tests.faults.test_checkpoints import shelved, updates_of
 from tests.faults.test_disk import drive, here, plan, told, undisturbed
 

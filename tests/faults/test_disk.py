@@ -31,9 +31,9 @@ from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
 from tests.cluster.jobs.test_fetch import Fake
 from tests.conftest import make_config
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
-from tests.faults.disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.failing_disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.ledger_audit import audit, curves
 from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}

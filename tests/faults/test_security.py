@@ -52,7 +52,7 @@ from tests.cluster.jobs.test_fetch import Fake
 from tests.cluster.sinks.studies import fake_rows, run_fake, study_plan
 from tests.conftest import TINY, make_config, wait_for
 from tests.faults.conftest import Injections
-from tests.faults.disk import files
+from tests.faults.failing_disk import files
 from tests.faults.test_disk import drive, here
 from tests.faults.test_machines import rows_of
 

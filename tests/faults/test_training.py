@@ -40,8 +40,8 @@ from study.training.rank import Rank
 from study.tuning import micro_batch_cache as fitting
 from study.tuning.micro_batch_cache import Fitted, fitted
 from tests.conftest import make_config
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Faults = Callable[[str], Injections]

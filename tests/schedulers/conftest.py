@@ -1,4 +1,4 @@
-"""A shared machine is slow at times: no deadlines."""
+"""Hypothesis without deadlines, because a shared machine is slow at times."""
 
 from hypothesis import settings
 

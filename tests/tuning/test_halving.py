@@ -11,7 +11,7 @@ from study.analysis.summary.summarize import summarize
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import Cell, make_plan
-from study.schedulers.policies import PROFILES, SCOUTS, FrontierAsha, grades
+from study.schedulers.frontier_asha import COST_TRIALS, PROFILES, FrontierAsha, grades
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import FRONTIER, Run, make_config, run_for_real
 
@@ -32,7 +32,7 @@ def first_costs(run: Run) -> dict[Cell, float]:
     costs: dict[Cell, dict[str, float]] = defaultdict(dict)
     for row in run.of(ReportRow):
         spec = specs.get(row.trial_id)
-        if spec is not None and len(costs[spec.cell]) < SCOUTS:
+        if spec is not None and len(costs[spec.cell]) < COST_TRIALS:
             costs[spec.cell].setdefault(row.trial_id, row.device_seconds * spec.total_updates / row.updates)
     return {cell: min(some.values()) for cell, some in costs.items()}
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from study.analysis.replay.curves import Curve
 from study.errors import PlanError, did_you_mean
-from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, RayAsha
+from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.base import Grid, Policy
+from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
 GRACE, ETA = 1.0, 3.0  # epochs; Ray's rungs are at 1, 3, 9, 27, ...
 MIN_COMPLETIONS = 2

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, NamedTuple
 
-from study.schedulers.policies import Policy
+from study.schedulers.base import Policy
 
 EventKind = Literal["start", "promote", "pause", "stop", "drop", "complete", "fail"]
 

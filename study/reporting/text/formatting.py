@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from study.analysis.records import Point, TrialRecord
-from study.analysis.statistics.hypotheses import Contrast
+if TYPE_CHECKING:
+    from study.analysis.records import Point, TrialRecord
+    from study.analysis.statistics.hypotheses import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {
@@ -108,6 +110,20 @@ def accuracy(point: Point, decimals: int = 2) -> str:
     """Validation accuracy with half its 95% interval, in percent."""
     half = half_width(point)
     return f"{100 * point.val_accuracy:.{decimals}f}" + ("" if half is None else f" ± {100 * half:.{decimals}f}")
+
+
+def interval(ci: tuple[float, float] | None, scale: float = 1.0, digits: int = 3) -> str:
+    """Return ` [low, high]`, bounds multiplied by `scale`, with a space before it; nothing without an interval."""
+    return "" if ci is None else f" [{', '.join(_bound(bound * scale, digits) for bound in ci)}]"
+
+
+def _bound(value: float, digits: int) -> str:
+    return f"{'-' if value < 0 else ''}∞" if math.isinf(value) else number(value, digits)
+
+
+def half_interval(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
+    """Return ` ± x`, half the width of an interval, which lies evenly around its mean as Student's t does."""
+    return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2 * scale, 2)}"
 
 
 def ranks(world_size: int) -> str:

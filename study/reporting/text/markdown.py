@@ -5,13 +5,16 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from study.analysis.claims.records import ClaimVerdict
-from study.analysis.records import Summary
 from study.reporting.text.claims import claim_lines, details_table
 from study.reporting.text.formatting import cost_unit, printable
 from study.reporting.text.tables import TextTable, config_yaml, points_table, provenance, spend_table
 from study.reporting.text.verdict import verdict
+
+if TYPE_CHECKING:
+    from study.analysis.claims.records import ClaimVerdict
+    from study.analysis.records import Summary
 
 
 def render_markdown(summary: Summary) -> str:

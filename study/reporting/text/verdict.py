@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from study.analysis.records import TIME_AXES, Point, Summary, cost_of
-from study.analysis.statistics.hypotheses import Contrast
-from study.config.sections import CostAxis
+from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
 from study.reporting.text.formatting import (
     AXIS_NAMES,
@@ -20,6 +19,11 @@ from study.reporting.text.formatting import (
     printable,
     ranks,
 )
+
+if TYPE_CHECKING:
+    from study.analysis.records import Point, Summary
+    from study.analysis.statistics.hypotheses import Contrast
+    from study.config.sections import CostAxis
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 _BY_ITSELF = (

@@ -14,7 +14,7 @@ from study.analysis.replay.curves import Curve
 from study.analysis.replay.replay import Replay, Result, play, replay
 from study.errors import PlanError
 from study.planning.trials import Cell
-from study.schedulers.policies import GENTLE, STRICT
+from study.schedulers.frontier_asha import GENTLE, STRICT
 from tests.analysis.grids import EPOCHS, accuracy
 from tests.schedulers.test_bracket import better_first
 

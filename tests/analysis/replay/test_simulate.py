@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.analysis.replay.simulate import Course, Event, simulate
-from study.schedulers.policies import FrontierAsha, Grid, MoAsha, Policy, Profile, RayAsha
+from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.base import Grid, Policy
+from study.schedulers.bracket import Profile
+from study.schedulers.frontier_asha import FrontierAsha
 
 HALF = Profile(((0.5, 0.5),))
 
