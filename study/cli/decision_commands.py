@@ -18,7 +18,7 @@ from study.analysis.tables.table import read_table
 from study.cli.common import FolderArgument, JsonOption, listed, out, recorded, repriced, say
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.price_list import read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.atomic_files import write_atomic
 from study.ledger.store import good_rows
 
@@ -61,7 +61,7 @@ def recommend(
         summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
     )
     if found is None:
-        raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
+        raise ConfigError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
     say(*recommendation_lines(summary, found, limits))
     if as_json:
         print(json.dumps(recommendation_record(summary, found, limits)))
@@ -146,7 +146,7 @@ def analyze(
     )
     if strict and read.understood.notes:
         more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
-        raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
+        raise ConfigError(f"{table}: --strict: {read.understood.notes[0]}{more}")
     analysis = analyze_table(read, bool(listed(group_by)))
     from study.reporting.text.json_records import json_text
     from study.reporting.text.table_analysis import analysis_record, print_analysis
@@ -168,7 +168,7 @@ def compare(
 ) -> None:
     """Put the fronts of studies over one another, and say what changed in their configs."""
     if len(folders) < 2:
-        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
+        raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
     names = [one.resolve().name for one in folders]
     if len(set(names)) < len(names):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Summary
-from study.ledger.atomic_files import blaming_disk, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import write_atomic
 from study.reporting.frames import points_frame, trials_frame
 from study.reporting.text.comparison import comparison_record
 from study.reporting.text.json_records import json_text, strict_json
@@ -33,7 +34,7 @@ _FORMULA = ("=", "+", "-", "@")
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write the formats into `folder`, each file whole or not at all; returns their paths.
 
-    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium, and
+    Raises ValueError for a format that is not in FORMATS, ConfigError for a picture where there is no Chromium, and
     DiskError.
     """
     wanted = list(formats)
@@ -68,7 +69,7 @@ def write_analysis(analysis: TableAnalysis, folder: Path) -> list[Path]:
 
 
 def _write(folder: Path, files: Files) -> list[Path]:
-    with blaming_disk(folder):
+    with error_context(DiskError, folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_atomic(folder / name, content)

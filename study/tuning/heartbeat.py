@@ -11,12 +11,13 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from study.config.sections import Recovery
+from study.errors import ClusterError
 
 ASK_EVERY_S = 5.0
 STARTING = 10  # times as long may a rank be silent whose process has yet to start
 
 
-class RankLost(Exception):
+class RankLost(ClusterError):
     """A rank is gone, or does not go on."""
 
 

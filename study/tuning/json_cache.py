@@ -7,7 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from study.ledger.atomic_files import DiskError, write_atomic
+from study.errors import DiskError
+from study.ledger.atomic_files import write_atomic
 
 
 def cache_folder() -> Path:

@@ -11,13 +11,13 @@ from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError, DataError
 from study.planning.trials import TrialSpec
 from study.training.messages import Mistake, OutOfMemory
 from study.tuning.checkpoint_store import CheckpointRef
 from study.tuning.heartbeat import RankLost
 from study.tuning.worker_group import WarmGroup
-from study.workloads.user_code.build import in_one_line
+from study.workloads.user_code.build import describe
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TrialRun(tune.Trainable):
         except RayActorError:
             raise
         except RayTaskError as error:  # nothing of a trial's own has run yet
-            raise RankLost(f"its group could not be built: {_one_line(error)}") from None
+            raise RankLost(f"its group could not be built: {_describe(error)}") from None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
@@ -142,7 +142,7 @@ class TrialRun(tune.Trainable):
 
     def _fail(self, error: RayTaskError) -> None:
         """The trial is over. Where one rank of several failed, the others wait for it in a collective, for minutes."""
-        self.failure, self.infeasible = _one_line(error), isinstance(error.cause, OutOfMemory)
+        self.failure, self.infeasible = _describe(error), isinstance(error.cause, OutOfMemory)
         self.ended = self.world_size > 1
         if self.ended:
             self.group.kill()
@@ -180,7 +180,7 @@ def _most(peaks_bytes: list[int | None]) -> int | None:
     return max(known) if len(known) == len(peaks_bytes) else None
 
 
-def _one_line(error: RayTaskError) -> str:
+def _describe(error: RayTaskError) -> str:
     """What a rank told, without Ray's wrapping."""
     cause = error.cause if isinstance(error.cause, BaseException) else error
-    return str(cause) if isinstance(cause, Mistake | PlanError) else in_one_line(cause)
+    return str(cause) if isinstance(cause, Mistake | ConfigError | DataError) else describe(cause)

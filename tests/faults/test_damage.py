@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from study.ledger.atomic_files import DiskError
+from study.errors import DiskError
 from study.ledger.schema import AttemptRow, DecisionRow
 from study.ledger.store import CHECKPOINTS, read
 from study.planning.trials import Plan

@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 
 from study.analysis.replay.replay import Estimate, Result
 from study.analysis.statistics.uncertainty import FrontPoint
-from study.reporting.figures.style import SERIES, escaped, log_axis, styled
+from study.reporting.figures.style import SERIES, log_axis, styled
 from study.reporting.text.formatting import interval, number, percent
 from study.reporting.text.replay import result_name
+from study.safe_text import plotly_text
 
 _LABELLED = 12  # a figure with more points labels none
 
@@ -28,7 +29,7 @@ class PlaneAxes:
 
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: PlaneAxes) -> go.Figure:
     """Draw each front as a staircase in its own colour, all points with 95% intervals, dominated ones faint."""
-    figure = styled(escaped(title), height=500)
+    figure = styled(plotly_text(title), height=500)
     labelled = sum(map(len, fronts.values())) <= _LABELLED
     for i, (name, points) in enumerate(fronts.items()):
         colour, symbol = SERIES[i % len(SERIES)]
@@ -44,10 +45,10 @@ def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: 
         for on_front in (True, False):
             shown = [point for point in points if point.on_front == on_front]
             if shown:
-                _draw_points(figure, shown, escaped(name), (colour, symbol), labelled, axes.cost_scale)
+                _draw_points(figure, shown, plotly_text(name), (colour, symbol), labelled, axes.cost_scale)
     costs = [point.cost * axes.cost_scale for points in fronts.values() for point in points]
-    figure.update_xaxes(title_text=escaped(axes.cost), **log_axis(costs))
-    figure.update_yaxes(title_text=escaped(axes.quality))
+    figure.update_xaxes(title_text=plotly_text(axes.cost), **log_axis(costs))
+    figure.update_yaxes(title_text=plotly_text(axes.quality))
     return figure
 
 
@@ -69,7 +70,7 @@ def _draw_points(
         error_x=_bars([_half(point.cost_ci, cost_scale) for point in points], colour),
         error_y=_bars([_half(point.quality_ci) for point in points], colour),
         mode="markers+text" if labelled else "markers",
-        text=[escaped(point.label) for point in points],
+        text=[plotly_text(point.label) for point in points],
         textposition="top right",
         opacity=1.0 if on_front else 0.5,
         marker={"symbol": symbol, "size": 10, "color": colour},
@@ -87,7 +88,7 @@ def _front_hover(point: FrontPoint, name: str, cost_scale: float) -> str:
     seeds = f"{point.n_seeds} seed{'' if point.n_seeds == 1 else 's'}"
     known = "" if point.p_on_front is None else f"; on the front with probability {percent(point.p_on_front, 0)}"
     lines = [
-        f"<b>{escaped(point.label)}</b>" + (f" ({name})" if name else ""),
+        f"<b>{plotly_text(point.label)}</b>" + (f" ({name})" if name else ""),
         f"cost {number(point.cost * cost_scale)}{interval(point.cost_ci, cost_scale, digits=4)}",
         f"quality {number(point.quality, 4)}{interval(point.quality_ci, digits=4)}",
         seeds + known,

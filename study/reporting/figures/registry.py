@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import plotly.io
 
 from study.analysis.records import Summary
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.reporting.figures.batches import batch_figure, cost_figure
 from study.reporting.figures.frontier import frontier_figure
 from study.reporting.figures.scaling_laws import critical_figure, model_figure
@@ -43,7 +43,7 @@ _ON_PAPER = {
 def pictures(summary: Summary, kind: PictureKind) -> dict[str, bytes]:
     """Draw every figure that has something to show, with the machine's own Chromium, and return files by name.
 
-    Raises PlanError where there is no Chromium.
+    Raises ConfigError where there is no Chromium.
     """
     from kaleido.errors import ChromeNotFoundError  # slow to import
 
@@ -59,6 +59,6 @@ def pictures(summary: Summary, kind: PictureKind) -> dict[str, bytes]:
             plotly.io.write_images(list(figures.values()), files, width=_WIDTH_PX, height=heights, scale=_SCALE)
         except RuntimeError as error:
             if isinstance(error.__context__, ChromeNotFoundError):
-                raise PlanError(f"{kind} needs Chromium or Chrome, and none was found", "--format") from None
+                raise ConfigError(f"{kind} needs Chromium or Chrome, and none was found", "--format") from None
             raise
         return {file.name: file.read_bytes() for file in files}

@@ -148,8 +148,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def printable(text: str) -> str:
-    """One line without control codes, whatever an exception or a user wrote."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -22,8 +22,8 @@ from study.reporting.text.formatting import (
     half_width,
     number,
     percent,
-    printable,
 )
+from study.safe_text import printable
 
 if TYPE_CHECKING:
     from study.analysis.records import Summary

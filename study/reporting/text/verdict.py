@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 
 from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
-from study.reporting.text.formatting import (
-    AXIS_NAMES,
-    Unit,
-    cost_unit,
-    noise_words,
-    of_limit,
-    percent,
-    printable,
-    ranks,
-)
+from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, noise_words, of_limit, percent, ranks
+from study.safe_text import printable
 
 if TYPE_CHECKING:
     from study.analysis.records import Point, Summary
