@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from study.analysis.records import Audit, CurvePoint, Stopping, TrialRecord
+from study.analysis.records import Audit, Stopping, TrialRecord
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig
+from study.ledger.state import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
 from study.schedulers.asha import rung_levels
 from study.schedulers.bracket import Rung

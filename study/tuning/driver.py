@@ -89,7 +89,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         _tidy(folder, shelf, progress)
         recorder = Recorder(ledger, progress, shelf, tell)
         recorder.settle()
-        if ledger.rows and progress.finished and progress.mistake is None:
+        if ledger.rows and progress.finished and progress.state.mistake is None:
             return RunOutcome(True, ledger.quarantined)
         if (passed := recorder.limit_passed()) is not None:
             recorder.write(passed)  # it may be another than the one before
@@ -104,13 +104,13 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
                 _tune(plan, (folder / SCRATCH).absolute(), progress, shelf, recorder)
             finally:
                 _remove_scratch(folder)
-        cut = None if progress.finished else progress.cut
-        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.mistake)
+        cut = None if progress.finished else progress.state.limit
+        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.state.mistake)
 
 
 def _tidy(folder: Path, shelf: CheckpointStore, progress: Progress) -> None:
     """Take away what drivers that were killed have left. A report may be written by another process just now."""
-    shelf.tidy(progress.ends.keys())
+    shelf.tidy(progress.state.ended.keys())
     remove_unfinished(folder)
     remove_unfinished(folder / REPORT, REPORT_TAKES_S)
     _remove_scratch(folder)

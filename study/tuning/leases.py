@@ -16,7 +16,7 @@ import ray
 from ray import tune
 
 from study.config.schema import StudyConfig
-from study.ledger.billing import OpenLease, Reason
+from study.ledger.billing import CloseReason, OpenLease
 from study.tuning.trainable import GroupInfo
 
 # Tune makes its groups from a pickled copy of the trainable, so that nothing but a module's name leads from there
@@ -83,7 +83,7 @@ class _Group:
     pending_s: float = 0.0  # when it was last seen to wait for its place
     placed_s: float | None = None  # once Ray has said so
     lease: OpenLease | None = None
-    ended: Reason | None = None  # the current trial is over, for this reason
+    ended: CloseReason | None = None  # the current trial is over, for this reason
     gone_s: float | None = None  # when it was seen first that the cluster has it back
 
 
@@ -93,7 +93,7 @@ class ClosedLease:
 
     lease: OpenLease
     closed_s: float
-    reason: Reason
+    reason: CloseReason
 
 
 class Leases:
@@ -124,7 +124,7 @@ class Leases:
             opened_s = now - info.hand_over_s
             closed.append(ClosedLease(group.lease, opened_s, "hand_over"))
         lease = self._open(group, trial_id, attempt, devices, opened_s, info)
-        lease.started(now)
+        lease.add_setup(now)
         return lease, closed
 
     def lost(
@@ -157,13 +157,13 @@ class Leases:
         """A trial is over; its group waits for the next, or is given back."""
         if (group := self._of(trial_id)) is not None and group.lease is not None:
             group.ended = "released"
-            group.lease.heard_s = self._now()
+            group.lease.known_until_s = self._now()
 
     def let_go(self, devices: float) -> None:
         """Idle groups are about to be given back: until now they waited."""
         for group in self._groups.values():
             if group.ended == "released" and group.lease is not None and group.lease.devices == devices:
-                group.lease.heard_s = self._now()
+                group.lease.known_until_s = self._now()
 
     def cut_short(self) -> None:
         """Tune has ended with trials still running: what they did since their last report is lost."""
@@ -265,7 +265,7 @@ class Leases:
             nodes=info.nodes,
             hosts=info.hosts,
             opened_s=opened_s,
-            heard_s=opened_s,
+            known_until_s=opened_s,
         )
         group.ended = None
         return group.lease

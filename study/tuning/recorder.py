@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from study.config.sections import LimitsConfig
-from study.ledger.billing import OpenLease, unbilled
+from study.ledger.billing import OpenLease
 from study.ledger.schema import (
     AnyRow,
     AttemptRow,
@@ -105,9 +105,9 @@ class Recorder(tune.Callback):
         """The first row, and the first of each resume. After a mistake all trials begin again: none goes on from a
         checkpoint that other code has made.
         """
-        if self._progress.mistake is not None:
+        if self._progress.state.mistake is not None:
             with self._noting_failure():
-                self._shelf.tidy(self._progress.attempts.keys())
+                self._shelf.tidy(self._progress.state.trials.keys())
         self.write(StudyRow(**self.stamp(), **fields))
 
     def settle(self) -> None:
@@ -115,8 +115,10 @@ class Recorder(tune.Callback):
         decided to stop, and what will not go on.
         """
         last_s = self._ledger.rows[-1].at_s if self._ledger.rows else 0.0
-        self.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in unbilled(self._ledger.rows)))
-        for trial_id in sorted(self._progress.stopped):
+        left_open = list(self._progress.state.open_leases.values())
+        self.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in left_open))
+        stopping = [trial.trial_id for trial in self._progress.state.trials.values() if trial.stopping]
+        for trial_id in sorted(stopping):
             self._end(trial_id, self._reached(trial_id), None)
         self._drop()
         self._end_study()
@@ -147,7 +149,7 @@ class Recorder(tune.Callback):
         config = self._progress.plan.config
         if config.limits == LimitsConfig():
             return None
-        device_h = self._progress.spent.device_h(self.now()) + self.leases.starting_device_s() / 3600
+        device_h = self._progress.state.device_h(self.now()) + self.leases.starting_device_s() / 3600
         wait_h = 0.0 if self._waits_since_s is None else (self.now() - self._waits_since_s) / 3600
         figures = config.limits.against(device_h, self.now() / 3600, config.price.usd_per_device_hour, wait_h)
         for name, (spent, allowed) in figures.items():
@@ -163,9 +165,10 @@ class Recorder(tune.Callback):
         spec: TrialSpec = trial.config["spec"]
         lease = self.leases.lease_of(spec.trial_id)
         assert lease is not None
-        lease.heard(self._clock(), report.phases_s)
+        lease.add_report(self._clock(), report.phases_s)
         at: dict[str, Any] = {"trial_id": spec.trial_id, "attempt": lease.attempt, "updates": report.updates}
-        before = [row for row in self._progress.curves[spec.trial_id] if row.updates == trial.config["from_updates"]]
+        curve = self._progress.state.trial(spec.trial_id).curve
+        before = [point for point in curve if point.updates == trial.config["from_updates"]]
         self.write(
             report_row(self.stamp(), report, spec, lease.attempt, before),
             durable=False,  # nothing is acted on before the decision is on disk, and this with it
@@ -174,7 +177,7 @@ class Recorder(tune.Callback):
         if decision == "stop" and not result["over"] and self._progress.is_to_be_audited(spec.trial_id):
             decision = "audit"
         snapshot: bytes | None = result["snapshot"]
-        cut = self._progress.cut is not None and decision in ("continue", "audit")
+        cut = self._progress.state.limit is not None and decision in ("continue", "audit")
         if cut and snapshot is None:
             snapshot = self._snapshot(trial, lease, report)
         if snapshot is not None and decision != "stop":
@@ -184,7 +187,7 @@ class Recorder(tune.Callback):
             self.write(DecisionRow(**self.stamp(), **at, decision=decision))
         if cut:
             self.write(DecisionRow(**self.stamp(), **at, decision="cut"))
-        return self._progress.cut is None and decision in ("continue", "audit")
+        return self._progress.state.limit is None and decision in ("continue", "audit")
 
     def _snapshot(self, trial: Trial, lease: OpenLease, report: RankReport) -> bytes | None:
         """Of a trial that is cut, from its waiting group; None if that cannot give one."""
@@ -192,7 +195,7 @@ class Recorder(tune.Callback):
             snapshot, checkpoint_s = ray.get(trial.temporary_state.ray_actor.snapshot.remote())
         except ray.exceptions.RayError:
             return None
-        lease.heard(self._clock(), {**report.phases_s, "checkpoint": checkpoint_s})
+        lease.add_report(self._clock(), {**report.phases_s, "checkpoint": checkpoint_s})
         data: bytes = snapshot
         return data
 
@@ -201,7 +204,7 @@ class Recorder(tune.Callback):
         began_s = self._clock()
         with self._noting_failure():
             self._shelf.put(lease.trial_id, updates, snapshot)
-        lease.shelved(self._clock(), self._clock() - began_s)
+        lease.add_checkpoint(self._clock(), self._clock() - began_s)
 
     # Tune's events, in the order in which they come.
 
@@ -212,7 +215,7 @@ class Recorder(tune.Callback):
             described = ray.get(trial.temporary_state.ray_actor.describe.remote())
         except ray.exceptions.RayError:
             return  # it has died since, as Tune is about to hear
-        attempt = self._progress.attempts.get(spec.trial_id, 0) + 1
+        attempt = self._progress.state.trial(spec.trial_id).attempts + 1
         lease, closed = self.leases.start(spec.trial_id, attempt, self._devices(spec), described)
         self.write(*map(self._bill, closed), self._attempt(trial, lease, described.norm_batch, lease.setup_s))
 
@@ -232,13 +235,14 @@ class Recorder(tune.Callback):
         trial_id = trial.config["spec"].trial_id
         error = trial.last_result.get("error")
         outcome: Outcome | None
-        if trial_id in self._progress.paused:
+        known = self._progress.state.trial(trial_id)
+        if known.status == "paused":
             outcome = None
         elif trial.last_result.get("infeasible"):
             outcome = "infeasible"
-        elif error is not None or not self._progress.curves[trial_id]:
+        elif error is not None or not known.curve:
             outcome = "failed"
-        elif trial_id in self._progress.stopped:
+        elif known.stopping:
             outcome = self._reached(trial_id)
         else:  # cut, and its group could give no snapshot
             self.lose(trial)
@@ -261,7 +265,7 @@ class Recorder(tune.Callback):
         trial_id = trial.config["spec"].trial_id
         self._recovered = trial_id, iteration
         with self._noting_failure():
-            trial.config.update(self._shelf.start(trial_id, self._progress.goes_on_from.get(trial_id, 0)))
+            trial.config.update(self._shelf.start(trial_id, self._progress.state.trial(trial_id).resume_updates))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The last attempt died."""
@@ -298,11 +302,11 @@ class Recorder(tune.Callback):
         not ready is entered now, to be billed.
         """
         spec: TrialSpec = trial.config["spec"]
-        attempt = self._progress.attempts.get(spec.trial_id, 0)
+        attempt = self._progress.state.trial(spec.trial_id).attempts
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             attempt += 1
         lease, closed = self.leases.lost(spec.trial_id, attempt, self._devices(spec), why)
-        if lease is not None and attempt > self._progress.attempts.get(spec.trial_id, 0):
+        if lease is not None and attempt > self._progress.state.trial(spec.trial_id).attempts:
             entered = self._attempt(trial, lease, None, self._clock() - lease.opened_s)
             self.write(*map(self._bill, closed), entered)
 
@@ -310,8 +314,8 @@ class Recorder(tune.Callback):
         """Paused trials of which it is now known that they do not go on."""
         for trial_id in self._progress.dropped():
             if self._progress.is_to_be_audited(trial_id):
-                last = self._progress.curves[trial_id][-1]
-                at: dict[str, Any] = {"trial_id": trial_id, "attempt": last.attempt, "updates": last.updates}
+                known = self._progress.state.trial(trial_id)
+                at: dict[str, Any] = {"trial_id": trial_id, "attempt": known.attempts, "updates": known.updates}
                 self.write(DecisionRow(**self.stamp(), **at, decision="audit"))
             else:
                 self._end(trial_id, "stopped", None)
@@ -319,7 +323,7 @@ class Recorder(tune.Callback):
     def _end_study(self) -> None:
         """Write down that all trials fail with the same mistake, if they do: nothing starts after that."""
         found = self._progress.same_mistake
-        if found is not None and self._progress.mistake is None:
+        if found is not None and self._progress.state.mistake is None:
             error, failed = found
             self.write(MistakeRow(**self.stamp(), error=error, failed=failed))
 
@@ -330,14 +334,14 @@ class Recorder(tune.Callback):
 
     def _reached(self, trial_id: str) -> Outcome:
         """What came of a trial that was told to stop."""
-        last = self._progress.curves[trial_id][-1]
-        if last.diverged:
+        known = self._progress.state.trial(trial_id)
+        if known.curve[-1].diverged:
             return "diverged"
-        return "completed" if last.final else "stopped"
+        return "completed" if known.final else "stopped"
 
     def _end(self, trial_id: str, outcome: Outcome, error: str | None, mistake: bool = False) -> None:
-        curve, attempts = self._progress.curves[trial_id], self._progress.attempts.get(trial_id, 0)
-        self.write(end_row(self.stamp(), trial_id, attempts, curve, outcome, error, mistake))
+        known = self._progress.state.trial(trial_id)
+        self.write(end_row(self.stamp(), trial_id, known.attempts, known.curve, outcome, error, mistake))
         with self._noting_failure():
             self._shelf.remove(trial_id)
 

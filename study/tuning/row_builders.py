@@ -7,6 +7,7 @@ from typing import Any
 
 from study.ledger.billing import OpenLease
 from study.ledger.schema import PHASES, AttemptRow, EndRow, LeaseRow, Outcome, ReportRow
+from study.ledger.state import CurvePoint
 from study.planning.trials import TrialSpec
 from study.training.messages import RankReport
 from study.tuning.leases import ClosedLease
@@ -50,7 +51,7 @@ def attempt_row(
 
 
 def report_row(
-    stamp: Mapping[str, Any], report: RankReport, spec: TrialSpec, attempt: int, before: Sequence[ReportRow]
+    stamp: Mapping[str, Any], report: RankReport, spec: TrialSpec, attempt: int, before: Sequence[CurvePoint]
 ) -> ReportRow:
     """What the ranks measured; `before` is the report that the attempt goes on from, where there is one."""
     worked_s = report.phases_s["train"] + report.phases_s["validate"]
@@ -82,7 +83,7 @@ def end_row(
     stamp: Mapping[str, Any],
     trial_id: str,
     attempts: int,
-    curve: Sequence[ReportRow],
+    curve: Sequence[CurvePoint],
     outcome: Outcome,
     error: str | None,
     mistake: bool,

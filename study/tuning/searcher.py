@@ -29,7 +29,7 @@ class PlanSearcher(Searcher):
         """The next attempt, None while there is none, FINISHED after the last. While nothing runs, Tune would wait ten
         minutes for another answer than None.
         """
-        if self.progress.finished or self.progress.mistake is not None:
+        if self.progress.finished or self.progress.state.mistake is not None:
             return str(Searcher.FINISHED)
         assignment = self.progress.hand_out(self.room.ranks)
         if assignment is None:

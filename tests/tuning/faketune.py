@@ -181,7 +181,7 @@ class FakeTune:
 
     def run(self) -> bool:
         """Until nothing is left to do; whether the study is finished."""
-        self.shelf.tidy(self.progress.ends)
+        self.shelf.tidy(self.progress.state.ended)
         self.recorder.settle()
         if (passed := self.recorder.limit_passed()) is not None:
             self.recorder.write(passed)

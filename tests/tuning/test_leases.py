@@ -114,7 +114,7 @@ def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
     ask(clock, "g")
     clock.now_s = 110
     lease, _ = books.start("a", 1, 2, info("g"))
-    lease.heard(115, {"train": 4})
+    lease.add_report(115, {"train": 4})
     clock.now_s = 118
     assert books.lost("a", 1, 2) == (lease, [])
     ask(clock, "h")  # at 118: placed at 120

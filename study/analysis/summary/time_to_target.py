@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from study.analysis.records import Critical, CurvePoint, TrialRecord
+from study.analysis.records import Critical, TrialRecord
 from study.analysis.statistics.critical import StepsToTarget, fit_critical_batch
+from study.ledger.state import CurvePoint
 
 TargetMetric = Literal["val_accuracy", "train_loss"]
 
