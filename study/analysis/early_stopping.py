@@ -10,7 +10,7 @@ from statistics import fmean
 
 from study.analysis.records import Audit, Stopping, TrialRecord
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
 from study.schedulers.asha import rung_levels
 from study.schedulers.bracket import Rung

@@ -11,7 +11,7 @@ from typing import Literal
 
 from study.analysis.records import Critical, TrialRecord
 from study.analysis.statistics.critical import StepsToTarget, fit_critical_batch
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 
 TargetMetric = Literal["val_accuracy", "train_loss"]
 
