@@ -185,6 +185,32 @@ def test_time_left_does_not_repeat_the_setup(plan: Plan) -> None:
     assert followed(plan, rows).left_s() == pytest.approx(6 * 10)
 
 
+def test_time_left_counts_devices_not_ranks(config: Callable[..., StudyConfig]) -> None:
+    """Four ranks share one GPU. Two of four trials took 100 s each, one after the other: 200 s are left, not 800 s."""
+    hardware = {"world_size": 4, "gpus_per_rank": 0.25}
+    plan = make_plan(config(batch_sizes=[16, 64], search={"lr": [0.1]}, confirm={"seeds": 2}, hardware=hardware))
+    rows: list[AnyRow] = [study_row()]
+    for i, name in enumerate(("confirm-b16-w4-s1", "confirm-b16-w4-s2")):
+        shared = attempt_row(name, 100 * i).model_copy(update={"device": "gpu", "devices_per_rank": 0.25})
+        end_s = 100 * (i + 1)
+        rows += [shared, end_row(name, end_s, "completed"), lease_row(name, end_s, 100.0)]
+    assert followed(plan, rows).left_s() == pytest.approx(200)
+
+
+def test_a_retry_from_a_checkpoint_does_not_show_the_lost_epochs(plan: Plan) -> None:
+    name = "search-b16-w1-r0"
+    rows = [study_row(), attempt_row(name, 1), report_row(name, 1.0, 0.5), report_row(name, 2.0, 0.8)]
+    progress = followed(plan, rows)
+    trial = progress.state.trial(name)
+    assert progress.epochs(trial) == (2.0, 3.0)
+    progress.state.apply(attempt_row(name, 9, attempt=2).model_copy(update={"from_updates": 10}))
+    assert progress.epochs(trial) == (1.0, 3.0)  # of three epochs the second was lost
+    assert trial.last is not None
+    assert trial.last.val_accuracy == 0.5
+    progress.state.apply(attempt_row(name, 12, attempt=3))
+    assert progress.epochs(trial) == (0.0, 3.0)
+
+
 def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
     rows: list[AnyRow] = [study_row()]
     names = [f"search-b{b}-w1-r{i}" for b in (16, 64) for i in (0, 1)]
