@@ -110,10 +110,7 @@ def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
     found: dict[Cell, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome == "completed":
-            probes = trial.curve[-1].probes
-            served = [
-                value for name, value in probes.items() if name.startswith("serving_") and name.endswith("_p99_ms")
-            ]
+            served = [point.p99_ms for point in trial.curve[-1].probes.serving]
             if served:
                 found[cell_of(trial)].append(min(served))
     return {cell: fmean(values) for cell, values in found.items()}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from study.config.sections import CostAxis, LimitName
+from study.measurement import CurvePoint
 
 if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records does without
     from study.analysis.claims.records import ClaimVerdict
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records 
     from study.analysis.statistics.stepmodel import StepModel, StepTime
     from study.analysis.statistics.uncertainty import Frontier
     from study.ledger.schema import Outcome
-    from study.ledger.state import CurvePoint
     from study.planning.trials import Cell, Phase
 
 COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
@@ -97,6 +97,14 @@ class TrialRecord:
     def compared(self, include_setup: bool) -> Cost:
         """What stands on cost axes: what is billed, without the setup of cold groups unless it is to be included."""
         return self.cost if include_setup else self.cost.plus(self.cold_setup, -1)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended because a metric was not finite (see `study.measurement.Judged`), or, in ledgers of protocol
+        1.0, though its last accuracy was not.
+        """
+        final = self.final_val_accuracy
+        return self.outcome == "diverged" or (final is not None and not math.isfinite(final))
 
     @property
     def censored(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from study.analysis.claims.compare import Question, answers, ask, cell_of, concl
 from study.analysis.claims.measures import ACCURACY, DEVICE_S, GRADIENT_GB, SAMPLES_PER_S, UPDATES, Measure, probe
 from study.analysis.claims.records import ClaimVerdict, Details, Figure, Statement
 from study.analysis.claims.settings import Series, Setting, has_equal_epochs, series_of
+from study.measurement import ProbeReadings
 
 SATURATED = 0.9  # of the highest throughput
 LATENCY_LIMIT_MS = 10.0
@@ -85,13 +85,22 @@ def serving(settings: Sequence[Setting]) -> ClaimVerdict:
 
 
 def _request_batches(setting: Setting) -> list[int]:
-    names = {name for trial in setting.trials for point in trial.curve for name in point.probes}
-    found = [re.fullmatch(r"serving_(\d+)_predictions_per_s", name) for name in names]
-    return sorted(int(match[1]) for match in found if match)
+    points = (point for trial in setting.trials for point in trial.curve)
+    return sorted({served.batch_size for point in points for served in point.probes.serving})
+
+
+def _served(label: str, unit: str, size: int, figure: str) -> Measure:
+    """Return the measure of a request batch's figure, a field of `ServingPoint`."""
+
+    def read(readings: ProbeReadings) -> float | None:
+        point = readings.serving_at(size)
+        return None if point is None else getattr(point, figure)
+
+    return probe(label, read, unit)
 
 
 def _rate(size: int) -> Measure:
-    return probe(f"serving_{size}_predictions_per_s", "predictions a second", "1/s")
+    return _served("predictions a second", "1/s", size, "predictions_per_s")
 
 
 def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
@@ -102,7 +111,7 @@ def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
 
     rates = [values(_rate(size)) for size in sizes]
     p50, p99 = (
-        [values(probe(f"serving_{size}_{name}_ms", f"latency, {name}")) for size in sizes] for name in ("p50", "p99")
+        [values(_served(f"latency, {name}", "ms", size, f"{name}_ms")) for size in sizes] for name in ("p50", "p99")
     )
     figures = (
         Figure("predictions", "1/s", tuple(cell_of(each) for each in rates)),

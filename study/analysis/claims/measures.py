@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from study.analysis.records import TrialRecord
 from study.analysis.summary.time_to_target import first_meeting
+from study.measurement import ProbeReadings, power
 
 BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
 
@@ -41,14 +43,22 @@ class Measure:
         return math.exp(difference) if difference < 700 else math.inf
 
 
-def probe(name: str, label: str, unit: str = "") -> Measure:
-    """A probe's figure at the last report that has it."""
-    return Measure(label, unit, lambda trial: last_probe(trial, name))
+def probe(label: str, read: Callable[[ProbeReadings], float | None], unit: str = "") -> Measure:
+    """Return the measure of a probe's reading at the last report that has it."""
+    return Measure(label, unit, lambda trial: _last_reading(trial, read))
 
 
-def last_probe(trial: TrialRecord, name: str) -> float | None:
-    """The figure at the last report that has it."""
-    return next((point.probes[name] for point in reversed(trial.curve) if name in point.probes), None)
+def _last_reading(trial: TrialRecord, read: Callable[[ProbeReadings], float | None]) -> float | None:
+    readings = (read(point.probes) for point in reversed(trial.curve))
+    return next((value for value in readings if value is not None), None)
+
+
+def _sharpness(space: str, words: str, eps: float) -> Measure:
+    def read(readings: ProbeReadings) -> float | None:
+        by_eps: Mapping[float, float] = getattr(readings, f"sharpness_{space}")
+        return by_eps.get(eps)
+
+    return probe(f"sharpness, {words}, eps {power(eps)}", read)
 
 
 def updates_to(train_loss: float) -> Measure:
@@ -63,7 +73,7 @@ def updates_to(train_loss: float) -> Measure:
 
 def _gradient_gb(trial: TrialRecord) -> float | None:
     """Sent by each rank in a ring all-reduce: 2 (W - 1)/W of the gradient at every update."""
-    parameters = last_probe(trial, "parameters")
+    parameters = _last_reading(trial, attrgetter("parameters"))
     if parameters is None:
         return None
     share = 2 * (trial.world_size - 1) / trial.world_size
@@ -85,8 +95,8 @@ DEVICE_S = Measure(
 SAMPLES_PER_S = Measure("throughput", "samples/s", lambda trial: trial.samples_per_s)
 GRADIENT_GB = Measure("gradients sent by a rank", "GB", _gradient_gb)
 SHARPNESS = tuple(
-    probe(f"sharpness_{space}_{eps}", f"sharpness, {words}, eps {eps}")
+    _sharpness(space, words, eps)
     for space, words in (("full", "full space"), ("subspace", "random subspace"))
-    for eps in ("1e-3", "5e-4")
+    for eps in (1e-3, 5e-4)
 )
-HESSIAN_TOP = probe("hessian_top", "largest Hessian eigenvalue")
+HESSIAN_TOP = probe("largest Hessian eigenvalue", attrgetter("hessian_top"))

@@ -16,7 +16,6 @@ from study.analysis.summary.targets import steps_to
 from study.config.schema import StudyConfig
 
 FACTOR = 3.0  # nearer counts as predicted: the paper asks for the order of magnitude
-_PROBE = "noise_b_simple"
 _NORMAL = 1.96  # two-sided 95%
 _POWER = 0.84  # one-sided 80%
 _MOST_SEEDS = 1000
@@ -58,8 +57,8 @@ def _runs(setting: Setting) -> list[StepsToTarget]:
 
 def _noise_of(trial: TrialRecord) -> float | None:
     """Mean log of a trial's noise scales: it grows by orders of magnitude in training. None where there is none."""
-    values = [point.probes[_PROBE] for point in trial.curve if _PROBE in point.probes]
-    known = [math.log(value) for value in values if 0 < value < math.inf]
+    values = [point.probes.noise_b_simple for point in trial.curve]
+    known = [math.log(value) for value in values if value is not None and 0 < value < math.inf]
     return fmean(known) if known else None
 
 

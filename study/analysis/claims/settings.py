@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ class Setting:
     batch_size: int
     config: StudyConfig  # the variant's
     trials: tuple[TrialRecord, ...]  # completed ones, a seed each
-    diverged: tuple[str, ...]  # ids of those whose loss was no number in the end
+    diverged: tuple[str, ...]  # ids of those that diverged
 
     def arm(self, measure: Measure) -> Arm:
         """The seeds that have the measure, as tests compare them."""
@@ -59,16 +58,11 @@ def settings_of(trials: Sequence[TrialRecord], config: StudyConfig) -> tuple[Set
                     name=variant if lone else ", ".join(filter(None, (variant, batch))),
                     batch_size=batch_size,
                     config=meant,
-                    trials=tuple(trial for trial in here if trial.outcome == "completed" and not _diverged(trial)),
-                    diverged=tuple(trial.trial_id for trial in here if _diverged(trial)),
+                    trials=tuple(trial for trial in here if trial.outcome == "completed" and not trial.diverged),
+                    diverged=tuple(trial.trial_id for trial in here if trial.diverged),
                 )
             )
     return tuple(settings)
-
-
-def _diverged(trial: TrialRecord) -> bool:
-    final = trial.final_val_accuracy
-    return trial.outcome == "diverged" or (final is not None and not math.isfinite(final))
 
 
 def series_of(settings: Sequence[Setting], trait: Callable[[StudyConfig], bool]) -> list[Series]:

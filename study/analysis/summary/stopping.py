@@ -9,7 +9,7 @@ from statistics import fmean
 from scipy.stats import binomtest
 
 from study.analysis.records import Audit, Stopping, TrialRecord
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 from study.planning.trials import Cell
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -137,7 +136,7 @@ def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
 def _noise_scale(trials: Iterable[TrialRecord]) -> float | None:
     """At the end of training, the median over confirm trials; in samples."""
     ends = [trial.curve[-1].probes for trial in trials if trial.phase == "confirm" and trial.curve]
-    found = [probes["noise_b_simple"] for probes in ends if probes.get("noise_b_simple", math.nan) > 0]
+    found = [scale for probes in ends if (scale := probes.noise_b_simple) is not None and scale > 0]
     return median(found) if found else None
 
 

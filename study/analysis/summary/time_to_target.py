@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ from typing import Literal
 import pytest
 
 from study.analysis.summary.time_to_target import Crossing, first_meeting
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 
-POINT = CurvePoint(10, 100, 1.0, 0.1, 1.0, None, 1.0, 0.5, 1.0, 2.0, {})
+POINT = CurvePoint(
+    updates=10, samples=100, epochs=1.0, lr=0.1, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=0.5,
+    samples_per_s=1.0, device_seconds=2.0,
+)  # fmt: skip
 
 
 def curve(figures: Sequence[float], name: str = "val_accuracy") -> list[CurvePoint]:
