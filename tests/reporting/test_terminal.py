@@ -116,14 +116,14 @@ def test_status_counts_outcomes_and_bills(plan: Plan) -> None:
     rows.append(attempt_row("search-b64-w1-r0", 20))
     lines = status_lines(plan, rows)
     assert lines == [
-        "search  2 of 4 over: 1 completed, 1 stopped, 1 running",
-        "confirm 0 of 4 over",
-        "billed  20 device-seconds",
+        "search  2/4 finished: 1 completed, 1 stopped, 1 running",
+        "confirm 0/4 finished",
+        "spent   20.5 device-seconds",  # 10 s each, and half a second of setup
     ]
 
 
 def test_status_before_the_first_trial(plan: Plan) -> None:
-    assert status_lines(plan, [study_row()])[:2] == ["search  0 of 4 over", "confirm 0 of 4 over"]
+    assert status_lines(plan, [study_row()])[:2] == ["search  0/4 finished", "confirm 0/4 finished"]
 
 
 def test_a_lost_attempt_is_billed_and_no_longer_running(plan: Plan) -> None:
@@ -243,7 +243,7 @@ def test_the_past_of_a_resumed_study_is_counted_but_not_told_again(plan: Plan) -
         for row in a_trial("search-b16-w1-r1", 20, "completed"):
             view(later(row))
     assert text_of(console).splitlines() == [
-        "Resumed: 1 of 8 trials are over",
+        "Resumed: 1 of 8 trials finished",
         "[2/8] search-b16-w1-r1 completed at 3.0 of 3 epochs, val accuracy 0.900",
     ]
 
@@ -255,8 +255,10 @@ def test_on_a_terminal_progress_is_shown_in_place(plan: Plan) -> None:
         for row in (*rows, attempt_row("search-b16-w1-r1", 20), report_row("search-b16-w1-r1", 1.0, 0.75, at_s=21)):
             view(later(row))
     last = text_of(console)
-    assert "2 of 4 over: 1 stopped, 1 completed, 1 running" in last
-    assert "20 device-seconds, about " in last
+    assert "2/4 finished" in last
+    assert "1 completed, 1 stopped, 1 running" in last
+    assert "━" in last
+    assert "spent   21.5 device-seconds, about " in last
     assert "1.0 of 3" in last
     assert "75.0%" in last
 
