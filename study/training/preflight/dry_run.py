@@ -194,7 +194,7 @@ class DryRunRank(Rank):
                 assert isinstance(job, CustomJob)
                 for _ in spec.report_at:
                     self.advance()
-                notes = [*job.notes, *_warnings(caught, job.logged)]
+                notes = [*job.notes, *_warnings(caught, job.logged.names)]
                 if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
                     notes.append(_of_weights(job.config, parts, change))
             Resumed.read(join_parts([self.snapshot()]), 0)

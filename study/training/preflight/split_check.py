@@ -45,7 +45,7 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
 
 def _gradient(job: CustomJob, trainer: pl.Trainer, batches: Sequence[Any]) -> Tensor:
     """The gradient of an update whose micro batches these are, one flat vector."""
-    job._start_sums()
+    job.losses.start()
     weights = [weight for weight in job.module.parameters() if weight.requires_grad]
     total = torch.zeros(sum(weight.numel() for weight in weights), device=job.module.device)
     for i, batch in enumerate(batches):
@@ -55,7 +55,7 @@ def _gradient(job: CustomJob, trainer: pl.Trainer, batches: Sequence[Any]) -> Te
         loss = output if isinstance(output, Tensor) else output["loss"]
         parts = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         total += torch.cat([part.flatten() for part in parts])
-    return total / job.weight_sum
+    return total / job.losses.weight_sum
 
 
 @contextmanager
