@@ -26,7 +26,7 @@ from study.workloads.user_code.loaders import check_batch_size, is_stream, sampl
 
 
 class CustomJob:
-    """Validation figures are those the module logs."""
+    """Trains a user's module on the user's data. Its validation metrics are those that the module logs."""
 
     batches_on_device = False
     most_val_batches: int | None = None  # of each validation loader; None: all
@@ -53,7 +53,7 @@ class CustomJob:
         return self._validation_loader(loader) if self.loader is not None else self._training_loader(loader)
 
     def _validation_loader(self, loader: Any) -> Any:
-        """A stream is validated whole on every rank."""
+        """Share a map-style validation set out; every rank validates on a whole stream."""
         if not is_stream(loader):
             check_same_data(loader, "validation")
             share = ValidationShare(loader, self.topology, self.spec.seed, self.most_val_batches)
@@ -75,44 +75,46 @@ class CustomJob:
                 loader, self.topology, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
             )
             self._train_share.epoch = (done - skip) // self.batches_an_epoch
-        self.loader = ResumableLoader(loader, self.batches_an_epoch, lambda loader: self._deal(loader, declared))
+        self.loader = ResumableLoader(loader, self.batches_an_epoch, lambda loader: self._draw(loader, declared))
         if self.resumed is not None:
             self.loader.go_on(skip, self.resumed.rank["data"], self.resumed.rank["generators"])
         return self.loader
 
-    def _deal(self, loader: Any, declared: bool) -> Iterator[Any]:
-        """This rank's micro batches of an epoch. Raises ConfigError for other sizes, and where they end too early."""
+    def _draw(self, loader: Any, declared: bool) -> Iterator[Any]:
+        """Yield this rank's micro batches of an epoch. Raises ConfigError for other sizes, and where they end too
+        early.
+        """
         asked, stream = self.spec.batch.micro_batch, is_stream(loader)
         batches = iter(loader)
         if stream or not declared:
             batches = whole_batches(batches, asked)
         if stream and self.topology.world_size > 1:
             batches = rank_batches(batches, self.topology)
-        dealt = 0
+        drawn = 0
         for batch in batches:
-            dealt += 1
-            if dealt == self.batches_an_epoch and self._train_share is not None:
+            drawn += 1
+            if drawn == self.batches_an_epoch and self._train_share is not None:
                 self._train_share.epoch += 1
             yield batch
-        samples = dealt * asked * self.topology.world_size
+        samples = drawn * asked * self.topology.world_size
         raise ConfigError(
             f"is {self.config.train_samples}, but the training data end after {samples} samples in whole batches",
             "workload.train_samples",
         )
 
     def data_state(self) -> State:
-        """How the epoch began."""
+        """Return the state of the random generators when the epoch began."""
         assert self.loader is not None
         return self.loader.began
 
     def start_epoch(self, epoch: int) -> None:
-        """Lightning tells its samplers."""
+        """Refuse more than one training loader; Lightning passes the epoch to samplers itself."""
         single_loader(self.module.trainer.train_dataloader)
 
-    # What the Trainer is.
+    # The Trainer.
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """A last batch that is not whole is left out. The length is the one that a plain Trainer would be given."""
+        """Limit an epoch to whole batches, and give the length that a plain Trainer would be given."""
         per_epoch, total = self.spec.updates_per_epoch, self.spec.total_updates
         return {
             "use_distributed_sampler": False,
@@ -122,19 +124,19 @@ class CustomJob:
         }
 
     def fit_arguments(self) -> dict[str, Any]:
-        """The data module."""
+        """Return the data module."""
         return {"datamodule": self.data}
 
     def ddp_arguments(self) -> dict[str, Any]:
-        """As a plain Trainer's: rank 0's buffers are everyone's."""
+        """Broadcast rank 0's buffers, as a plain Trainer does."""
         return {"broadcast_buffers": True, "find_unused_parameters": self.config.find_unused_parameters}
 
     def _leave_out_callbacks(self) -> None:
         """Leave out those of the module's callbacks that end a trial or write checkpoints, with a note."""
-        theirs = self.module.configure_callbacks
+        original = self.module.configure_callbacks
 
         def configure_callbacks() -> list[Callback]:
-            made = theirs()
+            made = original()
             callbacks = [made] if isinstance(made, Callback) else list(made)
             for callback in callbacks:
                 name = type(callback).__name__
@@ -161,14 +163,14 @@ class CustomJob:
         self.logged.forget(trainer)
 
     def before_validation_ends(self, trainer: pl.Trainer) -> None:
-        """What a module logs at the end with `sync_dist` is a mean over the ranks: have it weighted by their samples,
-        as Lightning weights what is logged batch by batch.
+        """Weight by samples what a module logs at the end with `sync_dist`, a mean over the ranks, as Lightning weights
+        what is logged batch by batch.
         """
         if self.topology.world_size > 1 and (samples := self.validated):
             trainer.fit_loop.epoch_loop.val_loop._results.batch_size = samples
 
     def gathers(self, tensor: Tensor) -> None:
-        """A mean over ranks that have unequal numbers of samples is no mean over the samples."""
+        """Note where a module averages over ranks that have unequal numbers of samples."""
         uneven = [share.total for share in self._validation_shares if share.total % self.topology.world_size]
         figures = 1, sum(len(share) for share in self._validation_shares)  # one of this rank, or one of each batch
         if tensor.numel() in figures and tensor.is_floating_point() and not self.module.training and uneven:
@@ -181,7 +183,7 @@ class CustomJob:
 
     @property
     def validated(self) -> int:
-        """Samples of map-style sets that this rank was dealt in the validation under way."""
+        """The samples of map-style sets that this rank drew in the current validation."""
         return sum(share.samples for share in self._validation_shares)
 
     def metrics(self, trainer: pl.Trainer) -> Metrics:
@@ -189,7 +191,7 @@ class CustomJob:
         return self.logged.read(trainer, self.losses)
 
     def test_accuracy(self, done: Callable[[], None]) -> None:
-        """A user's test step is theirs to run."""
+        """Return None: a study does not run a user's test step."""
 
     def probe_target(self) -> None:
-        """A training step may log, keep state or need its trainer: it is no function of a batch."""
+        """Return None: a training step may log, keep state or need its trainer, and is no function of a batch."""
