@@ -183,7 +183,7 @@ def test_the_search_of_a_study_that_was_a_grid() -> None:
 def test_a_study_that_was_no_grid_is_refused(outcome: str | None) -> None:
     trials = grid_of_trials()
     trials[2] = replace(trials[2], outcome=outcome)
-    with pytest.raises(DataError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not over'}"):
+    with pytest.raises(DataError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not finished'}"):
         curves_of(study_of(*trials))
     with pytest.raises(DataError, match="it has no search"):
         curves_of(study_of(made(16, phase="confirm")))
