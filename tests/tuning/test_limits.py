@@ -12,7 +12,7 @@ from study.ledger.billing import Spent
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 SLACK_S = 3 * TURN_S  # a limit, and that a group is gone, is noticed within some turns of the loop
@@ -75,7 +75,7 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
     by_usd: bool,
 ) -> None:
     """A study is cut again and again, each time allowed a little more, and then set free."""
-    ledger, shelf, allowed_s, leased_s, n_groups = Memory(), FakeShelf(), 0.0, 0.0, 0
+    ledger, store, allowed_s, leased_s, n_groups = Memory(), FakeStore(), 0.0, 0.0, 0
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler}, "hardware": {"world_size": world_size}}
     changes |= {"recovery": {"checkpoint_every_s": every_s}}
     for more_s in (*limits_s, 1e6):
@@ -83,7 +83,7 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
         limits = {"usd": 2 * allowed_s / 3600} if by_usd else {"device_hours": allowed_s / 3600}
         plan = study_plan(limits=limits, price={"usd_per_device_hour": 2.0}, **changes)
         with without_ray(groups * world_size):
-            tune = FakeTune(plan, ledger, shelf, groups * world_size, INTERVAL_S, dies=dies)
+            tune = FakeTune(plan, ledger, store, groups * world_size, INTERVAL_S, dies=dies)
             finished = tune.run()
         leased_s += tune.leased_s
         n_groups += len(tune.groups)
@@ -142,12 +142,12 @@ def check_driver(rows: list[AnyRow], world_size: int) -> None:
 def test_a_study_that_was_cut_decides_as_one_that_was_not(scheduler: str) -> None:
     """One group, so that trials come in the same order; what was cut goes on first."""
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler, **({"audit": 0.4} if scheduler != "grid" else {})}}
-    whole, ledger, shelf = Memory(), Memory(), FakeShelf()
+    whole, ledger, store = Memory(), Memory(), FakeStore()
     with without_ray(1):
-        assert FakeTune(study_plan(**changes), whole, FakeShelf(), 1, INTERVAL_S).run()
+        assert FakeTune(study_plan(**changes), whole, FakeStore(), 1, INTERVAL_S).run()
         for hours in (0.01, 0.02, 0.05, 0.06, 0.09, 0.1, 100):
             plan = study_plan(limits={"device_hours": hours}, **changes)
-            finished = FakeTune(plan, ledger, shelf, 1, INTERVAL_S).run()
+            finished = FakeTune(plan, ledger, store, 1, INTERVAL_S).run()
     assert finished
     assert sum(isinstance(row, LimitRow) for row in ledger.rows) >= 4
     assert any(isinstance(row, DecisionRow) and row.decision == "cut" for row in ledger.rows)
@@ -159,15 +159,15 @@ def test_a_study_that_was_cut_decides_as_one_that_was_not(scheduler: str) -> Non
         return {(r.trial_id, r.updates, r.decision) for r in rows if isinstance(r, DecisionRow) and r.decision in kept}
 
     assert verdicts(ledger.rows) == verdicts(whole.rows)
-    assert not shelf.held
+    assert not store.held
 
 
 def test_the_wall_clock_goes_on_over_drivers() -> None:
-    ledger, shelf = Memory(), FakeShelf()
+    ledger, store = Memory(), FakeStore()
     ends_s = []
     with without_ray(2):
         for wall_s in (20.0, 20.0, 45.0):
-            tune = FakeTune(study_plan(limits={"wall_h": wall_s / 3600}), ledger, shelf, 2, INTERVAL_S)
+            tune = FakeTune(study_plan(limits={"wall_h": wall_s / 3600}), ledger, store, 2, INTERVAL_S)
             assert not tune.run()
             ends_s.append(ledger.rows[-1].at_s)
     assert 20 <= ends_s[0] <= 20 + max(INTERVAL_S.values()) + SLACK_S
@@ -182,7 +182,7 @@ def test_groups_that_are_being_set_up_count_and_are_not_waited_for() -> None:
     ledger = Memory()
     with without_ray(2):
         plan = study_plan(limits={"device_hours": 10 / 3600})
-        assert not FakeTune(plan, ledger, FakeShelf(), 2, INTERVAL_S, setup_s=30.0).run()
+        assert not FakeTune(plan, ledger, FakeStore(), 2, INTERVAL_S, setup_s=30.0).run()
     limit = next(row for row in ledger.rows if isinstance(row, LimitRow))
     assert 5 <= limit.at_s <= 5 + SLACK_S
     assert 10 <= billed_s(ledger.rows) <= 2 * (5 + SLACK_S)
@@ -192,7 +192,7 @@ def test_groups_that_are_being_set_up_count_and_are_not_waited_for() -> None:
 def test_open_leases_count_from_their_beginning() -> None:
     ledger = Memory()
     with without_ray(2):
-        tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeShelf(), 2, INTERVAL_S)
+        tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeStore(), 2, INTERVAL_S)
         tune.run()
     spent = Spent()
     attempts = [row for row in ledger.rows if isinstance(row, AttemptRow)]
@@ -205,10 +205,10 @@ def test_open_leases_count_from_their_beginning() -> None:
 
 
 def test_the_summary_says_what_was_cut() -> None:
-    ledger, shelf = Memory(), FakeShelf()
+    ledger, store = Memory(), FakeStore()
     plan = study_plan(scheduler={"kind": "grid"}, limits={"device_hours": 130 / 3600})
     with without_ray(2):
-        FakeTune(plan, ledger, shelf, 2, INTERVAL_S).run()
+        FakeTune(plan, ledger, store, 2, INTERVAL_S).run()
     cut = summarize(ledger.rows, plan).cut
     assert cut is not None
     over, begun = ended(ledger.rows), {row.trial_id for row in ledger.rows if isinstance(row, AttemptRow)}
@@ -220,5 +220,5 @@ def test_the_summary_says_what_was_cut() -> None:
     assert {f"b{cell.batch_size}" for cell in cut.unconfirmed} == {"b16", "b64"} - confirmed
     free = study_plan(scheduler={"kind": "grid"})
     with without_ray(2):
-        assert FakeTune(free, ledger, shelf, 2, INTERVAL_S).run()
+        assert FakeTune(free, ledger, store, 2, INTERVAL_S).run()
     assert summarize(ledger.rows, free).cut is None

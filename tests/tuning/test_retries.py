@@ -13,7 +13,7 @@ from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, Repor
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit, told
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -42,12 +42,12 @@ def run(
     slots: int = 1,
     interval_s: float | None = None,
 ) -> FakeTune:
-    ledger, shelf = Memory(), FakeShelf(plan.config.recovery.checkpoints)
+    ledger, store = Memory(), FakeStore(plan.config.recovery.checkpoints)
     intervals_s = INTERVAL_S if interval_s is None else dict.fromkeys(INTERVAL_S, interval_s)
     with without_ray(slots):
-        tune = FakeTune(plan, ledger, shelf, slots, intervals_s, dies=dies or (), dies_starting=dies_starting or ())
+        tune = FakeTune(plan, ledger, store, slots, intervals_s, dies=dies or (), dies_starting=dies_starting or ())
         assert tune.run()
-    assert not shelf.held
+    assert not store.held
     return tune
 
 
@@ -144,7 +144,7 @@ class Cursed(FakeTune):
 def test_a_trial_whose_group_dies_in_every_hand_over_fails_in_the_end(retries: int) -> None:
     plan, ledger = study_plan("grid", 60.0, max_retries=retries, confirm={"seeds": 1}), Memory()
     with without_ray(2):
-        tune = Cursed(plan, ledger, FakeShelf(), 2, INTERVAL_S)
+        tune = Cursed(plan, ledger, FakeStore(), 2, INTERVAL_S)
         tune.cursed = plan.search[3].trial_id
         assert tune.run()
     (end,) = (row for row in ledger.rows if isinstance(row, EndRow) and row.trial_id == tune.cursed)
@@ -162,14 +162,14 @@ def test_no_more_checkpoints_are_kept_than_the_study_says(keep: int) -> None:
     plan = study_plan("frontier_asha", 0.0, recovery={"checkpoint_every_s": 0, "checkpoints": keep})
     most = 0
 
-    class Watched(FakeShelf):
-        def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+    class Watched(FakeStore):
+        def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
             nonlocal most
-            super().put(trial_id, updates, snapshot)
+            super().put(trial_id, updates, checkpoint)
             most = max(most, *map(len, self.held.values()))
 
-    shelf = Watched(keep)
+    store = Watched(keep)
     with without_ray(2):
-        assert FakeTune(plan, Memory(), shelf, 2, INTERVAL_S, dies=[5, 9, 30]).run()
+        assert FakeTune(plan, Memory(), store, 2, INTERVAL_S, dies=[5, 9, 30]).run()
     assert most == keep
-    assert not shelf.held
+    assert not store.held

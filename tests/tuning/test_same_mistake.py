@@ -19,7 +19,7 @@ from study.tuning.progress import Progress
 from study.tuning.same_mistake import without_what_varies
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 Fails = Callable[[TrialSpec, int], str | None]
 SIZES = [16, 32, 64]
@@ -78,7 +78,7 @@ def run(
 ) -> tuple[list[AnyRow], FakeTune]:
     ledger = ledger or Memory()
     with without_ray(slots):
-        tune = FakeTune(plan, ledger, FakeShelf(), slots, dict.fromkeys(SIZES, 4.0), fails=fails, dies=dies)
+        tune = FakeTune(plan, ledger, FakeStore(), slots, dict.fromkeys(SIZES, 4.0), fails=fails, dies=dies)
         tune.run()
     return ledger.rows, tune
 
@@ -340,7 +340,7 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
     dies: list[int],
     mends: bool,
 ) -> None:
-    plan, ledger, shelf = study_plan(scheduler, confirm={"seeds": 1}), Mortal(), FakeShelf()
+    plan, ledger, store = study_plan(scheduler, confirm={"seeds": 1}), Mortal(), FakeStore()
     fate = {
         spec.trial_id: (MISTAKES[kind], spec.report_at[at])
         for spec, kind, at in zip(plan.search, kinds, ats, strict=True)
@@ -355,7 +355,7 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         ledger.left = left
         ended = bool(of(MistakeRow, ledger.rows))
         with without_ray(slots):
-            tune = FakeTune(plan, ledger, shelf, slots, dict.fromkeys(SIZES, 4.0), dies=dies, fails=fails)
+            tune = FakeTune(plan, ledger, store, slots, dict.fromkeys(SIZES, 4.0), dies=dies, fails=fails)
             try:
                 tune.run()
             except Killed:
@@ -384,4 +384,4 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
             assert not of(EndRow, rows[i:after])
     assert tune.progress.finished or tune.progress.mistake is not None
     assert audit(rows) == Audit(0.0, 0)
-    assert not shelf.held or tune.progress.mistake is not None
+    assert not store.held or tune.progress.mistake is not None

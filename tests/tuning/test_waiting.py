@@ -10,10 +10,10 @@ from study.analysis.summary.summarize import summarize
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, WaitRow
 from study.planning.trials import Plan, make_plan
 from study.reporting.text.terminal import status_lines
-from study.tuning.cluster_capacity import ASK_EVERY_S
+from study.tuning.tune_searcher import ASK_EVERY_S
 from tests.conftest import make_config
 from tests.faults.books import Audit, audit
-from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 NOTICED_S = ASK_EVERY_S + 3 * TURN_S  # within some turns of the loop, by a driver that asks once a second
@@ -26,10 +26,10 @@ def study_plan(world_size: int = 2, **changes: Any) -> Plan:
 
 
 def driven(
-    plan: Plan, machines: list[tuple[float, int]], ledger: Memory, shelf: FakeShelf | None = None, **options: Any
+    plan: Plan, machines: list[tuple[float, int]], ledger: Memory, store: FakeStore | None = None, **options: Any
 ) -> tuple[bool, FakeTune]:
     """Whether a driver finishes the study while machines come and go, and what it saw."""
-    tune = FakeTune(plan, ledger, shelf or FakeShelf(), 4, INTERVAL_S, machines=machines, **options)
+    tune = FakeTune(plan, ledger, store or FakeStore(), 4, INTERVAL_S, machines=machines, **options)
     with without_ray(lambda: tune.slots):
         return tune.run(), tune
 
@@ -94,9 +94,9 @@ def test_a_machine_that_joins_is_used() -> None:
 
 
 def test_waiting_too_long_cuts_the_study_which_goes_on_where_there_is_room() -> None:
-    ledger, shelf = Memory(), FakeShelf()
+    ledger, store = Memory(), FakeStore()
     plan = study_plan(2, limits={"wait_h": 60 / 3600})
-    finished, _ = driven(plan, [(12.0, 1)], ledger, shelf)
+    finished, _ = driven(plan, [(12.0, 1)], ledger, store)
     assert not finished
     (waits,), (cut,) = of(WaitRow, ledger.rows), of(LimitRow, ledger.rows)
     assert (waits.ranks, waits.needed) == (1, 2)
@@ -107,7 +107,7 @@ def test_waiting_too_long_cuts_the_study_which_goes_on_where_there_is_room() -> 
     assert found is not None
     assert (found.limit, found.allowed, found.spent) == ("wait_h", 60 / 3600, cut.spent)
     # Its clock begins anew with the next driver, which the old row must not cut.
-    finished, _ = driven(plan, [(0.0, 1), (50.0, 4)], ledger, shelf)
+    finished, _ = driven(plan, [(0.0, 1), (50.0, 4)], ledger, store)
     assert finished
     assert len(of(WaitRow, ledger.rows)) == 2
     assert audit(ledger.rows) == Audit(0.0, 0)
