@@ -31,13 +31,29 @@ T = TypeVar("T")
 FAULTS = Path(__file__).parent / "faults"
 
 
+# Fixtures that hold processes, and servers on ports: the tests that share one run in one worker of pytest-xdist.
+SHARED = ("local_ray", "pair", "two", "browser")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`pytest tests/faults` runs all of it, a run of all tests a short part."""
-    asked_for = any(path.is_relative_to(FAULTS) for path in _named(config))
+    """Leave out the thorough tests of `tests/faults` unless asked for, and keep together what belongs together."""
+    asked_for = "thorough" in config.option.markexpr or any(path.is_relative_to(FAULTS) for path in _named(config))
     left_out = [item for item in items if item.get_closest_marker("thorough") and not asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What the tests of a group have in common: servers, a fixture with processes, or else their file."""
+    if item.get_closest_marker("cluster"):
+        return "cluster"
+    fixtures = getattr(item, "fixturenames", ())
+    return next((name for name in SHARED if name in fixtures), item.path.relative_to(item.config.rootpath).as_posix())
 
 
 def _named(config: pytest.Config) -> list[Path]:

@@ -18,7 +18,7 @@ from study.cli.app import app
 from study.cli.common import recorded
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import AttemptRow, EndRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import make_plan
@@ -75,7 +75,7 @@ def test_a_planted_mistake_is_one_line(folder: Path, file: str, right: str, wron
     (folder / file).write_text(text.replace(right, wrong))
     for arguments in (["check", "study.yaml", "--no-measure"], ["run", "study.yaml", "--out", "runs/own"]):
         done = CliRunner().invoke(app, arguments)
-        assert isinstance(done.exception, PlanError)
+        assert isinstance(done.exception, ConfigError)
         assert re.search(says, str(done.exception)), done.exception
         assert "\n" not in str(done.exception)
         for name in ("net", "digits"):
@@ -102,10 +102,10 @@ def test_samples_are_counted_but_not_of_a_stream() -> None:
     other = {"kind": "custom", **workload, "data_args": {"samples": 1476}}
     varied = counted(make_config(batch_sizes=[8], variants={"own": {"workload": other}}, workload={}))
     assert varied.variants["own"]["workload"]["train_samples"] == 1476
-    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required: the training set is a stream"):
+    with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required: the training set is a stream"):
         counted(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
     ready_made = {"module": "tests.own:Net", "data": "tests.own:ReadyMade"}
-    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required"):
+    with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required"):
         counted(make_config(workload=ready_made, batch_sizes=[8]))
     try_out(
         make_plan(make_config(workload=ready_made | {"train_samples": 64, "val_accuracy": "val_acc"}, batch_sizes=[8]))

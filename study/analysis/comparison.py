@@ -14,7 +14,7 @@ from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
 from study.analysis.summary.points import samples_of
 from study.config.sections import CostAxis
-from study.errors import PlanError
+from study.errors import ConfigError
 
 N_DRAWS = 2000
 _NOT_COMPARED = ("name",)  # keys that say nothing of the result
@@ -54,7 +54,7 @@ class Comparison:
 def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
     """Compare studies on the first one's cost axis, with the setup of cold groups in costs where it has that.
 
-    Raises PlanError for studies without points, without that cost, or of other protocol majors than the first.
+    Raises ConfigError for studies without points, without that cost, or of other protocol majors than the first.
     """
     axis = summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
@@ -98,12 +98,14 @@ def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
 def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tuple[Sample, ...]:
     major, wanted = (s.protocol_version.partition(".")[0] for s in (summary, first))
     if major != wanted:
-        raise PlanError(f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}")
+        raise ConfigError(
+            f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}"
+        )
     if not summary.points:
-        raise PlanError(f"{name}: no confirm trial has completed, so it has no frontier")
+        raise ConfigError(f"{name}: no confirm trial has completed, so it has no frontier")
     samples = samples_of(summary.points, summary.trials, axis, first.include_setup)
     if samples is None:
-        raise PlanError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
+        raise ConfigError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
     return samples
 
 

@@ -26,7 +26,7 @@ from study.analysis.statistics.hypotheses import LEVEL, holm
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.analysis.summary.points import cell_of, group_setups_of, samples_of
 from study.config.sections import CostAxis
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.pareto.fronts import on_front
 from study.planning.trials import Cell
 
@@ -120,19 +120,19 @@ def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
 
 
 def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
-    """Raises PlanError for a limit that cannot be, or that nothing is known of to hold against it."""
+    """Raises ConfigError for a limit that cannot be, or that nothing is known of to hold against it."""
     for name, value in asdict(limits).items():
         option = f"--{name.replace('_', '-')}"
         if value is not None and not 0 < value < math.inf:
-            raise PlanError(f"must be a number above 0; got {value:g}", option)
+            raise ConfigError(f"must be a number above 0; got {value:g}", option)
     accuracy = limits.min_accuracy
     if accuracy is not None and accuracy > 1:
         meant = f" (did you mean {accuracy / 100:g}?)" if accuracy <= 100 else ""
-        raise PlanError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
+        raise ConfigError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
     if limits.max_usd is not None and any(point.cost.usd is None for point in points):
-        raise PlanError("the study has no price; give --usd-per-device-hour", "--max-usd")
+        raise ConfigError("the study has no price; give --usd-per-device-hour", "--max-usd")
     if limits.max_latency_ms is not None and not latencies_ms(trials):
-        raise PlanError("nothing is known of latencies: the study was run without probes.serving", "--max-latency-ms")
+        raise ConfigError("nothing is known of latencies: the study was run without probes.serving", "--max-latency-ms")
 
 
 def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:

@@ -42,12 +42,13 @@ from study.cluster.connection import connected, this_machine
 from study.cluster.jobs.head import environment_address, is_http
 from study.config.loader import find_config
 from study.config.template import commented_yaml, starter
-from study.errors import PlanError, did_you_mean, escaped
-from study.ledger.atomic_files import DiskError, write_atomic
-from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read, refuse_links
+from study.errors import ConfigError, DiskError, StudyError, did_you_mean
+from study.ledger.atomic_files import write_atomic
+from study.ledger.store import LEDGER, REPORT, good_rows, read, refuse_links
 from study.planning.capacity import check_capacity, ranks_that_fit
 from study.planning.trials import Plan
 from study.reporting.live.server import LOOPBACK
+from study.safe_text import escaped
 
 if TYPE_CHECKING:
     from study.analysis.records import Summary
@@ -89,9 +90,9 @@ def init(
 ) -> None:
     """Write a commented study file to start from."""
     if path.exists():
-        raise PlanError(f"{path}: exists already; name another file")
+        raise ConfigError(f"{path}: exists already; name another file")
     if not path.parent.is_dir():
-        raise PlanError(f"{path}: there is no folder {path.parent}")
+        raise ConfigError(f"{path}: there is no folder {path.parent}")
     write_atomic(path, commented_yaml(starter(name or path.stem)))
     say(f"Wrote {path}. Next: study check {path}")
 
@@ -277,7 +278,7 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     for name in wanted:
         if name not in FORMATS:
-            raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+            raise ConfigError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     refuse_links(folder)
     summary = summarize(good_rows(folder), plan)
     print_summary(summary, out)
@@ -304,7 +305,8 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
-    from study.reporting.replay import print_replay, replay_json, write_replay
+    from study.reporting.exports import write_replay
+    from study.reporting.text.replay import print_replay, replay_record
 
     chosen = contenders(",".join(scheduler or CONTENDERS))
     is_study = source.is_dir()
@@ -317,7 +319,7 @@ def replay(
         written = write_replay(replayed, source / REPORT)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
-        print(json.dumps(replay_json(replayed)))
+        print(json.dumps(replay_record(replayed)))
 
 
 @app.command()
@@ -327,12 +329,11 @@ def claims(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown instead")] = False,
 ) -> None:
     """Say what studies show of the claims made about batch size: the verdicts, and what they rest on."""
-    from study.reporting.exports import claims_record
-    from study.reporting.text.claims import print_claims
+    from study.reporting.text.claims import claims_record, print_claims
     from study.reporting.text.markdown import study_claims_markdown
 
     if as_json and as_markdown:
-        raise PlanError("give --json or --markdown, not both")
+        raise ConfigError("give --json or --markdown, not both")
     summaries = [summarize(read(folder).rows, recorded(folder)) for folder in folders]
     if as_json:
         print(json.dumps(claims_record(summaries), allow_nan=False))
@@ -359,12 +360,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-    except (PlanError, LedgerError) as error:
-        print(escaped(f"study: {error}"), file=sys.stderr)
-        raise SystemExit(USAGE_ERROR) from None
-    except DiskError as error:
-        print(escaped(f"study: {error}"), file=sys.stderr)
-        raise SystemExit(DISK_ERROR) from None
+    except StudyError as error:
+        print(f"study: {error}", file=sys.stderr)
+        raise SystemExit(DISK_ERROR if isinstance(error, DiskError) else USAGE_ERROR) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -18,11 +18,11 @@ from study.config.price_list import priced
 from study.config.schema import StudyConfig
 from study.config.sections import MOST_USD_PER_DEVICE_HOUR, Price
 from study.config.workloads import Custom, ImageFolder
-from study.errors import PlanError
-from study.ledger.atomic_files import DiskError
-from study.ledger.store import CONFIG, LedgerError
+from study.errors import ConfigError, DiskError, LedgerError
+from study.ledger.store import CONFIG
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan, make_plan
+from study.safe_text import printable
 from study.workloads.data.count import counted
 from study.workloads.data.image_files import find_images
 from study.workloads.user_code.build import import_class
@@ -31,18 +31,13 @@ from study.workloads.user_code.build import import_class
 USAGE_ERROR, CUT, DISK_ERROR, NOTHING_COMPLETED, INTERRUPTED = 2, 3, 4, 5, 130
 
 
-def shown(text: str) -> str:
-    """Text for the terminal, in which names, errors and logs of others are shown, and not obeyed as control codes."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
-
-
 class _Terminal(Console):
     """Writes no control code but its own."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             clean = segment.control or segment.text.isprintable()
-            yield segment if clean else Segment(shown(segment.text), segment.style)
+            yield segment if clean else Segment(printable(segment.text, keep="\n\t"), segment.style)
 
 
 out = _Terminal()
@@ -73,7 +68,7 @@ def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides
 
 
 def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
-    """The plan. Raises PlanError if this machine is meant, and is too small for it or lacks the files."""
+    """The plan. Raises ConfigError if this machine is meant, and is too small for it or lacks the files."""
     plan = make_plan(config)
     if address == "local":
         check_capacity(this_machine(cpus), plan.config.hardware)
@@ -85,7 +80,7 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
 
 
 def tried(plan: Plan) -> Plan:
-    """The plan, once three updates have been trained with each module of the user's own. Raises PlanError."""
+    """The plan, once three updates have been trained with each module of the user's own. Raises ConfigError."""
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
         from study.training.preflight.dry_run import try_out
 
@@ -94,7 +89,7 @@ def tried(plan: Plan) -> Plan:
 
 
 def import_own(config: StudyConfig) -> None:
-    """Import the user's own classes. Raises PlanError if they are not where they were."""
+    """Import the user's own classes. Raises ConfigError if they are not where they were."""
     for name in config.variant_names:
         workload = config.variant(name).workload
         if isinstance(workload, Custom):
@@ -107,14 +102,14 @@ def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None)
     price = plan.config.price
     if usd_per_device_hour is not None:
         if not 0 <= usd_per_device_hour <= MOST_USD_PER_DEVICE_HOUR:
-            raise PlanError(
+            raise ConfigError(
                 f"must be from 0 to {MOST_USD_PER_DEVICE_HOUR:,.0f}; got {usd_per_device_hour:g}",
                 "--usd-per-device-hour",
             )
         price = Price(usd_per_device_hour=usd_per_device_hour, source="--usd-per-device-hour")
     elif prices is not None:
         if price.gpu_type is None:
-            raise PlanError("the study names no price.gpu_type to look up; give --usd-per-device-hour", "--prices")
+            raise ConfigError("the study names no price.gpu_type to look up; give --usd-per-device-hour", "--prices")
         asked = price.model_copy(update={"usd_per_device_hour": None, "file": prices.name})
         price = priced(asked, prices.parent)
     return replace(plan, config=plan.config.model_copy(update={"price": price}))

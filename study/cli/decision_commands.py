@@ -18,7 +18,7 @@ from study.analysis.tables.table import read_table
 from study.cli.common import FolderArgument, JsonOption, listed, out, recorded, repriced, say
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.price_list import read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.atomic_files import write_atomic
 from study.ledger.store import good_rows
 
@@ -50,7 +50,7 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Say which configuration to pay for under limits, what it is expected to cost and reach, and what comes next."""
-    from study.reporting.text.recommendation import recommendation_json, recommendation_lines
+    from study.reporting.text.recommendation import recommendation_lines, recommendation_record
 
     limits = Constraints(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
     plan = repriced(recorded(folder), usd_per_device_hour, prices)
@@ -61,10 +61,10 @@ def recommend(
         summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
     )
     if found is None:
-        raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
+        raise ConfigError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
     say(*recommendation_lines(summary, found, limits))
     if as_json:
-        print(json.dumps(recommendation_json(summary, found, limits)))
+        print(json.dumps(recommendation_record(summary, found, limits)))
 
 
 @app.command()
@@ -76,7 +76,7 @@ def prices(
     as_json: JsonOption = False,
 ) -> None:
     """List what GPUs cost, where that is from and of when."""
-    from study.reporting.text.price_list import print_prices
+    from study.reporting.text.tables import print_prices
 
     if refresh:
         prices = prices or Path("prices.yaml")
@@ -146,17 +146,18 @@ def analyze(
     )
     if strict and read.understood.notes:
         more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
-        raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
+        raise ConfigError(f"{table}: --strict: {read.understood.notes[0]}{more}")
     analysis = analyze_table(read, bool(listed(group_by)))
-    from study.reporting.text.table_analysis import analysis_json, print_analysis
+    from study.reporting.text.json_records import json_text
+    from study.reporting.text.table_analysis import analysis_record, print_analysis
 
     print_analysis(analysis, out)
     if folder is not None:
-        from study.reporting.html.table_page import write_analysis
+        from study.reporting.exports import write_analysis
 
         say("Report: " + ", ".join(str(path) for path in write_analysis(analysis, folder)))
     if as_json:
-        print(analysis_json(analysis))
+        print(json_text(analysis_record(analysis)))
 
 
 @app.command()
@@ -167,16 +168,17 @@ def compare(
 ) -> None:
     """Put the fronts of studies over one another, and say what changed in their configs."""
     if len(folders) < 2:
-        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
+        raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
     names = [one.resolve().name for one in folders]
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     compared = compare_studies(names, summaries)
-    from study.reporting.comparison import comparison_json, print_comparison, write_comparison
+    from study.reporting.exports import write_comparison
+    from study.reporting.text.comparison import comparison_record, print_comparison
 
     print_comparison(compared, out)
     if folder is not None:
         say("Report: " + ", ".join(str(path) for path in write_comparison(compared, folder)))
     if as_json:
-        print(json.dumps(comparison_json(compared)))
+        print(json.dumps(comparison_record(compared)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from study.config import yaml_reader as yamlfile
 from study.config.price_list import ListPrice
-from study.errors import PlanError
+from study.errors import ConfigError
 
 INSTALL = "pip install 'batch-frontier[prices]'"
 
@@ -14,16 +14,16 @@ INSTALL = "pip install 'batch-frontier[prices]'"
 def market_prices(today: str) -> tuple[ListPrice, ...]:
     """The least that each provider asks for each GPU, on demand and spot; `today` as YYYY-MM-DD.
 
-    Raises PlanError, one line, if gpuhunt is not installed or its catalog cannot be had.
+    Raises ConfigError, one line, if gpuhunt is not installed or its catalog cannot be had.
     """
     try:
         import gpuhunt  # type: ignore[import-not-found]
     except ImportError:
-        raise PlanError(f"needs gpuhunt: {INSTALL}", "--refresh") from None
+        raise ConfigError(f"needs gpuhunt: {INSTALL}", "--refresh") from None
     try:
         offers = gpuhunt.query(min_gpu_count=1)
     except Exception as error:  # whatever a provider's client or the network raises
-        raise PlanError(f"gpuhunt's catalog cannot be read: {error}", "--refresh") from None
+        raise ConfigError(f"gpuhunt's catalog cannot be read: {error}", "--refresh") from None
     least: dict[tuple[str, str, str], ListPrice] = {}
     for offer in offers:
         if not offer.gpu_name or not offer.gpu_memory or not offer.price > 0:

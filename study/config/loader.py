@@ -18,7 +18,8 @@ from study.config.price_list import priced
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, StudyConfig, merged
 from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher
 from study.config.yaml_reader import Path_
-from study.errors import PlanError, cut, did_you_mean
+from study.errors import ConfigError, DataError, did_you_mean
+from study.safe_text import cut
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
 _TAGS: dict[str, type[BaseModel] | None] = {
@@ -63,7 +64,7 @@ def find_config(name: str) -> Path:
         what = "is not a file" if Path(name).exists() else "no such file"
     except OSError as error:
         what = str(error.strerror)
-    raise PlanError(
+    raise ConfigError(
         f"{cut(name, 200)}: {what}, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}"
     )
 
@@ -79,24 +80,24 @@ class StudyFile:
 
     @contextmanager
     def naming_places(self) -> Iterator[None]:
-        """Puts file and line in front of a PlanError that blames a key."""
+        """Within, put file and line in front of a ConfigError or DataError that blames a key."""
         try:
             yield
-        except PlanError as error:
+        except (ConfigError, DataError) as error:
             if not error.key:
                 raise
             place = _place(tuple(error.key.split(".")), self.lines, self.overridden, self.path)
-            raise PlanError(f"{place}: {error}") from error.__cause__
+            raise type(error)(f"{place}: {error}") from error.__cause__
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     """Read, override and validate a study file.
 
-    `overrides` are `key.path=value` with values as they would stand in the file. Raises PlanError.
+    `overrides` are `key.path=value` with values as they would stand in the file. Raises ConfigError.
     """
     data, lines = yamlfile.read(path)
     if not isinstance(data, dict):
-        raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
+        raise ConfigError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
     overridden = [_override(data, text) for text in overrides]
     config = _validate(data, lambda at: _place(at, lines, overridden, path))
     file = StudyFile(config, path, lines, overridden)
@@ -109,13 +110,13 @@ def _override(data: dict[str, Any], text: str) -> Path_:
     path = tuple(key.split("."))
     written = equals and all(re.fullmatch(r"[A-Za-z_]\w*", part) and len(part) <= yamlfile.MAX_KEY for part in path)
     if not written or len(path) > yamlfile.MAX_DEPTH:
-        raise PlanError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
+        raise ConfigError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
     *parents, last = path
     target = data
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise PlanError(f"--set {cut(text, 100)}: {parent} is not a section")
+            raise ConfigError(f"--set {cut(text, 100)}: {parent} is not a section")
     target[last] = yamlfile.scalar(value, path)
     return path
 
@@ -155,7 +156,7 @@ def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> 
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         where, full = name(at)
         key = ".".join(str(part) for part in full)
-        raise PlanError(f"{where}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
 
 
 def _location(error: ErrorDetails, data: Any) -> Path_:

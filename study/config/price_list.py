@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from study.config import yaml_reader as yamlfile
 from study.config.sections import MOST_USD_PER_DEVICE_HOUR, Price, Purchase, Section
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 Word = Annotated[str, Field(min_length=1)]
@@ -42,7 +42,7 @@ class PriceList(Section):
 def read_prices(path: Path | None = None) -> tuple[ListPrice, ...]:
     """The prices of the user's file, then those of the package that it says nothing of.
 
-    Raises PlanError, one line that names file, line and key, for a file that is no price list.
+    Raises ConfigError, one line that names file, line and key, for a file that is no price list.
     """
     shipped = _read(SHIPPED)
     if path is None:
@@ -56,14 +56,14 @@ def priced(price: Price, folder: Path) -> Price:
     """The price with its figure and source looked up, where the study names a GPU type instead.
 
     `price.file` is relative to `folder`. What comes out stands on its own: a study keeps the price it was run under.
-    Raises PlanError, blaming a key of `price`, if the file is no price list, or if no price or several are meant.
+    Raises ConfigError, blaming a key of `price`, if the file is no price list, or if no price or several are meant.
     """
     if price.usd_per_device_hour is not None or price.gpu_type is None:
         return price
     try:
         own = _read(folder / price.file) if price.file else ()
-    except PlanError as error:
-        raise PlanError(error.text, "price.file") from None
+    except ConfigError as error:
+        raise error.with_key("price.file") from None
     for listed in (own, _read(SHIPPED)):
         meant = [one for one in listed if _is_meant(one, price)]
         if meant:
@@ -75,7 +75,7 @@ def priced(price: Price, folder: Path) -> Price:
     known = sorted({one.gpu_type for one in (*own, *_read(SHIPPED))})
     hint = did_you_mean(price.gpu_type, known)
     by = f" by {price.provider}" if price.provider else ""
-    raise PlanError(
+    raise ConfigError(
         f"no {price.purchase} price of {price.gpu_type}{by} is listed{hint}; there are {', '.join(known)}",
         "price.gpu_type",
     )
@@ -89,7 +89,7 @@ def _is_meant(listed: ListPrice, price: Price) -> bool:
 def _only(meant: Sequence[ListPrice]) -> ListPrice:
     if len(meant) > 1:
         asked = ", ".join(f"{one.provider} {one.usd_per_device_hour:g}" for one in meant)
-        raise PlanError(f"several ask for {meant[0].gpu_type}, in USD an hour: {asked}; name one", "price.provider")
+        raise ConfigError(f"several ask for {meant[0].gpu_type}, in USD an hour: {asked}; name one", "price.provider")
     return meant[0]
 
 
@@ -108,9 +108,9 @@ def _read(path: Path) -> tuple[ListPrice, ...]:
         key = ".".join(str(part) for part in at)
         while at and at not in lines:
             at = at[:-1]
-        raise PlanError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{message}") from None
+        raise ConfigError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{message}") from None
     kinds = [one.kind for one in listed]
     for i, kind in enumerate(kinds):
         if kind in kinds[:i]:
-            raise PlanError(f"{path}:{lines['prices', i]}: {' '.join(kind)} is priced twice")
+            raise ConfigError(f"{path}:{lines['prices', i]}: {' '.join(kind)} is priced twice")
     return listed

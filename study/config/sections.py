@@ -7,7 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from study.errors import PlanError, masked
+from study.errors import ConfigError
+from study.safe_text import masked
 
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e12)]
@@ -70,12 +71,12 @@ class LimitsConfig(Section):
     ) -> dict[LimitName, tuple[float, float]]:
         """(spent, allowed) of each limit that is given; `wait_h` is None where nothing is known of waiting.
 
-        Raises PlanError for dollars without a price.
+        Raises ConfigError for dollars without a price.
         """
         spent: dict[LimitName, float] = {"device_hours": device_h, "wall_h": wall_h}
         if self.usd is not None:
             if usd_per_device_hour is None:
-                raise PlanError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
+                raise ConfigError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
             spent["usd"] = device_h * usd_per_device_hour
         if wait_h is not None:
             spent["wait_h"] = wait_h

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from study.config.sections import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
-from study.errors import PlanError
+from study.errors import ConfigError
 
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
@@ -178,26 +178,26 @@ Workload = Annotated[
 
 
 def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custom) -> int:
-    """Size of the training set. Raises PlanError if it is not known, or too little is left to train on."""
+    """Size of the training set. Raises ConfigError if it is not known, or too little is left to train on."""
     if isinstance(workload, Custom):
         if workload.train_samples is None:
-            raise PlanError("is required where the data cannot be counted", "workload.train_samples")
+            raise ConfigError("is required where the data cannot be counted", "workload.train_samples")
         return workload.train_samples
     if isinstance(workload, Teacher):
         return workload.train_samples
     if isinstance(workload, ImageFolder):
         images = workload.train_images
         if images is None:
-            raise PlanError("is required where the folder cannot be read", "workload.images")
+            raise ConfigError("is required where the folder cannot be read", "workload.images")
         if workload.val_samples >= images:
-            raise PlanError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
+            raise ConfigError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
         return images - workload.val_samples
     left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
     if left < 1:
-        raise PlanError(
+        raise ConfigError(
             f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
             "workload",
         )
     if isinstance(workload, Contrastive) and workload.probe_labels > left:
-        raise PlanError(f"{workload.probe_labels} is more than the {left} training samples", "workload.probe_labels")
+        raise ConfigError(f"{workload.probe_labels} is more than the {left} training samples", "workload.probe_labels")
     return left

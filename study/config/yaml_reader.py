@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from study.errors import PlanError
+from study.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
@@ -35,24 +35,24 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def read(path: Path) -> tuple[Any, dict[Path_, int]]:
-    """`parse` the file. Raises PlanError if it is no file that can be read as UTF-8 text."""
+    """`parse` the file. Raises ConfigError if it is no file that can be read as UTF-8 text."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
-            raise PlanError(f"{path}: is not a file")
+            raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         _check_size(len(data), str(path))
         return parse(data.decode(), str(path))
     except UnicodeDecodeError:
-        raise PlanError(f"{path}: not UTF-8 text") from None
+        raise ConfigError(f"{path}: not UTF-8 text") from None
     except OSError as error:
-        raise PlanError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
 def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     """Plain data, and the line (from 1) at which each key path stands.
 
-    Raises PlanError for text that is not one YAML document, past a bound, or has what no study file needs: aliases,
+    Raises ConfigError for text that is not one YAML document, past a bound, or has what no study file needs: aliases,
     tags, repeated keys, control codes, numbers that are not finite.
     """
     reader = _Reader(text, source)
@@ -61,7 +61,7 @@ def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
 
 def _check_size(size_bytes: int, source: str) -> None:
     if size_bytes > MAX_BYTES:
-        raise PlanError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
+        raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
 
 
 def scalar(text: str, at: Path_) -> Any:
@@ -187,7 +187,7 @@ class _Reader:
             raise self._error(f"a control code, U+{ord(code[0]):04X}, is not allowed", at)
         return str(event.value)
 
-    def _error(self, text: str, at: Path_) -> PlanError:
+    def _error(self, text: str, at: Path_) -> ConfigError:
         where = "--set" if self._source is None else f"{self._source}:{self._line}"
         key = ".".join(map(str, at))
-        return PlanError(f"{where}: {key + ': ' if key else ''}{text}")
+        return ConfigError(f"{where}: {key + ': ' if key else ''}{text}")

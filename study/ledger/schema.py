@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from study.safe_text import printable
+
 PROTOCOL_VERSION = "1.4"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
@@ -21,14 +23,10 @@ Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
-def _in_one_line(text: str) -> str:
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 # A ledger may come from a cluster of others: what names a trial also names files, and what people read is not obeyed.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9+_][A-Za-z0-9+._-]*$", max_length=200)]
 Variant = Annotated[str, Field(pattern=r"^([A-Za-z0-9+][A-Za-z0-9+._-]*)?$", max_length=40)]
-Line = Annotated[str, AfterValidator(_in_one_line)]
+Line = Annotated[str, AfterValidator(printable)]
 
 
 class Row(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from study.config.schema import Hardware
-from study.errors import PlanError
+from study.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class BatchPlan:
 
 
 def split_batch(global_batch: int, world_size: int, hardware: Hardware) -> BatchPlan:
-    """The exact split of `global_batch`. Raises PlanError where there is none."""
+    """The exact split of `global_batch`. Raises ConfigError where there is none."""
     local, rest = divmod(global_batch, world_size)
     if rest:
         lower, upper = local * world_size, (local + 1) * world_size
         nearest = f"{lower} or {upper}" if lower else f"{upper}"
-        raise PlanError(
+        raise ConfigError(
             f"{global_batch} is not divisible by world size {world_size} (nearest: {nearest})",
             "batch_sizes",
         )
     if hardware.accumulation is not None:
         accumulation = hardware.accumulation
         if local % accumulation:
-            raise PlanError(
+            raise ConfigError(
                 f"{global_batch} over {world_size} ranks is {local} samples a rank, not divisible by {accumulation}",
                 "hardware.accumulation",
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.config.schema import Hardware
-from study.errors import PlanError
+from study.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ def ranks_that_fit(nodes: Sequence[Node], hardware: Hardware) -> int:
 
 
 def check_capacity(nodes: Sequence[Node], hardware: Hardware) -> None:
-    """Raises PlanError if a world size could never be placed, even with the cluster to itself."""
+    """Raises ConfigError if a world size could never be placed, even with the cluster to itself."""
     fit = ranks_that_fit(nodes, hardware)
     for world_size in hardware.world_sizes:
         if world_size > fit:
             cpus, gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-            raise PlanError(
+            raise ConfigError(
                 f"{world_size} ranks of {hardware.cpus_per_rank} CPU and "
                 f"{hardware.gpus_per_rank:g} GPU can never be placed on {len(nodes)} node(s) with "
                 f"{cpus:g} CPUs and {gpus:g} GPUs; at most {fit}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.config.schema import Growth
-from study.errors import PlanError
+from study.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,17 @@ def growth_stages(base_batch: int, epochs: int, growth: Growth, train_samples: i
     of `epochs`, ascending, moved to the nearest whole epoch. The runs of the paper's figures are four of these:
     `largest_batch` equal to the first batch decays the rate, a large one grows the batch, one in between is its
     hybrid, and a larger first batch with a larger rate its "increased initial rate". All have the same
-    eta N / (B (1 - m)). Raises PlanError.
+    eta N / (B (1 - m)). Raises ConfigError.
     """
     starts = [0, *(round(fraction * epochs) for fraction in growth.milestones)]
     ends = [*starts[1:], epochs]
     if any(start >= end for start, end in zip(starts, ends, strict=True)):
-        raise PlanError(f"{list(growth.milestones)} of {epochs} epochs leave a stage without one", "growth.milestones")
+        raise ConfigError(
+            f"{list(growth.milestones)} of {epochs} epochs leave a stage without one", "growth.milestones"
+        )
     batch, lr_factor = base_batch, 1.0
     if batch > growth.largest_batch:
-        raise PlanError(f"the first batch, {batch}, is larger", "growth.largest_batch")
+        raise ConfigError(f"the first batch, {batch}, is larger", "growth.largest_batch")
     stages = []
     for start, end in zip(starts, ends, strict=True):
         if start > 0:
@@ -41,7 +43,7 @@ def growth_stages(base_batch: int, epochs: int, growth: Growth, train_samples: i
             else:
                 lr_factor /= growth.factor
         if batch > train_samples:
-            raise PlanError(
+            raise ConfigError(
                 f"a batch of {batch} is more than the {train_samples} training samples", "growth.largest_batch"
             )
         stages.append(GrowthStage(end - start, batch, lr_factor))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from study.config.schema import VARIABLE, AshaConfig, Optimizer, Schedule, StudyConfig
 from study.config.workloads import Contrastive, Custom, Embedded, train_samples
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, split_batch
 from study.planning.growth import growth_stages
 from study.planning.learning_rates import base_rates, n_rates, scaled_rate
@@ -137,7 +137,7 @@ class Plan:
 
 
 def make_plan(config: StudyConfig) -> Plan:
-    """Derive the trials. Raises PlanError for what cannot work."""
+    """Derive the trials. Raises ConfigError for what cannot work."""
     variants = {name: config.variant(name) for name in config.variant_names}
     _check_size(variants)
     samples = train_samples(config.workload)
@@ -146,10 +146,10 @@ def make_plan(config: StudyConfig) -> Plan:
     reports = 0
     for world_size in config.hardware.world_sizes:
         for name, variant in variants.items():
-            with _blaming(name):
+            with _of_variant(name):
                 _check_workload(variant)
                 if (own := train_samples(variant.workload)) != samples:
-                    raise PlanError(f"has {own} training samples, the study {samples}", "workload")
+                    raise ConfigError(f"has {own} training samples, the study {samples}", "workload")
                 for batch_size in variant.batch_sizes:
                     cell = Cell(batch_size, world_size, name)
                     course = _course(variant, samples, cell)
@@ -172,7 +172,7 @@ def _check_size(variants: Mapping[str, StudyConfig]) -> None:
         for config in variants.values()
     )
     if trials > MAX_TRIALS:
-        raise PlanError(
+        raise ConfigError(
             f"{trials:,} trials are more than the {MAX_TRIALS:,} of a study: "
             "batch sizes x world sizes x (rates x seeds + confirm.seeds), over all variants",
             "search",
@@ -198,14 +198,14 @@ def _search(config: StudyConfig, course: _Course, cell: Cell) -> list[TrialSpec]
 
 
 @contextmanager
-def _blaming(variant: str) -> Iterator[None]:
-    """Puts the variant in front of the key that a PlanError blames."""
+def _of_variant(variant: str) -> Iterator[None]:
+    """Within, put the variant in front of the key that a ConfigError blames."""
     try:
         yield
-    except PlanError as error:
+    except ConfigError as error:
         if not variant or error.key.split(".")[0] not in VARIABLE:
             raise
-        raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
+        raise error.with_key(f"variants.{variant}.{error.key}") from None
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,14 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for batch_size, lr_factor, epochs in parts:
         if batch_size > samples:
-            raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
+            raise ConfigError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
         batch = split_batch(batch_size, cell.world_size, config.hardware)
         if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
-            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
+            raise ConfigError(
+                f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch"
+            )
         if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
-            raise PlanError(
+            raise ConfigError(
                 f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
                 "hardware.micro_batch" if config.hardware.accumulation is None else "hardware.accumulation",
             )
@@ -263,10 +265,12 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:
             if budget.regime_batch > samples:
-                raise PlanError(f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch")
+                raise ConfigError(
+                    f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch"
+                )
             updates = samples // budget.regime_batch * epochs
         if stages and batch.accumulation != stages[0].batch.accumulation:
-            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
+            raise ConfigError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
         start = stages[-1].end_update if stages else 0
         stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
     return tuple(stages)
@@ -288,8 +292,8 @@ def _reports(stages: Sequence[Stage], every: int | None) -> tuple[int, ...]:
     return tuple(sorted({*epochs, end}))
 
 
-def _too_many_reports(reports: int) -> PlanError:
-    return PlanError(
+def _too_many_reports(reports: int) -> ConfigError:
+    return ConfigError(
         f"{reports:,} reports are more than the {MAX_REPORTS:,} of a study; train for less, or report less often "
         "(report_every_updates)",
         "budget",
@@ -315,14 +319,14 @@ def whole_in_unit(scheduler: AshaConfig, spec: TrialSpec) -> float:
 def _check_workload(config: StudyConfig) -> None:
     workload = config.workload
     if not isinstance(workload, Embedded) and any(config.probes.model_dump().values()):
-        raise PlanError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
+        raise ConfigError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
     if isinstance(workload, Custom) and config.growth is not None:
         # Its data module is given one batch size, when a trial begins.
-        raise PlanError("is for the workloads of the package; leave it out for a module of your own", "growth")
+        raise ConfigError("is for the workloads of the package; leave it out for a module of your own", "growth")
     if isinstance(workload, Custom) and workload.optimizer == "module":
         for key, default in (("optimizer", Optimizer()), ("schedule", Schedule())):
             if getattr(config, key) != default:
-                raise PlanError("is the module's own with workload.optimizer: module; leave it out", key)
+                raise ConfigError("is the module's own with workload.optimizer: module; leave it out", key)
 
 
 def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
@@ -330,6 +334,6 @@ def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
     if isinstance(scheduler, AshaConfig) and search:
         longest = max(whole_in_unit(scheduler, spec) for spec in search)
         if scheduler.grace > longest:
-            raise PlanError(
+            raise ConfigError(
                 f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {longest:g}", "scheduler.grace"
             )

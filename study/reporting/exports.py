@@ -1,24 +1,32 @@
-"""The files of a report."""
+"""The files that `study` writes for readers and other programs: reports, comparisons, replays, analysed tables."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Summary
-from study.ledger.atomic_files import blaming_disk, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import write_atomic
 from study.reporting.frames import points_frame, trials_frame
+from study.reporting.text.comparison import comparison_record
+from study.reporting.text.json_records import json_text, strict_json
 from study.reporting.text.markdown import render_markdown
+from study.reporting.text.replay import replay_record
+from study.reporting.text.table_analysis import analysis_record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Files = dict[str, bytes | str]  # contents by name
+    from study.analysis.comparison import Comparison
+    from study.analysis.replay.replay import Replay
+    from study.analysis.tables.fronts import TableAnalysis
+    from study.reporting.figures.registry import PictureKind
+
+Files = Mapping[str, bytes | str]  # contents by name
 FORMATS = ("html", "csv", "parquet", "json", "md", "png", "svg", "pdf")
 _FORMULA = ("=", "+", "-", "@")
 
@@ -26,22 +34,46 @@ _FORMULA = ("=", "+", "-", "@")
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
     """Write the formats into `folder`, each file whole or not at all; returns their paths.
 
-    Raises ValueError for a format that is not in FORMATS, PlanError for a picture where there is no Chromium, and
+    Raises ValueError for a format that is not in FORMATS, ConfigError for a picture where there is no Chromium, and
     DiskError.
     """
     wanted = list(formats)
     unknown = [name for name in wanted if name not in FORMATS]
     if unknown:
         raise ValueError(f"unknown format {unknown[0]}; known: {', '.join(FORMATS)}")
-    with blaming_disk(folder):
+    return [path for name in FORMATS if name in wanted for path in _write(folder, _WRITERS[name](summary))]
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write compare.json and compare.html into `folder` and return their paths. Raises DiskError."""
+    from study.reporting.html.analysis_pages import render_comparison
+
+    record = json_text(comparison_record(comparison), indent=2)
+    return _write(folder, {"compare.json": record + "\n", "compare.html": render_comparison(comparison)})
+
+
+def write_replay(replay: Replay, folder: Path) -> list[Path]:
+    """Write replay.json and replay.html into `folder` and return their paths. Raises DiskError."""
+    from study.reporting.html.analysis_pages import render_replay
+
+    record = json_text(replay_record(replay), indent=2)
+    return _write(folder, {"replay.json": record + "\n", "replay.html": render_replay(replay)})
+
+
+def write_analysis(analysis: TableAnalysis, folder: Path) -> list[Path]:
+    """Write summary.json and report.html of a table into `folder` and return their paths. Raises DiskError."""
+    from study.reporting.html.analysis_pages import render_analysis
+
+    record = json_text(analysis_record(analysis), indent=2)
+    return _write(folder, {"summary.json": record + "\n", "report.html": render_analysis(analysis)})
+
+
+def _write(folder: Path, files: Files) -> list[Path]:
+    with error_context(DiskError, folder):
         folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in FORMATS:
-        if name in wanted:
-            for file, content in _WRITERS[name](summary).items():
-                write_atomic(folder / file, content)
-                written.append(folder / file)
-    return written
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in files]
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:
@@ -80,34 +112,8 @@ def summary_record(summary: Summary) -> dict[str, Any]:
     return {key: strict_json(value) for key, value in record.items()}
 
 
-def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
-    """The verdicts of some studies as plain values for strict JSON: what is not finite becomes None."""
-    return {
-        "studies": [
-            {
-                "study_id": summary.study.study_id,
-                "name": summary.study.name,
-                "claims": [strict_json(asdict(claim)) for claim in summary.claims],
-            }
-            for summary in summaries
-        ]
-    }
-
-
-def strict_json(value: Any) -> Any:
-    """A value that strict JSON can hold: what is not finite becomes None, NumPy's floats Python's."""
-    if isinstance(value, dict):
-        return {str(key): strict_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict_json(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
 def _json(summary: Summary) -> Files:
-    text = json.dumps(summary_record(summary), indent=2, ensure_ascii=False, allow_nan=False)
-    return {"summary.json": text + "\n"}
+    return {"summary.json": json_text(summary_record(summary), indent=2) + "\n"}
 
 
 def _frames(summary: Summary) -> dict[str, DataFrame]:
@@ -127,10 +133,10 @@ def _parquet(summary: Summary) -> Files:
     return {f"{name}.parquet": frame.to_parquet(index=False) for name, frame in _frames(summary).items()}
 
 
-def _pictures(kind: str, summary: Summary) -> Files:
-    from study.reporting.figures.pictures import pictures
+def _pictures(kind: PictureKind, summary: Summary) -> Files:
+    from study.reporting.figures.registry import pictures
 
-    return {**pictures(summary, kind)}
+    return pictures(summary, kind)
 
 
 def _html(summary: Summary) -> Files:
@@ -149,5 +155,7 @@ _WRITERS: dict[str, Callable[[Summary], Files]] = {
     "parquet": _parquet,
     "json": _json,
     "md": _markdown,
-    **{kind: partial(_pictures, kind) for kind in ("png", "svg", "pdf")},
+    "png": partial(_pictures, "png"),
+    "svg": partial(_pictures, "svg"),
+    "pdf": partial(_pictures, "pdf"),
 }

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from study.errors import PlanError
+from study.errors import StudyError
 from study.training.distributed.topology import RankTopology
 from study.training.messages import OutOfMemory
 from study.workloads.data.splits import Splits
@@ -70,7 +70,7 @@ def within_memory(act: Callable[[], T]) -> T:
         return act()
     except Exception as raised:
         # A module that raises while it is built is blamed for it.
-        error = raised.__cause__ if isinstance(raised, PlanError) and raised.__cause__ else raised
+        error = raised.__cause__ if isinstance(raised, StudyError) and raised.__cause__ else raised
         said = text_of(error)
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in said:
             raise

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec
 from study.training.compile_rehearsal import uncompiled
 from study.training.device_memory import peak_bytes
@@ -78,8 +78,8 @@ class TrialFit(pl.Callback):
         if not self.ended:
             raise self._stopped_early()
 
-    def _stopped_early(self) -> PlanError:
-        return PlanError(
+    def _stopped_early(self) -> ConfigError:
+        return ConfigError(
             f"something in it ended the training after {self.steps} of {self.spec.total_updates} updates (a callback, "
             "trainer.should_stop, or on_train_batch_start that returns -1): a study decides when a trial ends",
             "workload.module",
@@ -230,7 +230,7 @@ class TrialFit(pl.Callback):
         if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()
-            raise PlanError(
+            raise ConfigError(
                 f"its optimizer made {self.steps} steps where the study counts {updates} updates (a callback such as "
                 "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
                 "workload.module",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from study.errors import ClusterError, StudyError
 
-class OutOfMemory(Exception):
+
+class OutOfMemory(StudyError):
     """A trial needs more memory than its device has."""
 
 
-class Mistake(Exception):
+class Mistake(StudyError):
     """What a trial did wrong, in one line: any process can read it, whatever was raised."""
 
 
-class PeerLost(Exception):
+class PeerLost(ClusterError):
     """A rank lost the connection to another of its group."""
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from study.config.schema import Optimizer, Schedule, StudyConfig
 from study.config.workloads import Custom
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec
 from study.training.schedules import lr_factor
 
@@ -78,11 +78,11 @@ def scaled_steps(configured: Any, factor: float) -> Any:
     """What a user's `configure_optimizers` returned, its optimizer stepping at `factor` times its rates.
 
     The rates are multiplied for the length of a step alone: whatever moves them between steps, with floors and peaks
-    of its own, need not know. Raises PlanError if there is not one optimizer.
+    of its own, need not know. Raises ConfigError if there is not one optimizer.
     """
     found = list(_optimizers_in(configured))
     if len(found) != 1:
-        raise PlanError(f"its configure_optimizers gives {len(found)} optimizers; one is needed", "workload.module")
+        raise ConfigError(f"its configure_optimizers gives {len(found)} optimizers; one is needed", "workload.module")
     (optimizer,) = found
     before: list[Any] = []
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.ledger.atomic_files import blaming_disk, remove_unfinished, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 
 _NAME = re.compile(r"(?P<trial>.+)@(?P<updates>\d+)-(?P<crc32>[0-9a-f]{8})\.pt")
 _CHUNK_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class CheckpointStore:
     def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
         """Write a checkpoint durably, then remove the trial's oldest beyond `keep`. Raises DiskError."""
         path = self.folder / f"{trial_id}@{updates}-{zlib.crc32(checkpoint):08x}.pt"
-        with blaming_disk(path):
+        with error_context(DiskError, path):
             self.folder.mkdir(exist_ok=True)
         write_atomic(path, checkpoint)
         others = [file for file in self._newest_first(trial_id) if file != path]
@@ -117,5 +118,5 @@ def _damage(path: Path) -> str | None:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        with blaming_disk(path):
+        with error_context(DiskError, path):
             path.unlink(missing_ok=True)

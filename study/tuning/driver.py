@@ -26,10 +26,10 @@ from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
-from study.errors import PlanError
-from study.ledger.atomic_files import blaming_disk, remove_unfinished, write_atomic
+from study.errors import ConfigError, DiskError, LedgerError, error_context
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 from study.ledger.schema import AnyRow, LimitRow, MistakeRow, StudyRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, LedgerError
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan
 from study.tuning.checkpoint_store import CheckpointStore
@@ -58,11 +58,11 @@ class RunOutcome:
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
+    """Run a new study. Raises ConfigError, and LedgerError if the folder already holds one."""
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
-        raise PlanError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
+        raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
     return _drive(plan, folder, address, cpus, observe)
 
 
@@ -107,7 +107,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
             searcher = PlanSearcher(progress, store, capacity)
             scheduler = LedgerScheduler(recorder, limits, progress, capacity)
             try:
-                with blaming_disk(folder / SCRATCH):
+                with error_context(DiskError, folder / SCRATCH):
                     (folder / SCRATCH).mkdir(exist_ok=True)
                 _tune(plan.config, (folder / SCRATCH).absolute(), searcher, scheduler, RecorderCallback(recorder))
             finally:

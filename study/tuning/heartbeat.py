@@ -11,12 +11,13 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from study.config.sections import Recovery
+from study.errors import ClusterError
 
 ASK_EVERY_S = 5.0
 STARTING = 10  # a rank whose process has yet to start may be silent this many times as long
 
 
-class RankLost(Exception):
+class RankLost(ClusterError):
     """A rank has died, does not answer, or its group makes no progress."""
 
 

@@ -16,8 +16,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from study.cluster.connection import connected
 from study.config.workloads import Custom
-from study.errors import PlanError
-from study.ledger.atomic_files import DiskError, write_atomic
+from study.errors import ConfigError, DiskError
+from study.ledger.atomic_files import write_atomic
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan, make_plan
 from study.training.distributed.error_translation import plainly
@@ -68,7 +68,7 @@ class Fitted:
 def fitted(plan: Plan, address: str, cpus: int | None, say: Callable[[str], None]) -> Plan:
     """Return the plan with a number in place of `auto`, or without a limit on the CPU, where nothing is probed.
 
-    `say` receives one line for the user. Raises PlanError if no GPU can be probed, or if not one sample fits.
+    `say` receives one line for the user. Raises ConfigError if no GPU can be probed, or if not one sample fits.
     """
     hardware = plan.config.hardware
     if hardware.micro_batch != "auto":
@@ -83,9 +83,9 @@ def fitted(plan: Plan, address: str, cpus: int | None, say: Callable[[str], None
             found: Fitted = ray.get(task.remote(plan))
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
-            raise PlanError(f"probing a GPU failed: {cause!s}".splitlines()[0], "hardware.micro_batch") from None
+            raise ConfigError(f"probing a GPU failed: {cause!s}".splitlines()[0], "hardware.micro_batch") from None
     if not found.micro_batch:
-        raise PlanError(f"not even one sample fits on {found.gpu}", "hardware.micro_batch")
+        raise ConfigError(f"not even one sample fits on {found.gpu}", "hardware.micro_batch")
     how = f"{found.tried} sizes tried" if found.tried else "as found before"
     say(f"Micro batch: at most {found.micro_batch} samples, which fit on {found.gpu} ({how}).")
     return _with(plan, found.micro_batch)

@@ -11,12 +11,12 @@ from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError, DataError
 from study.training.messages import Mistake, OutOfMemory
 from study.tuning.heartbeat import RankLost
 from study.tuning.messages import AttemptConfig, GroupInfo, StepResult
 from study.tuning.worker_group import WarmGroup
-from study.workloads.user_code.build import in_one_line
+from study.workloads.user_code.build import describe
 
 
 class TrialRun(tune.Trainable):
@@ -47,7 +47,7 @@ class TrialRun(tune.Trainable):
         except RayActorError:
             raise
         except RayTaskError as error:  # no code of a trial has run yet
-            raise RankLost(f"its group could not be built: {_one_line(error)}") from None
+            raise RankLost(f"its group could not be built: {_describe(error)}") from None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group over to the next trial."""
@@ -123,7 +123,7 @@ class TrialRun(tune.Trainable):
 
     def _fail(self, error: RayTaskError) -> StepResult:
         """End the trial. If it has several ranks, kill them: the others would wait for the failed one for minutes."""
-        self.failed = StepResult(None, error=_one_line(error), infeasible=isinstance(error.cause, OutOfMemory))
+        self.failed = StepResult(None, error=_describe(error), infeasible=isinstance(error.cause, OutOfMemory))
         self.ended = self.world_size > 1
         if self.ended:
             self.group.kill()
@@ -162,7 +162,7 @@ def _most(peaks_bytes: list[int | None]) -> int | None:
     return max(known) if len(known) == len(peaks_bytes) else None
 
 
-def _one_line(error: RayTaskError) -> str:
+def _describe(error: RayTaskError) -> str:
     """Return a rank's error in one line, without Ray's wrapping."""
     cause = error.cause if isinstance(error.cause, BaseException) else error
-    return str(cause) if isinstance(cause, Mistake | PlanError) else in_one_line(cause)
+    return str(cause) if isinstance(cause, Mistake | ConfigError | DataError) else describe(cause)

@@ -11,7 +11,7 @@ from study.workloads.models.small import convnet, mlp
 
 
 def load_splits(config: Embedded | Contrastive) -> Splits:
-    """The data of a workload that comes with the package. Raises PlanError if it is not where it should be."""
+    """The data of a workload that comes with the package. Raises ConfigError if it is not where it should be."""
     if isinstance(config, Digits | Contrastive):
         return digits(config)
     return teacher(config) if isinstance(config, Teacher) else image_folder(config)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from study.analysis.comparison import changes_of, compare
-from study.errors import PlanError
+from study.errors import ConfigError
 from tests.analysis.summary.test_summary import summary
 
 
@@ -62,9 +62,9 @@ def test_changes_are_named_by_their_keys() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     one = summary()
-    with pytest.raises(PlanError, match=r"b: protocol 9\.0 cannot be compared with"):
+    with pytest.raises(ConfigError, match=r"b: protocol 9\.0 cannot be compared with"):
         compare(["a", "b"], [one, replace(one, protocol_version="9.0")])
-    with pytest.raises(PlanError, match="b: no confirm trial has completed"):
+    with pytest.raises(ConfigError, match="b: no confirm trial has completed"):
         compare(["a", "b"], [one, replace(one, points=())])
-    with pytest.raises(PlanError, match="b: has no usd"):
+    with pytest.raises(ConfigError, match="b: has no usd"):
         compare(["a", "b"], [replace(one, cost_axis="usd"), summary(price={})])

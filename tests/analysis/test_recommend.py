@@ -21,7 +21,7 @@ from study.analysis.recommend import (
 )
 from study.analysis.records import Constraints, Miss
 from study.analysis.statistics.samples import Sample
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import Cell
 from tests.analysis.summary.test_summary import summary
 
@@ -163,14 +163,14 @@ def test_nothing_to_choose_from() -> None:
 )
 def test_a_limit_that_cannot_be_is_refused(limits: Constraints, says: str) -> None:
     found = summary()
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         check_limits(limits, found.points, found.trials)
     assert str(error.value).startswith(says)
 
 
 def test_dollars_need_a_price() -> None:
     found = summary(price={})
-    with pytest.raises(PlanError, match="--max-usd: the study has no price"):
+    with pytest.raises(ConfigError, match="--max-usd: the study has no price"):
         check_limits(Constraints(max_usd=1), found.points, found.trials)
 
 

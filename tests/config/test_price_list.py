@@ -12,7 +12,7 @@ import pytest
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.loader import load_study
 from study.config.price_list import SHIPPED, read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 
 STUDY = """\
 name: x
@@ -79,7 +79,7 @@ def test_a_price_that_is_given_is_not_looked_up(tmp_path: Path) -> None:
     ],
 )
 def test_a_price_that_is_not_there_is_one_line(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         price(tmp_path, text)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
@@ -102,7 +102,7 @@ def test_a_price_that_is_not_there_is_one_line(tmp_path: Path, text: str, says: 
 )
 def test_a_bad_list_is_one_line_with_its_place(tmp_path: Path, change: tuple[str, str], says: str) -> None:
     (tmp_path / "own.yaml").write_text(OWN.replace(*change))
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         read_prices(tmp_path / "own.yaml")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
@@ -143,13 +143,13 @@ def test_a_refresh_keeps_the_least_of_each_provider_and_reads_back(
 
 def test_a_refresh_says_how_to_install_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpuhunt(monkeypatch, None)
-    with pytest.raises(PlanError, match=r"--refresh: needs gpuhunt: pip install 'batch-frontier\[prices\]'"):
+    with pytest.raises(ConfigError, match=r"--refresh: needs gpuhunt: pip install 'batch-frontier\[prices\]'"):
         market_prices("2026-05-06")
 
     def fails(min_gpu_count: int) -> list[object]:
         raise OSError("no\nroute")
 
     fake_gpuhunt(monkeypatch, SimpleNamespace(query=fails))
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         market_prices("2026-05-06")
     assert str(error.value) == "--refresh: gpuhunt's catalog cannot be read: no\\nroute"

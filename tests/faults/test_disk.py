@@ -19,8 +19,8 @@ from study.analysis.records import Summary
 from study.analysis.summary.summarize import summarize
 from study.cluster.jobs.fetch import fetch
 from study.config.loader import to_yaml
-from study.errors import PlanError
-from study.ledger.atomic_files import DiskError, remove_unfinished, write_atomic
+from study.errors import DiskError, StudyError
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
 from study.planning.trials import Plan, make_plan
@@ -32,9 +32,9 @@ from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
 from tests.cluster.jobs.test_fetch import Fake
 from tests.conftest import make_config
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
-from tests.faults.disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.failing_disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.ledger_audit import audit, curves
 from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
@@ -292,7 +292,7 @@ def test_a_fetch_that_is_refused_leaves_each_file_old_or_new(
         shutil.rmtree(out)
         fetch(old, out, checkpoints=False)
         line.inject()
-        with watched(out) as disk, suppress(DiskError, PlanError):
+        with watched(out) as disk, suppress(StudyError):
             disk.refuse(at, error, lasting)
             again()
         after = files(out)

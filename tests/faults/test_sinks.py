@@ -25,8 +25,8 @@ from tests.cluster.sinks import tensorboard_events as boards
 from tests.cluster.sinks.mlflow_server import MlflowServer, assert_told, mlflow_server
 from tests.cluster.sinks.studies import fake_rows, follow_all, run_fake, run_followed, study_plan, told, unstamped
 from tests.conftest import make_config, run_for_real, wait_for
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit
 
 Faults = Callable[[str], Injections]
 

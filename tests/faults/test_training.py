@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
 from study.planning.capacity import Node
@@ -40,8 +40,8 @@ from study.training.rank import Rank
 from study.tuning import micro_batch_cache as fitting
 from study.tuning.micro_batch_cache import Fitted, fitted
 from tests.conftest import make_config
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Faults = Callable[[str], Injections]
@@ -109,7 +109,7 @@ def test_whatever_a_module_raises_is_one_line_and_the_rank_goes_on(
     line.inject()
     optimizer = {"optimizer": "module"} if where == "configure_optimizers" else {}
     config = make_config(workload=workload(act=act, where=where, after=0) | optimizer, batch_sizes=[16])
-    with pytest.raises((Mistake, PlanError), match=says) as raised:
+    with pytest.raises((Mistake, ConfigError), match=says) as raised:
         trained(rank, config)
     told = pickle.loads(pickle.dumps(raised.value))
     assert str(told) == str(raised.value)
@@ -178,10 +178,10 @@ def test_without_a_validation_sample_there_is_no_accuracy(rank: Rank, faults: Fa
     line = faults("empty validation split")
     line.inject()
     config = make_config(workload=workload() | {"data_args": {"val": val}}, batch_sizes=[16])
-    with pytest.raises(PlanError, match=r"^workload\.data: its validation set is empty$"):
+    with pytest.raises(ConfigError, match=r"^workload\.data: its validation set is empty$"):
         trained(rank, config)
     if val != 1:  # what is tried is validated once
-        with pytest.raises(PlanError, match=r"^workload\.data: its validation set is empty$"):
+        with pytest.raises(ConfigError, match=r"^workload\.data: its validation set is empty$"):
             try_out(make_plan(config))
     line.survived()
 
@@ -214,7 +214,7 @@ def test_one_sample_has_no_variance(rank: Rank, faults: Faults, changes: dict[st
     line = faults("batch norm over one sample")
     line.inject()
     config = make_config(workload=NORMED, **changes)
-    with pytest.raises(PlanError, match=says):
+    with pytest.raises(ConfigError, match=says):
         try_out(make_plan(config))
     with pytest.raises(Mistake, match=r"^ValueError: Expected more than 1 value per channel .* \(own\.py:\d+\)$"):
         trained(rank, config)
@@ -287,7 +287,7 @@ def test_a_pilot_does_not_wait_for_the_rank_that_went_wrong(
     line = faults("user module goes wrong in a pilot")
     line.inject()
     config = make_config(workload=workload(act=act, only_rank=1), batch_sizes=[16], hardware={"world_size": 2})
-    with pytest.raises(PlanError, match=says):  # long before rank 0, in a collective, gives up
+    with pytest.raises(ConfigError, match=says):  # long before rank 0, in a collective, gives up
         measure_paces(make_plan(config), cores=2)
     assert capfd.readouterr() == ("", "")
     line.survived()

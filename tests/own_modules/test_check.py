@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import try_out
@@ -49,7 +49,7 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
 def test_what_would_fail_in_every_trial_is_found(two: LocalGroup, changes: dict[str, Any], says: str) -> None:
     error = found(two, **changes)
     assert isinstance(error, str)
-    assert error.removeprefix("PlanError: ").startswith(says)
+    assert error.removeprefix("ConfigError: ").startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) 
 def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any], says: str) -> None:
     config = own(**changes)
     config = config.model_copy(update={"hardware": config.hardware.model_copy(update={"accumulation": 4})})
-    with pytest.raises(PlanError, match=f"^{says}"):
+    with pytest.raises(ConfigError, match=f"^{says}"):
         try_out(make_plan(config))
 
 
@@ -139,7 +139,7 @@ def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> Non
 
 
 def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None:
-    with pytest.raises(PlanError, match=r"^workload\.data: its train_dataloader needs a process group"):
+    with pytest.raises(ConfigError, match=r"^workload\.data: its train_dataloader needs a process group"):
         try_out(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
 
 
@@ -150,12 +150,12 @@ def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
 
 def test_as_a_whole_on_ranks_of_its_own() -> None:
     """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
-    with pytest.raises(PlanError, match=r"^workload\.find_unused_parameters: must be true"):
+    with pytest.raises(ConfigError, match=r"^workload\.find_unused_parameters: must be true"):
         try_out(make_plan(own(world_size=2, module="Unused")))
 
 
 def test_a_rank_that_dies_is_one_line() -> None:
     """Ranks that hold five samples gather three and two by hand."""
-    with pytest.raises(PlanError, match=r"^workload: on 2 ranks: ") as caught:
+    with pytest.raises(ConfigError, match=r"^workload: on 2 ranks: ") as caught:
         try_out(make_plan(own(world_size=2, module="GathersByHand")))
     assert "\n" not in str(caught.value)

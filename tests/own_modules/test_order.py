@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.user_data.sampling import TrainShare, ValidationShare
@@ -95,7 +95,7 @@ def test_a_validation_set_is_shared_out_whole(samples: int, ranks: int, batch: i
         return dealt
 
     if samples < ranks:
-        with pytest.raises(PlanError, match="fewer than one each"):
+        with pytest.raises(ConfigError, match="fewer than one each"):
             shares()
         return
     dealt = shares()
@@ -132,7 +132,7 @@ def test_a_training_set_is_shared_out_by_updates(updates: int, ranks: int, accum
 def test_a_distributed_sampler_of_another_rank_is_refused() -> None:
     data = range(8)
     sampler = DistributedSampler(data, num_replicas=1, rank=0)  # type: ignore[arg-type,var-annotated]
-    with pytest.raises(PlanError, match="its DistributedSampler is for rank 0 of 1, on rank 1 of 2"):
+    with pytest.raises(ConfigError, match="its DistributedSampler is for rank 0 of 1, on rank 1 of 2"):
         TrainShare(DataLoader(data, 2, sampler=sampler), place(1, 2), (0, 0), 2, 2)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.config.schema import Hardware
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, divisors, largest, split_batch
 
 
@@ -15,7 +15,7 @@ from study.planning.batch_split import BatchPlan, divisors, largest, split_batch
 def test_split_is_exact_or_refused(batch: int, world: int, micro: int | None) -> None:
     hardware = Hardware(world_size=world, micro_batch=micro)
     if batch % world:
-        with pytest.raises(PlanError, match="not divisible"):
+        with pytest.raises(ConfigError, match="not divisible"):
             split_batch(batch, world, hardware)
         return
     split = split_batch(batch, world, hardware)
@@ -29,12 +29,12 @@ def test_split_is_exact_or_refused(batch: int, world: int, micro: int | None) ->
 
 def test_fixed_accumulation() -> None:
     assert split_batch(64, 2, Hardware(world_size=2, accumulation=4)) == BatchPlan(64, 2, 8, 4)
-    with pytest.raises(PlanError, match="not divisible by 3"):
+    with pytest.raises(ConfigError, match="not divisible by 3"):
         split_batch(64, 2, Hardware(world_size=2, accumulation=3))
 
 
 def test_refusal_names_the_nearest_batches() -> None:
-    with pytest.raises(PlanError, match="nearest: 63 or 66"):
+    with pytest.raises(ConfigError, match="nearest: 63 or 66"):
         split_batch(64, 3, Hardware(world_size=3))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.config.schema import Growth
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.growth import growth_stages, noise_scale
 from study.planning.trials import TrialSpec, make_plan
 from tests.conftest import make_config
@@ -90,7 +90,7 @@ def test_noise_scale_with_momentum() -> None:
 )
 def test_refused(changes: dict[str, Any], text: str) -> None:
     section = {"milestones": (0.5,), "factor": 4, "largest_batch": 64} | changes
-    with pytest.raises(PlanError, match=text):
+    with pytest.raises(ConfigError, match=text):
         plan_of({"budget": {"epochs": 10}, "growth": section})
 
 

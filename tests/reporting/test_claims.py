@@ -13,8 +13,8 @@ from rich.console import Console
 from study.analysis.claims.records import Details, Figure, Finding, TableCell
 from study.analysis.claims.registry import claims_of
 from study.analysis.records import Summary
-from study.reporting.exports import claims_record, write_report
-from study.reporting.text.claims import details_table, finding_line, print_claims, print_verdicts
+from study.reporting.exports import write_report
+from study.reporting.text.claims import claims_record, details_table, finding_line, print_claims, print_verdicts
 from study.reporting.text.markdown import render_markdown, study_claims_markdown
 from tests.analysis.claims.studies import CONFIGS, make, trials_of
 from tests.reporting.summaries import summary

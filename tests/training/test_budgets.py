@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import Plan, TrialSpec, make_plan
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
@@ -88,7 +88,7 @@ def test_ghost_norm_takes_the_place_of_batch_norm(config: Make) -> None:
     assert any(isinstance(module, GhostNorm2d) for module in rank._trial.job.module.modules())
     assert rank.advance().train_loss != plain.train_loss
     rank.halt()
-    with pytest.raises(PlanError, match=r"ghost_batch: 12 does not divide the micro batch, 16"):
+    with pytest.raises(ConfigError, match=r"ghost_batch: 12 does not divide the micro batch, 16"):
         make_plan(config(ghost_batch=12))
 
 
@@ -160,12 +160,12 @@ def test_probes_of_a_users_module_are_refused(config: Make) -> None:
     custom = {
         "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
     }  # fmt: skip
-    with pytest.raises(PlanError, match=r"probes: are for the classifiers of the package"):
+    with pytest.raises(ConfigError, match=r"probes: are for the classifiers of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], probes={"sharpness": True}))
 
 
 def test_a_growing_batch_is_refused_for_a_users_data_which_has_one_batch_size(config: Make) -> None:
     custom = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
     growing = {"growth": {"milestones": [0.5], "largest_batch": 16}, "schedule": {"kind": "constant"}}
-    with pytest.raises(PlanError, match=r"growth: is for the workloads of the package"):
+    with pytest.raises(ConfigError, match=r"growth: is for the workloads of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], budget={"epochs": 4}, **growing))

@@ -160,11 +160,14 @@ class FakeTune:
         machines: Sequence[tuple[float, int]] = (),
         dies_starting: Sequence[int] = (),
         fails: Callable[[TrialSpec, int], str | None] = lambda spec, updates: None,
+        reports: Callable[[TrialSpec, int], RankReport] | None = None,
     ) -> None:
-        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does. `fails`
-        says what a trial's own code raises on the way to its report after so many updates.
+        """`dies` numbers the reports before which a group dies, `dies_starting` the starts in which one does.
+
+        `fails` returns the error of a trial's own code before its report after so many updates, or None. `reports`
+        returns that report; without it, reports are made up from the trial's rate and seed.
         """
-        self._fails = fails
+        self._fails, self._reported = fails, reports
         self.plan, self.ledger, self.store, self.slots = plan, ledger, store, slots
         self.interval_s, self.setup_s = interval_s, setup_s
         self.now_s = 1000.0
@@ -322,7 +325,7 @@ class FakeTune:
         before = sum(at <= trial.attempt.from_updates for at in spec.report_at)
         worked_s = (done - before) * self.interval_s[spec.batch.global_batch]
         accuracy = round(1 - abs(spec.base_lr - 0.1) - 1 / (1 + done) - spec.seed_index / 1e3, 6)
-        report = RankReport(
+        report = self._reported(spec, group.updates) if self._reported else RankReport(
             updates=group.updates, samples=spec.samples_at(group.updates), epochs=spec.epochs_at(group.updates),
             lr=spec.lr, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy, test_accuracy=None,
             samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=final,

@@ -6,8 +6,9 @@ import pytest
 
 from study.analysis.summary.summarize import summarize
 from study.config.sections import LimitName, LimitsConfig
+from study.errors import LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
-from study.ledger.store import LedgerError, read
+from study.ledger.store import read
 from study.planning.trials import make_plan
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real

@@ -13,7 +13,7 @@ import torch
 from ray.exceptions import WorkerCrashedError
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.capacity import Node
 from study.planning.trials import Plan, make_plan
 from study.training.distributed.topology import RankTopology
@@ -161,7 +161,7 @@ def test_a_gpu_of_the_cluster_is_probed_and_batches_are_split_accordingly(
 def test_a_probe_that_finds_nothing_raises_one_clear_line(
     config: Make, monkeypatch: pytest.MonkeyPatch, found: Fitted | Exception, says: str
 ) -> None:
-    with pytest.raises(PlanError, match=says) as raised:
+    with pytest.raises(ConfigError, match=says) as raised:
         fitted_with(monkeypatch, make_plan(config(hardware=AUTO)), found)
     assert len(str(raised.value).splitlines()) == 1
 
@@ -172,10 +172,10 @@ def test_a_given_number_is_not_changed(config: Make) -> None:
 
 
 def test_a_plan_is_exact_before_it_runs(config: Make, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="auto must be a number by now"):
+    with pytest.raises(ConfigError, match="auto must be a number by now"):
         run_study(make_plan(config(hardware=AUTO)), tmp_path, "local", None, lambda row: None)
 
 
 def test_without_a_gpu_a_probe_is_refused_like_any_rank(local_ray: None, config: Make) -> None:
-    with pytest.raises(PlanError, match=r"1 ranks of 1 CPU and 1 GPU can never be placed on 1 node"):
+    with pytest.raises(ConfigError, match=r"1 ranks of 1 CPU and 1 GPU can never be placed on 1 node"):
         fitted(make_plan(config(hardware=AUTO)), "local", None, print)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit, told
+from tests.faults.ledger_audit import Audit, audit, trial_facts
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
@@ -53,7 +53,7 @@ def run(
 
 @cache
 def undisturbed(scheduler: str) -> dict[str, Any]:
-    return told(run(study_plan(scheduler, 60.0)).ledger.rows)
+    return trial_facts(run(study_plan(scheduler, 60.0)).ledger.rows)
 
 
 @settings(max_examples=15, deadline=None)
@@ -70,7 +70,7 @@ def test_whatever_dies_when_a_study_says_what_it_says_undisturbed(
     """One group, so that trials come in one order, and costs by the trials' own clock."""
     plan = study_plan(scheduler, every_s)
     rows = run(plan, dies, dies_starting).ledger.rows
-    assert told(rows) == undisturbed(scheduler)
+    assert trial_facts(rows) == undisturbed(scheduler)
     assert audit(rows) == Audit(0.0, 0)
 
 

@@ -18,7 +18,7 @@ from study.reporting.text.verdict import mistake_sentence, nothing_completed, ve
 from study.tuning.progress import Progress
 from study.tuning.same_mistake import without_what_varies
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit
+from tests.faults.ledger_audit import Audit, audit
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 Fails = Callable[[TrialSpec, int], str | None]

@@ -12,7 +12,7 @@ import yaml
 
 from study.ledger.schema import AttemptRow, EndRow, LeaseRow, MistakeRow
 from study.ledger.store import read
-from tests.faults.books import Audit, audit
+from tests.faults.ledger_audit import Audit, audit
 
 pytestmark = pytest.mark.slow
 

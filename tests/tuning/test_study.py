@@ -8,9 +8,9 @@ import ray
 from ray.util import placement_group_table
 
 from study.analysis.summary.summarize import summarize
-from study.errors import PlanError
+from study.errors import ConfigError, LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
-from study.ledger.store import LedgerError, read
+from study.ledger.store import read
 from study.planning.trials import make_plan
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
@@ -139,7 +139,7 @@ def test_several_world_sizes_run_side_by_side(local_ray: None, tmp_path: Path) -
 
 def test_ranks_that_can_never_be_placed_are_refused_before_the_start(local_ray: None, tmp_path: Path) -> None:
     plan = make_plan(make_config(hardware={"world_size": 8}))
-    with pytest.raises(PlanError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
+    with pytest.raises(ConfigError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
         run_study(plan, tmp_path / "s", "local", None, lambda row: None)
     assert not (tmp_path / "s" / "ledger.jsonl").exists()
 

@@ -12,7 +12,7 @@ from study.planning.trials import Plan, make_plan
 from study.reporting.text.terminal import status_lines
 from study.tuning.tune_searcher import ASK_EVERY_S
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit
+from tests.faults.ledger_audit import Audit, audit
 from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}

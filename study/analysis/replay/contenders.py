@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from study.analysis.replay.curves import Curve
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean
 from study.schedulers.asha import MoAsha, RayAsha
 from study.schedulers.base import Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
@@ -89,13 +89,13 @@ CONTENDERS: Mapping[str, Contender] = {
 
 
 def contenders(names: str) -> tuple[Contender, ...]:
-    """Those of a list with commas between, each once. Raises PlanError for an unknown name."""
+    """Those of a list with commas between, each once. Raises ConfigError for an unknown name."""
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in CONTENDERS:
-            raise PlanError(
+            raise ConfigError(
                 f"{name}: must be of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}", "--scheduler"
             )
     if not wanted:
-        raise PlanError(f"names none; known: {', '.join(CONTENDERS)}", "--scheduler")
+        raise ConfigError(f"names none; known: {', '.join(CONTENDERS)}", "--scheduler")
     return tuple(CONTENDERS[name] for name in wanted)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.analysis.records import Summary
-from study.errors import PlanError
+from study.errors import DataError
 from study.planning.trials import Cell
 
 
@@ -29,14 +29,14 @@ class Curve:
 def curves_of(summary: Summary) -> tuple[Curve, ...]:
     """The search trials of a study that was run as a full grid.
 
-    Raises PlanError if some were stopped, failed, or are not over.
+    Raises DataError if some were stopped, failed, or are not over.
     """
     search = [trial for trial in summary.trials if trial.phase == "search"]
     whole = {"completed", "diverged"}
     others = [trial for trial in search if trial.outcome not in whole or not trial.curve]
     if others or len(search) < 2:
         what = f"{others[0].trial_id} is {others[0].outcome or 'not over'}" if others else "it has no search"
-        raise PlanError(f"{summary.study.name}: not a full grid, {what}; run the study with scheduler.kind=grid")
+        raise DataError(f"{summary.study.name}: not a full grid, {what}; run the study with scheduler.kind=grid")
     curves = tuple(
         Curve(
             trial_id=trial.trial_id,
@@ -57,7 +57,7 @@ def curves_of(summary: Summary) -> tuple[Curve, ...]:
 
 
 def check_grid(curves: Iterable[Curve], source: str) -> None:
-    """Raises PlanError unless every rate of every cell was tried with every seed."""
+    """Raises DataError unless every rate of every cell was tried with every seed."""
     seeds: dict[tuple[Cell, float], set[int]] = {}
     for curve in curves:
         seeds.setdefault((curve.cell, curve.lr), set()).add(curve.seed)
@@ -65,4 +65,4 @@ def check_grid(curves: Iterable[Curve], source: str) -> None:
     for (cell, lr), some in seeds.items():
         if some != every:
             where = f"batch size {cell.batch_size} on {cell.world_size} rank(s) at rate {lr:g}"
-            raise PlanError(f"{source}: not a full grid, {where} lacks seed {min(every - some)}")
+            raise DataError(f"{source}: not a full grid, {where} lacks seed {min(every - some)}")

@@ -14,7 +14,7 @@ from study.analysis.replay.contenders import Contender
 from study.analysis.replay.curves import Curve
 from study.analysis.replay.simulate import Course, Simulation, simulate
 from study.analysis.statistics.samples import mean_interval
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.planning.trials import Cell
 
@@ -92,14 +92,14 @@ def replay(
     """Draw `shuffles` studies of some seeds of the grid in random order, and play every scheduler on each.
 
     `seeds`: how many a draw takes, a third (rounded up) when left out; the others are held back as fresh ones.
-    Raises PlanError where the grid has not that many, or no trial of it completed.
+    Raises ConfigError where the grid has not that many, or no trial of it completed.
     """
     every = sorted({curve.seed for curve in curves})
     n = seeds if seeds is not None else math.ceil(len(every) / 3)
     if n > len(every):
-        raise PlanError(f"{source} has {len(every)} seeds", "--seeds")
+        raise ConfigError(f"{source} has {len(every)} seeds", "--seeds")
     if not any(curve.completed for curve in curves):
-        raise PlanError(f"{source}: no trial completed")
+        raise ConfigError(f"{source}: no trial completed")
     judge = _Judge(curves)
     chosen = tuple(contenders)
     scores: list[list[Score]] = [[] for _ in chosen]

@@ -8,7 +8,7 @@ from typing import Any
 from study.analysis.tables.cells import is_blank, is_missing, number
 from study.analysis.tables.file_reader import Sheet
 from study.analysis.tables.names import RESULT, SETTING, Header, header, plain
-from study.errors import PlanError, did_you_mean
+from study.errors import DataError, did_you_mean
 
 # Each name with what other people call it, likeliest first.
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ KNOWN = SETTINGS | TARGETS | STATES
 
 
 class Columns:
-    """The columns of one table by their meaning. Raises PlanError for options that name no column."""
+    """The columns of one table by their meaning. Raises DataError for options that name no column."""
 
     def __init__(self, sheet: Sheet, named: Mapping[str, str]) -> None:
         self.sheet = sheet
@@ -55,7 +55,7 @@ class Columns:
     def find(self, meaning: str, role: str = "") -> str | None:
         """The column with this meaning, None if there is none; `role` is that of the option that names it.
 
-        Columns of one meaning that agree become one; raises PlanError for those that differ.
+        Columns of one meaning that agree become one; raises DataError for those that differ.
         """
         if role in self.chosen:
             return self.chosen[role]
@@ -77,7 +77,7 @@ class Columns:
     def one(self, same: Sequence[Header], meaning: str, role: str = "") -> str:
         """The first of columns that have an equally good claim to a meaning, its gaps filled from the others.
 
-        Raises PlanError where they differ.
+        Raises DataError where they differ.
         """
         first = same[0].name
         for other in same[1:]:
@@ -85,7 +85,7 @@ class Columns:
             if different is not None:
                 cells = self.sheet.cells
                 remedy = f"name one with {option(role)}" if role else "keep one"
-                raise PlanError(
+                raise DataError(
                     f"{self.source}: columns {first!r} and {other.name!r} both mean {meaning} and differ (row "
                     f"{self.sheet.numbers[different]}: {_short(cells[first][different])}, "
                     f"{_short(cells[other.name][different])}); {remedy}"
@@ -126,7 +126,7 @@ class Columns:
     def named(self, word: str, option: str) -> str:
         """The column that a user means by `word`: its header, its bare name, the end of it, or a known meaning.
 
-        Raises PlanError, with the nearest name there is, if there is no such column.
+        Raises DataError, with the nearest name there is, if there is no such column.
         """
         if word in self.names:
             return word
@@ -134,18 +134,18 @@ class Columns:
         bare = bare or [name for name in self.names if plain(name) == plain(word)]
         bare = bare or [name for name in self.names if self.headers[name].leaf == plain(word)]
         if len(bare) > 1:
-            raise PlanError(f"{self.source}: {option} {word}: may be {' or '.join(bare[:4])}; write one in full")
+            raise DataError(f"{self.source}: {option} {word}: may be {' or '.join(bare[:4])}; write one in full")
         found = bare[0] if bare else self.meanings.get(plain(word)) or (self.find(word) if word in KNOWN else None)
         if found is None:
             raise self.missing(word, option)
         return found
 
-    def missing(self, word: str, option: str = "", remedy: str = "") -> PlanError:
+    def missing(self, word: str, option: str = "", remedy: str = "") -> DataError:
         """The error for a column that is not there."""
         hint = did_you_mean(word, self.names) or did_you_mean(plain(word), map(plain, self.names))
         shown = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
         asked = f" for {option}" if option else ""
-        return PlanError(f"{self.source}: no column {word!r}{asked}{hint}; there are {shown}{remedy}")
+        return DataError(f"{self.source}: no column {word!r}{asked}{hint}; there are {shown}{remedy}")
 
     def numbers(self, name: str) -> list[float | None]:
         """The numbers of a column by row, None where there is none."""

@@ -10,7 +10,7 @@ from typing import Any
 from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import HARDWARE, SETTING, Header, header
-from study.errors import PlanError
+from study.errors import DataError
 
 # By preference, where a table has several; wall time comes after all of these.
 COSTS: dict[str, tuple[str, ...]] = {
@@ -98,7 +98,7 @@ def cost_meant(columns: Columns, word: str) -> str | None:
 
 
 def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
-    """Wall time. Raises PlanError where two columns of it differ by more than two clocks do."""
+    """Wall time. Raises DataError where two columns of it differ by more than two clocks do."""
     found = [head for head in filled if wall_unit(head) is not None and _is_time(columns, head)]
     if not found:
         return None
@@ -109,7 +109,7 @@ def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
     for other in found[1:]:
         for i, (a, b) in enumerate(zip(seconds[first], seconds[other.name], strict=True)):
             if a is not None and b is not None and abs(a - b) > max(_CLOCKS * abs(a), _ROUNDED_S):
-                raise PlanError(
+                raise DataError(
                     f"{columns.source}: columns {first!r} and {other.name!r} both are wall times and differ (row "
                     f"{columns.sheet.numbers[i]}: {a:g} s, {b:g} s); name one with {option('cost')}"
                 )
@@ -139,7 +139,7 @@ def _seconds(columns: Columns, head: Header) -> list[float | None]:
     return found
 
 
-def unread_time(columns: Columns) -> PlanError | None:
+def unread_time(columns: Columns) -> DataError | None:
     """The error for the first cell of wall time that cannot be read, None if there is none."""
     for head in columns.filled:
         for i, seconds in enumerate(_seconds(columns, head) if wall_unit(head) is not None else []):
@@ -151,7 +151,7 @@ def unread_time(columns: Columns) -> PlanError | None:
 def as_cost(columns: Columns, name: str) -> Cost:
     """A column as a cost; durations become numbers of the header's unit, or else seconds; plain numbers stay.
 
-    Raises PlanError for a duration that cannot be read.
+    Raises DataError for a duration that cannot be read.
     """
     head = columns.headers.get(name)
     unit = wall_unit(head) if head else None

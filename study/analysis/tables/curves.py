@@ -16,7 +16,7 @@ from study.analysis.tables.costs import is_cost, wall_unit
 from study.analysis.tables.names import RESULT, SETTING
 from study.analysis.tables.states import flags, state_columns, truth
 from study.analysis.tables.varying import is_setting_by_name
-from study.errors import PlanError
+from study.errors import DataError
 
 _PROGRESS = (
     *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
@@ -46,7 +46,7 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
 
     Returns the column that counts epochs or steps, None for a table of final results, and whether the learning rate
     follows a schedule, so that its last value is not what the run was set to. With `as_seeds` times that rise from row
-    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be distinguished.
+    to row are no sign of curves. Raises DataError where it is a table of curves and the runs cannot be distinguished.
     """
     counts = _counts(columns)
     runs, scheduled = _runs(columns, counts, roles)
@@ -82,7 +82,7 @@ def _runs(columns: Columns, counts: Sequence[str], roles: Roles) -> tuple[list[l
     """
     if roles.lr is not None:
         cells = columns.sheet.cells[roles.lr]
-        with suppress(PlanError):
+        with suppress(DataError):
             runs = _distinguished(columns, counts, roles, roles.key)
             rates = [{str(cells[i]).strip() for i in rows if not is_blank(cells[i])} for rows in runs or ()]
             if any(len(some) > 1 for some in rates):
@@ -147,7 +147,7 @@ def _runs_by_column(
             if any(rows is None or not (asked or _from_start(at, rows)) for rows in ordered):
                 continue
             if not asked and columns.headers[name].plain in _DISPLAYED and state_columns(columns):
-                raise PlanError(
+                raise DataError(
                     f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
                     f"says that they are one run, {option('run')} none that each row is a run"
                 )
@@ -156,7 +156,7 @@ def _runs_by_column(
         repeats = any(len({_key(columns, others, i) for i in rows}) < len(rows) for rows in runs.values())
         if asked or (repeats and columns.headers[name].plain not in _DISPLAYED):
             lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
-            raise PlanError(
+            raise DataError(
                 f"{columns.source}: {name}: some runs have several rows {lacking}; {option('run')} none says that "
                 f"each row is a run; {_HINT}"
             )
@@ -197,7 +197,7 @@ def _runs_by_restart(
 ) -> list[list[int]] | None:
     """Rows by run where no column names it: a run ends where its configuration does, or its counter starts again.
 
-    None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
+    None where progress says nothing. Raises DataError where runs seem to be mixed; but where each row says what became
     of a run, only plain curves count.
     """
     others = _settings(columns, [*key, *counts, *without])
@@ -218,7 +218,7 @@ def _runs_by_restart(
         _refuse_jumps(columns, progress, runs)
         return sorted(runs)
     if counting and certain:
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be distinguished; "
             f"name the column that distinguishes them with {option('run')}; {_HINT}"
         )
@@ -273,7 +273,7 @@ def _refuse_jumps(columns: Columns, progress: str, runs: Sequence[Sequence[int]]
     at = columns.numbers(progress)
     ends = [(at[run[0]] or 0.0, at[run[-1]] or 0.0) for run in runs if len(run) > 1]
     if all(len(run) <= 2 for run in runs) and all(last - first > max(first, 1.0) for first, last in ends):
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {progress} varies within a configuration, as in curves or as a setting; say "
             f"--config {progress} if it is one, or name the column that distinguishes runs with {option('run')}"
         )
@@ -289,7 +289,7 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
         known = [(i, values[i]) for i in run if values[i] is not None]
         for (_, a), (i, b) in pairwise(known):
             if (b or 0.0) < (a or 0.0) or known[0][1] == known[-1][1] != 0:
-                raise PlanError(
+                raise DataError(
                     f"{columns.source}: row {columns.sheet.numbers[i]}: {cost}: does not add up from row to row of a "
                     f"run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
                 )
@@ -329,7 +329,7 @@ def _refuse_rising(columns: Columns, roles: Roles) -> None:
         0 < max(some) <= _EVEN * min(some) and times[-1] >= 2 * times[0]
         for some, times in zip(steps, by_key.values(), strict=True)
     ):
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {cost} rises evenly from row to row of each configuration, as in curves, which are no "
             f"final results; add a column that counts epochs or steps, or say --as-seeds all; {_HINT}"
         )

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from study.analysis.tables.cells import is_blank
-from study.errors import PlanError
+from study.errors import DataError
 
 _DELIMITERS = (",", ";", "\t", "|")
 _KINDS = (".csv", ".tsv", ".parquet", ".json", ".jsonl", ".ndjson")
@@ -44,11 +44,11 @@ class Sheet:
         if text not in self.notes:
             self.notes.append(text)
 
-    def error(self, i: int, column: str, allowed: str) -> PlanError:
+    def error(self, i: int, column: str, allowed: str) -> DataError:
         """The error for the cell of row i (from 0)."""
         cell = self.cells[column][i]
         what = "is empty" if is_blank(cell) else f"{str(cell)[:40]!r} is not allowed"
-        return PlanError(f"{self.source}: row {self.numbers[i]}: {column}: {what}; needs {allowed}")
+        return DataError(f"{self.source}: row {self.numbers[i]}: {column}: {what}; needs {allowed}")
 
     def keep(self, chosen: list[int]) -> None:
         """Leave out all rows but these (from 0)."""
@@ -60,7 +60,7 @@ def read_sheet(path: Path) -> Sheet:
     """The table of a csv, tsv, json, json lines or parquet file, which may be gzipped. At least one row.
 
     Objects within cells become columns `outer.inner`. Index columns without a name and columns without name and
-    content are left out with a note. Raises PlanError, one line, for anything else.
+    content are left out with a note. Raises DataError, one line, for anything else.
     """
     packed = path.suffix.lower() == ".gz"
     kind = (path.with_suffix("") if packed else path).suffix.lower()
@@ -68,7 +68,7 @@ def read_sheet(path: Path) -> Sheet:
     try:
         if kind not in _KINDS:
             known = f"{', '.join(_KINDS[:-2])} or {_KINDS[-2]}, or one of them with .gz"
-            raise PlanError(f"a table is {known}, not {kind or 'without a suffix'}")
+            raise DataError(f"a table is {known}, not {kind or 'without a suffix'}")
         data = path.read_bytes()
         if packed:
             data = gzip.decompress(data)
@@ -79,14 +79,14 @@ def read_sheet(path: Path) -> Sheet:
         else:
             names, rows = _from_json(_decoded(data))
         _fill(sheet, names, rows)
-    except PlanError as error:
-        raise PlanError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+    except DataError as error:
+        raise DataError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
     except OSError as error:
-        raise PlanError(f"{path}: {error.strerror or 'cannot be read'}") from None
+        raise DataError(f"{path}: {error.strerror or 'cannot be read'}") from None
     except (ValueError, ImportError, csv.Error, EOFError, RecursionError, zlib.error) as error:
-        raise PlanError(f"{path}: not a table: {(str(error).strip() or 'damaged').splitlines()[0]}") from None
+        raise DataError(f"{path}: not a table: {(str(error).strip() or 'damaged').splitlines()[0]}") from None
     if not sheet.numbers:
-        raise PlanError(f"{path}: no rows")
+        raise DataError(f"{path}: no rows")
     return sheet
 
 
@@ -105,8 +105,8 @@ def _from_text(text: str, kind: str, sheet: Sheet) -> tuple[list[str], list[list
         comments.append(lines.pop(0))
     if not lines:
         if not "".join(comments).strip():
-            raise PlanError("empty")
-        raise PlanError("no rows: all lines begin with #")
+            raise DataError("empty")
+        raise DataError("no rows: all lines begin with #")
     delimiter = "\t" if kind == ".tsv" else max(_DELIMITERS, key=lambda mark: len(_split(lines[0], mark)))
     if comments and (head := _commented_header(comments[-1], lines[0], delimiter)):
         lines.insert(0, head)
@@ -118,12 +118,12 @@ def _from_text(text: str, kind: str, sheet: Sheet) -> tuple[list[str], list[list
     ]
     names, rows = [name.strip() for name in table[0]], table[1:]
     if not rows and len(names) == 1:
-        raise PlanError("not a table: one cell")
+        raise DataError("not a table: one cell")
     for number, row in enumerate(rows, start=1):
         while len(row) > len(names) and not row[-1].strip():
             row.pop()
         if len(row) > len(names):
-            raise PlanError(f"not a table: row {number} has {len(row)} cells, the header {len(names)}")
+            raise DataError(f"not a table: row {number} has {len(row)} cells, the header {len(names)}")
         row += [""] * (len(names) - len(row))
     if delimiter != ",":
         _find_decimal_comma(sheet, rows)
@@ -158,7 +158,7 @@ def _find_decimal_comma(sheet: Sheet, rows: list[list[str]]) -> None:
 def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
     """A list of rows, an object of columns, one row, or a row on each line."""
     if not text.strip():
-        raise PlanError("empty")
+        raise DataError("empty")
     try:
         data: Any = _loaded(text)
     except json.JSONDecodeError as error:
@@ -168,12 +168,12 @@ def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
     if isinstance(data, dict) and data and all(isinstance(column, list) for column in data.values()):
         lengths = {len(column) for column in data.values()}
         if len(lengths) > 1:
-            raise PlanError("not a table: columns of different lengths")
+            raise DataError("not a table: columns of different lengths")
         return list(data), [list(row) for row in zip(*data.values(), strict=True)]
     if isinstance(data, dict) and not all(isinstance(value, dict) for value in data.values()):
         data = [data]
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise PlanError(
+        raise DataError(
             "a JSON table is a list of rows, each an object, or an object of columns, each a list, or a row a line"
         )
     names = list(dict.fromkeys(name for row in data for name in row))
@@ -190,7 +190,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise PlanError(f"column {name!r} appears twice")
+            raise DataError(f"column {name!r} appears twice")
     return dict(pairs)
 
 
@@ -212,12 +212,12 @@ def _fill(sheet: Sheet, names: list[str], rows: list[list[Any]]) -> None:
             index.append(name.strip() or "the unnamed first column")
         elif not name.strip():
             if not all(map(is_blank, cells)):
-                raise PlanError(f"column {place + 1} has no name")
+                raise DataError(f"column {place + 1} has no name")
             blank += 1
         else:
             for inner, values in _spread(name, cells).items():
                 if inner in sheet.cells:
-                    raise PlanError(f"column {inner!r} appears twice")
+                    raise DataError(f"column {inner!r} appears twice")
                 sheet.cells[inner] = values
     if index:
         sheet.note(f"Left out: {', '.join(index)}, taken for an index.")
@@ -230,7 +230,7 @@ def _spread(name: str, cells: list[Any], depth: int = 0) -> dict[str, list[Any]]
     objects = [_object(cell) for cell in cells]
     others = [i for i, cell in enumerate(cells) if objects[i] is None and not is_blank(cell)]
     if others and depth == 0 and name in _OBJECT_COLUMNS and any(str(cell).lstrip()[:1] == "{" for cell in cells):
-        raise PlanError(f"row {others[0] + 1}: {name}: cannot be read as an object of JSON or Python")
+        raise DataError(f"row {others[0] + 1}: {name}: cannot be read as an object of JSON or Python")
     if depth >= MAX_DEPTH or others or not any(objects):
         return {name: cells}
     objects = [one and {str(key): value for key, value in one.items()} for one in objects]

@@ -9,7 +9,7 @@ from study.analysis.tables.cells import is_missing, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import PERCENT, figure_of, header
 from study.analysis.tables.objectives import Objective
-from study.errors import PlanError
+from study.errors import DataError
 
 _LEAST_PERCENT = 10.0
 _HUGE = 1000.0  # times the median of the losses: such a run diverged
@@ -56,7 +56,7 @@ def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dic
 
     Under a header with a percent sign all stay in percent.
 
-    Where the user has said the direction of the column, its figures may be of any size. Raises PlanError for a cell
+    Where the user has said the direction of the column, its figures may be of any size. Raises DataError for a cell
     that is no finite number, or whose scale is ambiguous.
     """
     sheet, name = columns.sheet, objective.column
@@ -76,7 +76,7 @@ def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dic
     figure = figure_of(head) if head else None
     if figure is None or not figure.family.fraction:
         if 0 < len(signed) < len(values):
-            raise PlanError(f"{sheet.source}: {name}: some cells have a percent sign and some have none; write one way")
+            raise DataError(f"{sheet.source}: {name}: some cells have a percent sign and some have none; write one way")
         return values
     strange = _strange(objective, values, set(values) if in_percent else signed)
     if strange is not None and name in columns.insisted:
@@ -84,7 +84,7 @@ def final_values(columns: Columns, objective: Objective, rows: list[int]) -> dic
         return values
     if strange is not None:
         way = "maximize" if objective.maximize else "minimize"
-        raise PlanError(
+        raise DataError(
             f"{sheet.source}: row {sheet.numbers[strange]}: {name}: {values[strange]:g} is no {figure.family.name}, "
             f"which is a fraction or in percent; --{way} {name} takes it as it is"
         )
@@ -116,7 +116,7 @@ def _one_scale(
     for i in sorted(fractions - signed):
         # A low error is as well a fraction as a percentage; so is a low accuracy, and any that is called a percentage.
         if values[i] == 1 or (values[i] and (in_percent or not maximize or 100 * values[i] < _LOW * least)):
-            raise PlanError(
+            raise DataError(
                 f"{sheet.source}: row {sheet.numbers[i]}: {name}: {values[i]:g} beside {least:g} may be a fraction or "
                 f"a percentage; write one scale{'' if in_percent else f', or call the column {name} (%)'}"
             )

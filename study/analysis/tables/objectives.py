@@ -18,7 +18,7 @@ from study.analysis.tables.costs import (
 )
 from study.analysis.tables.names import figure_of, header, plain
 from study.analysis.tables.qualities import figures, find_quality, named_figure, quality_meant, unread_figure
-from study.errors import PlanError
+from study.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_objectives(
 ) -> tuple[Objective | None, Objective | None]:
     """Cost and quality: as the options say, else as the names do.
 
-    One option names one axis, and the other is found. Raises PlanError where an axis is missing and there are no steps
+    One option names one axis, and the other is found. Raises DataError where an axis is missing and there are no steps
     to a target to go by, or where the options contradict one another.
     """
     named = [
@@ -53,13 +53,13 @@ def find_objectives(
     columns.insisted = {one.column for one in named}
     cost, quality = columns.chosen.get("cost"), columns.chosen.get("quality")
     if len(named) > 2 or len({one.column for one in named} | {name for name in (cost, quality) if name}) > 2:
-        raise PlanError(f"{columns.source}: the options name more than two objectives")
+        raise DataError(f"{columns.source}: the options name more than two objectives")
     columns_named = [one.column for one in named]
     for one in named:
         if columns_named.count(one.column) > 1:
-            raise PlanError(f"{columns.source}: {one.column}: named twice by --minimize and --maximize")
+            raise DataError(f"{columns.source}: {one.column}: named twice by --minimize and --maximize")
     if cost is not None and cost == quality:
-        raise PlanError(f"{columns.source}: {cost}: cannot be both the cost and the quality")
+        raise DataError(f"{columns.source}: {cost}: cannot be both the cost and the quality")
     free = [one.column for one in named if one.column not in (cost, quality)]
     if len(free) == 2:
         first, second = free
@@ -107,7 +107,7 @@ def _quality(columns: Columns, quality: str | None, ways: dict[str, bool], cost:
     figure = named_figure(columns, quality)
     if quality not in ways:
         if figure is None:
-            raise PlanError(
+            raise DataError(
                 f"{columns.source}: {quality}: is more of it better or worse? say --maximize {quality} "
                 f"or --minimize {quality}"
             )
@@ -118,7 +118,7 @@ def _quality(columns: Columns, quality: str | None, ways: dict[str, bool], cost:
     return Objective(quality, ways[quality])
 
 
-def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> PlanError:
+def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> DataError:
     """The error for an axis that is not there; a column of it may be, without a cell that says anything."""
     blank = [head for head in columns.headers.values() if head not in columns.filled]
     for head in blank:
@@ -131,9 +131,9 @@ def _lacking(columns: Columns, cost: Cost | None, quality: Objective | None) -> 
     if quality is None and (unread := unread_figure(columns)) is not None:
         return unread
     if cost is not None:
-        return PlanError(f"{columns.source}: no column for {_no_quality(columns)}")
+        return DataError(f"{columns.source}: no column for {_no_quality(columns)}")
     lacking = [f"a cost ({', '.join([*COSTS, 'wall_s'])})", *([_no_quality(columns)] if quality is None else [])]
-    return PlanError(
+    return DataError(
         f"{columns.source}: no column for {' nor for '.join(lacking)}, nor any steps to a target; "
         f"{option('cost')} and {option('quality')} name others"
     )

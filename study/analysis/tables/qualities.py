@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from study.analysis.tables.cells import is_blank, is_not_finite, scaled
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.names import FAMILIES, Figure, figure_of
-from study.errors import PlanError
+from study.errors import DataError
 
 _SPLITS = ("validation", "test", "")
 
@@ -29,7 +29,7 @@ def _holds_numbers(columns: Columns, name: str) -> bool:
     return False
 
 
-def unread_figure(columns: Columns) -> PlanError | None:
+def unread_figure(columns: Columns) -> DataError | None:
     """The error for the first cell of a figure that nowhere holds a number, None if there is no such figure."""
     for head in columns.filled:
         one = figure_of(head)

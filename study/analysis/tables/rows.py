@@ -20,11 +20,11 @@ from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.scale import find_batch, find_devices
 from study.analysis.tables.states import flags, named_states, note_lengths, state_columns, why_not_final
 from study.analysis.tables.varying import refuse_varying, varying
-from study.errors import PlanError
+from study.errors import DataError
 
 
 def read_rows(path: Path, choices: Choices) -> Reading:
-    """The rows of a table. Raises PlanError, one line."""
+    """The rows of a table. Raises DataError, one line."""
     return _Reader(path, choices).reading()
 
 
@@ -60,7 +60,7 @@ class _Reader:
             column = self.columns.find(meaning)
             if column is not None:
                 if meaning == "epochs_to_target" and self.columns.find("dataset_size") is None:
-                    raise PlanError(f"{self.source}: {column}: needs a column dataset_size to become steps")
+                    raise DataError(f"{self.source}: {column}: needs a column dataset_size to become steps")
                 return meaning, column
         return None
 
@@ -100,7 +100,7 @@ class _Reader:
         final = [i for i, word in enumerate(why) if not word]
         if not final and self.target is None:
             reasons = ", ".join(f"{n} {word}" for word, n in Counter(why).items())
-            raise PlanError(f"{self.source}: no row is a final result ({reasons})")
+            raise DataError(f"{self.source}: no row is a final result ({reasons})")
         self._check_settings(final)
         without = [sheet.numbers[i] for i in final if self.seed is not None and is_missing(sheet.cells[self.seed][i])]
         if without:
@@ -159,7 +159,7 @@ class _Reader:
         sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.batch}.")
         sheet.keep([i for i in range(len(sheet.numbers)) if i not in empty])
         if not sheet.numbers:
-            raise PlanError(f"{self.source}: {self.batch}: no row has one")
+            raise DataError(f"{self.source}: {self.batch}: no row has one")
 
     def _without_quality(self, why: list[str]) -> list[str]:
         """Leave out final rows without a quality, as of evaluations; what is left of `why`."""
@@ -275,7 +275,7 @@ class _Reader:
     def _row(
         self, i: int, why: str, costs: Mapping[int, float], qualities: Mapping[int, float], rate: float | None
     ) -> Row:
-        """Row i, from 0. Raises PlanError naming row and column."""
+        """Row i, from 0. Raises DataError naming row and column."""
         batch = self._whole(i, self.batch)
         seed = self.sheet.cells[self.seed][i] if self.seed else None
         return Row(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from study.analysis.tables.columns import Columns, option
 from study.analysis.tables.names import RESULT, SETTING, Header, batch_kind
-from study.errors import PlanError
+from study.errors import DataError
 
 _ALL_DEVICES = (
     *("world_size", "num_processes", "n_ranks", "num_ranks", "total_gpus", "total_devices"),
@@ -32,7 +32,7 @@ def find_devices(columns: Columns) -> str | None:
     several = bool(nodes) and any((n or 1) > 1 for n in columns.numbers(nodes[0].name))
     per_node, plainly = _counts(columns, _PER_NODE), _counts(columns, _DEVICES)
     if several and not per_node and plainly and plainly[0].leaf not in _LIGHTNING:
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {plainly[0].name} may be of one node or of all {nodes[0].name}; "
             f"name the number of all devices with {option('devices')}"
         )
@@ -75,11 +75,11 @@ def _product(columns: Columns, names: Sequence[str]) -> list[float | None]:
 
 
 def find_batch(columns: Columns, devices: str | None) -> str:
-    """The column with the global batch size. Raises PlanError where no column surely has it."""
+    """The column with the global batch size. Raises DataError where no column surely has it."""
     if "batch" in columns.chosen:
         chosen = columns.chosen["batch"]
         if chosen is None:
-            raise PlanError(f"{columns.source}: {option('batch')} none: a table is analysed by its batch sizes")
+            raise DataError(f"{columns.source}: {option('batch')} none: a table is analysed by its batch sizes")
         return chosen
     kinds: dict[str, list[Header]] = {"global": [], "bare": [], "part": []}
     for head in columns.filled:
@@ -120,7 +120,7 @@ def _more_than_one(columns: Columns, name: str | None) -> bool:
 def _doubt_bare(columns: Columns, name: str, devices: str | None, accumulation: str | None) -> None:
     """A batch size that does not say whose it is, though there are several devices or parts."""
     if accumulation is not None and _more_than_one(columns, accumulation):
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {name} may be the batch of one part, since {accumulation} is above 1; "
             f"{option('batch')} {name} says that it is the global one, else add a column global_batch_size"
         )
@@ -151,24 +151,24 @@ def _bare_beside_part(
         if any(a != b for a, b in both) and all(a % b == 0 for a, b in both):
             columns.sheet.note(f"{name} is a multiple of {part}: it is taken for the global batch size.")
             return name
-    raise PlanError(
+    raise DataError(
         f"{columns.source}: neither {name} nor {part} is surely the global batch size; name it with {option('batch')}"
     )
 
 
 def _multiplied(columns: Columns, part: str, devices: str | None, accumulation: str | None) -> str:
     if "node" in columns.headers[part].tokens:
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {part} is the batch size of one node; name the global batch size with {option('batch')}"
         )
     if devices is None:
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {part} is the batch size of one device or part, and no column has the number of "
             f"devices; name the global batch size with {option('batch')}, or the devices with {option('devices')}"
         )
     for head in columns.filled:
         if _SHARDED & set(head.tokens) and "data" not in head.tokens and _more_than_one(columns, head.name):
-            raise PlanError(
+            raise DataError(
                 f"{columns.source}: {part} is the batch size of one device or part, and {head.name} devices share one; "
                 f"name the global batch size with {option('batch')}"
             )

@@ -40,7 +40,7 @@ def flags(columns: Columns) -> list[tuple[str, str, bool]]:
 
 
 def truth(columns: Columns, i: int, name: str) -> bool:
-    """A cell that is true or false. Raises PlanError for any other."""
+    """A cell that is true or false. Raises DataError for any other."""
     word = str(columns.sheet.cells[name][i]).strip().lower()
     if word not in _TRUE | _FALSE:
         raise columns.sheet.error(i, name, "true or false")

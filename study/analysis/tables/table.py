@@ -14,7 +14,7 @@ from study.analysis.statistics.samples import Sample
 from study.analysis.tables.objectives import Objective
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.rows import read_rows
-from study.errors import PlanError
+from study.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_table(
     out. Of curves the last row of each run counts. Where the table has several learning rates and `config` does not
     name them, each configuration is shown at its best.
 
-    Raises PlanError, one line that names the file, the column and what is allowed.
+    Raises DataError, one line that names the file, the column and what is allowed.
     """
     groups_by = [group_by] if isinstance(group_by, str) else group_by or []
     reading = read_rows(path, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
@@ -120,7 +120,7 @@ def _refuse_repeats(reading: Reading) -> None:
         if first is not row:
             apart = reading.apart(first, row)
             differ = f" (they differ in {apart})" if apart else ""
-            raise PlanError(
+            raise DataError(
                 f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} stands in row {first.number} "
                 f"too; name the columns that tell them apart with --config{differ}"
             )

@@ -16,7 +16,7 @@ from study.analysis.tables.cells import is_blank
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.names import ATTRIBUTE, HARDWARE, RESULT, SETTING, TAG, Header, figure_of, split_of
-from study.errors import PlanError
+from study.errors import DataError
 
 _SETTING_WORDS = {
     *("model", "arch", "architecture", "backbone", "network", "net", "encoder", "optimizer", "optim"),
@@ -217,12 +217,12 @@ def _value(columns: Columns, name: str, i: int) -> str:
 
 
 def refuse_varying(columns: Columns, found: dict[str, list[str]]) -> None:
-    """Raise PlanError for settings that vary within a configuration."""
+    """Raise DataError for settings that vary within a configuration."""
     if not found:
         return
     listed = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
     names = ",".join(found)
-    raise PlanError(
+    raise DataError(
         f"{columns.source}: settings vary within a configuration: {listed}; they are not averaged as seeds: say "
         f"--config {names} to tell configurations apart, --group-by {names} for fronts of their own, or "
         f"--as-seeds {names}"

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Protocol
 
 from study.cluster.sinks.events import TrialEvent
-from study.errors import PlanError, masked
+from study.errors import ConfigError
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
 from study.ledger.store import refuse_links
 from study.planning.trials import Plan
+from study.safe_text import masked
 
 MOST_WAITING = 10_000  # rows, beyond those of drivers before
 RETRY_EVERY_S = 15.0
@@ -114,7 +115,7 @@ class SinkQueue:
 class Dispatcher:
     """All that a study asks for. An observer of rows: `follow` those that are there, `start`, `follow` what comes.
 
-    Raises PlanError where one is asked for that is not installed, LedgerError where a link leads out of the study's
+    Raises ConfigError where one is asked for that is not installed, LedgerError where a link leads out of the study's
     folder. Nobody is written to, or called, before the start.
     """
 
@@ -180,7 +181,7 @@ class Dispatcher:
 
 
 def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
-    """The sinks that a study asks for. Raises PlanError where one is not installed, or its address means nothing."""
+    """The sinks that a study asks for. Raises ConfigError where one is not installed, or its address means nothing."""
     asked, sinks = plan.config.tracking, list[Sink]()
     if asked.mlflow is not None:
         for variable, value in MLFLOW_ENVIRONMENT.items():
@@ -192,7 +193,7 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
         except ImportError as error:
             raise _not_installed(error, "tracking.mlflow") from None
         except Exception:
-            raise PlanError(
+            raise ConfigError(
                 "must be http://… or https://…, or sqlite:///… where the whole of MLflow is installed",
                 "tracking.mlflow",
             ) from None
@@ -205,8 +206,8 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
     return sinks
 
 
-def _not_installed(error: ImportError, key: str) -> PlanError:
-    return PlanError(f"{error.name or 'a package'} is not installed: pip install 'batch-frontier[tracking]'", key)
+def _not_installed(error: ImportError, key: str) -> ConfigError:
+    return ConfigError(f"{error.name or 'a package'} is not installed: pip install 'batch-frontier[tracking]'", key)
 
 
 def _why(error: Exception) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from study.analysis.forecast import Forecast, forecast
-from study.planning.cost_estimate import Pace, PlanPrice, price_plan, trial_h
-from study.planning.trials import Cell, Plan, TrialSpec
+from study.analysis.forecast import forecast
+from study.planning.cost_estimate import price_plan, trial_h
 from study.reporting.text.formatting import column, cost_unit, duration, number, of_limit
+
+if TYPE_CHECKING:
+    from study.analysis.forecast import Forecast
+    from study.planning.cost_estimate import Pace, PlanPrice
+    from study.planning.trials import Cell, Plan, TrialSpec
 
 
 def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:

@@ -17,19 +17,10 @@ from study.analysis.records import Summary, cost_of
 from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
 from study.planning.trials import Plan
 from study.reporting.live.progress import PhaseCount, Tracker
-from study.reporting.text.formatting import (
-    NOTHING,
-    column,
-    cost_unit,
-    duration,
-    half_width,
-    number,
-    of_limit,
-    percent,
-    printable,
-)
+from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
+from study.safe_text import printable
 
 _SHOWN_RUNNING = 8
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from study.analysis.records import TIME_AXES, Point, Summary, cost_of
-from study.analysis.statistics.contrasts import Contrast
-from study.config.sections import CostAxis
+from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
-from study.reporting.text.formatting import (
-    AXIS_NAMES,
-    Unit,
-    cost_unit,
-    noise_words,
-    of_limit,
-    percent,
-    printable,
-    ranks,
-)
+from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, noise_words, of_limit, percent, ranks
+from study.safe_text import printable
+
+if TYPE_CHECKING:
+    from study.analysis.records import Point, Summary
+    from study.analysis.statistics.contrasts import Contrast
+    from study.config.sections import CostAxis
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 _BY_ITSELF = (

@@ -12,7 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.rendezvous import PlacedEnvironment
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job
@@ -25,10 +25,10 @@ class _JobsOwn:
     channels_last: bool
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Lightning's hook between the module's own set-up and DDP. Raises PlanError for a layer without a shape."""
+        """Lightning's hook between the module's own set-up and DDP. Raises ConfigError for a layer without a shape."""
         weights = trainer.lightning_module.named_parameters()
         if lazy := [name for name, weight in weights if isinstance(weight, UninitializedParameter)]:
-            raise PlanError(
+            raise ConfigError(
                 f"has layers that get their shape from their first batch ({lazy[0]}): give it to them, or run a batch "
                 "through them in __init__, configure_model or setup",
                 "workload.module",

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, Sto
 from torch import Tensor
 
 from study.config.workloads import Custom
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Measured
@@ -84,7 +84,7 @@ class CustomJob:
         if not is_stream(loader):
             check_same_data(loader, "training")
             if (found := samples_of(loader)) != self.config.train_samples:
-                raise PlanError(
+                raise ConfigError(
                     f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
                 )
             self._train_share = TrainShare(
@@ -97,7 +97,7 @@ class CustomJob:
         return self.loader
 
     def _deal(self, loader: Any, declared: bool) -> Iterator[Any]:
-        """This rank's micro batches of an epoch. Raises PlanError for other sizes, and where they end too early."""
+        """This rank's micro batches of an epoch. Raises ConfigError for other sizes, and where they end too early."""
         asked, stream = self.spec.batch.micro_batch, is_stream(loader)
         batches = iter(loader)
         if stream or not declared:
@@ -111,7 +111,7 @@ class CustomJob:
                 self._train_share.epoch += 1
             yield batch
         samples = dealt * asked * self.place.world_size
-        raise PlanError(
+        raise ConfigError(
             f"is {self.config.train_samples}, but the training data end after {samples} samples in whole batches",
             "workload.train_samples",
         )
@@ -181,7 +181,7 @@ class CustomJob:
                 return self._no_gradient() if self.place.world_size > 1 else None
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if not isinstance(loss, Tensor):
-                raise PlanError("its training_step returns no loss", "workload.module")
+                raise ConfigError("its training_step returns no loss", "workload.module")
             weight = self._weight_of(output)
             if self.config.loss_weight is not None and not weight:  # a mean over nothing is nan, and counts nothing
                 return self._no_gradient()
@@ -205,10 +205,10 @@ class CustomJob:
             return 1.0
         weight = output.get(key) if isinstance(output, Mapping) else None
         if weight is None:
-            raise PlanError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
+            raise ConfigError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
         weight = weight.detach() if isinstance(weight, Tensor) else torch.tensor(float(weight))
         if weight.numel() != 1 or not weight.isfinite().all() or weight < 0:
-            raise PlanError(f"{key} must be one number of 0 or more", "workload.loss_weight")
+            raise ConfigError(f"{key} must be one number of 0 or more", "workload.loss_weight")
         return weight.to(self.module.device, torch.float32).reshape(())
 
     def before_step(self) -> None:
@@ -278,11 +278,11 @@ class CustomJob:
         """Training loss averaged over ranks; the rest as logged.
 
         From weights that are not finite no figure will be, which a module that logs no validation loss would not show.
-        Raises PlanError where nothing was validated on, where a figure was not logged in this validation, and where the
-        ranks have different figures.
+        Raises ConfigError where nothing was validated on, where a figure was not logged in this validation, and where
+        the ranks have different figures.
         """
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
-            raise PlanError("its validation set is empty", KEY)
+            raise ConfigError("its validation set is empty", KEY)
         size = sum(
             (weight.detach().abs().sum(dtype=torch.float64) for weight in self.module.parameters()), torch.zeros(())
         )
@@ -296,7 +296,7 @@ class CustomJob:
         rows = _gathered(own, self.module.device)
         self._start_sums()
         if not torch.allclose(rows[:, 3], rows[:1, 3], rtol=SAME, equal_nan=True):
-            raise PlanError(
+            raise ConfigError(
                 "its weights differ between the ranks: DDP averages the gradients of what requires one when training "
                 "begins; leave frozen what was frozen then, set workload.find_unused_parameters if something is frozen "
                 "later, and change no weights on one rank alone",
@@ -305,14 +305,14 @@ class CustomJob:
         logs_loss = self.config.val_loss is not None or names[1] in self.logged or bool(rows[:, 6].any())
         accuracy = self._figure(trainer, "val_accuracy", names[0], rows[:, 4:6])
         if math.isfinite(accuracy) and not -TOLERANCE <= accuracy <= 1 + TOLERANCE:
-            raise PlanError(
+            raise ConfigError(
                 f"{names[0]} is {accuracy:.4g}, and an accuracy is a share from 0 to 1"
                 + ("; log it divided by 100" if 1 < accuracy <= 100 else ""),
                 "workload.val_accuracy",
             )
         weight = float(rows[:, 1].sum())
         if weight == 0:
-            raise PlanError("its training_step returns no loss", "workload.module")
+            raise ConfigError("its training_step returns no loss", "workload.module")
         return Measured(
             train_loss=float(rows[:, 0].sum()) / weight,
             train_accuracy=None,
@@ -322,7 +322,7 @@ class CustomJob:
         )
 
     def _figure(self, trainer: pl.Trainer, key: str, name: str, ranks: Tensor) -> float:
-        """A logged figure, from (logged or not, value) of each rank, (world size, 2). Raises PlanError.
+        """A logged figure, from (logged or not, value) of each rank, (world size, 2). Raises ConfigError.
 
         What rank 0 alone logs, it has gathered; what all log must be the same everywhere.
         """
@@ -335,23 +335,23 @@ class CustomJob:
                 says = f"{name} is logged on some ranks, and not on rank 0"
             elif name in self.logged:
                 says = f"the module logged {name} in the validation before, and not in this one; log it in every one"
-            raise PlanError(says, f"workload.{key}")
+            raise ConfigError(says, f"workload.{key}")
         self.logged.add(name)
         first = float(values[0])
         if bool(logged.all()):
             alike = torch.isclose(values, values[:1], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
             if not bool(alike.all()):
                 low, *_, high = sorted(values.tolist(), key=lambda value: (math.isnan(value), value))
-                raise PlanError(
+                raise ConfigError(
                     f"{name} differs between the ranks ({low:.4g} to {high:.4g}): each "
                     "logged the figure of its own part of the data; log it with sync_dist=True, or log a torchmetrics "
                     "object itself",
                     f"workload.{key}",
                 )
         elif bool(logged[1:].any()):
-            raise PlanError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
+            raise ConfigError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
         elif not self._collectives:
-            raise PlanError(
+            raise ConfigError(
                 f"{name} is logged on rank 0 alone, and nothing was gathered from the other ranks: it is the figure "
                 "of rank 0's part of the data; log it on all ranks with sync_dist=True, or log a torchmetrics object "
                 "itself",
@@ -365,7 +365,7 @@ class CustomJob:
             monitor = scheduler.monitor
             if scheduler.reduce_on_plateau and all(result.meta.name != monitor for result in _results(trainer)):
                 name = type(scheduler.scheduler).__name__
-                raise PlanError(
+                raise ConfigError(
                     f"its {name} follows {monitor}, which is not logged in its validation", "workload.module"
                 )
 

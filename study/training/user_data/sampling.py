@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.topology import RankTopology
 from study.workloads.data.batching import derived_seed
 from study.workloads.user_code.loaders import KEY, fingerprint, sampler_of, samples_of
@@ -45,7 +45,7 @@ class TrainShare(Sampler[list[int]]):
         if isinstance(self.sampler, DistributedSampler):
             meant = self.sampler.num_replicas, self.sampler.rank
             if meant != (place.world_size, place.rank):
-                raise PlanError(
+                raise ConfigError(
                     f"its DistributedSampler is for rank {meant[1]} of {meant[0]}, on rank {place.rank} of "
                     f"{place.world_size}; leave num_replicas and rank out, or the sampler",
                     KEY,
@@ -82,7 +82,7 @@ class ValidationShare(Sampler[list[int]]):
 
     Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
     after each. Of more than `most` batches it deals the first ones and the last; a rank that has fewer than others
-    still has. Raises PlanError if there are fewer samples (or batches, of the user's own batch sampler) than ranks.
+    still has. Raises ConfigError if there are fewer samples (or batches, of the user's own batch sampler) than ranks.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class ValidationShare(Sampler[list[int]]):
         if self.batch_size is not None and batches.drop_last:
             self.total -= self.total % self.batch_size
         if self.total == 0:
-            raise PlanError("its validation set is empty", KEY)
+            raise ConfigError("its validation set is empty", KEY)
         if self.total < place.world_size:
             found = f"{self.total} {'samples' if standard else 'batches'}"
-            raise PlanError(f"its validation set has {found} for {place.world_size} ranks, fewer than one each", KEY)
+            raise ConfigError(f"its validation set has {found} for {place.world_size} ranks, fewer than one each", KEY)
         _take_the_place_of_its_batch_sampler(self, loader)
 
     def __len__(self) -> int:
@@ -137,10 +137,10 @@ class ValidationShare(Sampler[list[int]]):
 
 
 def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
-    """Raises PlanError if a batch sampler of the user's own deals a batch that is not a micro batch."""
+    """Raises ConfigError if a batch sampler of the user's own deals a batch that is not a micro batch."""
     for number, batch in enumerate(batches):
         if len(batch) != micro_batch:
-            raise PlanError(
+            raise ConfigError(
                 f"its batch sampler deals {len(batch)} samples in batch {number} of an epoch, when a rank takes "
                 f"{micro_batch}: all must be of batch_size",
                 KEY,
@@ -148,7 +148,7 @@ def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
 
 
 def check_same_data(loader: DataLoader[Any], what: str) -> None:
-    """Raises PlanError if the ranks hold different data: a part each, that would be shared out once more.
+    """Raises ConfigError if the ranks hold different data: a part each, that would be shared out once more.
 
     Compares the number of samples and the first one, unless it is augmented by a generator of the set's own. Every rank
     must call it.
@@ -220,4 +220,4 @@ def _check_alike(drawn: Any, says: str) -> None:
     digests: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(digests, hashlib.sha256(pickle.dumps(drawn)).hexdigest())
     if len(set(digests)) > 1:
-        raise PlanError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)
+        raise ConfigError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)

@@ -10,7 +10,7 @@ from study.workloads.user_code.build import count_samples
 def counted(config: StudyConfig) -> StudyConfig:
     """The config with the samples of the user's own data filled in, so that whoever reads it next needs no data.
 
-    Raises PlanError for data that cannot be counted.
+    Raises DataError for data that cannot be counted.
     """
     found = _count(config.workload, config)
     if found:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from study.analysis.records import Summary, TrialRecord
 from study.analysis.replay.curve_table import read_curves
 from study.analysis.replay.curves import curves_of
-from study.errors import PlanError
+from study.errors import DataError
 from study.planning.trials import Cell
 from tests.analysis.grids import EPOCHS, table
 from tests.reporting.summaries import summary, trial
@@ -105,7 +105,7 @@ def changed(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.Da
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], says: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read_curves(written(tmp_path, change(table())))
     assert says in str(caught.value)
     assert str(caught.value).isprintable()
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, change: Callable[[pd.DataFrame], 
 def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(PlanError, match=re.escape(says)) as caught:
+    with pytest.raises(DataError, match=re.escape(says)) as caught:
         read_curves(tmp_path / name)
     assert str(caught.value).isprintable()
 
@@ -138,14 +138,14 @@ def test_whatever_stands_in_a_table_it_is_curves_or_one_line(tmp_path: Path, jun
     told = ""
     try:
         assert read_curves(tmp_path / "junk.csv")
-    except PlanError as error:
+    except DataError as error:
         told = str(error)
     assert not told or told.isprintable()
 
 
 def test_a_parquet_of_nested_values_is_one_line(tmp_path: Path) -> None:
     data = table().assign(lr=[[0.1]] * len(table()))
-    with pytest.raises(PlanError, match=r"curves.parquet: row 0: lr: must be a number"):
+    with pytest.raises(DataError, match=r"curves.parquet: row 0: lr: must be a number"):
         read_curves(written(tmp_path, data, "curves.parquet"))
 
 
@@ -183,7 +183,7 @@ def test_the_search_of_a_study_that_was_a_grid() -> None:
 def test_a_study_that_was_no_grid_is_refused(outcome: str | None) -> None:
     trials = grid_of_trials()
     trials[2] = replace(trials[2], outcome=outcome)
-    with pytest.raises(PlanError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not over'}"):
+    with pytest.raises(DataError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not over'}"):
         curves_of(study_of(*trials))
-    with pytest.raises(PlanError, match="it has no search"):
+    with pytest.raises(DataError, match="it has no search"):
         curves_of(study_of(made(16, phase="confirm")))

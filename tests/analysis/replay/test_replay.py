@@ -12,7 +12,7 @@ import pytest
 from study.analysis.replay.contenders import CONTENDERS, contenders
 from study.analysis.replay.curves import Curve
 from study.analysis.replay.replay import Replay, Result, play, replay
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import Cell
 from study.schedulers.frontier_asha import GENTLE, STRICT
 from tests.analysis.grids import EPOCHS, accuracy
@@ -208,12 +208,12 @@ def test_baselines_take_what_their_names_say() -> None:
     ],
 )
 def test_unknown_schedulers_are_refused(names: str, says: str) -> None:
-    with pytest.raises(PlanError, match=says):
+    with pytest.raises(ConfigError, match=says):
         contenders(names)
 
 
 def test_what_cannot_be_replayed_is_refused() -> None:
-    with pytest.raises(PlanError, match="--seeds: here has 3 seeds"):
+    with pytest.raises(ConfigError, match="--seeds: here has 3 seeds"):
         played(grid(), "grid", seeds=4)
-    with pytest.raises(PlanError, match="no trial completed"):
+    with pytest.raises(ConfigError, match="no trial completed"):
         played([replace(trial, completed=False) for trial in grid()], "grid")

@@ -19,8 +19,8 @@ from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.planning.trials import Plan, make_plan
-from study.reporting.comparison import hypervolume_lines
 from study.reporting.exports import write_report
+from study.reporting.text.comparison import hypervolume_lines
 from study.reporting.text.recommendation import recommendation_lines
 from study.reporting.text.tables import points_table
 from study.reporting.text.verdict import verdict

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from study.analysis.tables.table import Table, read_table
-from study.errors import PlanError
+from study.errors import DataError
 
 
 def lines(*rows: str) -> str:
@@ -25,7 +25,7 @@ def read(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> Table
 
 def refused(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> str:
     """The one line with which the table of these lines is refused."""
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read(folder, *rows, name=name, **options)
     line = str(caught.value)
     assert line.startswith(str(folder / name))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.table import Objective, Table, read_table
-from study.errors import PlanError
+from study.errors import DataError
 
 ROWS = [
     {"batch_size": 32, "seed": 0, "device_hours": 2.0, "accuracy": 0.90},
@@ -175,7 +175,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_tables_get_one_clear_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         from_text(tmp_path, text)
     assert HOSTILE[text] in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "t.csv"))
@@ -192,7 +192,7 @@ def test_hostile_tables_get_one_clear_line(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_options_that_name_what_is_not_there(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         from_text(tmp_path, "batch_size,power_limit,cost,accuracy\n8,100,1,0.9\n", **options)
     assert expected in str(caught.value)
 
@@ -215,7 +215,7 @@ def test_files_that_are_no_tables(tmp_path: Path, name: str, content: bytes | No
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read_table(path)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -229,6 +229,6 @@ def test_no_text_gets_past_as_anything_but_a_table_or_one_line(tmp_path_factory,
     line = ""
     try:
         read_table(path)
-    except PlanError as error:
+    except DataError as error:
         line = str(error)
     assert "\n" not in line

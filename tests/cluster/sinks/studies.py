@@ -12,7 +12,7 @@ from study.cluster.sinks.dispatcher import Dispatcher
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.faults.books import curves
+from tests.faults.ledger_audit import curves
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 DIES = (1, 6)  # reports before which a group dies; the second trial's has a checkpoint by then

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
@@ -50,5 +50,5 @@ def test_two_ranks_train_as_one_and_both_know_what_the_probe_found(config: Calla
 def test_a_batch_that_would_be_split_is_refused(
     config: Callable[..., StudyConfig], hardware: dict[str, int], says: str
 ) -> None:
-    with pytest.raises(PlanError, match=f"^{says}"):
+    with pytest.raises(ConfigError, match=f"^{says}"):
         make_plan(config(workload=CONTRASTIVE, hardware=hardware))

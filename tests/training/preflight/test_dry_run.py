@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import make_plan
 from study.training.preflight.dry_run import try_out
 from tests.own import SAMPLES
@@ -67,19 +67,19 @@ def test_what_is_right_passes_without_a_word(
     ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else None,
 )  # fmt: skip
 def test_what_is_missing_is_one_line(config: Make, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(PlanError, match=says) as caught:
+    with pytest.raises(ConfigError, match=says) as caught:
         tried(config, changes, [8])
     assert "\n" not in str(caught.value)
 
 
 def test_batch_norm_on_a_micro_batch_of_one(config: Make) -> None:
     hardware = {"world_size": 4}
-    with pytest.raises(PlanError, match=r"^batch_sizes: a rank has a micro batch of 1, on which batch norm"):
+    with pytest.raises(ConfigError, match=r"^batch_sizes: a rank has a micro batch of 1, on which batch norm"):
         tried(config, {"module": "tests.own:Normed"}, [4, 16], hardware=hardware)
     tried(config, {}, [4], hardware=hardware)
 
 
 def test_a_variant_is_named(config: Make) -> None:
     variants = {"good": {}, "bad": {"workload": {"module": "tests.own:NoLoss"}}}
-    with pytest.raises(PlanError, match=r"^variants\.bad\.workload\.module: its training_step returns no loss"):
+    with pytest.raises(ConfigError, match=r"^variants\.bad\.workload\.module: its training_step returns no loss"):
         tried(config, {}, [8], variants=variants)

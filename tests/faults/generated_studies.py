@@ -1,4 +1,4 @@
-"""Study files made up from the schema: legal keys with legal and illegal values, and now and then something else."""
+"""Strategies for study files from the schema: legal keys with legal and illegal values, and rarely anything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.config.schema import VARIABLE, StudyConfig
 
 _SCHEMA = StudyConfig.model_json_schema()
 SECRET = "https://me:hunter2@host/?token=hunter2"
-# Numbers that a study could have, or that somebody might try.
+# Numbers that a study could have, or that someone might try.
 _ODD_NUMBERS: list[Any] = [
     0, -1, 10**9, 10**9 + 1, 2**31, 2**63, 2**64, -(10**99), 10**99, -0.0, 0.5, -0.5, 1e-320, 5e-324, 1e308, 1e400,
     float("nan"), float("-inf"),
@@ -30,13 +30,13 @@ _junk = st.recursive(
 
 @cache
 def one_in(n: int) -> st.SearchStrategy[bool]:
-    """True as often as that."""
+    """Draw True once in `n` times."""
     return st.sampled_from([False] * (n - 1) + [True])
 
 
 @st.composite
 def values(draw: st.DrawFn, schema: dict[str, Any], key: str = "") -> Any:
-    """What a part of the schema allows, or seldom does not."""
+    """Draw a value that a part of the schema allows, or rarely one that it does not."""
     if draw(one_in(40)):
         return draw(_junk)
     if "$ref" in schema:
@@ -69,7 +69,7 @@ def _scalars(schema: dict[str, Any], key: str) -> st.SearchStrategy[Any]:
 
 @st.composite
 def sections(draw: st.DrawFn, schema: dict[str, Any], key: str = "") -> dict[str, Any]:
-    """The required keys, and some others."""
+    """Draw the required keys, and some others."""
     if key == "variants":
         known = {name: _SCHEMA["properties"][name] for name in VARIABLE}
         part = {"properties": known, "type": "object"}
@@ -86,7 +86,7 @@ def sections(draw: st.DrawFn, schema: dict[str, Any], key: str = "") -> dict[str
 
 @st.composite
 def study_files(draw: st.DrawFn, good: list[dict[str, Any]]) -> Any:
-    """A good one with some sections made up, or all of it made up."""
+    """Draw a good study file with some sections generated, or one that is generated whole."""
     if draw(one_in(8)):
         return draw(_junk)
     made = draw(sections(_SCHEMA))

@@ -1,4 +1,4 @@
-"""What a ledger must say after any fault: every attempt has one bill, and nothing stands in it twice."""
+"""Audits a ledger after a fault: every attempt must have one bill, and nothing may be recorded twice."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ STAMP_S = 0.1  # a row is stamped a moment after the clock was read for it
 
 @dataclass(frozen=True)
 class Audit:
-    """What is wrong with the books of a study that is over: nothing, or a fault has cost somebody something."""
+    """Errors in the ledger of a finished study; all zero if it is sound."""
 
-    device_h_lost: float  # of attempts without a bill, and of bills whose phases do not add up
-    double_counted: int  # bills, ends, reports and device-seconds that are there twice
-    misbooked: int = 0  # reports and decisions under an attempt that was over, or had not begun
+    device_h_lost: float  # of attempts without a bill, and of bills whose phases do not add up to them
+    double_counted: int  # bills, ends, reports and device-seconds that are recorded twice
+    misbooked: int = 0  # reports and decisions of an attempt that had ended, or had not begun
 
 
 def audit(rows: Iterable[AnyRow]) -> Audit:
-    """Counts from the rows alone, without the code that writes or sums them up."""
+    """Count errors from the rows alone, without the code that writes or adds them up."""
     rows = list(rows)
     attempts = {(row.trial_id, row.attempt): row for row in rows if isinstance(row, AttemptRow)}
     leases = [row for row in rows if isinstance(row, LeaseRow)]
@@ -41,7 +41,7 @@ def audit(rows: Iterable[AnyRow]) -> Audit:
 
 
 def curves(rows: Iterable[AnyRow]) -> dict[str, list[ReportRow]]:
-    """What each trial has reported, less what was lost with an attempt that died."""
+    """Return the reports of each trial, without those that were lost with an attempt that died."""
     found: dict[str, list[ReportRow]] = {}
     for row in rows:
         if isinstance(row, AttemptRow):
@@ -53,11 +53,11 @@ def curves(rows: Iterable[AnyRow]) -> dict[str, list[ReportRow]]:
     return found
 
 
-def told(rows: list[AnyRow]) -> dict[str, Any]:
-    """All that a study says of its trials: what came of each, what each report that counts was, and what was decided.
+def trial_facts(rows: list[AnyRow]) -> dict[str, Any]:
+    """Return outcomes, curves and decisions of a study's trials, to compare a disturbed study with an undisturbed one.
 
-    A decision stands, though its attempt is lost: a trial that is to be audited stays so. Where a later attempt comes
-    past it, all that is left to say is that it goes on.
+    A decision holds even if its attempt is lost: a trial that will be audited stays so. A later attempt that reports at
+    the same number of updates can only continue.
     """
     decisions: dict[tuple[str, int], list[tuple[int, str]]] = {}
     for row in rows:
@@ -78,7 +78,7 @@ def told(rows: list[AnyRow]) -> dict[str, Any]:
 
 
 def _ends(rows: list[AnyRow]) -> list[tuple[int, str]]:
-    """The trials that ended, each with how often the study had begun again by then."""
+    """Return the trials that ended, each with how often the study had begun again before."""
     found, began_again, mistake = [], 0, False
     for row in rows:
         if isinstance(row, MistakeRow):
@@ -91,12 +91,12 @@ def _ends(rows: list[AnyRow]) -> list[tuple[int, str]]:
 
 
 def _reported_twice(rows: list[AnyRow]) -> int:
-    """Epochs that count twice."""
+    """Count reports of a trial at the same number of updates."""
     return sum(len(curve) - len({report.updates for report in curve}) for curve in curves(rows).values())
 
 
 def _misbooked(rows: list[AnyRow]) -> int:
-    """Rows of another attempt of their trial than the last to have begun."""
+    """Count rows of another attempt of their trial than the last that began."""
     last: dict[str, int] = {}
     found = 0
     for row in rows:
@@ -108,7 +108,7 @@ def _misbooked(rows: list[AnyRow]) -> int:
 
 
 def _overlaps(attempts: dict[tuple[str, int], AttemptRow], leases: list[LeaseRow]) -> int:
-    """Bills that begin before the bill before them, of the same group, has ended."""
+    """Count bills that begin before the previous bill of the same group has ended."""
     by_group: dict[str, list[tuple[float, float]]] = {}
     for lease in leases:
         attempt = attempts[lease.trial_id, lease.attempt]

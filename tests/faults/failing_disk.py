@@ -1,4 +1,4 @@
-"""A disk that refuses: every call that opens, writes, syncs, renames or removes within a folder can be made to fail."""
+"""A failing disk: every call that opens, writes, syncs, renames or removes within a folder can be made to fail."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Call:
     path: Path
 
 
-class Disk:
-    """The calls that were made within `folder`, and which of them is refused."""
+class FailingDisk:
+    """Records the calls that were made within `folder`, and refuses one of them, or all after it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,11 +41,11 @@ class Disk:
         self._lasting = False
 
     def refuse(self, at: int, error: int, lasting: bool) -> None:
-        """The call of that number fails; if `lasting`, all that the same disk would refuse after it, too."""
+        """Let the call of that number fail; if `lasting`, also all later ones that such a disk would refuse."""
         self._refuse_at, self._error, self._lasting = at, error, lasting
 
     def call(self, kind: str, place: Any, tear: Callable[[], Any] = lambda: None) -> None:
-        """Raises OSError if it is refused; what it has done until then, `tear` does."""
+        """Raise OSError if the call is refused, after `tear` has done what the call had done until then."""
         path = self._path(place)
         if not path.is_relative_to(self.folder):
             return
@@ -70,9 +70,9 @@ class Disk:
 
 
 class _File:
-    """A file that is open for writing. A disk that refuses to write has taken a half."""
+    """A file that is open for writing. A write that is refused has written the first half."""
 
-    def __init__(self, disk: Disk, file: Any) -> None:
+    def __init__(self, disk: FailingDisk, file: Any) -> None:
         self._disk, self._file = disk, file
 
     def __getattr__(self, name: str) -> Any:
@@ -98,7 +98,7 @@ class _File:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files below a folder by their names in it."""
+    """Return the contents of all files below a folder, by their relative path."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
@@ -108,14 +108,14 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """Temporary files."""
+    """Return the temporary files below a folder."""
     return [path for path in folder.rglob("*") if path.suffix == ".tmp"]
 
 
 @contextmanager
-def watched(folder: Path) -> Iterator[Disk]:
-    """Within, all calls below `folder` pass through the disk that is yielded."""
-    disk = Disk(folder)
+def watched(folder: Path) -> Iterator[FailingDisk]:
+    """Let all calls below `folder` pass through the disk that is yielded."""
+    disk = FailingDisk(folder)
     real_open, real_io_open = os.open, io.open
 
     def opened(path: Any, flags: int, *rest: Any, **options: Any) -> int:

@@ -1,4 +1,4 @@
-"""A user's module in one rank of which something happens, once in a study, at a given point."""
+"""A user's module that kills, stops or blocks one rank, once in a study, at a given point."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ import torch.distributed as dist
 from tests.own import Batch, Net
 
 At = Literal["", "setup", "hand-over", "step", "validation", "checkpoint", "end"]
-VICTIM = 1  # the rank
+FAULTY_RANK = 1
 
 
-class Victim(Net):
-    """Whoever is the first to come to the point makes the file `once`, and is hit."""
+class FaultyModule(Net):
+    """The first to reach the point `at` creates the file `once`, and `how` happens to it."""
 
-    built = 0  # of these, in this process
+    built = 0  # instances in this process
 
     def __init__(self, once: str, at: At, updates: int, how: Literal["KILL", "STOP", "stuck", "KILL driver"]) -> None:
         super().__init__()
         self.once, self.at, self.updates, self.how = Path(once), at, updates, how
         type(self).built += 1
-        self._come_to("setup" if self.built == 1 else "hand-over", updates)
+        self._reach("setup" if self.built == 1 else "hand-over", updates)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        """On the way to the update."""
-        self._come_to("step", self.global_step + 1)
+        """Fail before the update."""
+        self._reach("step", self.global_step + 1)
         return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Behind the update."""
-        self._come_to("validation", self.global_step)
+        self._reach("validation", self.global_step)
         super().validation_step(batch, batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Behind the update."""
-        self._come_to("checkpoint", self.global_step)
+        self._reach("checkpoint", self.global_step)
 
     def on_fit_end(self) -> None:
         """When the group is handed over."""
-        self._come_to("end", self.global_step)
+        self._reach("end", self.global_step)
 
-    def _come_to(self, at: At, updates: int) -> None:
-        if at != self.at or updates != self.updates or dist.get_rank() != VICTIM:
+    def _reach(self, at: At, updates: int) -> None:
+        if at != self.at or updates != self.updates or dist.get_rank() != FAULTY_RANK:
             return
         try:
             self.once.touch(exist_ok=False)
