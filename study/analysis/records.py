@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records 
     from study.analysis.statistics.stepmodel import StepModel, StepTime
     from study.analysis.statistics.uncertainty import Frontier
     from study.ledger.schema import Outcome
+    from study.ledger.state import CurvePoint
     from study.planning.trials import Cell, Phase
 
 COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
@@ -60,24 +61,6 @@ class Cost:
 
 
 NO_COST = Cost(0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """A trial at one of its reports."""
-
-    updates: int
-    samples: int
-    epochs: float
-    lr: float
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float
-    samples_per_s: float  # of the interval that ends here, training time only
-    device_seconds: float  # cumulative: ranks x (training + validation)
-    probes: Mapping[str, float]  # further measurements, by name
-    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from study.analysis.records import TIME_AXES, Cost, CurvePoint, Point, Summary, TrialRecord
+from study.analysis.records import TIME_AXES, Cost, Point, Summary, TrialRecord
 from study.ledger.schema import PHASES
+from study.ledger.state import CurvePoint
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,7 +41,12 @@ POINT_COLUMNS = (
 )
 TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for phase in PHASES))
 _TRIAL_OF_A_CURVE = ("trial_id", "phase", "variant", "batch_size", "world_size", "seed_index")
-CURVE_COLUMNS = (*_TRIAL_OF_A_CURVE, *(name for name in CurvePoint.__dataclass_fields__ if name != "probes"))
+_OF_A_POINT = tuple(
+    name
+    for name in CurvePoint.__dataclass_fields__
+    if name not in ("probes", "test_accuracy")  # that is the trial's
+)
+CURVE_COLUMNS = (*_TRIAL_OF_A_CURVE, *_OF_A_POINT)
 TEXT_COLUMNS = frozenset({"trial_id", "phase", "variant", "outcome", "error"})  # the others hold numbers
 
 
@@ -62,7 +68,7 @@ def curves_frame(summary: Summary) -> DataFrame:
     """
     rows = [
         {name: getattr(trial, name) for name in _TRIAL_OF_A_CURVE}
-        | {name: getattr(at, name) for name in CurvePoint.__dataclass_fields__ if name != "probes"}
+        | {name: getattr(at, name) for name in _OF_A_POINT}
         | {f"probe_{name}": value for name, value in at.probes.items()}
         for trial in summary.trials
         for at in trial.curve

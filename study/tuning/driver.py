@@ -93,7 +93,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         recorder = Recorder(writer, progress, store)
         limits = LimitWatch(writer, progress, recorder.leases)
         recorder.settle()
-        if ledger.rows and progress.finished and progress.mistake is None:
+        if ledger.rows and progress.finished and progress.state.mistake is None:
             return RunOutcome(True, ledger.quarantined)
         if (passed := limits.passed()) is not None:
             limits.record(passed)  # it may be another limit than the one before
@@ -115,13 +115,13 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
                 if writer.failure is not None:
                     raise writer.failure
             recorder.release(RELEASE_TIMEOUT_S)
-        cut = None if progress.finished else progress.cut
-        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.mistake)
+        cut = None if progress.finished else progress.state.limit
+        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.state.mistake)
 
 
 def _tidy(folder: Path, store: CheckpointStore, progress: Progress) -> None:
     """Remove what killed drivers have left. Young files of the report stay: another process may be writing them."""
-    store.tidy(progress.ends.keys())
+    store.tidy(progress.state.ended.keys())
     remove_unfinished(folder)
     remove_unfinished(folder / REPORT, REPORT_TAKES_S)
     _remove_scratch(folder)

@@ -20,7 +20,7 @@ from ray.core.generated.gcs_pb2 import ActorTableData
 from ray.util.placement_group import PlacementGroup
 
 from study.config.schema import StudyConfig
-from study.ledger.billing import OpenLease, Reason
+from study.ledger.billing import CloseReason, OpenLease
 from study.tuning.messages import GroupInfo
 
 
@@ -109,7 +109,7 @@ class _Group:
     pending_s: float = 0.0  # when it was last seen to wait for its placement
     placed_s: float | None = None  # once Ray has placed it
     lease: OpenLease | None = None
-    ended: Reason | None = None  # why the lease's attempt has ended; None while it runs
+    ended: CloseReason | None = None  # why the lease's attempt has ended; None while it runs
     gone_s: float | None = None  # when the cluster was first seen to have it back
 
 
@@ -119,7 +119,7 @@ class ClosedLease:
 
     lease: OpenLease
     closed_s: float
-    reason: Reason
+    reason: CloseReason
 
 
 class Leases:
@@ -148,7 +148,7 @@ class Leases:
             opened_s = now - info.hand_over_s
             closed.append(ClosedLease(group.lease, opened_s, "hand_over"))
         lease = self._open(group, trial_id, attempt, devices, opened_s, info)
-        lease.started(now)
+        lease.add_setup(now)
         return lease, closed
 
     def lost(
@@ -181,13 +181,13 @@ class Leases:
         """End a trial's attempt; its group waits for the next, or is given back."""
         if (group := self._running(trial_id)) is not None and group.lease is not None:
             group.ended = "released"
-            group.lease.heard_s = self._now()
+            group.lease.known_until_s = self._now()
 
     def let_go(self, devices: float) -> None:
         """Note that idle groups of this size are about to be given back: until now they waited."""
         for group in self._groups.values():
             if group.ended == "released" and group.lease is not None and group.lease.devices == devices:
-                group.lease.heard_s = self._now()
+                group.lease.known_until_s = self._now()
 
     def cut_short(self) -> None:
         """End all running attempts, because Tune has ended: their work since their last report is lost."""
@@ -281,7 +281,7 @@ class Leases:
             nodes=info.nodes,
             hosts=info.hosts,
             opened_s=opened_s,
-            heard_s=opened_s,
+            known_until_s=opened_s,
         )
         group.ended = None
         return group.lease

@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from study.ledger.billing import OpenLease
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, Outcome, ReportRow
+from study.ledger.state import CurvePoint
 from study.ledger.store import Ledger
 from study.training.messages import RankReport
 from study.tuning.leases import ClosedLease
@@ -126,7 +127,7 @@ def attempt_row(
 
 
 def report_row(
-    stamp: Stamp, report: RankReport, attempt: AttemptConfig, number: int, before: Sequence[ReportRow]
+    stamp: Stamp, report: RankReport, attempt: AttemptConfig, number: int, before: Sequence[CurvePoint]
 ) -> ReportRow:
     """Return the row of a report of attempt `number`. `before` holds the report that it goes on from, if any."""
     spec = attempt.spec
@@ -159,7 +160,7 @@ def end_row(
     stamp: Stamp,
     trial_id: str,
     attempts: int,
-    curve: Sequence[ReportRow],
+    curve: Sequence[CurvePoint],
     outcome: Outcome,
     error: str | None,
     mistake: bool,

@@ -39,7 +39,7 @@ class LimitWatch:
         config, now_s = self._progress.plan.config, self._writer.now_s()
         if config.limits == LimitsConfig():
             return None
-        device_h = self._progress.spent.device_h(now_s) + self._leases.starting_device_s() / 3600
+        device_h = self._progress.state.device_h(now_s) + self._leases.starting_device_s() / 3600
         wait_h = 0.0 if self._waits_since_s is None else (now_s - self._waits_since_s) / 3600
         figures = config.limits.against(device_h, now_s / 3600, config.price.usd_per_device_hour, wait_h)
         for name, (spent, allowed) in figures.items():

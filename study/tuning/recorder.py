@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from study.ledger.billing import OpenLease, unbilled
+from study.ledger.billing import OpenLease
 from study.ledger.schema import Decision, DecisionRow, LeaseRow, MistakeRow, Outcome, PulseRow, StudyRow
 from study.planning.trials import TrialSpec
 from study.training.messages import RankReport
@@ -42,8 +42,10 @@ class Recorder:
         """
         rows = self._writer.rows
         last_s = rows[-1].at_s if rows else 0.0
-        self._writer.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in unbilled(rows)))
-        for trial_id in sorted(self._progress.stopped):
+        left_open = list(self._progress.state.open_leases.values())
+        self._writer.write(*(self._bill(ClosedLease(lease, last_s, "lost")) for lease in left_open))
+        stopping = [trial.trial_id for trial in self._progress.state.trials.values() if trial.stopping]
+        for trial_id in sorted(stopping):
             self._end(trial_id, self._reached(trial_id), None)
         self._drop()
         self._end_study()
@@ -52,9 +54,9 @@ class Recorder:
         """Write the first row, or the first of a resume. After a mistake all trials start again from their beginning,
         because their checkpoints come from other code.
         """
-        if self._progress.mistake is not None:
+        if self._progress.state.mistake is not None:
             with self._writer.noting_failure():
-                self._store.tidy(self._progress.attempts.keys())
+                self._store.tidy(self._progress.state.trials.keys())
         self._writer.write(row)
 
     def release(self, timeout_s: float) -> None:
@@ -84,7 +86,7 @@ class Recorder:
     def begin(self, attempt: AttemptConfig, info: GroupInfo) -> None:
         """Note that an attempt's group is ready to train, fresh or handed over."""
         spec = attempt.spec
-        number = self._progress.attempts.get(spec.trial_id, 0) + 1
+        number = self._progress.state.trial(spec.trial_id).attempts + 1
         lease, closed = self.leases.start(spec.trial_id, number, self._devices(spec), info)
         self._enter(attempt, lease, closed, info.norm_batch, lease.setup_s)
 
@@ -102,8 +104,9 @@ class Recorder:
             return False
         lease = self.leases.lease_of(spec.trial_id)
         assert lease is not None
-        lease.heard(self._writer.clock(), report.phases_s)
-        before = [row for row in self._progress.curves[spec.trial_id] if row.updates == attempt.from_updates]
+        lease.add_report(self._writer.clock(), report.phases_s)
+        curve = self._progress.state.trial(spec.trial_id).curve
+        before = [point for point in curve if point.updates == attempt.from_updates]
         self._writer.write(
             report_row(self._writer.stamp(), report, attempt, lease.attempt, before),
             durable=False,  # the decision makes it durable, before anything acts on either
@@ -112,10 +115,10 @@ class Recorder:
         if decision == "stop" and not step.last and self._progress.is_to_be_audited(spec.trial_id):
             decision = "audit"
         snapshot = step.snapshot
-        cut = self._progress.cut is not None and decision in ("continue", "audit")
+        cut = self._progress.state.limit is not None and decision in ("continue", "audit")
         if cut and snapshot is None and (taken := take_snapshot()) is not None:
             snapshot, checkpoint_s = taken
-            lease.heard(self._writer.clock(), {**report.phases_s, "checkpoint": checkpoint_s})
+            lease.add_report(self._writer.clock(), {**report.phases_s, "checkpoint": checkpoint_s})
         if snapshot is not None and decision != "stop":
             self._keep(lease, report, snapshot)
         cut = cut and snapshot is not None
@@ -123,7 +126,7 @@ class Recorder:
             self._decide(spec.trial_id, lease.attempt, report.updates, decision)
         if cut:
             self._decide(spec.trial_id, lease.attempt, report.updates, "cut")
-        return self._progress.cut is None and decision in ("continue", "audit")
+        return self._progress.state.limit is None and decision in ("continue", "audit")
 
     def complete(self, attempt: AttemptConfig) -> None:
         """Note that Tune has ended an attempt without a death: its trial paused, was stopped or cut, came to its end,
@@ -132,11 +135,12 @@ class Recorder:
         trial_id = attempt.spec.trial_id
         failed = self._failed.pop(trial_id, None)
         outcome: Outcome | None
-        if trial_id in self._progress.paused:
+        known = self._progress.state.trial(trial_id)
+        if known.status == "paused":
             outcome = None
-        elif failed is not None or not self._progress.curves[trial_id]:
+        elif failed is not None or not known.curve:
             outcome = "infeasible" if failed is not None and failed.infeasible else "failed"
-        elif trial_id in self._progress.stopped:
+        elif known.stopping:
             outcome = self._reached(trial_id)
         else:  # it was cut, and its group could give no snapshot
             self.lose(attempt)
@@ -154,11 +158,11 @@ class Recorder:
         is lost. If its group was not ready, its AttemptRow is written here, so that it is billed.
         """
         spec = attempt.spec
-        number = self._progress.attempts.get(spec.trial_id, 0)
+        number = self._progress.state.trial(spec.trial_id).attempts
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             number += 1
         lease, closed = self.leases.lost(spec.trial_id, number, self._devices(spec), death)
-        if lease is not None and number > self._progress.attempts.get(spec.trial_id, 0):
+        if lease is not None and number > self._progress.state.trial(spec.trial_id).attempts:
             self._enter(attempt, lease, closed, None, self._writer.clock() - lease.opened_s)
 
     def retry(self, attempt: AttemptConfig, death: Death) -> AttemptConfig:
@@ -166,7 +170,7 @@ class Recorder:
         self.lose(attempt, death)
         trial_id = attempt.spec.trial_id
         with self._writer.noting_failure():
-            checkpoint = self._store.start(trial_id, self._progress.goes_on_from.get(trial_id, 0))
+            checkpoint = self._store.start(trial_id, self._progress.state.trial(trial_id).resume_updates)
         return AttemptConfig(attempt.spec, checkpoint, attempt.pause_at)
 
     def give_up(self, attempt: AttemptConfig, death: Death, lost_before: bool) -> None:
@@ -209,34 +213,35 @@ class Recorder:
         began_s = self._writer.clock()
         with self._writer.noting_failure():
             self._store.put(lease.trial_id, report.updates, snapshot)
-        lease.shelved(self._writer.clock(), self._writer.clock() - began_s)
+        lease.add_checkpoint(self._writer.clock(), self._writer.clock() - began_s)
 
     def _drop(self) -> None:
         """End, or audit, the paused trials that are now known not to go on."""
         for trial_id in self._progress.dropped():
             if self._progress.is_to_be_audited(trial_id):
-                last = self._progress.curves[trial_id][-1]
-                self._decide(trial_id, last.attempt, last.updates, "audit")
+                known = self._progress.state.trial(trial_id)
+                self._decide(trial_id, known.attempts, known.updates, "audit")
             else:
                 self._end(trial_id, "stopped", None)
 
     def _end_study(self) -> None:
         """Write down that all trials fail with the same mistake, if they do: nothing starts after that."""
         found = self._progress.same_mistake
-        if found is not None and self._progress.mistake is None:
+        if found is not None and self._progress.state.mistake is None:
             error, failed = found
             self._writer.write(MistakeRow(**self._writer.stamp(), error=error, failed=failed))
 
     def _reached(self, trial_id: str) -> Outcome:
         """Return the outcome of a trial that a decision has stopped."""
-        last = self._progress.curves[trial_id][-1]
-        if last.diverged:
+        known = self._progress.state.trial(trial_id)
+        if known.curve[-1].diverged:
             return "diverged"
-        return "completed" if last.final else "stopped"
+        return "completed" if known.final else "stopped"
 
     def _end(self, trial_id: str, outcome: Outcome, error: str | None, mistake: bool = False) -> None:
-        curve, attempts = self._progress.curves[trial_id], self._progress.attempts.get(trial_id, 0)
-        self._writer.write(end_row(self._writer.stamp(), trial_id, attempts, curve, outcome, error, mistake))
+        known = self._progress.state.trial(trial_id)
+        stamp = self._writer.stamp()
+        self._writer.write(end_row(stamp, trial_id, known.attempts, known.curve, outcome, error, mistake))
         with self._writer.noting_failure():
             self._store.remove(trial_id)
 

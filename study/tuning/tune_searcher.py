@@ -51,7 +51,7 @@ class PlanSearcher(Searcher):
 
         None makes Tune ask again at its next turn. After FINISHED it does not ask again.
         """
-        if self._progress.finished or self._progress.mistake is not None:
+        if self._progress.finished or self._progress.state.mistake is not None:
             return str(Searcher.FINISHED)
         assignment = self._progress.hand_out(self._capacity.ranks)
         if assignment is None:

@@ -215,7 +215,7 @@ def test_the_meter_fails(faults: Faults, where: str, caplog: pytest.LogCaptureFi
         raise RuntimeError("no metrics today")
 
     monkeypatch.setattr("ray.util.metrics.Gauge", lambda *args: Mock())
-    monkeypatch.setattr(f"study.cluster.metrics.readings.Meter.{where}", broken)
+    monkeypatch.setattr(f"study.cluster.metrics.readings.MetricReadings.{where}", broken)
     with Export(plan) as metrics:
         rows = run_followed(plan, metrics.follow)
         wait_for(lambda: metrics.failures > 1)

@@ -23,8 +23,9 @@ from summaries import (
 from study.analysis.records import Cost, Cut, Point, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow, LimitRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, make_plan
-from study.reporting.live.progress import Tracker
+from study.reporting.live.progress import StudyProgress
 from study.reporting.text.terminal import ProgressView, print_summary, status_lines
 
 
@@ -51,6 +52,10 @@ def text_of(console: Console) -> str:
 
 def later(row: AnyRow) -> AnyRow:
     return row.model_copy(update={"written": LATER})
+
+
+def followed(plan: Plan, rows: Sequence[AnyRow]) -> StudyProgress:
+    return StudyProgress(plan, StudyState(rows))
 
 
 def a_trial(trial_id: str, at_s: float, outcome: str, epochs: float = 3.0, accuracy: float = 0.9) -> list[AnyRow]:
@@ -122,14 +127,14 @@ def test_status_before_the_first_trial(plan: Plan) -> None:
 
 
 def test_a_lost_attempt_is_billed_and_no_longer_running(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
+    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
     assert tracker.count("search").running == 1
-    tracker.follow(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
+    tracker.state.apply(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
     assert tracker.count("search").running == 0
-    tracker.follow(attempt_row("search-b16-w1-r0", 6, attempt=2))
-    tracker.follow(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
+    tracker.state.apply(attempt_row("search-b16-w1-r0", 6, attempt=2))
+    tracker.state.apply(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
     assert tracker.count("search").running == 1
-    assert tracker.billed_device_h == pytest.approx(8 / 3600)
+    assert tracker.state.closed_device_h == pytest.approx(8 / 3600)
 
 
 def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
@@ -153,21 +158,21 @@ def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
 
 
 def test_a_resume_forgets_what_ran_when_the_driver_died(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
+    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
     assert tracker.count("search").running == 0
 
 
 def test_time_left_waits_for_evidence(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
+    tracker = followed(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
     assert tracker.left_s() is None
 
 
 def test_time_left_at_a_steady_pace(plan: Plan) -> None:
     rows = [study_row(), *a_trial("search-b16-w1-r0", 100, "completed"), *a_trial("search-b64-w1-r0", 110, "completed")]
-    tracker = Tracker(plan, rows)
+    tracker = followed(plan, rows)
     assert tracker.left_s() == pytest.approx(6 * 10)  # six trials to come, one at a time
-    tracker.follow(attempt_row("search-b16-w1-r1", 120))
-    tracker.follow(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
+    tracker.state.apply(attempt_row("search-b16-w1-r1", 120))
+    tracker.state.apply(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
     assert tracker.left_s() == pytest.approx(5.5 * 10)  # half of it is done
 
 
@@ -177,7 +182,7 @@ def test_time_left_does_not_repeat_the_setup(plan: Plan) -> None:
         start = 100 + 10 * i
         bill = lease_row(name, start + 10, 10.0 + (90 if i == 0 else 0), setup_s=90.0 if i == 0 else 0.0)
         rows += [attempt_row(name, start), end_row(name, start + 10, "completed"), bill]
-    assert Tracker(plan, rows).left_s() == pytest.approx(6 * 10)
+    assert followed(plan, rows).left_s() == pytest.approx(6 * 10)
 
 
 def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
@@ -186,7 +191,7 @@ def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
     names += [f"confirm-b{b}-w1-s{i}" for b in (16, 64) for i in (1, 2)]
     for i, name in enumerate(names):
         rows += a_trial(name, 10 * i, "completed")
-    assert Tracker(plan, rows).left_s() is None
+    assert followed(plan, rows).left_s() is None
 
 
 def test_without_a_terminal_each_ended_trial_is_one_plain_line(plan: Plan) -> None:

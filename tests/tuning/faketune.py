@@ -198,7 +198,7 @@ class FakeTune:
 
     def run(self) -> bool:
         """Run until nothing is left to do. Return whether the study is finished."""
-        self.store.tidy(self.progress.ends)
+        self.store.tidy(self.progress.state.ended)
         self.recorder.settle()
         if (passed := self.limits.passed()) is not None:
             self.limits.record(passed)

@@ -106,7 +106,7 @@ def test_an_attempt_that_died_is_billed_as_lost_and_its_retry_apart(
     enter(books, "g")
     clock.now_s = 110
     lease, _ = books.start("a", 1, 2, info("g"))
-    lease.heard(115, {"train": 4})
+    lease.add_report(115, {"train": 4})
     clock.now_s = 118
     assert books.lost("a", 1, 2, died("g")) == (lease, [])
     enter(books, "h")  # at 118: placed at 120

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary.summarize import summarize
-from study.ledger.billing import Spent
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
 from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
@@ -93,7 +93,7 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
             break
         assert isinstance(ledger.rows[-1], LimitRow) or any(isinstance(row, LimitRow) for row in ledger.rows[-40:])
         assert billed_s(ledger.rows) >= allowed_s - SLACK_S * n_groups * world_size
-        assert tune.progress.cut is not None
+        assert tune.progress.state.limit is not None
     assert finished
     for rows in drivers_of(ledger.rows):
         check_driver(rows, world_size)
@@ -194,14 +194,14 @@ def test_open_leases_count_from_their_beginning() -> None:
     with without_ray(2):
         tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeStore(), 2, INTERVAL_S)
         tune.run()
-    spent = Spent()
+    state = StudyState()
     attempts = [row for row in ledger.rows if isinstance(row, AttemptRow)]
-    spent.follow(attempts[0])
+    state.apply(attempts[0])
     began_s = attempts[0].at_s - attempts[0].setup_s
-    assert spent.device_h(began_s + 36) == pytest.approx(2 * 36 / 3600)
+    assert state.device_h(began_s + 36) == pytest.approx(2 * 36 / 3600)
     lease = next(row for row in ledger.rows if isinstance(row, LeaseRow) and row.lease_id == attempts[0].lease_id)
-    spent.follow(lease)
-    assert spent.device_h(began_s + 1e6) == pytest.approx(2 * lease.billed_s / 3600)
+    state.apply(lease)
+    assert state.device_h(began_s + 1e6) == pytest.approx(2 * lease.billed_s / 3600)
 
 
 def test_the_summary_says_what_was_cut() -> None:

@@ -161,7 +161,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
         rows += [attempt(spec), report(spec, accuracies[spec.base_lr], an_epoch), pause(spec, an_epoch)]
         scouts.append(spec.trial_id)
     progress = Progress(halving, rows)
-    assert progress.paused == set(scouts)
+    assert {name for name, trial in progress.state.trials.items() if trial.status == "paused"} == set(scouts)
     again = progress.hand_out(1000)
     assert again is not None
     # One cell alone is not dear, and the gentle bracket has no rung there: they go on at once.
@@ -180,7 +180,7 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
     while (assignment := progress.hand_out(1000)) is not None and assignment.spec.phase == "search":
         spec = assignment.spec
         assert Progress(halving, rows).hand_out(1000) == assignment
-        follow(attempt(spec, progress.attempts.get(spec.trial_id, 0) + 1, assignment.from_updates))
+        follow(attempt(spec, progress.state.trial(spec.trial_id).attempts + 1, assignment.from_updates))
         for updates in sorted(u for u in (*assignment.pause_at, spec.total_updates) if u > assignment.from_updates):
             follow(report(spec, accuracies[spec.base_lr], updates))
             if progress.verdict(spec.trial_id) == "pause":
@@ -188,7 +188,7 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
                 break
         else:
             follow(end(spec))
-    assert list(progress.ends) == [spec.trial_id for spec in halving.search if spec.base_lr == 0.1]
+    assert list(progress.state.ended) == [spec.trial_id for spec in halving.search if spec.base_lr == 0.1]
     others = sorted(spec.trial_id for spec in halving.search if spec.base_lr != 0.1)
     assert sorted(progress.dropped()) == sorted(Progress(halving, rows).dropped()) == others
 

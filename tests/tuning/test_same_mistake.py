@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary.summarize import summarize
-from study.cluster.metrics.readings import Meter
+from study.cluster.metrics.readings import MetricReadings
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, TrialSpec, make_plan
-from study.reporting.live.progress import Tracker
 from study.reporting.text.terminal import status_lines
 from study.reporting.text.verdict import mistake_sentence, nothing_completed, verdict
 from study.tuning.progress import Progress
@@ -216,13 +216,13 @@ def test_everyone_who_follows_the_rows_says_the_same() -> None:
     at_first = list(ledger.rows)
     run(plan, never, ledger)
     for rows, failed, completed in ((at_first, 3, 0), (ledger.rows, 0, 18)):
-        summary, tracker, meter = summarize(rows, plan), Tracker(plan, rows), Meter(plan)
+        summary, state, meter = summarize(rows, plan), StudyState(rows), MetricReadings(plan)
         for row in rows:
             meter.follow(row)
         told = {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
         for n, outcome in ((failed, "failed"), (completed, "completed")):
             assert sum(trial.outcome == outcome for trial in summary.trials) == n
-            assert sum(end.outcome == outcome for end in tracker.ends.values()) == n
+            assert sum(trial.status == outcome for trial in state.ended.values()) == n
             assert sum(told["study_trials", phase, outcome] for phase in ("search", "confirm")) == n
         hours = dict.fromkeys(("search", "confirm", "censored"), 0.0)
         for (name, *tags), value in told.items():
@@ -266,7 +266,7 @@ def test_a_limit_that_is_passed_as_well_does_not_hide_the_mistake() -> None:
     assert not tune.progress.finished
     _, tune = run(plan, never, ledger)
     assert tune.progress.finished
-    assert {row.outcome for row in tune.progress.ends.values()} == {"completed"}
+    assert {trial.status for trial in tune.progress.state.ended.values()} == {"completed"}
 
 
 # Whatever fails in whatever order, and whenever drivers die.
@@ -372,9 +372,11 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         holds = the_rule(rows[:n], plan)
         assert (live.same_mistake is not None) == (resumed.same_mistake is not None) == holds
         assert live.same_mistake == resumed.same_mistake
-        assert live.mistake == resumed.mistake
-        assert live.ends == resumed.ends
-        assert {trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome} == live.ends.keys()
+        assert live.state.mistake == resumed.state.mistake
+        assert live.state.ended == resumed.state.ended
+        assert {
+            trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome
+        } == live.state.ended.keys()
         if isinstance(row, MistakeRow):
             assert holds
     for i, row in enumerate(rows):
@@ -382,6 +384,6 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
             after = next((j for j in range(i, len(rows)) if isinstance(rows[j], StudyRow)), len(rows))
             assert not of(AttemptRow, rows[i:after])
             assert not of(EndRow, rows[i:after])
-    assert tune.progress.finished or tune.progress.mistake is not None
+    assert tune.progress.finished or tune.progress.state.mistake is not None
     assert audit(rows) == Audit(0.0, 0)
-    assert not store.held or tune.progress.mistake is not None
+    assert not store.held or tune.progress.state.mistake is not None

@@ -8,7 +8,8 @@ from statistics import fmean
 
 from scipy.stats import binomtest
 
-from study.analysis.records import Audit, CurvePoint, Stopping, TrialRecord
+from study.analysis.records import Audit, Stopping, TrialRecord
+from study.ledger.state import CurvePoint
 from study.planning.trials import Cell
 
 

@@ -19,18 +19,19 @@ from study.analysis.summary.limit_cut import cut_of
 from study.analysis.summary.points import cell_of, frontiers_of, group_setups_of, points_of, samples_of
 from study.analysis.summary.stopping import stopping
 from study.analysis.summary.targets import criticals_of
-from study.analysis.summary.trials import Gathered, gather, trial_records
+from study.analysis.summary.trials import gather, trial_records
 from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan
 
 
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     """The state of a study, finished or not. The rows are gone through once, and not kept."""
     report = plan.config.report
-    found = gather(rows)
-    trials = trial_records(found, plan.config.price.usd_per_device_hour)
+    state = gather(rows)
+    trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup)
@@ -43,7 +44,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
-        study=_facts(found, plan.config.name),
+        study=_facts(state, plan.config.name),
         cost_axis=axis,
         include_setup=report.include_setup,
         group_setups=group_setups_of(trials),
@@ -64,9 +65,9 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         throughput_model=fit_step_model(steps),
         recommendation=choose(points, trials, axis, Constraints(), report.margin, report.include_setup),
         planned_trials=planned,
-        cut=cut_of(found, trials, points, plan, planned, hopeless),
-        mistaken=_mistaken(found, len(plan.search) + plan.n_confirm),
-        notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
+        cut=cut_of(state, trials, points, plan, planned, hopeless),
+        mistaken=_mistaken(state, len(plan.search) + plan.n_confirm),
+        notes=(*_waiting(state), *unmetered, *_mixed(state), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
     return _with_steps(found_summary)
@@ -95,21 +96,21 @@ def _axes(
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
 
 
-def _mistaken(found: Gathered, planned: int) -> Mistaken | None:
+def _mistaken(state: StudyState, planned: int) -> Mistaken | None:
     """What has ended the study, if a mistake has."""
-    row = found.mistake
-    return None if row is None else Mistaken(row.error, row.failed, planned - len(found.attempts))
+    row = state.mistake
+    return None if row is None else Mistaken(row.error, row.failed, planned - len(list(state.begun)))
 
 
-def _waiting(found: Gathered) -> tuple[str, ...]:
+def _waiting(state: StudyState) -> tuple[str, ...]:
     """A note, while the study waits for a larger cluster."""
-    return () if found.waiting is None else (f"Waiting: {found.waiting.why}.",)
+    return () if state.waiting is None else (f"Waiting: {state.waiting.why}.",)
 
 
-def _mixed(found: Gathered) -> tuple[str, ...]:
+def _mixed(state: StudyState) -> tuple[str, ...]:
     """A note, if trials that completed ran on devices of several types."""
-    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
-    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+    done = [trial for trial in state.ended.values() if trial.status == "completed"]
+    devices = sorted({lease.device for trial in done for lease in trial.leases})
     if len(devices) < 2:
         return ()
     return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
@@ -156,20 +157,22 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
     )
 
 
-def _facts(found: Gathered, name: str) -> StudyFacts:
-    first = found.study
+def _facts(state: StudyState, name: str) -> StudyFacts:
+    first, last = state.first, state.last_opened
     assert first is not None, "opens every ledger"
+    assert last is not None, "the first or a later one"
+    leases = [lease for trial in state.trials.values() for lease in trial.leases]
     return StudyFacts(
         study_id=first.study_id,
         name=name,
-        config=found.config,
+        config=last.config,
         config_hash=first.config_hash,
         hardware=first.hardware,
         versions=first.versions,
-        devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
-        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
+        devices=tuple(sorted({lease.device for lease in leases})),
+        hosts=tuple(sorted({host for lease in leases for host in lease.hosts})),
         started=first.written,
-        wall_s=found.last_s,
+        wall_s=state.now_s,
     )
 
 

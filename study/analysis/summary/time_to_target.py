@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study.analysis.records import CurvePoint
+from study.ledger.state import CurvePoint
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 from study.ledger.schema import Decision, Outcome
+from study.ledger.state import RECENT_HAND_OVERS
 
 UNREPORTED = "unreported"  # the phase of what an open lease has cost since its group last spoke
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 STATES = ("pending", "running", "paused", *OUTCOMES)
 KINDS = ("search", "confirm", "censored")
 TRIAL_KINDS = KINDS[:2]
-DECISIONS: tuple[str, ...] = get_args(Decision)
-RECENT = 100  # hand-overs
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,12 @@ METRICS = (
         "Area between the frontier of billed confirm trials (device-hours, final accuracy) and (the dearest, 0).",
     ),
     Metric("study_decisions", "decisions", f"Answers to reports: {', '.join(DECISIONS)}.", ("decision",)),
-    Metric("study_hand_over_seconds", "s", f"From trial to trial on a warm group, of the last {RECENT}.", ("stat",)),
+    Metric(
+        "study_hand_over_seconds",
+        "s",
+        f"From trial to trial on a warm group, of the last {RECENT_HAND_OVERS}.",
+        ("stat",),
+    ),
     Metric("study_attempts", "attempts", "Tries at trials, retries included."),
     Metric("study_lost_leases", "leases", "Leases whose group or driver died under them; most are tried again."),
     Metric("study_spend_usd", "USD", "The bill in dollars; only where the study has a price."),

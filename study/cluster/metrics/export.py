@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from study.cluster.metrics.definitions import METRICS
-from study.cluster.metrics.readings import Meter, Reading
+from study.cluster.metrics.readings import MetricReadings, Reading
 from study.ledger.schema import AnyRow
 from study.planning.trials import Plan
 
@@ -26,7 +26,7 @@ class Export:
 
     def __init__(self, plan: Plan) -> None:
         self.failures = 0
-        self._meter, self._study = Meter(plan), plan.config.name
+        self._readings, self._study = MetricReadings(plan), plan.config.name
         self._gauges: dict[str, Any] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="study-metrics", daemon=True)
@@ -34,7 +34,7 @@ class Export:
     def follow(self, row: AnyRow) -> None:
         """Take in one more row."""
         try:
-            self._meter.follow(row)
+            self._readings.follow(row)
         except Exception as error:
             self._failed(error)
 
@@ -61,7 +61,7 @@ class Export:
             now_s = time.time()  # for both: to the alert, a driver whose last sign is later than its end is gone
             ended_s = now_s if over else 0.0
             signs = {"study_heartbeat_timestamp_seconds": now_s, "study_ended_timestamp_seconds": ended_s}
-            for reading in (*self._meter.read(), *(Reading(name, value, {}) for name, value in signs.items())):
+            for reading in (*self._readings.read(), *(Reading(name, value, {}) for name, value in signs.items())):
                 self._gauge(reading.name).set(reading.value, {"study": self._study, **reading.tags})
         except Exception as error:
             self._failed(error)

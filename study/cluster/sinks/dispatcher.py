@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -14,7 +13,8 @@ from typing import Protocol
 
 from study.cluster.sinks.events import TrialEvent
 from study.errors import ConfigError
-from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.state import StudyState
 from study.ledger.store import refuse_links
 from study.planning.trials import Plan
 from study.safe_text import masked
@@ -124,42 +124,29 @@ class Dispatcher:
         if not boards.is_absolute():
             refuse_links(folder, *("/".join(boards.parts[: n + 1]) for n in range(len(boards.parts))))
         self._feeds = [SinkQueue(sink) for sink in open_sinks(plan, folder)]
-        self._study_id, self._started = "", False
-        self._attempts: dict[str, AttemptRow] = {}
-        self._updates: dict[str, int] = {}
-        self._billed_h: dict[str, float] = defaultdict(float)
-        self._mistake, self._begun_again = False, 0
+        self._started = False
+        self._state = StudyState(whole_curves=False)
 
     def follow(self, row: AnyRow) -> None:
-        """Take in one more row."""
+        """Take in the next row, and queue it for every sink if it is about a trial that has begun."""
         if not self._feeds:
             return
-        if isinstance(row, StudyRow):
-            self._study_id = row.study_id
-            if self._mistake:
-                self._begun_again += 1
-                self._attempts.clear()
-                self._billed_h.clear()
-                self._mistake = False
-        elif isinstance(row, MistakeRow):
-            self._mistake = True
-        elif isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
-            self._follow_trial(row)
-
-    def _follow_trial(self, row: AttemptRow | ReportRow | EndRow | LeaseRow) -> None:
-        name = row.trial_id
-        if isinstance(row, AttemptRow):
-            self._attempts[name], self._updates[name] = row, row.from_updates
-        elif isinstance(row, ReportRow):
-            self._updates[name] = row.updates
-        elif isinstance(row, LeaseRow):
-            self._billed_h[name] += row.billed_device_h
-        if name in self._attempts:  # or its group never came to be: nothing was tried
-            told = TrialEvent(
-                row, self._study_id, self._attempts[name], self._updates[name], self._billed_h[name], self._begun_again
-            )
-            for feed in self._feeds:
-                feed.put(told)
+        self._state.apply(row)
+        if not isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
+            return
+        trial, opened = self._state.trial(row.trial_id), self._state.last_opened
+        if not trial.begun or trial.attempt is None or opened is None:
+            return  # its group could not be started: nothing was tried
+        event = TrialEvent(
+            row=row,
+            study_id=opened.study_id,
+            attempt=trial.attempt,
+            updates=trial.updates,
+            billed_device_h=sum(lease.billed_device_h for lease in trial.current_leases),
+            restarts=self._state.restarts,
+        )
+        for feed in self._feeds:
+            feed.put(event)
 
     def start(self) -> None:
         """Begin to pass rows on."""

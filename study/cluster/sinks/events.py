@@ -20,12 +20,12 @@ class TrialEvent:
     attempt: AttemptRow  # the last that began
     updates: int  # that the trial has come to
     billed_device_h: float  # of all its bills since the study began, or began again, this row included
-    begun_again: int = 0  # how often the study has, after a mistake (see MistakeRow)
+    restarts: int = 0  # of the study, after mistakes (see MistakeRow)
 
     @property
     def trial_id(self) -> str:
         """The trial; after a mistake, one of another name, so that nothing of what other code did stands beside it."""
-        return f"{self.row.trial_id}.{self.begun_again + 1}" if self.begun_again else self.row.trial_id
+        return f"{self.row.trial_id}.{self.restarts + 1}" if self.restarts else self.row.trial_id
 
     @property
     def params(self) -> dict[str, str | int | float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from itertools import islice
 from threading import Lock
 from types import TracebackType
+from typing import get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -15,13 +17,15 @@ from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
 from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
-from study.planning.trials import Plan
-from study.reporting.live.progress import PhaseCount, Tracker
+from study.ledger.state import StudyState
+from study.planning.trials import Phase, Plan
+from study.reporting.live.progress import PhaseCount, StudyProgress
 from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
 from study.safe_text import printable
 
+PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
 _SHOWN_RUNNING = 8
 
 
@@ -93,27 +97,28 @@ def _spend(summary: Summary) -> str:
 
 def status_lines(plan: Plan, rows: Iterable[AnyRow]) -> list[str]:
     """How far a study is, a line for each phase and one for its cost."""
-    return _status(Tracker(plan, rows), with_guess=False)
+    return _status(StudyProgress(plan, StudyState(rows)), with_guess=False)
 
 
-def _status(tracker: Tracker, with_guess: bool) -> list[str]:
+def _status(progress: StudyProgress, with_guess: bool) -> list[str]:
+    state = progress.state
     lines = [
         f"{name:<8}{_count_line(count)}"
-        for name in ("search", "confirm")
-        if (count := tracker.count(name)).planned or count.over
+        for name in PHASE_NAMES
+        if (count := progress.count(name)).planned or count.finished
     ]
-    billed = f"billed  {cost_unit([tracker.billed_device_h]).show(tracker.billed_device_h)}"
-    left_s = tracker.left_s() if with_guess and tracker.mistake is None else None
+    billed = f"billed  {cost_unit([state.closed_device_h]).show(state.closed_device_h)}"
+    left_s = progress.left_s() if with_guess and state.mistake is None else None
     lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
-    if limits := tracker.of_limits:
+    if limits := progress.limits:
         lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
-    if tracker.waiting is not None:
-        lines.append(f"waiting {tracker.waiting.why}")
-    if tracker.cut is not None and len(tracker.ends) < tracker.planned:
-        then = "running trials end at their next report" if tracker.running else "raise it to go on"
-        lines.append(f"cut     by limits.{tracker.cut.limit}: {then}")
-    if tracker.mistake is not None:
-        lines.append(f"ended   by the same mistake in every batch size: {printable(tracker.mistake.error)}")
+    if state.waiting is not None:
+        lines.append(f"waiting {state.waiting.why}")
+    if state.limit is not None and len(state.ended) < progress.planned:
+        then = "running trials end at their next report" if any(state.running) else "raise it to go on"
+        lines.append(f"cut     by limits.{state.limit.limit}: {then}")
+    if state.mistake is not None:
+        lines.append(f"ended   by the same mistake in every batch size: {printable(state.mistake.error)}")
     return lines
 
 
@@ -121,7 +126,7 @@ def _count_line(count: PhaseCount) -> str:
     parts = [f"{n} {outcome}" for outcome, n in count.outcomes.items()]
     if count.running:
         parts.append(f"{count.running} running")
-    return f"{count.over} of {count.planned} over" + (f": {', '.join(parts)}" if parts else "")
+    return f"{count.finished} of {count.planned} over" + (f": {', '.join(parts)}" if parts else "")
 
 
 class ProgressView:
@@ -129,7 +134,8 @@ class ProgressView:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
-        self._tracker = Tracker(plan)
+        self._state = StudyState(whole_curves=False)
+        self._progress = StudyProgress(plan, self._state)
         self._lock = Lock()
         # Rows written before are the past of a resumed study: counted, not told again.
         self._since = datetime.now(timezone.utc)
@@ -151,8 +157,8 @@ class ProgressView:
     def __call__(self, row: AnyRow) -> None:
         """Take in a row that is now in the ledger."""
         with self._lock:
-            begins_again = isinstance(row, StudyRow) and self._tracker.mistake is not None
-            self._tracker.follow(row)
+            begins_again = isinstance(row, StudyRow) and self._state.mistake is not None
+            self._state.apply(row)
         new = datetime.fromisoformat(row.written) >= self._since
         if isinstance(row, LeaseRow) and row.why and new:
             self._say(self._lost_line(row))  # above what is shown in place
@@ -171,7 +177,7 @@ class ProgressView:
         elif isinstance(row, WaitRow) and new:
             self._say(f"Waiting: {row.why}")
         elif isinstance(row, StudyRow) and new and self._past:
-            line = f"Resumed: {len(self._tracker.ends)} of {self._tracker.planned} trials are over"
+            line = f"Resumed: {len(self._state.ended)} of {self._progress.planned} trials are over"
             self._say(line + ("; all begin again, those that failed come last" if begins_again else ""))
 
     def _say(self, line: str) -> None:
@@ -180,24 +186,24 @@ class ProgressView:
     def _lost_line(self, lease: LeaseRow) -> str:
         cost = cost_unit([lease.billed_device_h]).show(lease.billed_device_h)
         line = f"{lease.trial_id}: attempt {lease.attempt} is lost after {cost}: {printable(lease.why)}; "
-        if lease.trial_id in self._tracker.ends:
+        if lease.trial_id in self._state.ended:
             return f"{line}it has no retry left"
         return f"{line}it is tried again, from its last checkpoint if there is one"
 
     def _end_line(self, end: EndRow) -> str:
-        tracker = self._tracker
-        line = f"[{len(tracker.ends)}/{tracker.planned}] {end.trial_id} {end.outcome}"
-        epochs, report = tracker.epochs(end.trial_id), tracker.reports.get(end.trial_id)
+        trial = self._state.trial(end.trial_id)
+        line = f"[{len(self._state.ended)}/{self._progress.planned}] {end.trial_id} {end.outcome}"
+        epochs = self._progress.epochs(trial)
         if epochs is not None:
             line += f" at {epochs[0]:.1f} of {epochs[1]:g} epochs"
-        if report is not None:
-            line += f", val accuracy {report.val_accuracy:.3f}"
+        if trial.last is not None:
+            line += f", val accuracy {trial.last.val_accuracy:.3f}"
         return line + (f": {printable(end.error)}" if end.error else "")
 
     def _render(self) -> RenderableType:
         with self._lock:
-            parts: list[RenderableType] = [Text(line) for line in _status(self._tracker, with_guess=True)]
-            if self._tracker.running:
+            parts: list[RenderableType] = [Text(line) for line in _status(self._progress, with_guess=True)]
+            if any(self._state.running):
                 parts.append(self._running())
         return Group(*parts)
 
@@ -205,15 +211,14 @@ class ProgressView:
         table = Table(box=SIMPLE_HEAD)
         for name in ("running", "batch", "ranks", "learning rate", "epochs", "val accuracy"):
             table.add_column(name, justify="left" if name == "running" else "right")
-        for trial_id, attempt in list(self._tracker.running.items())[:_SHOWN_RUNNING]:
-            done, whole = self._tracker.epochs(trial_id) or (0.0, 0.0)
-            report = self._tracker.reports.get(trial_id)
+        for trial, attempt in islice(self._state.running, _SHOWN_RUNNING):
+            done, whole = self._progress.epochs(trial) or (0.0, 0.0)
             table.add_row(
                 attempt.phase,
                 str(attempt.batch_size),
                 str(attempt.world_size),
                 number(attempt.lr),
                 f"{done:.1f} of {whole:g}",
-                percent(report.val_accuracy) if report else NOTHING,
+                percent(trial.last.val_accuracy) if trial.last else NOTHING,
             )
         return table

@@ -7,9 +7,10 @@ from typing import Any
 
 from study.analysis.claims.records import ClaimVerdict
 from study.analysis.claims.registry import claims_of
-from study.analysis.records import Cost, CurvePoint, TrialRecord
+from study.analysis.records import Cost, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES
+from study.ledger.state import CurvePoint
 
 # What a trial measured, by variant, batch size and seed: changes to a trial or to its reports.
 World = Callable[[str, int, int], Mapping[str, Any]]

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from study.analysis.records import CurvePoint
 from study.analysis.summary.time_to_target import Crossing, first_meeting
+from study.ledger.state import CurvePoint
 
 POINT = CurvePoint(10, 100, 1.0, 0.1, 1.0, None, 1.0, 0.5, 1.0, 2.0, {})
 

@@ -155,7 +155,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, tracking: d
 def test_an_extra_that_is_not_installed_is_told_first(
     tmp_path: Path, key: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = {"mlflow": "mlflowruns", "tensorboard": "boards"}[key]
+    module = {"mlflow": "mlflow_sink", "tensorboard": "tensorboard_sink"}[key]
     monkeypatch.delitem(sys.modules, f"study.cluster.sinks.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     file = study_file(tmp_path, {key: "http://m:5000"})
