@@ -23,8 +23,7 @@ from study.ledger.store import CONFIG
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan, make_plan
 from study.safe_text import printable
-from study.workloads.data.count import counted
-from study.workloads.data.image_files import find_images
+from study.workloads.data.discovery import find_images, with_sample_counts
 from study.workloads.user_code.build import import_class
 
 # Exit codes beside 0 and 1.
@@ -53,7 +52,7 @@ def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | N
     """
     file = load_study(path, overrides or ())
     with file.naming_places():
-        plan = _plan_for(counted(file.config), address, cpus)
+        plan = _plan_for(with_sample_counts(file.config), address, cpus)
         import_own(plan.config)
         return tried(plan) if try_ else plan
 

@@ -20,7 +20,7 @@ from summaries import (
     trial,
 )
 
-from study.analysis.records import Cost, Cut, Point, TrialRecord
+from study.analysis.records import Cost, LimitCut, Point, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow, LimitRow
 from study.ledger.state import StudyState
@@ -260,7 +260,7 @@ def test_a_passed_limit_is_told_where_nobody_watches(plan: Plan) -> None:
 
 
 def test_the_summary_tells_a_cut_second() -> None:
-    cut = Cut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
+    cut = LimitCut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
     text = " ".join(shown([], cut=cut, planned_trials=12).split())
     assert "Cut by limits.usd: 5.2 of 5 USD spent. Of 12 trials 7 were not run and 2 ended early" in text
     assert "Without a confirmed point because of it: batch 16 on 1 rank, batch 64 (+LR) on 2 ranks." in text
