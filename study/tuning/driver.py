@@ -76,7 +76,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
-        metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
+        metrics = None if address == "local" else Export(plan)  # no Prometheus scrapes a local Ray
 
         def show(row: AnyRow) -> None:
             observe(row)

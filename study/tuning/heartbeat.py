@@ -79,4 +79,4 @@ class Heartbeat:
         started = len(self._met) == len(self._actors)  # until then, only the limit on silence applies
         self._still_s = self._still_s + self._every_s if started and self._progress == before else 0.0
         if self._still_s >= self._recovery.stuck_s:
-            raise RankLost(f"no rank got anything done for {self._still_s:.0f} s")
+            raise RankLost(f"no rank made progress for {self._still_s:.0f} s")

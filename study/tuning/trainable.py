@@ -25,7 +25,7 @@ class TrialRun(tune.Trainable):
     _group: WarmGroup | None = None  # until setup has built it
 
     def __repr__(self) -> str:
-        """Name the actor on Ray's dashboard, because Tune gives it no name of ours."""
+        """Name the actor on Ray's dashboard, because Tune gives it a name without the study."""
         return super().__repr__() if self._group is None else f"{self._group.name}/driver"
 
     @property
