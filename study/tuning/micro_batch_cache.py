@@ -20,7 +20,7 @@ from study.errors import ConfigError, DiskError
 from study.ledger.atomic_files import write_atomic
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan, make_plan
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.topology import RankTopology
 
 CACHE = "micro_batches.json"
@@ -101,7 +101,7 @@ def probe(plan: Plan) -> Fitted:
 
     Raises Mistake for an error of a user's own module.
     """
-    return plainly(partial(_probe, plan))
+    return translate_errors(partial(_probe, plan))
 
 
 def _probe(plan: Plan) -> Fitted:
