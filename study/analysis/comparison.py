@@ -51,12 +51,13 @@ class Comparison:
     changes: tuple[Change, ...]
 
 
-def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
-    """Compare studies on the cost axis of the first, which also decides whether costs include setup of cold groups.
+def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis | None = None) -> Comparison:
+    """Compare studies on a cost axis, that of the first when left out; the first also decides whether costs include
+    setup of cold groups.
 
     Raises ConfigError for a study without points, without that cost, or of another protocol major than the first.
     """
-    axis = summaries[0].cost_axis
+    axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
     reference = max(s.mean_cost for samples in groups for s in samples), 0.0
     joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points
