@@ -8,7 +8,7 @@ from pathlib import Path
 from study.analysis.comparison import Comparison
 from study.analysis.records import Critical
 from study.analysis.replay.replay import Replay
-from study.analysis.tables.fronts import Findings, TableAnalysis
+from study.analysis.tables.fronts import FrontFindings, TableAnalysis
 from study.reporting.figures.comparisons import PlaneAxes, fronts_figure, replay_figure
 from study.reporting.figures.frontier import axis_title
 from study.reporting.figures.scaling_laws import steps_figure
@@ -45,7 +45,7 @@ def _headline(analysis: TableAnalysis) -> str:
     return f"{len(front)} of {len(analysis.whole.points)} configurations are on the front: {named}{more}."
 
 
-def _front_sections(analysis: TableAnalysis, parts: Mapping[str, Findings]) -> list[Section]:
+def _front_sections(analysis: TableAnalysis, parts: Mapping[str, FrontFindings]) -> list[Section]:
     if analysis.cost is None or analysis.quality is None or not analysis.whole.points:
         return []
     axes = PlaneAxes(analysis.cost.column, analysis.quality.column, more_is_cheaper=analysis.cost.maximize)
@@ -62,7 +62,7 @@ def _better(maximize: bool) -> str:
     return "higher" if maximize else "lower"
 
 
-def _critical_sections(parts: Mapping[str, Findings]) -> list[Section]:
+def _critical_sections(parts: Mapping[str, FrontFindings]) -> list[Section]:
     fitted = [
         Critical(name, None, "as in the table", part.runs, part.critical_batch)
         for name, part in parts.items()
