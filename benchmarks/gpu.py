@@ -31,13 +31,12 @@ from study.planning.trials import Plan, TrialSpec, make_plan
 from study.training.device_memory import lay_out, peak_bytes, start_measuring
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter, open_meter
-from study.training.eval_mode import eval_mode
-from study.training.optimizers import build_optimizer
+from study.training.optimizers import build_optimizer, lr_factor
 from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
-from study.training.schedules import lr_factor
 from study.workloads.data.batching import TrainBatches, derived_seed
-from study.workloads.registry import build_model, load_splits
+from study.workloads.data.splits import load_splits
+from study.workloads.models.networks import build_model, eval_mode
 
 LR = 0.05
 IMAGES, VAL_IMAGES = 50_000, 1_000

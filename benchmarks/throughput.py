@@ -26,10 +26,10 @@ from study.config.workloads import Digits
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
-from study.training.optimizers import build_optimizer
-from study.training.schedules import lr_factor
+from study.training.optimizers import build_optimizer, lr_factor
 from study.workloads.data.batching import TrainBatches, derived_seed
-from study.workloads.registry import build_model, load_splits
+from study.workloads.data.splits import load_splits
+from study.workloads.models.networks import build_model
 
 WARM_UPDATES = 30
 WORLD_SIZE = 2

@@ -84,10 +84,10 @@ def peer_worker(loop: dict[str, object]) -> None:
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
     from study.training.distributed.topology import RankTopology
-    from study.training.jobs.base import EmbeddedJob
+    from study.training.jobs.classifier import EmbeddedJob
     from study.training.optimizers import set_optimizers
     from study.workloads.data.batching import derived_seed
-    from study.workloads.registry import load_splits
+    from study.workloads.data.splits import load_splits
 
     config, spec = loop["config"], loop["spec"]
     assert isinstance(config, StudyConfig)
@@ -101,7 +101,7 @@ def peer_worker(loop: dict[str, object]) -> None:
 
     class Report(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            measured = job.measured(trainer)
+            measured = job.metrics(trainer)
             train.report({"val_accuracy": measured.val_accuracy, "train_loss": measured.train_loss})
 
     trainer = prepare_trainer(

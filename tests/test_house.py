@@ -16,7 +16,7 @@ MAY_IMPORT = {
     if room != "room"
 }
 PURE = {"analysis", "config", "ledger", "pareto", "planning", "schedulers"}
-GROUND = {"errors", "safe_text"}  # modules that all rooms may import
+GROUND = {"errors", "measurement", "safe_text"}  # modules that all rooms may import
 HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
 MODULES = sorted(ROOT.rglob("*.py"))
 

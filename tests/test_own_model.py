@@ -14,8 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from study.api.plans import recorded
 from study.cli.app import app
-from study.cli.common import recorded
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
@@ -23,7 +23,7 @@ from study.ledger.schema import AttemptRow, EndRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import make_plan
 from study.training.preflight.dry_run import try_out
-from study.workloads.data.count import counted
+from study.workloads.data.discovery import with_sample_counts
 from tests.conftest import TINY, make_config
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def test_a_planted_mistake_is_one_line(folder: Path, file: str, right: str, wron
 def test_a_study_that_was_run_needs_no_code_of_the_users(tmp_path: Path) -> None:
     workload = {"module": "tests.own:Net", "data": "tests.own:Data", "val_accuracy": "val_acc"}
     variants = {"same": {}, "more": {"workload": {"data_args": {"val_samples": 32}}}}
-    config = counted(make_config(workload=workload, batch_sizes=[8], variants=variants))
+    config = with_sample_counts(make_config(workload=workload, batch_sizes=[8], variants=variants))
     gone = to_yaml(config).replace("tests.own:", "gone:")
     (tmp_path / "config.yaml").write_text(gone)
     plan = recorded(tmp_path)
@@ -96,17 +96,17 @@ def test_a_study_that_was_run_needs_no_code_of_the_users(tmp_path: Path) -> None
 
 def test_samples_are_counted_but_not_of_a_stream() -> None:
     workload = {"module": "tests.own:Net", "data": "tests.own:Data", "data_args": {"samples": 40}}
-    filled = counted(make_config(workload=workload, batch_sizes=[8]))
+    filled = with_sample_counts(make_config(workload=workload, batch_sizes=[8]))
     assert make_plan(filled).train_samples == 40
-    assert counted(filled) == filled
+    assert with_sample_counts(filled) == filled
     other = {"kind": "custom", **workload, "data_args": {"samples": 1476}}
-    varied = counted(make_config(batch_sizes=[8], variants={"own": {"workload": other}}, workload={}))
+    varied = with_sample_counts(make_config(batch_sizes=[8], variants={"own": {"workload": other}}, workload={}))
     assert varied.variants["own"]["workload"]["train_samples"] == 1476
     with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required: the training set is a stream"):
-        counted(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
+        with_sample_counts(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
     ready_made = {"module": "tests.own:Net", "data": "tests.own:ReadyMade"}
     with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required"):
-        counted(make_config(workload=ready_made, batch_sizes=[8]))
+        with_sample_counts(make_config(workload=ready_made, batch_sizes=[8]))
     try_out(
         make_plan(make_config(workload=ready_made | {"train_samples": 64, "val_accuracy": "val_acc"}, batch_sizes=[8]))
     )
@@ -123,7 +123,7 @@ def test_the_snippets_of_the_page_work(folder: Path) -> None:
         data = {key: value for key, value in TINY.items() if key != "workload"} | yaml.safe_load(text)
         config = StudyConfig.model_validate(data, strict=False)
         if "module" in data["workload"]:
-            try_out(make_plan(counted(config)))
+            try_out(make_plan(with_sample_counts(config)))
             tried += 1
         else:
             assert make_plan(config).train_samples == 55_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,13 +13,14 @@ import torch.distributed as dist
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
 from study.errors import ConfigError
+from study.measurement import NO_READINGS, Metrics
 from study.planning.trials import TrialSpec
 from study.training.compile_rehearsal import uncompiled
 from study.training.device_memory import peak_bytes
 from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
-from study.training.jobs.base import Job, Measured
+from study.training.jobs.base import Job
 from study.training.lightning_patches import NoProfiler, no_sigterm_broadcast
 from study.training.messages import RankReport
 from study.training.optimizers import current_rate, set_optimizers
@@ -235,23 +237,20 @@ class TrialFit(pl.Callback):
                 "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
                 "workload.module",
             )
-        measured = self.job.measured(trainer)
+        metrics = self.job.metrics(trainer)
         self._lap("validate_s")
-        final = self._is_final(updates, measured)
+        final = self._is_final(updates, metrics)
         test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
-            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
         self._lap("probe_s")
         return RankReport(
+            **asdict(metrics),
             updates=updates,
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            train_loss=measured.train_loss,
-            train_accuracy=measured.train_accuracy,
-            val_loss=measured.val_loss,
-            val_accuracy=measured.val_accuracy,
             test_accuracy=test_accuracy,
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
@@ -259,7 +258,6 @@ class TrialFit(pl.Callback):
             probes=probes,
             energy_j=self._used_j(),
             peak_memory_bytes=peak_bytes(self.place),
-            skipped_batches=measured.skipped_batches,
         )
 
     def _joules(self) -> float | None:
@@ -275,14 +273,14 @@ class TrialFit(pl.Callback):
         setattr(self, phase, getattr(self, phase) + now - self.mark)
         self.mark = now
 
-    def _is_final(self, updates: int, measured: Measured) -> bool:
+    def _is_final(self, updates: int, metrics: Metrics) -> bool:
         """Whether this is the trial's last report; the same on every rank."""
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True
-        if budget.target_val_accuracy is not None and measured.val_accuracy >= budget.target_val_accuracy:
+        if budget.target_val_accuracy is not None and metrics.val_accuracy >= budget.target_val_accuracy:
             return True
-        if budget.target_train_loss is not None and measured.train_loss <= budget.target_train_loss:
+        if budget.target_train_loss is not None and metrics.train_loss <= budget.target_train_loss:
             return True
         if budget.device_seconds is None:
             return False

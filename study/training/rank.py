@@ -22,17 +22,18 @@ from study.training.distributed.rendezvous import COLLECTIVE_TIMEOUT, join_group
 from study.training.distributed.topology import RankTopology
 from study.training.energy import open_meter
 from study.training.fit_loop import TrialFit
-from study.training.jobs.base import EmbeddedJob, Job
-from study.training.jobs.contrastive import ContrastiveJob
+from study.training.jobs.base import Job
+from study.training.jobs.classifier import EmbeddedJob
 from study.training.jobs.custom import CustomJob
+from study.training.jobs.simclr import ContrastiveJob
 from study.training.lightning_patches import ADVICE, remember_entry_points
 from study.training.messages import RankReport
 from study.training.snapshot import Resumed, State
 from study.training.stepped_thread import SteppedThread
 from study.workloads.data.batching import derived_seed
+from study.workloads.data.splits import load_splits
 from study.workloads.models.ghost_norm import with_ghost_norm
-from study.workloads.models.small import has_batch_norm
-from study.workloads.registry import load_splits
+from study.workloads.models.networks import has_batch_norm
 
 
 class Rank:

@@ -7,7 +7,7 @@ from typing import Any
 
 from study.ledger.billing import OpenLease
 from study.ledger.schema import PHASES, AttemptRow, EndRow, LeaseRow, Outcome, ReportRow
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 from study.planning.trials import TrialSpec
 from study.training.messages import RankReport
 from study.tuning.leases import ClosedLease
@@ -59,23 +59,12 @@ def report_row(
         **stamp,
         trial_id=spec.trial_id,
         attempt=attempt,
-        updates=report.updates,
-        samples=report.samples,
-        epochs=report.epochs,
-        lr=report.lr,
-        train_loss=report.train_loss,
-        train_accuracy=report.train_accuracy,
-        val_loss=report.val_loss,
-        val_accuracy=report.val_accuracy,
-        test_accuracy=report.test_accuracy,
-        samples_per_s=report.samples_per_s,
+        **report.as_stored(),
         device_seconds=spec.batch.world_size * worked_s + sum(row.device_seconds for row in before),
         phases_s=report.phases_s,
         final=report.final,
-        probes=report.probes,
         energy_j=report.energy_j,
         peak_memory_bytes=report.peak_memory_bytes,
-        skipped_batches=report.skipped_batches,
     )
 
 
@@ -96,9 +85,9 @@ def end_row(
         attempts=attempts,
         outcome=outcome,
         final_val_accuracy=curve[-1].val_accuracy if completed else None,
-        best_val_accuracy=max((row.val_accuracy for row in curve if not row.diverged), default=None),
+        best_val_accuracy=max((row.headline for row in curve if not row.diverged), default=None),
         test_accuracy=curve[-1].test_accuracy if completed else None,
-        error=curve[-1].no_number if outcome == "diverged" else error,
+        error=curve[-1].non_finite if outcome == "diverged" else error,
         mistake=mistake,
     )
 

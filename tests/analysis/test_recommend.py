@@ -25,7 +25,10 @@ from study.errors import ConfigError
 from study.planning.trials import Cell
 from tests.analysis.summary.test_summary import summary
 
-SERVED = {"serving_1_p99_ms": 3.0, "serving_8_p99_ms": 5.0, "serving_1_p50_ms": 1.0}
+SERVED = {
+    **{"serving_1_predictions_per_s": 900.0, "serving_1_p50_ms": 1.0, "serving_1_p99_ms": 3.0},
+    **{"serving_8_predictions_per_s": 3000.0, "serving_8_p50_ms": 2.0, "serving_8_p99_ms": 5.0},
+}
 
 
 def candidate(label: str, cost: float, quality: float, spread: float = 0.002, **known: float) -> Candidate:

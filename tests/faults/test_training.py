@@ -20,13 +20,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
-from study.ledger.schema import EndRow, LeaseRow, ReportRow
+from study.ledger.schema import EndRow, LeaseRow
 from study.ledger.store import read
 from study.planning.capacity import Node
 from study.planning.trials import TrialSpec, make_plan
@@ -117,16 +115,6 @@ def test_whatever_a_module_raises_is_one_line_and_the_rank_goes_on(
     assert str(told).isprintable()
     assert losses(trained(rank, config_of())) == losses(undisturbed)
     line.survived()
-
-
-@given(train_loss=st.floats(), val_loss=st.none() | st.floats(), val_accuracy=st.floats())
-def test_a_rank_and_the_ledger_agree_on_what_has_diverged(**figures: float | None) -> None:
-    said: dict[str, Any] = figures | {
-        "updates": 1, "samples": 1, "epochs": 1.0, "lr": 0.1, "train_accuracy": None, "test_accuracy": None,
-        "samples_per_s": 1.0, "phases_s": {}, "final": False,
-    }  # fmt: skip
-    row = ReportRow(at_s=0.0, written="", trial_id="t", attempt=1, device_seconds=1.0, **said)
-    assert row.diverged is RankReport(**said).diverged
 
 
 @pytest.mark.parametrize("phase", ["search", "confirm"])

@@ -8,7 +8,7 @@ from study.errors import ConfigError
 from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import try_out
-from study.workloads.data.count import counted
+from study.workloads.data.discovery import with_sample_counts
 from tests.own_modules.ranks import alone, own, together, tried_together
 from tests.own_modules.users import SAMPLES
 
@@ -144,7 +144,7 @@ def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None
 
 
 def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
-    plan = make_plan(counted(own(data="Divides", data_batch="global", train_samples=None)))
+    plan = make_plan(with_sample_counts(own(data="Divides", data_batch="global", train_samples=None)))
     assert plan.train_samples == SAMPLES
 
 

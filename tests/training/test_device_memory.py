@@ -18,8 +18,7 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import OutOfMemory, RankReport
 from study.training.rank import Rank
 from study.workloads.data.batching import EvalBatches, TrainBatches
-from study.workloads.data.splits import Part, Splits
-from study.workloads.registry import load_splits
+from study.workloads.data.splits import Part, Splits, load_splits
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Make = Callable[..., StudyConfig]

@@ -14,7 +14,7 @@ from study.training.messages import OutOfMemory, RankReport
 from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
-from study.workloads.data.crops import crop, draw_crops
+from study.workloads.data.augment import crop, draw_crops
 from tests.conftest import TINY, make_config
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
-from study.analysis.tables.file_reader import Sheet, numbers_text, read_sheet
+from study.analysis.tables.file_reader import Sheet, numbers_text
 from study.analysis.tables.final_rows import (
     OF_CONFIGURATION,
     diverged_rows,
@@ -92,16 +91,16 @@ class ReadRows:
         return ", ".join(found[:6])
 
 
-def read_rows(path: Path, choices: ReadOptions) -> ReadRows:
+def read_rows(sheet: Sheet, choices: ReadOptions) -> ReadRows:
     """Return the rows of a table as runs. Raises DataError, one line."""
-    return _Reader(path, choices).reading()
+    return _Reader(sheet, choices).reading()
 
 
 class _Reader:
     """Finds the columns with a role, then reads the rows by them."""
 
-    def __init__(self, path: Path, choices: ReadOptions) -> None:
-        self.sheet = read_sheet(path)
+    def __init__(self, sheet: Sheet, choices: ReadOptions) -> None:
+        self.sheet = sheet
         self.source = self.sheet.source
         self.choices = choices
         self.columns = columns = Columns(self.sheet, choices.named)
@@ -202,12 +201,8 @@ class _Reader:
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, *self.group_by, *target, *axes]
         states = named_states(columns) if "state" in columns.chosen else state_columns(columns)
-        found += [
-            *states,
-            *(name for name, *_ in state_flags(columns)),
-            columns.chosen.get("run"),
-            columns.chosen.get("state"),
-        ]
+        flags = [name for name, *_ in state_flags(columns)]
+        found += [*states, *flags, columns.chosen.get("run"), columns.chosen.get("state")]
         rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
         return [name for name in (*found, *rates, *self.config) if name is not None]
 

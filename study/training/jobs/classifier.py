@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from study.config.workloads import Embedded
+from study.measurement import Metrics
+from study.planning.trials import TrialSpec
 from study.training.distributed.reduced_sums import ReducedSums, average_statistics
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import Probed, TensorJob
 from study.training.lightning_patches import LeanModule
+from study.training.snapshot import Resumed
 from study.workloads.data.batching import Batch, EvalBatches
+from study.workloads.data.splits import Splits
+from study.workloads.models.networks import build_model, eval_mode
 
 
 class Classifier(LeanModule):
@@ -47,16 +56,47 @@ class Classifier(LeanModule):
     def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
         """Accuracy over all ranks' shards, in evaluation mode. Every rank must call it; `done` follows each batch."""
         tally = ReducedSums(self.device)
-        was_training = self.model.training
-        self.model.eval()
-        for x, y in batches:
-            x, y = x.to(self.device), y.to(self.device)
-            logits = self.model(x)
-            tally.add(cross_entropy(logits, y), logits, y)
-            done()
-        self.model.train(was_training)
+        with eval_mode(self.model):
+            for x, y in batches:
+                x, y = x.to(self.device), y.to(self.device)
+                logits = self.model(x)
+                tally.add(cross_entropy(logits, y), logits, y)
+                done()
         return tally.reduce()[1]
 
     def configure_optimizers(self) -> Any:
         """Set by the rank, which knows the trial."""
         raise NotImplementedError("a rank assigns configure_optimizers before it fits")
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
+
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Reduce the sums of training and validation over ranks."""
+        train_loss, train_accuracy = self.module.train_tally.reduce()
+        val_loss, val_accuracy = self.module.val_tally.reduce()
+        return Metrics(
+            train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
+        )
+
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """On the test split."""
+        return self.module.test_accuracy(self.test, done)
+
+    def probed(self) -> Probed:
+        """The classifier's cross-entropy."""
+        model = self.module.model
+
+        def loss(batch: Batch) -> Tensor:
+            x, y = (part.to(self.module.device) for part in batch)
+            return cross_entropy(model(x), y)
+
+        return Probed(model, loss, self.train)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from study.config.workloads import Custom
 from study.errors import ConfigError, did_you_mean
+from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Measured
 from study.training.jobs.silent_logger import SilentLogger
 from study.training.snapshot import Resumed, State
 from study.training.user_data.resumable_loader import ResumableLoader
@@ -274,7 +274,7 @@ class CustomJob:
 
         setattr(self.module, hook, counted)
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Training loss averaged over ranks; the rest as logged.
 
         From weights that are not finite no figure will be, which a module that logs no validation loss would not show.
@@ -313,7 +313,7 @@ class CustomJob:
         weight = float(rows[:, 1].sum())
         if weight == 0:
             raise ConfigError("its training_step returns no loss", "workload.module")
-        return Measured(
+        return Metrics(
             train_loss=float(rows[:, 0].sum()) / weight,
             train_accuracy=None,
             val_loss=self._figure(trainer, "val_loss", names[1], rows[:, 6:8]) if logs_loss else None,

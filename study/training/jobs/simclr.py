@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -16,12 +18,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from study.training.eval_mode import eval_mode
+from study.config.workloads import Contrastive
+from study.measurement import Metrics
+from study.planning.trials import TrialSpec
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import TensorJob
 from study.training.jobs.nt_xent import nt_xent, place_in_group
 from study.training.lightning_patches import LeanModule
+from study.training.snapshot import Resumed
 from study.workloads.data.augment import distort, draw_distortions
 from study.workloads.data.batching import Batch, derived_seed
-from study.workloads.data.splits import Part
+from study.workloads.data.splits import Part, Splits
+from study.workloads.models.networks import eval_mode, mlp
 
 PROJECTION = 32
 PROBE_ITERATIONS = 1000
@@ -122,3 +130,30 @@ def _features(encoder: nn.Module, part: Part) -> NDArray[np.float64]:
     device = next(encoder.parameters()).device
     with eval_mode(encoder):
         return torch.cat([encoder(x.to(device)) for x in part.x.split(1024)]).double().cpu().numpy()
+
+
+class ContrastiveJob(TensorJob):
+    """Validation loss and accuracy are those of a linear probe, fitted anew at each report on a few labels."""
+
+    def __init__(
+        self, config: Contrastive, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, place, splits, resumed)
+        encoder = mlp(splits.train.x[0].numel(), config.width, splits.classes)[:-1]
+        self.module = SimCLR(encoder, config.width, config.temperature, spec.seed)
+        self.labelled = few_labelled(splits.train, config.probe_labels)
+        self.splits = splits
+
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Fit the linear probe and judge it on the validation split."""
+        probe = probe_together(self.module.encoder, self.labelled, self.splits.val)
+        return Metrics(
+            train_loss=self.module.mean_loss(), train_accuracy=None, val_loss=probe.loss, val_accuracy=probe.accuracy
+        )
+
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """The probe on the test split, in one go."""
+        return probe_together(self.module.encoder, self.labelled, self.splits.test).accuracy
+
+    def probed(self) -> None:
+        """The loss depends on views and ranks: it is no function of a batch."""

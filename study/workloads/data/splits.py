@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from study.config.workloads import Contrastive, Digits, ImageFolder, Teacher
+from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher
 from study.errors import DataError
-from study.workloads.data.image_files import Images, find_images
+from study.workloads.data.discovery import find_images
+from study.workloads.data.image_files import Images
 
 CROP_PX = 4
 
@@ -73,6 +74,13 @@ class Splits:
         """Where they are, each batch copied to a device when it is used."""
         train, val, test = (replace(part, used_on=device) for part in (self.train, self.val, self.test))
         return replace(self, train=train, val=val, test=test)
+
+
+def load_splits(config: Embedded | Contrastive) -> Splits:
+    """The data of a workload that comes with the package. Raises DataError if it is not where it should be."""
+    if isinstance(config, Digits | Contrastive):
+        return digits(config)
+    return teacher(config) if isinstance(config, Teacher) else image_folder(config)
 
 
 def digits(config: Digits | Contrastive) -> Splits:

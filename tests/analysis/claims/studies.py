@@ -10,7 +10,7 @@ from study.analysis.claims.registry import claims_of
 from study.analysis.records import Cost, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint, ProbeReadings
 
 # What a trial measured, by variant, batch size and seed: changes to a trial or to its reports.
 World = Callable[[str, int, int], Mapping[str, Any]]
@@ -102,7 +102,7 @@ def trial(variant: str, batch_size: int, seed: int, **changes: Any) -> TrialReco
         "best_val_accuracy": point["val_accuracy"],
         "test_accuracy": None,
         "samples_per_s": point["samples_per_s"],
-        "curve": (CurvePoint(**point),),
+        "curve": (CurvePoint(**point | {"probes": ProbeReadings.from_stored(point["probes"])}),),
     }
     return TrialRecord(**(values | changes))
 

@@ -56,7 +56,9 @@ def test_two_noisy_seeds_leave_it_open_and_say_what_would_not(claim: str) -> Non
 
     def world(variant: str, batch: int, seed: int) -> Mapping[str, Any]:
         probes = {"noise_b_simple": 60 * chance.factor(2)}
-        probes |= {f"serving_{size}_predictions_per_s": 100 * chance.factor(2) for size in (1, 1024)}
+        for size in (1, 1024):
+            probes[f"serving_{size}_predictions_per_s"] = 100 * chance.factor(2)
+            probes |= {f"serving_{size}_{part}_ms": 1.0 for part in ("p50", "p99")}
         probes |= {"sharpness_full_1e-3": chance.factor(2)}
         return {name: value * chance.factor(0.05) for name, value in noisy.items()} | {"probes": probes}
 

@@ -1,10 +1,10 @@
-"""The networks of He et al. 2016, table 6, by their sizes."""
+"""The networks of the built-in workloads."""
 
 import pytest
 import torch
 from torch import nn
 
-from study.workloads.models.resnet import Block, resnet
+from study.workloads.models.networks import Block, eval_mode, resnet
 
 
 def parameters(model: nn.Module) -> int:
@@ -41,3 +41,17 @@ def test_a_block_whose_weights_are_zero_is_its_shortcut() -> None:
     y = block(x)
     assert torch.equal(y[:, :2], x[:, :, ::2, ::2])
     assert not y[:, 2:].any()
+
+
+def test_a_mixed_model_is_mixed_again_even_after_an_error() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    model[1].eval()  # a frozen layer
+
+    def fail() -> None:
+        with eval_mode(model):
+            assert not any(module.training for module in model.modules())
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fail()
+    assert [module.training for module in model.modules()] == [True, True, False, True]
