@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from study.analysis.claims.records import Details, Figure, Finding, TableCell
+from study.analysis.claims.records import Details, Finding, TableCell, TableRow
 from study.analysis.claims.registry import claims_of
 from study.analysis.records import Summary
 from study.reporting.exports import write_report
@@ -136,9 +136,9 @@ def test_a_finding_in_words() -> None:
 
 def test_many_settings_stand_below_one_another() -> None:
     cells = tuple(TableCell(100.0 * i, (90.0 * i, 110.0 * i), 3) for i in range(1, 8))
-    table = details_table(Details(tuple("abcdefg"), (Figure("pace", "1/s", cells),)))
+    table = details_table(Details(tuple("abcdefg"), (TableRow("pace", "1/s", cells),)))
     assert table.heads == ("", "pace, 1/s")
     assert table.rows[1] == ("b", "200 ± 20")
-    few = details_table(Details(("a", "b"), (Figure("x", "", (TableCell(1.0, None, 1), TableCell(None, None, 0))),)))
+    few = details_table(Details(("a", "b"), (TableRow("x", "", (TableCell(1.0, None, 1), TableCell(None, None, 0))),)))
     assert few.heads == ("", "a", "b")
     assert few.rows == (("x", "1 (1 seed)", "–"),)  # noqa: RUF001

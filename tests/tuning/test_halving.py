@@ -87,7 +87,7 @@ def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run:
         PROFILES["balanced"], min_completions=2, synchronous=True,
     )  # fmt: skip
     simulated = defaultdict(list)
-    for step in simulate(policy, courses, slots=2).decisions:
+    for step in simulate(policy, courses, slots=2).events:
         simulated[step.kind].append(step.trial)
     decided = defaultdict(list)
     for row in frontier_run.of(DecisionRow):

@@ -1,4 +1,4 @@
-"""What is read off a trial to compare settings by."""
+"""Measures of a trial by which claims compare settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from study.analysis.records import TrialRecord
-from study.analysis.summary.time_to_target import first_meeting
+from study.analysis.summary.time_to_target import time_to_target
 from study.measurement import ProbeReadings, power
 
 BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
@@ -16,28 +16,28 @@ BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the pre
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a trial. Costs and curvatures spread by factors, so they are compared in the logarithm."""
+    """A figure of a trial. Costs and curvatures vary by factors, so tests compare their logarithms."""
 
     name: str
     unit: str
     read: Callable[[TrialRecord], float | None]
     effect_unit: str = "times"
-    scale: float = 1.0  # shown values are this many recorded ones
-    ratio: bool = True  # compared in the logarithm: a difference is a factor
+    scale: float = 1.0  # from recorded to shown values
+    ratio: bool = True  # tests compare logarithms: a difference is a factor
 
     def value(self, trial: TrialRecord) -> float | None:
-        """The figure in recorded units; None where it is not known, or is no number to compare."""
+        """Return the figure in recorded units; None where it is unknown, non-finite, or 0 or less for a ratio."""
         value = self.read(trial)
         if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
             return None
         return value
 
     def compared(self, value: float) -> float:
-        """The number that tests are made on."""
+        """Return the value that tests compare: its logarithm for a ratio."""
         return math.log(value) if self.ratio else value
 
     def effect(self, difference: float) -> float:
-        """A difference of two such numbers, in `effect_unit`."""
+        """Return a difference of two compared values in `effect_unit`; inf where a factor overflows."""
         if not self.ratio:
             return self.scale * difference
         return math.exp(difference) if difference < 700 else math.inf
@@ -62,17 +62,17 @@ def _sharpness(space: str, words: str, eps: float) -> Measure:
 
 
 def updates_to(train_loss: float) -> Measure:
-    """Updates until a training loss was first met; None for a trial that never met it."""
+    """Return the measure of updates until a training loss was first met; it is None for a trial that never met it."""
 
     def read(trial: TrialRecord) -> float | None:
-        met = first_meeting(trial.curve, "train_loss", train_loss)
+        met = time_to_target(trial.curve, "train_loss", train_loss)
         return met.updates if met is not None and met.reached else None
 
     return Measure("updates to the train loss", "", read)
 
 
 def _gradient_gb(trial: TrialRecord) -> float | None:
-    """Sent by each rank in a ring all-reduce: 2 (W - 1)/W of the gradient at every update."""
+    """Return GB sent by each rank in ring all-reduces: 2 (W - 1)/W of the gradient at every update."""
     parameters = _last_reading(trial, attrgetter("parameters"))
     if parameters is None:
         return None

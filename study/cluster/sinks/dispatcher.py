@@ -13,7 +13,7 @@ from typing import Protocol
 
 from study.cluster.sinks.events import TrialEvent
 from study.errors import ConfigError
-from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.schema import AnyRow
 from study.ledger.state import StudyState
 from study.ledger.store import refuse_links
 from study.planning.trials import Plan
@@ -132,21 +132,10 @@ class Dispatcher:
         if not self._feeds:
             return
         self._state.apply(row)
-        if not isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
-            return
-        trial, opened = self._state.trial(row.trial_id), self._state.last_opened
-        if not trial.begun or trial.attempt is None or opened is None:
-            return  # its group could not be started: nothing was tried
-        event = TrialEvent(
-            row=row,
-            study_id=opened.study_id,
-            attempt=trial.attempt,
-            updates=trial.updates,
-            billed_device_h=sum(lease.billed_device_h for lease in trial.current_leases),
-            restarts=self._state.restarts,
-        )
-        for feed in self._feeds:
-            feed.put(event)
+        event = TrialEvent.of(row, self._state)
+        if event is not None:
+            for feed in self._feeds:
+                feed.put(event)
 
     def start(self) -> None:
         """Begin to pass rows on."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from study.analysis.records import Point, TrialRecord
-    from study.analysis.statistics.contrasts import Contrast
+    from study.analysis.statistics.hypotheses import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {

@@ -14,7 +14,7 @@ from study.safe_text import printable
 
 if TYPE_CHECKING:
     from study.analysis.records import Point, Summary
-    from study.analysis.statistics.contrasts import Contrast
+    from study.analysis.statistics.hypotheses import Contrast
     from study.config.sections import CostAxis
 
 _LISTED = 4  # dominated points that are named; of more, only the number

@@ -98,7 +98,7 @@ def changed(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.Da
         (changed(0, "val_accuracy", 97.2), "curves.csv:2: val_accuracy: must be a number from 0 to 1; got 97.2"),
         (changed(2, "val_accuracy", ""), "curves.csv:4: val_accuracy: is empty, but batch size 16"),
         (changed(2, "cost_s", 8), "curves.csv:4: cost_s: is cumulative and must grow"),
-        (changed(2, "epoch", 2), "curves.csv:4: epoch: 2 of batch size 16, rate 0.05, seed 0 stands twice"),
+        (changed(2, "epoch", 2), "curves.csv:4: epoch: 2 of batch size 16, rate 0.05, seed 0 appears twice"),
         (lambda d: d.drop(index=2), "lacks 3, which others of its batch size have"),
         (lambda d: d.drop(index=EPOCHS - 1), f"lacks {EPOCHS}, which others"),
         (lambda d: d.drop(index=range(EPOCHS)), "not a full grid, batch size 16 on 1 rank(s) at rate 0.05"),

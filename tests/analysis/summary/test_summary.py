@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from study.analysis.records import COST_AXES, Cost, Summary
-from study.analysis.summary.points import samples_of
+from study.analysis.summary.points import point_samples
 from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig
 from study.ledger.schema import AttemptRow, EndRow, LeaseRow, ReportRow
@@ -145,12 +145,12 @@ def test_the_noise_scale_is_the_median_of_the_ends() -> None:
 
 def test_samples_are_seed_by_seed_or_not_at_all() -> None:
     found = summary()
-    samples = samples_of(found.points, found.trials, "usd")
+    samples = point_samples(found.points, found.trials, "usd")
     assert samples is not None
     assert [sample.n_seeds for sample in samples] == [3] * 5
     assert [sample.mean_quality for sample in samples] == pytest.approx([p.val_accuracy for p in found.points])
     dear = replace(found.trials[0], cost=Cost(1.0, 0.0, None))
-    assert samples_of(found.points, (dear, *found.trials[1:]), "usd") is None
+    assert point_samples(found.points, (dear, *found.trials[1:]), "usd") is None
 
 
 def test_the_recommendation_is_there_without_being_asked() -> None:
