@@ -6,9 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from torch import Tensor
-
 from tests.toy import ToyModule
+from torch import Tensor
 
 
 class DiesOnce(ToyModule):
