@@ -35,7 +35,7 @@ def scenario(folder: Path, allowed: float) -> Plan:
             scheduler={"kind": "frontier_asha", "audit": 0.5, "min_completions": 1},
             hardware={"cpus_per_rank": 4}, recovery={"checkpoint_every_s": 0}, limits={"device_hours": allowed},
             workload={
-                "kind": "custom", "module": "tests.tuning.dying_module:DiesOnce", "data": "tests.toy:ToyData",
+                "kind": "custom", "module": "tests.tuning.dying_module:DiesOnce", "data": "tests.linear:LinearData",
                 "train_samples": 64, "val_accuracy": "acc", "val_loss": "loss",
                 "module_args": {"at": DIES_AT, "marker": str(folder / "died")},
             },
