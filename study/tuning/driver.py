@@ -101,8 +101,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
-            identity = _identity(plan.config, ledger, sum(node.gpus for node in nodes))
-            recorder.open_study(StudyRow(**writer.stamp(), **identity))
+            recorder.open_study(_study_row(plan.config, writer, sum(node.gpus for node in nodes)))
             capacity = ClusterCapacity(plan.config.hardware)
             searcher = PlanSearcher(progress, store, capacity)
             scheduler = LedgerScheduler(recorder, limits, progress, capacity)
@@ -196,19 +195,20 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [at]
 
 
-def _identity(config: StudyConfig, ledger: Ledger, gpus: float) -> dict[str, Any]:
-    first = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+def _study_row(config: StudyConfig, writer: LedgerWriter, gpus: float) -> StudyRow:
+    first = next((row for row in writer.rows if isinstance(row, StudyRow)), None)
     packages = ("ray", "torch", "pytorch-lightning", "numpy")
-    return {
-        "study_id": first.study_id if first else uuid.uuid4().hex[:12],
-        "config": config.model_dump(mode="json"),
-        "config_hash": config_hash(config),
-        "hardware": {
+    return StudyRow(
+        **writer.stamp(),
+        study_id=first.study_id if first else uuid.uuid4().hex[:12],
+        config=config.model_dump(mode="json"),
+        config_hash=config_hash(config),
+        hardware={
             "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
             "cores": os.cpu_count(),
             "cluster_gpus": gpus,
         },
-        "versions": {"study": __version__, "python": sys.version.split()[0]}
+        versions={"study": __version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in packages},
-    }
+    )
