@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from study.config.sections import LimitName
-from study.measurement import STORED, CurvePoint, Judged, ProbeReadings, read_stored
+from study.measurement import NO_READINGS, CurvePoint, Judged, ProbeReadings
 from study.safe_text import printable
 
 PROTOCOL_VERSION = "1.4"
@@ -105,8 +105,21 @@ class ReportRow(Row, Judged):
     @property
     def point(self) -> CurvePoint:
         """The report as a point of a learning curve."""
-        measured = dict(zip(STORED, read_stored(self), strict=True))
-        return CurvePoint(**measured, probes=ProbeReadings.from_stored(self.probes), device_seconds=self.device_seconds)
+        return CurvePoint(  # field by field: a large ledger holds a million of them
+            updates=self.updates,
+            samples=self.samples,
+            epochs=self.epochs,
+            lr=self.lr,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            val_loss=self.val_loss,
+            val_accuracy=self.val_accuracy,
+            test_accuracy=self.test_accuracy,
+            samples_per_s=self.samples_per_s,
+            skipped_batches=self.skipped_batches,
+            probes=ProbeReadings.from_stored(self.probes) if self.probes else NO_READINGS,
+            device_seconds=self.device_seconds,
+        )
 
 
 class DecisionRow(Row):
