@@ -50,7 +50,7 @@ def raw_samples_per_s(spec: TrialSpec) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(config.schedule, update, spec.total_updates)
     )
-    batches = TrainBatches(splits.train, spec.stages, rank.place.rank, spec.seed)
+    batches = TrainBatches(splits.train, spec.stages, rank.topology.rank, spec.seed)
     began = 0.0
     for update, (x, y) in enumerate(batches):
         if update == WARM_UPDATES:

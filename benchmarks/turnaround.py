@@ -95,8 +95,8 @@ def peer_worker(loop: dict[str, object]) -> None:
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(1)
     torch.manual_seed(derived_seed(*spec.seed))
-    place = RankTopology(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
-    job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload), None)
+    topology = RankTopology(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
+    job = EmbeddedJob(config.workload, spec, topology, load_splits(config.workload), None)
     set_optimizers(job.module, config, spec)
 
     class Report(pl.Callback):

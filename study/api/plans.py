@@ -73,9 +73,9 @@ def tried(plan: Plan, note: Callable[[str], None]) -> Plan:
     from study.config.workloads import Custom
 
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
-        from study.training.preflight.dry_run import try_out
+        from study.training.preflight.dry_run import dry_run
 
-        for line in try_out(plan):
+        for line in dry_run(plan):
             note(f"Note: {line}")
     return plan
 

@@ -21,11 +21,11 @@ from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
 from study.training.jobs.base import Job
-from study.training.lightning_patches import NoProfiler, no_sigterm_broadcast
+from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
 from study.training.messages import RankReport
 from study.training.optimizers import current_rate, set_optimizers
 from study.training.probes.trial import TrialProbes
-from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.snapshot import InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
 
 
@@ -34,19 +34,19 @@ class TrialFit(pl.Callback):
 
     def __init__(
         self,
-        place: RankTopology,
+        topology: RankTopology,
         config: StudyConfig,
         spec: TrialSpec,
         job: Job,
         resumed: Resumed | None,
         meter: EnergyMeter | None,
     ) -> None:
-        self.place, self.config, self.spec, self.job = place, config, spec, job
+        self.topology, self.config, self.spec, self.job = topology, config, spec, job
         self.resumed, self.meter = resumed, meter
         # Reports handed over, in attempts before this one too.
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
-        self.probes = TrialProbes(config.probes, place, spec, job, self._done)
+        self.probes = TrialProbes(config.probes, topology, spec, job, self._done)
         self.progress = 0  # grows with all that gets done
         self.ended = False  # by a decision, or with the last report
 
@@ -55,13 +55,13 @@ class TrialFit(pl.Callback):
         self.hand_over = hand_over
         spec, module = self.spec, self.job.module
         set_optimizers(module, self.config, spec)
-        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
         self.trainer = trainer = pl.Trainer(
             plugins=[self.checkpoints],
-            accelerator=self.place.device,
+            accelerator=self.topology.device,
             devices=1,  # the strategy knows them
-            num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
+            num_nodes=self.topology.world_size // self.topology.local_world_size,
+            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_steps=-1 if self._whole_epochs() else spec.total_updates,
@@ -75,7 +75,7 @@ class TrialFit(pl.Callback):
             enable_model_summary=False,
             **self.job.trainer_arguments(),
         )
-        no_sigterm_broadcast(trainer)
+        skip_sigterm_broadcast(trainer)
         trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
         if not self.ended:
             raise self._stopped_early()
@@ -124,7 +124,7 @@ class TrialFit(pl.Callback):
 
     def _now(self) -> float:
         """The clock, once the device has done all it was given."""
-        if self.place.device == "cuda":
+        if self.topology.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -257,7 +257,7 @@ class TrialFit(pl.Callback):
             final=final,
             probes=probes,
             energy_j=self._used_j(),
-            peak_memory_bytes=peak_bytes(self.place),
+            peak_memory_bytes=peak_bytes(self.topology),
         )
 
     def _joules(self) -> float | None:
@@ -284,8 +284,8 @@ class TrialFit(pl.Callback):
             return True
         if budget.device_seconds is None:
             return False
-        used_up = torch.tensor(self.place.world_size * self._worked_s() >= budget.device_seconds)
+        used_up = torch.tensor(self.topology.world_size * self._worked_s() >= budget.device_seconds)
         if dist.is_initialized():  # by the clock of rank 0
-            used_up = used_up.to(self.place.torch_device)
+            used_up = used_up.to(self.topology.torch_device)
             dist.broadcast(used_up, src=0)
         return bool(used_up)

@@ -16,7 +16,7 @@ from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan, make_plan
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.topology import RankTopology
 from study.tuning.json_cache import JsonCache, cache_folder
 
@@ -65,7 +65,7 @@ def probe(plan: Plan) -> Fitted:
 
     Raises Mistake for what a user's own module raises.
     """
-    return plainly(partial(_probe, plan))
+    return translate_errors(partial(_probe, plan))
 
 
 def _probe(plan: Plan) -> Fitted:

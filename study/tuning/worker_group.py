@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
 from study.training.distributed.topology import RankTopology
 from study.training.messages import PeerLost
@@ -91,15 +91,15 @@ class RankActor:
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
         """See Rank."""
-        return plainly(partial(self.rank.begin, spec, snapshot))
+        return translate_errors(partial(self.rank.begin, spec, snapshot))
 
     def advance(self) -> RankReport:
         """See Rank."""
-        return plainly(self.rank.advance)
+        return translate_errors(self.rank.advance)
 
     def snapshot(self) -> State:
         """See Rank."""
-        return plainly(self.rank.snapshot)
+        return translate_errors(self.rank.snapshot)
 
     def join_parts(self, *parts: State) -> bytes:
         """The group's snapshot from what its ranks gave: here, where torch is imported."""
@@ -109,7 +109,7 @@ class RankActor:
 
     def halt(self) -> None:
         """See Rank."""
-        plainly(self.rank.halt)
+        translate_errors(self.rank.halt)
 
 
 class WarmGroup:

@@ -38,7 +38,7 @@ def study(once: Path, at: str, how: str, updates: int = 0) -> StudyConfig:
         hardware={"world_size": 2},
         recovery={"checkpoint_every_s": 0} | BOUNDS_S.get(how, {}),
         workload={
-            "kind": "custom", "module": "tests.faults.faulty_rank:FaultyModule", "data": "tests.own:Data",
+            "kind": "custom", "module": "tests.faults.faulty_rank:FaultyModule", "data": "tests.user_code:Data",
             "train_samples": 64, "val_accuracy": "val_acc",
             "module_args": {"once": str(once), "at": at, "updates": updates, "how": how},
         },

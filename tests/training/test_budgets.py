@@ -158,14 +158,19 @@ def test_who_measures_at_the_end_of_a_trial_is_not_taken_for_stuck(config: Make,
 
 def test_probes_of_a_users_module_are_refused(config: Make) -> None:
     custom = {
-        "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
+        "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData", "train_samples": 64,
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"probes: are for the classifiers of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], probes={"sharpness": True}))
 
 
 def test_a_growing_batch_is_refused_for_a_users_data_which_has_one_batch_size(config: Make) -> None:
-    custom = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
+    custom = {
+        "kind": "custom",
+        "module": "tests.linear:LinearModule",
+        "data": "tests.linear:LinearData",
+        "train_samples": 64,
+    }
     growing = {"growth": {"milestones": [0.5], "largest_batch": 16}, "schedule": {"kind": "constant"}}
     with pytest.raises(ConfigError, match=r"growth: is for the workloads of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], budget={"epochs": 4}, **growing))

@@ -66,7 +66,7 @@ def test_data_that_does_not_fit_is_streamed(monkeypatch: pytest.MonkeyPatch) -> 
     config = make_config(workload=CONVNET, hardware={"gpus_per_rank": 1})
     spec = make_plan(config).search[0]
     curves = []
-    for free in (memory.free_bytes, lambda place: 0):
+    for free in (memory.free_bytes, lambda topology: 0):
         monkeypatch.setattr(memory, "free_bytes", free)
         rank = Rank(GPU, config)
         rank.begin(spec)

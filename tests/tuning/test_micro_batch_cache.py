@@ -79,7 +79,12 @@ def test_a_gpu_is_probed_once_for_each_model(config: Make, gpu: list[RankTopolog
 
 
 def test_code_behind_an_import_path_may_change_and_is_probed_every_time(config: Make, gpu: list[RankTopology]) -> None:
-    workload = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
+    workload = {
+        "kind": "custom",
+        "module": "tests.linear:LinearModule",
+        "data": "tests.linear:LinearData",
+        "train_samples": 64,
+    }
     plan = make_plan(config(workload=workload, batch_sizes=[8], hardware=AUTO))
     assert [probe(plan).tried for _ in range(2)] == [7, 7]
 

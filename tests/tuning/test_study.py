@@ -107,14 +107,14 @@ def test_a_trials_own_mistake_fails_it_without_a_retry(local_ray: None, tmp_path
         search={"lr": [0.1]},
         confirm={"seeds": 2},
         workload={
-            "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
-            "val_accuracy": "acc", "val_loss": "loss", "module_args": {"fail_at": 10},
+            "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData",
+            "train_samples": 64, "val_accuracy": "acc", "val_loss": "loss", "module_args": {"fail_at": 10},
         },
     )  # fmt: skip
     run = run_for_real(config, tmp_path)
     ends = run.of(EndRow)
     assert [(end.outcome, end.attempts, end.error) for end in ends] == [
-        ("failed", 1, "ArithmeticError: the toy broke (toy.py:29)")
+        ("failed", 1, "ArithmeticError: the module broke down (linear.py:29)")
     ] * 2
     summary = summarize(run.rows, run.plan)
     assert summary.points == ()

@@ -17,7 +17,7 @@ _CLOSED = re.compile(r"connection (reset|closed) by peer|remote process exited",
 _UNUSED = re.compile(r"parameters that were not used in producing|finished reduction in the prior iteration")
 
 
-def plainly(act: Callable[[], T]) -> T:
+def translate_errors(act: Callable[[], T]) -> T:
     """What `act` returns. Raises OutOfMemory, ConfigError, DataError, PeerLost, and Mistake for all else.
 
     A user's exception may be of a class that no other process has, or that cannot be pickled; and SystemExit would end

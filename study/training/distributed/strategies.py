@@ -84,16 +84,16 @@ def _channels_last(values: Tensor) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
-def strategy(place: RankTopology, job: Job, channels_last: bool) -> Strategy:
+def strategy(topology: RankTopology, job: Job, channels_last: bool) -> Strategy:
     """DDP in the group that has been joined; for one rank no DDP at all."""
     made: _JobsDDP | _JobsAlone
-    if place.world_size == 1:
-        made = _JobsAlone(place.torch_device)
+    if topology.world_size == 1:
+        made = _JobsAlone(topology.torch_device)
     else:
         made = _JobsDDP(
             # Lightning would count GPUs to find this rank's, and ranks may share one.
-            parallel_devices=[place.torch_device] * place.local_world_size,
-            cluster_environment=PlacedEnvironment(place),
+            parallel_devices=[topology.torch_device] * topology.local_world_size,
+            cluster_environment=PlacedEnvironment(topology),
             gradient_as_bucket_view=True,
             **job.ddp_arguments(),
         )

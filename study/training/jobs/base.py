@@ -20,7 +20,7 @@ EVAL_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeTarget:
     """A network, its loss on a batch, and the training set."""
 
     model: nn.Module
@@ -73,7 +73,7 @@ class Job(Protocol):
     def test_accuracy(self, done: Callable[[], None]) -> float | None:
         """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
 
-    def probed(self) -> Probed | None:
+    def probe_target(self) -> ProbeTarget | None:
         """What probes look at; None where there is nothing for them."""
 
 
@@ -82,10 +82,10 @@ class TensorJob:
 
     batches_on_device = True
 
-    def __init__(self, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
+    def __init__(self, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
         done = resumed.updates if resumed else 0
-        self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
-        shard = (place.rank, place.world_size, EVAL_BATCH)
+        self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
+        shard = (topology.rank, topology.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
     def wrap_loader(self, loader: Any) -> Any:

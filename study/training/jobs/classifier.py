@@ -15,15 +15,15 @@ from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.reduced_sums import ReducedSums, average_statistics
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Probed, TensorJob
-from study.training.lightning_patches import LeanModule
+from study.training.jobs.base import ProbeTarget, TensorJob
+from study.training.lightning_patches import FastHookModule
 from study.training.snapshot import Resumed
 from study.workloads.data.batching import Batch, EvalBatches
 from study.workloads.data.splits import Splits
 from study.workloads.models.networks import build_model, eval_mode
 
 
-class Classifier(LeanModule):
+class Classifier(FastHookModule):
     """Cross-entropy on (inputs, labels) batches."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,14 +32,14 @@ class Classifier(LeanModule):
 
     def on_fit_start(self) -> None:
         """The device is known from here on."""
-        self.train_tally, self.val_tally = ReducedSums(self.device), ReducedSums(self.device)
+        self.train_sums, self.val_sums = ReducedSums(self.device), ReducedSums(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of a micro batch."""
         x, y = batch
         logits = self.model(x)
         loss = cross_entropy(logits, y)
-        self.train_tally.add(loss, logits, y)
+        self.train_sums.add(loss, logits, y)
         return loss
 
     def on_validation_start(self) -> None:
@@ -50,7 +50,7 @@ class Classifier(LeanModule):
         """Count one batch."""
         x, y = batch
         logits = self.model(x)
-        self.val_tally.add(cross_entropy(logits, y), logits, y)
+        self.val_sums.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
     def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
@@ -73,16 +73,16 @@ class EmbeddedJob(TensorJob):
     """A Classifier."""
 
     def __init__(
-        self, config: Embedded, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
+        self, config: Embedded, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None
     ) -> None:
-        super().__init__(spec, place, splits, resumed)
+        super().__init__(spec, topology, splits, resumed)
         self.module = Classifier(build_model(config, splits))
         self.train = splits.train
 
     def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Reduce the sums of training and validation over ranks."""
-        train_loss, train_accuracy = self.module.train_tally.reduce()
-        val_loss, val_accuracy = self.module.val_tally.reduce()
+        train_loss, train_accuracy = self.module.train_sums.reduce()
+        val_loss, val_accuracy = self.module.val_sums.reduce()
         return Metrics(
             train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
         )
@@ -91,7 +91,7 @@ class EmbeddedJob(TensorJob):
         """On the test split."""
         return self.module.test_accuracy(self.test, done)
 
-    def probed(self) -> Probed:
+    def probe_target(self) -> ProbeTarget:
         """The classifier's cross-entropy."""
         model = self.module.model
 
@@ -99,4 +99,4 @@ class EmbeddedJob(TensorJob):
             x, y = (part.to(self.module.device) for part in batch)
             return cross_entropy(model(x), y)
 
-        return Probed(model, loss, self.train)
+        return ProbeTarget(model, loss, self.train)

@@ -22,9 +22,9 @@ from study.training.jobs.silent_logger import SilentLogger
 from study.training.snapshot import Resumed, State
 from study.training.user_data.resumable_loader import ResumableLoader
 from study.training.user_data.sampling import TrainShare, ValidationShare, check_same_data
-from study.training.user_data.stream_sharding import shared_out, whole_batches
+from study.training.user_data.stream_sharding import rank_batches, whole_batches
 from study.workloads.user_code.build import build_data, build_module
-from study.workloads.user_code.loaders import KEY, check_batch_size, is_stream, samples_of, the_one
+from study.workloads.user_code.loaders import KEY, check_batch_size, is_stream, samples_of, single_loader
 
 VAL_LOSS = "val_loss"  # looked for where no name is given
 SAME = 1e-6  # between ranks' sums of weights, relative
@@ -37,14 +37,14 @@ class CustomJob:
     batches_on_device = False
     most_val_batches: int | None = None  # of each validation loader; None: all
 
-    def __init__(self, config: Custom, spec: TrialSpec, place: RankTopology, resumed: Resumed | None) -> None:
-        self.config, self.spec, self.place, self.resumed = config, spec, place, resumed
+    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+        self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
         self.notes: list[str] = []  # what a user should know of how the module is run
         self.module: pl.LightningModule = build_module(config)
         self.data: pl.LightningDataModule = build_data(
-            config, spec.batch.micro_batch * (place.world_size if config.data_batch == "global" else 1)
+            config, spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
         )
         self.logged: set[str] = set()  # the figures that an earlier validation has logged
         self._train_share: TrainShare | None = None
@@ -72,7 +72,7 @@ class CustomJob:
         """A stream is validated whole on every rank."""
         if not is_stream(loader):
             check_same_data(loader, "validation")
-            share = ValidationShare(loader, self.place, self.spec.seed, self.most_val_batches)
+            share = ValidationShare(loader, self.topology, self.spec.seed, self.most_val_batches)
             self._validation_shares.append(share)
         return loader
 
@@ -80,7 +80,7 @@ class CustomJob:
         done = self.spec.micro_batches_at(self.resumed.updates) if self.resumed is not None else 0
         # At the end of an epoch, Lightning first wants to see that nothing is left of it.
         skip = (done - 1) % self.batches_an_epoch + 1 if done else 0
-        declared = check_batch_size(loader, self.spec.batch.micro_batch, self.place.world_size)
+        declared = check_batch_size(loader, self.spec.batch.micro_batch, self.topology.world_size)
         if not is_stream(loader):
             check_same_data(loader, "training")
             if (found := samples_of(loader)) != self.config.train_samples:
@@ -88,7 +88,7 @@ class CustomJob:
                     f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
                 )
             self._train_share = TrainShare(
-                loader, self.place, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
+                loader, self.topology, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
             )
             self._train_share.epoch = (done - skip) // self.batches_an_epoch
         self.loader = ResumableLoader(loader, self.batches_an_epoch, lambda loader: self._deal(loader, declared))
@@ -102,15 +102,15 @@ class CustomJob:
         batches = iter(loader)
         if stream or not declared:
             batches = whole_batches(batches, asked)
-        if stream and self.place.world_size > 1:
-            batches = shared_out(batches, self.place)
+        if stream and self.topology.world_size > 1:
+            batches = rank_batches(batches, self.topology)
         dealt = 0
         for batch in batches:
             dealt += 1
             if dealt == self.batches_an_epoch and self._train_share is not None:
                 self._train_share.epoch += 1
             yield batch
-        samples = dealt * asked * self.place.world_size
+        samples = dealt * asked * self.topology.world_size
         raise ConfigError(
             f"is {self.config.train_samples}, but the training data end after {samples} samples in whole batches",
             "workload.train_samples",
@@ -123,7 +123,7 @@ class CustomJob:
 
     def start_epoch(self, epoch: int) -> None:
         """Lightning tells its samplers."""
-        the_one(self.module.trainer.train_dataloader)
+        single_loader(self.module.trainer.train_dataloader)
 
     # What the Trainer is.
 
@@ -178,7 +178,7 @@ class CustomJob:
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
-                return self._no_gradient() if self.place.world_size > 1 else None
+                return self._no_gradient() if self.topology.world_size > 1 else None
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if not isinstance(loss, Tensor):
                 raise ConfigError("its training_step returns no loss", "workload.module")
@@ -222,7 +222,9 @@ class CustomJob:
         total = torch.as_tensor(self.update_weight, dtype=torch.float32, device=self.module.device).clone()
         if dist.is_initialized():
             dist.all_reduce(total)
-        factor = self.spec.batch.accumulation * self.place.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        factor = (
+            self.spec.batch.accumulation * self.topology.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        )
         for weight in self.module.parameters():
             if weight.grad is not None:
                 weight.grad.mul_(factor.to(weight.grad.dtype))
@@ -240,16 +242,16 @@ class CustomJob:
         """What a module logs at the end with `sync_dist` is a mean over the ranks: have it weighted by their samples,
         as Lightning weights what is logged batch by batch.
         """
-        if self.place.world_size > 1 and (samples := self.validated):
+        if self.topology.world_size > 1 and (samples := self.validated):
             trainer.fit_loop.epoch_loop.val_loop._results.batch_size = samples
 
     def gathers(self, tensor: Tensor) -> None:
         """A mean over ranks that have unequal numbers of samples is no mean over the samples."""
-        uneven = [share.total for share in self._validation_shares if share.total % self.place.world_size]
+        uneven = [share.total for share in self._validation_shares if share.total % self.topology.world_size]
         figures = 1, sum(len(share) for share in self._validation_shares)  # one of this rank, or one of each batch
         if tensor.numel() in figures and tensor.is_floating_point() and not self.module.training and uneven:
             note = (
-                f"it gathers figures of {self.place.world_size} ranks, which share {uneven[0]} validation "
+                f"it gathers figures of {self.topology.world_size} ranks, which share {uneven[0]} validation "
                 "samples unequally: a plain mean of them is not the figure of the whole set; gather counts, or log "
                 "with sync_dist=True"
             )
@@ -372,7 +374,7 @@ class CustomJob:
     def test_accuracy(self, done: Callable[[], None]) -> None:
         """A user's test step is theirs to run."""
 
-    def probed(self) -> None:
+    def probe_target(self) -> None:
         """A training step may log, keep state or need its trainer: it is no function of a batch."""
 
 

@@ -42,7 +42,7 @@ MOST_RANKS = 4  # on this machine, of a study with more
 PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
-def try_out(plan: Plan) -> tuple[str, ...]:
+def dry_run(plan: Plan) -> tuple[str, ...]:
     """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
     as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
@@ -153,10 +153,10 @@ def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
     """The notes of rank 0, then those that other ranks have beside. One rank alone trains in this process."""
     if spec.batch.world_size == 1:
-        return BriefRank(ALONE, config).try_trial(spec, parts)
+        return DryRunRank(ALONE, config).dry_run(spec, parts)
     try:
-        with LocalGroup(config, spec.batch.world_size, BriefRank) as group:
-            notes = group._all("try_trial", spec, parts)
+        with LocalGroup(config, spec.batch.world_size, DryRunRank) as group:
+            notes = group._all("dry_run", spec, parts)
     except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
         text = str(error)
         if isinstance(error, BrokenProcessPool):
@@ -172,14 +172,14 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
     return list(dict.fromkeys(note for one in notes for note in one))
 
 
-class BriefRank(Rank):
+class DryRunRank(Rank):
     """A rank that validates few batches, and says what a user should know of what it saw."""
 
-    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
-        super().__init__(place, config)
+    def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
+        super().__init__(topology, config)
         self._patience = PATIENCE
 
-    def try_trial(self, spec: TrialSpec, parts: int) -> list[str]:
+    def dry_run(self, spec: TrialSpec, parts: int) -> list[str]:
         """Train a brief trial, take a snapshot and read it back. Every rank must call it.
 
         `parts` are the most that a batch of the study is split into.
@@ -207,10 +207,10 @@ class BriefRank(Rank):
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         assert isinstance(workload, Custom)
-        return _BriefJob(workload, spec, self.place, resumed)
+        return _DryRunJob(workload, spec, self.topology, resumed)
 
 
-class _BriefJob(CustomJob):
+class _DryRunJob(CustomJob):
     most_val_batches = VAL_BATCHES
 
     def trainer_arguments(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from study.config.schema import Probes
 from study.measurement import ProbeReadings
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job, Probed
+from study.training.jobs.base import Job, ProbeTarget
 from study.training.probes.noise import NoiseScale, gradient_norms, noise_parts
 from study.training.probes.objective import probing
 from study.training.probes.serving import serving_curve
@@ -30,20 +30,20 @@ class TrialProbes:
     """Measures what the config asks for, and calls `done` as it gets on. Nothing that it does changes the trial."""
 
     def __init__(
-        self, config: Probes, place: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
+        self, config: Probes, topology: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
     ) -> None:
-        self.config, self.place, self.spec, self.job, self.done = config, place, spec, job, done
+        self.config, self.topology, self.spec, self.job, self.done = config, topology, spec, job, done
         self.noise = NoiseScale(NOISE_DECAY)
 
     def measure(self, updates: int, final: bool) -> ProbeReadings:
         """Return what the config asks for. Every rank must call it; what one rank can measure alone, only rank 0 does:
         the others wait at the next collective.
         """
-        probed = self._counted(self.job.probed())
+        probed = self._counted(self.job.probe_target())
         readings = ProbeReadings()
         if probed is not None and self.config.noise_scale:
             readings = replace(readings, noise_b_simple=self._noise(probed, updates))
-        if final and self.place.rank == 0:
+        if final and self.topology.rank == 0:
             parameters = self.job.module.parameters()
             trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
             readings = replace(readings, parameters=trainable)
@@ -51,7 +51,7 @@ class TrialProbes:
                 readings = self._at_the_end(probed, readings)
         return readings
 
-    def _counted(self, probed: Probed | None) -> Probed | None:
+    def _counted(self, probed: ProbeTarget | None) -> ProbeTarget | None:
         """Each batch that its loss is asked for is something done."""
         if probed is None:
             return None
@@ -63,7 +63,7 @@ class TrialProbes:
 
         return replace(probed, loss=counted)
 
-    def _noise(self, probed: Probed, updates: int) -> float:
+    def _noise(self, probed: ProbeTarget, updates: int) -> float:
         """In samples, from fresh batches of the size that is being trained on."""
         batch = self.spec.stage_at(updates - 1).batch
         generator = torch.Generator().manual_seed(derived_seed(*self.spec.seed, 0x0153, updates))
@@ -71,13 +71,13 @@ class TrialProbes:
         with probing(probed.model):
             for _ in range(NOISE_BATCHES):
                 order = torch.randperm(len(probed.train), generator=generator)[: batch.global_batch]
-                mine = order.view(batch.accumulation, batch.world_size, batch.micro_batch)[:, self.place.rank]
+                mine = order.view(batch.accumulation, batch.world_size, batch.micro_batch)[:, self.topology.rank]
                 micro_batches = [(probed.train.x[rows], probed.train.y[rows]) for rows in mine]
                 parts = noise_parts(micro_batches, batch.world_size)
                 self.noise.add(gradient_norms(probed.loss, parameters, parts))
         return self.noise.b_simple
 
-    def _at_the_end(self, probed: Probed, readings: ProbeReadings) -> ProbeReadings:
+    def _at_the_end(self, probed: ProbeTarget, readings: ProbeReadings) -> ProbeReadings:
         """Add what is measured once, of the trained network."""
         model, loss = probed.model, probed.loss
         train: list[Batch] = list(

@@ -24,7 +24,7 @@ def whole_batches(batches: Iterable[Any], asked: int) -> Iterator[Any]:
         yield batch
 
 
-def shared_out(batches: Iterable[Any], place: RankTopology) -> Iterator[Any]:
+def rank_batches(batches: Iterable[Any], topology: RankTopology) -> Iterator[Any]:
     """This rank's: of W ranks, rank r takes batches r, r + W, r + 2W and so on.
 
     An update so sees the same samples on any number of ranks. All ranks draw all batches, so that they come to the
@@ -32,11 +32,11 @@ def shared_out(batches: Iterable[Any], place: RankTopology) -> Iterator[Any]:
     """
     source = iter(batches)
     first = True
-    while len(group := list(islice(source, place.world_size))) == place.world_size:
+    while len(group := list(islice(source, topology.world_size))) == topology.world_size:
         if first:
-            _check_same(group[0], place.world_size)
+            _check_same(group[0], topology.world_size)
         first = False
-        yield group[place.rank]
+        yield group[topology.rank]
 
 
 def _check_same(batch: Any, world_size: int) -> None:

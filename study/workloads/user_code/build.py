@@ -115,7 +115,7 @@ def train_loader(data: Any) -> Any:
     """The training loader of a data module, prepared and set up under a Trainer of one rank. Raises ConfigError."""
     from pytorch_lightning import Trainer
 
-    from study.workloads.user_code.loaders import the_one
+    from study.workloads.user_code.loaders import single_loader
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it would list the machine's devices
     data.trainer = Trainer(
@@ -125,7 +125,7 @@ def train_loader(data: Any) -> Any:
     data.prepare_data()
     data.setup("fit")
     try:
-        return the_one(data.train_dataloader())
+        return single_loader(data.train_dataloader())
     except (RuntimeError, ValueError) as error:
         if "process group" not in str(error):
             raise

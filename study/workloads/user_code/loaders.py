@@ -14,7 +14,7 @@ from study.errors import ConfigError
 KEY = "workload.data"
 
 
-def the_one(loader: Any) -> Any:
+def single_loader(loader: Any) -> Any:
     """The loader itself. Raises ConfigError if there are several."""
     if isinstance(loader, list | tuple | dict) or type(loader).__name__ == "CombinedLoader":
         raise ConfigError("train_dataloader must give one loader, not several", KEY)

@@ -15,11 +15,11 @@ from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
-from study.training.preflight.dry_run import BriefRank
+from study.training.preflight.dry_run import DryRunRank
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
 from tests.conftest import make_config
-from tests.own_modules.users import SAMPLES
+from tests.own_modules.user_modules import SAMPLES
 
 BATCH = 24
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -27,7 +27,7 @@ ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, nod
 
 def workload(**changes: Any) -> dict[str, Any]:
     """Of `users`: `module="Reduced"` names a class there."""
-    named = {key: f"tests.own_modules.users:{changes.pop(key, default)}" for key, default in _CLASSES.items()}
+    named = {key: f"tests.own_modules.user_modules:{changes.pop(key, default)}" for key, default in _CLASSES.items()}
     return {**named, "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
 
 
@@ -107,12 +107,12 @@ def tried_together(group: LocalGroup, config: StudyConfig, parts: int = 1) -> Se
 
 
 def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
-    return run(Rank(localgroup._rank.place, config), spec)
+    return run(Rank(localgroup._rank.topology, config), spec)
 
 
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:
     spec = replace(spec, phase="search", report_at=(2, 3), stages=(replace(spec.stages[0], updates=3),))
     try:
-        return BriefRank(localgroup._rank.place, config).try_trial(spec, parts)
+        return DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.toy import ToyData, ToyModule
+from tests.linear import LinearData, LinearModule
 
 MEGABYTE = 10**6
 Batch = tuple[Tensor, Tensor]
@@ -78,7 +78,7 @@ ACTS: dict[str, Callable[[], None]] = {
 }
 
 
-class Unruly(ToyModule):
+class Misbehaving(LinearModule):
     """Does `act` in the hook called `where` once it was called `after` times, on `only_rank` if that is given.
 
     `loss` is then added to the training loss and `weight` to every weight; `val_loss` and `val_acc` to what it logs, in
@@ -154,7 +154,7 @@ class Stream(IterableDataset[Any]):
         return iter(self.samples if self.times >= 0 else ())
 
 
-class UnrulyData(ToyData):
+class MisbehavingData(LinearData):
     """It validates on a set (`val` "set"), an empty one ("none"), or a stream that can be read `val` times; `workers`
     deal the batches.
     """

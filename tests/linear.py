@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 
-class ToyModule(pl.LightningModule):
+class LinearModule(pl.LightningModule):
     """A linear classifier whose training step takes `step_s` seconds, give or take nothing.
 
     Of more than `most` samples it runs out of memory as a GPU would, on `only_rank` if that is given.
@@ -26,7 +26,7 @@ class ToyModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Wait out the step's duration."""
         if self.fail_at is not None and self.global_step >= self.fail_at:
-            raise ArithmeticError("the toy broke")
+            raise ArithmeticError("the module broke down")
         until = time.perf_counter() + self.step_s
         x, y = batch
         if self.most is not None and len(y) > self.most and self.only_rank in (None, self.global_rank):
@@ -44,7 +44,7 @@ class ToyModule(pl.LightningModule):
         self.log_dict({"acc": accuracy, "loss": nn.functional.cross_entropy(logits, y)}, sync_dist=True)
 
 
-class ToyData(pl.LightningDataModule):
+class LinearData(pl.LightningDataModule):
     """Points on either side of a plane."""
 
     def __init__(self, batch_size: int, samples: int = 64) -> None:
