@@ -70,7 +70,7 @@ def _point(points: Sequence[Point], expected: Expected) -> Point:
 
 
 def _asked(limits: Constraints) -> str:
-    limits_by_name = asdict(limits)
+    given = asdict(limits)
     asked = [
         words.format(_value(name, given[name])) for name, (_, words) in _WORDING.items() if given[name] is not None
     ]
