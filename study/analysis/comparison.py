@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class Change:
     """A key of the config whose value differs between studies."""
 
     key: str  # path, joined by dots
-    values: tuple[Any, ...]  # one for each study; None where it lacks the key
+    values: tuple[object, ...]  # one for each study; None where it lacks the key
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
     )
 
 
-def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
+def changes_of(configs: Sequence[Mapping[str, object]]) -> tuple[Change, ...]:
     """Return the keys that differ between configs, in their order."""
     flat = [_flat(config) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
@@ -121,8 +120,8 @@ def _interval(ratios: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, object], at: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{at}{key}.")

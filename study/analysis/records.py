@@ -354,11 +354,6 @@ class Summary:
         return not self.include_setup and bool(self.group_setups)
 
     @property
-    def frontier_uncertainty(self) -> Frontier | None:
-        """The frontier on the summary's cost axis with its uncertainty; None without points."""
-        return self.frontiers.get(self.cost_axis)
-
-    @property
     def frontier(self) -> tuple[Point, ...]:
         """The non-dominated points, cheapest first."""
         chosen = [point for point in self.points if point.on_frontier]

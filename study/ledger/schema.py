@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from study.config.sections import LimitName
 from study.measurement import STORED, CurvePoint, Judged, ProbeReadings, read_stored
 from study.safe_text import printable
 
@@ -17,7 +18,6 @@ PROTOCOL_VERSION = "1.4"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
-LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 # infeasible: it needs more memory than its device has
 Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})

@@ -141,7 +141,7 @@ def test_a_rank_killed_before_it_has_met_the_others_costs_one_attempt(
 
     def kill_the_first() -> None:
         while not hit and not over.wait(0.01):
-            for pid in list(rank_pids("RankActor.sit_down"))[:1]:  # before that, Ray itself starts another process
+            for pid in list(rank_pids("RankActor.create_rank"))[:1]:  # before that, Ray itself starts another process
                 os.kill(pid, signal.SIGKILL)
                 hit.append(pid)
 

@@ -89,7 +89,7 @@ def test_growing_and_decaying_have_the_same_samples_and_the_same_noise(
         ({"factor": 80, "largest_batch": 10_000}, "growth.largest_batch: a batch of 1280 is more than the 1024"),
     ],
 )
-def test_refused(changes: dict[str, Any], text: str) -> None:
+def test_impossible_growth_is_refused(changes: dict[str, Any], text: str) -> None:
     section = {"milestones": (0.5,), "factor": 4, "largest_batch": 64} | changes
     with pytest.raises(ConfigError, match=text):
         plan_of({"budget": {"epochs": 10}, "growth": section})

@@ -121,7 +121,7 @@ def front(points: Sequence[Point], axis: str) -> Frontier:
         )
         for p, (cost, _), member in zip(points, places.tolist(), on_front(places), strict=True)
     ]
-    return Frontier(tuple(found), (1.0, 0.0), 0.1, None, None)
+    return Frontier(tuple(found), (1.0, 0.0), 0.1, None)
 
 
 def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:

@@ -259,7 +259,7 @@ def test_on_a_terminal_progress_is_shown_in_place(plan: Plan) -> None:
     assert "1 completed, 1 stopped, 1 running" in last
     assert "━" in last
     assert "spent   21.5 device-seconds, about " in last
-    assert "1.0 of 3" in last
+    assert "1.0/3" in last
     assert "75.0%" in last
 
 

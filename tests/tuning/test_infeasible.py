@@ -1,4 +1,4 @@
-"""Trials that run out of memory in a whole study on a real Ray, on a module that raises what torch does."""
+"""Trials that run out of memory in a study on a real Ray, with a module that raises torch's error."""
 
 from pathlib import Path
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from study.analysis.claims.compare import Question, answers, ask, cell_over_seeds, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, DEVICE_S, GRADIENT_GB, SAMPLES_PER_S, UPDATES, Measure, probe
 from study.analysis.claims.records import ClaimVerdict, Details, Statement, TableRow
 from study.analysis.claims.settings import BatchSeries, Setting, batch_series, has_equal_epochs
-from study.measurement import ProbeReadings
+from study.measurement import ProbeReadings, ServingPoint
 
 SATURATED = 0.9  # of the highest throughput
 LATENCY_LIMIT_MS = 10.0
@@ -89,18 +89,18 @@ def _request_batches(setting: Setting) -> list[int]:
     return sorted({served.batch_size for point in points for served in point.probes.serving})
 
 
-def _served(label: str, unit: str, size: int, figure: str) -> Measure:
-    """Return the measure of a request batch's figure, a field of `ServingPoint`."""
+def _served(label: str, unit: str, size: int, figure: Callable[[ServingPoint], float]) -> Measure:
+    """Return the measure of one figure of the request batch `size`."""
 
     def read(readings: ProbeReadings) -> float | None:
         point = readings.serving_at(size)
-        return None if point is None else getattr(point, figure)
+        return None if point is None else figure(point)
 
     return probe(label, read, unit)
 
 
 def _rate(size: int) -> Measure:
-    return _served("predictions a second", "1/s", size, "predictions_per_s")
+    return _served("predictions a second", "1/s", size, lambda point: point.predictions_per_s)
 
 
 def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
@@ -110,9 +110,8 @@ def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
         return [value for trial in network.trials if (value := measure.value(trial)) is not None]
 
     rates = [values(_rate(size)) for size in sizes]
-    p50, p99 = (
-        [values(_served(f"latency, {name}", "ms", size, f"{name}_ms")) for size in sizes] for name in ("p50", "p99")
-    )
+    p50 = [values(_served("latency, p50", "ms", size, lambda point: point.p50_ms)) for size in sizes]
+    p99 = [values(_served("latency, p99", "ms", size, lambda point: point.p99_ms)) for size in sizes]
     figures = (
         TableRow("predictions", "1/s", tuple(cell_over_seeds(each) for each in rates)),
         TableRow("latency, median", "ms", tuple(cell_over_seeds(each) for each in p50)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
+from typing import Literal
 
 from study.analysis.records import TrialRecord
 from study.analysis.summary.time_to_target import time_to_target
@@ -53,11 +53,11 @@ def _last_reading(trial: TrialRecord, read: Callable[[ProbeReadings], float | No
     return next((value for value in readings if value is not None), None)
 
 
-def _sharpness(space: str, words: str, eps: float) -> Measure:
+def _sharpness(space: Literal["full", "subspace"], eps: float) -> Measure:
     def read(readings: ProbeReadings) -> float | None:
-        by_eps: Mapping[float, float] = getattr(readings, f"sharpness_{space}")
-        return by_eps.get(eps)
+        return (readings.sharpness_full if space == "full" else readings.sharpness_subspace).get(eps)
 
+    words = "full space" if space == "full" else "random subspace"
     return probe(f"sharpness, {words}, eps {power(eps)}", read)
 
 
@@ -73,7 +73,7 @@ def updates_to(train_loss: float) -> Measure:
 
 def _gradient_gb(trial: TrialRecord) -> float | None:
     """Return GB sent by each rank in ring all-reduces: 2 (W - 1)/W of the gradient at every update."""
-    parameters = _last_reading(trial, attrgetter("parameters"))
+    parameters = _last_reading(trial, lambda readings: readings.parameters)
     if parameters is None:
         return None
     share = 2 * (trial.world_size - 1) / trial.world_size
@@ -94,9 +94,6 @@ DEVICE_S = Measure(
 )
 SAMPLES_PER_S = Measure("throughput", "samples/s", lambda trial: trial.samples_per_s)
 GRADIENT_GB = Measure("gradients sent by a rank", "GB", _gradient_gb)
-SHARPNESS = tuple(
-    _sharpness(space, words, eps)
-    for space, words in (("full", "full space"), ("subspace", "random subspace"))
-    for eps in (1e-3, 5e-4)
-)
-HESSIAN_TOP = probe("largest Hessian eigenvalue", attrgetter("hessian_top"))
+_SPACES: tuple[Literal["full", "subspace"], ...] = ("full", "subspace")
+SHARPNESS = tuple(_sharpness(space, eps) for space in _SPACES for eps in (1e-3, 5e-4))
+HESSIAN_TOP = probe("largest Hessian eigenvalue", lambda readings: readings.hessian_top)

@@ -49,11 +49,6 @@ class Simulation:
     makespan_s: float
     idle_slot_s: float  # slots without a trial x seconds, until the last trial ended
 
-    @property
-    def cost_s(self) -> float:
-        """Device-seconds of all trials together."""
-        return sum(ran.cost_s for ran in self.trials.values())
-
     def __add__(self, later: Simulation) -> Simulation:
         """Return the two searches, one after the other."""
         return Simulation(

@@ -1,6 +1,6 @@
 """Draws of plausible true means of configurations that were each measured with a few seeds.
 
-Resampling three to five seeds is over-confident: it never draws past the seeds it saw, and their spread is itself a
+Resampling three to five seeds is too confident: it never draws past the seeds it saw, and their spread is itself a
 guess from two to four degrees of freedom. Two things are borrowed from the other configurations instead: how noisy a
 seed is (moderated variances), and how far apart configurations tend to lie (partial pooling). Both give way to the
 seeds of the configuration itself where the configurations turn out to be unlike each other.

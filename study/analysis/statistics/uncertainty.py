@@ -41,7 +41,6 @@ class Frontier:
     reference: tuple[float, float]  # of the hypervolume: a cost and a quality
     hypervolume: float  # of the means
     hypervolume_ci: tuple[float, float] | None
-    p_dominates: tuple[tuple[float, ...], ...] | None  # [i][j]: i is no dearer and no worse than j, and better in one
 
 
 def frontier(
@@ -59,10 +58,10 @@ def frontier(
     """
     means = np.array([(s.mean_cost, s.mean_quality) for s in samples]).reshape(-1, 2)
     known = bool(samples) and min(s.n_seeds for s in samples) >= MIN_SEEDS
-    member, dominates, area = None, None, None
+    member, area = None, None
     if known and len(samples) <= MAX_DRAWN:
         cost, quality = draw_places(samples, n_draws, np.random.default_rng(seed))
-        member, dominates = membership(cost, quality, cost_tolerance), dominance(cost, quality)
+        member = membership(cost, quality, cost_tolerance)
         area = np.quantile(hypervolumes(cost, quality, reference), [0.025, 0.975])
     points = [
         FrontPoint(
@@ -82,7 +81,6 @@ def frontier(
         reference=reference,
         hypervolume=hypervolume(means, reference),
         hypervolume_ci=None if area is None else (float(area[0]), float(area[1])),
-        p_dominates=None if dominates is None else tuple(tuple(map(float, row)) for row in dominates),
     )
 
 
@@ -108,15 +106,6 @@ def membership(cost: Floats, quality: Floats, cost_tolerance: float = 0.0) -> Fl
     member: Flags = np.empty_like(taken)
     np.put_along_axis(member, order, taken, axis=1)
     return member.mean(axis=0)
-
-
-def dominance(cost: Floats, quality: Floats) -> Floats:
-    """How often i dominates j (k, k), over draws (n_draws, k)."""
-    often = np.empty((cost.shape[1], cost.shape[1]))
-    for i in range(cost.shape[1]):
-        c, q = cost[:, [i]], quality[:, [i]]
-        often[i] = ((c <= cost) & (q >= quality) & ((c < cost) | (q > quality))).mean(axis=0)
-    return often
 
 
 def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) -> Floats:

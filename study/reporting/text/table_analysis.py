@@ -14,8 +14,8 @@ from study.reporting.text.scaling_laws import fit_sentences
 from study.reporting.text.tables import TextTable, print_lines, rich_table
 
 if TYPE_CHECKING:
-    from study.analysis.tables.fronts import Findings, GroupPoint, TableAnalysis
-    from study.analysis.tables.table import Understood
+    from study.analysis.tables.fronts import FrontFindings, GroupPoint, TableAnalysis
+    from study.analysis.tables.table import Interpretation
 
 _LISTED = 40  # configurations that the terminal shows of one group; all are in summary.json
 
@@ -48,7 +48,7 @@ def print_analysis(analysis: TableAnalysis, console: Console) -> None:
         print_lines(console, *findings_lines(findings))
 
 
-def understood_lines(understood: Understood) -> tuple[str, ...]:
+def understood_lines(understood: Interpretation) -> tuple[str, ...]:
     """How the table was read, in sentences: columns, rows, and notes on what was assumed or left out."""
     columns = "; ".join(f"{meaning}: {column}" for meaning, column in understood.columns.items())
     why = ", ".join(f"{n} {word}" for word, n in understood.why.items())
@@ -63,7 +63,7 @@ def understood_lines(understood: Understood) -> tuple[str, ...]:
     return (*lines, *(f"Note: {note}" for note in understood.notes))
 
 
-def findings_table(analysis: TableAnalysis, findings: Findings) -> TextTable:
+def findings_table(analysis: TableAnalysis, findings: FrontFindings) -> TextTable:
     """A row for each configuration, those on the front marked."""
     cost = analysis.cost.column if analysis.cost else ""
     quality = analysis.quality.column if analysis.quality else ""
@@ -77,7 +77,7 @@ def findings_table(analysis: TableAnalysis, findings: Findings) -> TextTable:
     )
 
 
-def findings_lines(findings: Findings) -> tuple[str, ...]:
+def findings_lines(findings: FrontFindings) -> tuple[str, ...]:
     """What stands beside the table, in sentences."""
     lines = []
     if findings.hypervolume is not None:
@@ -99,7 +99,7 @@ def _row(place: GroupPoint, several: bool, columns: Sequence[str]) -> tuple[str,
     )
 
 
-def _findings_record(findings: Findings) -> dict[str, Any]:
+def _findings_record(findings: FrontFindings) -> dict[str, Any]:
     return {
         "points": [asdict(point) for point in findings.points],
         "frontier": [asdict(point) for point in findings.frontier],

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as _Bars
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
@@ -29,7 +29,7 @@ from study.safe_text import printable
 
 PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-_SHOWN_RUNNING, _BAR_WIDTH = 8, 20
+_SHOWN_RUNNING = 8
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -152,9 +152,9 @@ class ProgressView:
         self._past = 0
         self._bars = _Bars(
             TextColumn("{task.description:<7}", markup=False),
-            BarColumn(bar_width=_BAR_WIDTH),
+            BarColumn(bar_width=min(max(console.width - 60, 6), 30)),  # narrow terminals need the room for words
             TextColumn("{task.completed:.0f}/{task.total:.0f} finished", markup=False),
-            TextColumn("{task.fields[found]}", markup=False),
+            TextColumn("{task.fields[found]}", markup=False, table_column=Column()),
             console=console,
             auto_refresh=False,
         )
@@ -234,7 +234,8 @@ class ProgressView:
             parts += [Text(f"{name:<8}{why}") for name, why in _held_up(self._progress)]
             if any(self._state.running):
                 parts.append(self._running())
-        return Group(*parts)
+        # The cursor waits on an empty line: the `^C` of an interrupt would wrap a full one, and shift what is redrawn.
+        return Group(*parts, Text())
 
     def _running(self) -> Table:
         table = Table(box=SIMPLE_HEAD)
@@ -247,7 +248,7 @@ class ProgressView:
                 str(attempt.batch_size),
                 str(attempt.world_size),
                 number(attempt.lr),
-                f"{done:.1f} of {whole:g}",
+                f"{done:.1f}/{whole:g}",
                 percent(trial.last.val_accuracy) if trial.last else NOTHING,
             )
         if (hidden := sum(1 for _ in self._state.running) - _SHOWN_RUNNING) > 0:

@@ -1,4 +1,4 @@
-"""Studies made by hand: a config, and what each of its confirm trials is to have measured."""
+"""Studies made by hand: a config, and the measurements of each of its confirm trials."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def make(changes: Mapping[str, Any]) -> StudyConfig:
-    """A small study with some sections put in the place of its own."""
+    """Return a small study with some sections replaced."""
     base = {"name": "made", "batch_sizes": [SMALL, LARGE], "budget": {"epochs": 9}, **FIXED}
     return StudyConfig.model_validate({**base, **changes}, strict=False)
 

@@ -37,9 +37,9 @@ def arm(rng: np.random.Generator, mean: float, n: int, first: int = 0, name: str
 def test_independent_arms_are_compared_as_scipy_does(a: list[float], b: list[float]) -> None:
     assume(min(np.ptp(a), np.ptp(b)) > 0.01)  # scipy warns of what is nearly constant
     found = welch(a, b)
-    theirs = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
-    assert found.degrees == pytest.approx(theirs.df)
-    assert found.p_above(0) == pytest.approx(theirs.pvalue, abs=1e-9)
+    expected = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
+    assert found.degrees == pytest.approx(expected.df)
+    assert found.p_above(0) == pytest.approx(expected.pvalue, abs=1e-9)
     both = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert found.ci == pytest.approx((both.low, both.high))
 
@@ -51,8 +51,8 @@ def test_paired_arms_are_compared_as_scipy_does(pairs: list[tuple[float, float]]
     assert found is not None
     assert (found.test, found.n) == ("paired t", (len(pairs), len(pairs)))
     assume(found.standard_error > 1e-3)
-    theirs = stats.ttest_rel(list(a.values()), list(b.values()), alternative="less")
-    assert found.p_below(0) == pytest.approx(theirs.pvalue, abs=1e-9)
+    expected = stats.ttest_rel(list(a.values()), list(b.values()), alternative="less")
+    assert found.p_below(0) == pytest.approx(expected.pvalue, abs=1e-9)
 
 
 def test_seeds_pair_where_the_smaller_arm_is_within_the_other() -> None:
@@ -68,7 +68,7 @@ def test_seeds_pair_where_the_smaller_arm_is_within_the_other() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_is_the_step_down_it_says_it_is(p: list[float]) -> None:
+def test_holm_equals_the_step_down_procedure(p: list[float]) -> None:
     """Rejecting by adjusted p is rejecting in ascending order until the first p above level / (those left)."""
     adjusted = holm(p)
     for level in (0.01, 0.05, 0.3):
@@ -136,7 +136,7 @@ def test_without_a_spread_there_is_no_verdict() -> None:
     assert (verdict.verdict, verdict.p_supported) == ("inconclusive", None)
 
 
-def test_verdicts_say_what_they_rest_on() -> None:
+def test_judgements_name_their_rows_and_effect() -> None:
     rng = np.random.default_rng(1)
     large = Arm("LB", dict(enumerate(0.9 + 0.01 * rng.standard_normal(6))), ("t1", "t2"))
     small = Arm("SB", dict(enumerate(0.95 + 0.01 * rng.standard_normal(6))), ("t3",))
@@ -164,7 +164,7 @@ def test_an_effect_shown_to_be_below_what_matters_contradicts() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 100], ids=["paired", "independent"])
-def test_seeds_to_settle_give_the_power_promised(first: int) -> None:
+def test_seeds_to_settle_give_a_power_of_80_percent(first: int) -> None:
     """Found from a study whose effect and spread are the true ones, then tried on 2,000 studies of that size."""
     rng = np.random.default_rng(3)
     # Differences with a mean of 1 and the spread that arms of unit variance have.
@@ -186,7 +186,7 @@ def test_seeds_to_settle_give_the_power_promised(first: int) -> None:
     assert hits / 2000 == pytest.approx(0.82, abs=0.04)
 
 
-def test_seeds_to_settle_is_the_smallest_number_that_will_do() -> None:
+def test_seeds_to_settle_is_the_smallest_sufficient_number() -> None:
     found = difference({0: 1.0, 1: 2.0, 2: 0.2}, {0: 0.5, 1: 0.6, 2: 0.4})
     assert found is not None
     more = seeds_to_settle(Hypothesis("c", "greater", Arm("a", {}), Arm("b", {})), found)
@@ -203,7 +203,7 @@ def test_no_effect_and_no_margin_can_not_be_settled() -> None:
 
 
 @pytest.mark.parametrize(("kind", "margin"), [("equivalent", 0.0), ("greater", -1.0), ("equivalent", math.inf)])
-def test_a_margin_must_say_something(kind: str, margin: float) -> None:
+def test_an_impossible_margin_is_refused(kind: str, margin: float) -> None:
     with pytest.raises(ValueError, match="says nothing"):
         Hypothesis("c", kind, Arm("a", {}), Arm("b", {}), margin)  # type: ignore[arg-type]
 
@@ -234,7 +234,7 @@ def test_seeds_are_matched_by_name_and_not_by_place() -> None:
     assert one.ci == pytest.approx(other.ci)
 
 
-def test_a_gain_of_every_seed_is_more_than_noise_though_the_means_own_intervals_overlap() -> None:
+def test_a_gain_of_every_seed_is_more_than_noise_though_the_intervals_of_the_means_overlap() -> None:
     high, low = (0.62, 0.79, 0.99), (0.45, 0.60, 0.75)
     both = [stats.t.interval(0.95, 2, sum(q) / 3, stats.sem(q)) for q in (low, high)]
     assert both[0][1] > both[1][0]  # the intervals of the means overlap
