@@ -6,6 +6,7 @@ import pytest
 
 from study.errors import ConfigError
 from study.planning.trials import make_plan
+from study.training.distributed import local_group
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
 from study.workloads.data.discovery import with_sample_counts
@@ -148,8 +149,9 @@ def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
     assert plan.train_samples == SAMPLES
 
 
-def test_as_a_whole_on_ranks_of_its_own() -> None:
+def test_as_a_whole_on_ranks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
+    monkeypatch.setattr(local_group, "START_METHOD", "spawn")
     with pytest.raises(ConfigError, match=r"^workload\.find_unused_parameters: must be true"):
         dry_run(make_plan(own(world_size=2, module="Unused")))
 

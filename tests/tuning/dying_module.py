@@ -6,11 +6,12 @@ import os
 import signal
 from pathlib import Path
 
-from tests.toy import ToyModule
 from torch import Tensor
 
+from tests.linear import LinearModule
 
-class DiesOnce(ToyModule):
+
+class DiesOnce(LinearModule):
     """Kills its process before update `at`, unless the file `marker` exists already."""
 
     def __init__(self, at: int, marker: str) -> None:

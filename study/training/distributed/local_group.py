@@ -20,6 +20,7 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.rank import Rank
 
+START_METHOD = "spawn"  # of the processes; tests fork them from one that has imported torch
 _rank: Rank  # one a process
 
 
@@ -50,7 +51,7 @@ class LocalGroup:
         self._pools = [
             ProcessPoolExecutor(
                 1,
-                mp.get_context("spawn"),
+                mp.get_context(START_METHOD),
                 initializer=_create,
                 initargs=(replace(topology, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
             )
