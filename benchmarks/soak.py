@@ -33,7 +33,7 @@ from ray.cluster_utils import Cluster
 from show import show
 
 from study.analysis.summary.summarize import summarize
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.ledger.schema import DecisionRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, read
 from tests.faults.ledger_audit import Audit, audit

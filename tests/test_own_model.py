@@ -14,8 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from study.api.plans import recorded
 from study.cli.app import app
-from study.cli.common import recorded
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError

@@ -51,12 +51,12 @@ class Comparison:
     changes: tuple[Change, ...]
 
 
-def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
-    """Compare studies on the first one's cost axis, with the setup of cold groups in costs where it has that.
+def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis | None = None) -> Comparison:
+    """Compare studies on a cost axis, the first one's when left out; costs include cold setup if its costs do.
 
     Raises ConfigError for studies without points, without that cost, or of other protocol majors than the first.
     """
-    axis = summaries[0].cost_axis
+    axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
     reference = max(s.mean_cost for samples in groups for s in samples), 0.0
     joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points

@@ -18,7 +18,8 @@ from study.analysis.replay.contenders import CONTENDERS, contenders
 from study.analysis.replay.curve_table import read_curves
 from study.analysis.replay.curves import curves_of
 from study.analysis.replay.replay import replay as replay_schedulers
-from study.analysis.summary.summarize import summarize
+from study.api.plans import import_own, recorded, tried
+from study.api.results import read_results
 from study.cli import dashboard_commands as dashboards
 from study.cli import decision_commands as deciding
 from study.cli import job_commands as jobs
@@ -31,12 +32,9 @@ from study.cli.common import (
     FolderArgument,
     JsonOption,
     afterwards,
-    import_own,
     out,
     planned,
-    recorded,
     say,
-    tried,
 )
 from study.cluster.connection import connected, this_machine
 from study.cluster.jobs.head import environment_address, is_http
@@ -44,7 +42,7 @@ from study.config.loader import find_config
 from study.config.template import commented_yaml, starter
 from study.errors import ConfigError, DiskError, StudyError, did_you_mean
 from study.ledger.atomic_files import write_atomic
-from study.ledger.store import LEDGER, REPORT, good_rows, read, refuse_links
+from study.ledger.store import LEDGER, REPORT, read, refuse_links
 from study.planning.capacity import check_capacity, ranks_that_fit
 from study.planning.trials import Plan
 from study.reporting.live.server import LOOPBACK
@@ -187,7 +185,7 @@ def drive(study_id: str, storage: str | None = None) -> None:
         if (folder / LEDGER).exists():
             _drive(resume_study, plan, folder, "auto", None, study_id)
         else:
-            _drive(run_study, fitted(tried(plan), "auto", None, say), folder, "auto", None, study_id)
+            _drive(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
 
 
 def _drive(
@@ -271,7 +269,7 @@ def report(folder: FolderArgument, format_: FormatOption = None) -> None:
 
 
 def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
-    from study.reporting.exports import FORMATS, write_report
+    from study.reporting.exports import FORMATS
     from study.reporting.text.claims import print_verdicts
     from study.reporting.text.terminal import print_summary
 
@@ -280,15 +278,15 @@ def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
         if name not in FORMATS:
             raise ConfigError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     refuse_links(folder)
-    summary = summarize(good_rows(folder), plan)
-    print_summary(summary, out)
-    print_verdicts(summary, out)
+    results = read_results(folder, plan=plan)
+    print_summary(results.summary, out)
+    print_verdicts(results.summary, out)
     try:
-        written = write_report(summary, folder / REPORT, wanted)
+        written = results.write_report(wanted)
     except DiskError as error:
         raise afterwards(error, f"study report {folder}") from error
     say("Report: " + ", ".join(str(path) for path in written))
-    return summary
+    return results.summary
 
 
 @app.command()
@@ -312,7 +310,7 @@ def replay(
     is_study = source.is_dir()
     if is_study:
         refuse_links(source)
-    curves = curves_of(summarize(good_rows(source), recorded(source))) if is_study else read_curves(source)
+    curves = curves_of(read_results(source).summary) if is_study else read_curves(source)
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
@@ -334,7 +332,7 @@ def claims(
 
     if as_json and as_markdown:
         raise ConfigError("give --json or --markdown, not both")
-    summaries = [summarize(read(folder).rows, recorded(folder)) for folder in folders]
+    summaries = [read_results(folder).summary for folder in folders]
     if as_json:
         print(json.dumps(claims_record(summaries), allow_nan=False))
     for summary in () if as_json else summaries:

@@ -12,7 +12,8 @@ from ray.job_submission import JobStatus
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, import_own, out, planned, recorded, say
+from study.api.plans import import_own, recorded
+from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, out, planned, say
 from study.cluster.jobs import fetch as fetching
 from study.cluster.jobs.head import Head, head_address
 from study.cluster.jobs.payload import code_of, pack

@@ -75,7 +75,7 @@ class StudyFile:
 
     config: StudyConfig
     path: Path
-    lines: Mapping[Path_, int]
+    lines: Mapping[Path_, int] | None  # None of a study that no file holds
     overridden: Sequence[Path_]
 
     @contextmanager
@@ -98,11 +98,30 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     data, lines = yamlfile.read(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
+    return _checked(data, path, lines, overrides)
+
+
+def _checked(
+    data: dict[str, Any], path: Path, lines: Mapping[Path_, int] | None, overrides: Sequence[str]
+) -> StudyFile:
     overridden = [_override(data, text) for text in overrides]
     config = _validate(data, lambda at: _place(at, lines, overridden, path))
     file = StudyFile(config, path, lines, overridden)
     with file.naming_places():
         return replace(file, config=config.model_copy(update={"price": priced(config.price, path.parent)}))
+
+
+def study_from(config: Mapping[str, Any], overrides: Sequence[str] = (), folder: Path = Path()) -> StudyFile:
+    """Validate a study that is written as a mapping with the keys of a study file; its price list is in `folder`.
+
+    `overrides` are as in `load_study`. Raises ConfigError: `config: key: what is allowed`.
+    """
+    path = folder / "config"
+    try:
+        data: dict[str, Any] = json.loads(json.dumps(config))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"config: must hold plain values: {error}") from None
+    return _checked(data, path, None, overrides)
 
 
 def _override(data: dict[str, Any], text: str) -> Path_:
@@ -121,10 +140,13 @@ def _override(data: dict[str, Any], text: str) -> Path_:
     return path
 
 
-def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], path: Path) -> str:
+def _place(at: Path_, lines: Mapping[Path_, int] | None, overridden: Iterable[Path_], path: Path) -> str:
+    written = lines or {}
     for key in overridden:
-        if at[: len(key)] == key or (at not in lines and key[: len(at)] == at):
+        if at[: len(key)] == key or (at not in written and key[: len(at)] == at):
             return "--set"
+    if lines is None:
+        return path.name
     while at not in lines and at:
         at = at[:-1]
     return f"{path}:{lines.get(at, 1)}"

@@ -1,4 +1,4 @@
-"""Points, trials and learning curves of a study as pandas frames, one meaning and unit to a column (docs/api.md)."""
+"""Points, trials and learning curves of a study as pandas frames, each column with one meaning and one unit."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
 from study.analysis.forecast import forecast
-from study.cli.common import planned, recorded, repriced
+from study.api.plans import recorded, repriced
+from study.cli.common import planned
 from study.config import yaml_reader as yamlfile
 from study.config.loader import find_config, load_study, shipped_configs, to_yaml
 from study.config.price_list import read_prices

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from study.analysis.summary.summarize import summarize
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
 from tests.conftest import TINY, wait_for

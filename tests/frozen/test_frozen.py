@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from study.analysis.summary.summarize import summarize
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.ledger.store import LEDGER, read
 from study.reporting.exports import summary_record
 

@@ -73,7 +73,7 @@ def read_sheet(path: Path) -> Sheet:
         if packed:
             data = gzip.decompress(data)
         if kind == ".parquet":
-            names, rows = _from_parquet(data)
+            names, rows = _of_frame(pd.read_parquet(io.BytesIO(data)))
         elif kind in (".csv", ".tsv"):
             names, rows = _from_text(_decoded(data), kind, sheet)
         else:
@@ -194,8 +194,19 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _from_parquet(data: bytes) -> tuple[list[str], list[list[Any]]]:
-    frame = pd.read_parquet(io.BytesIO(data))
+def sheet_of_frame(frame: pd.DataFrame, source: str = "frame") -> Sheet:
+    """Return a pandas frame as `read_sheet` returns a file; named indexes become columns. Raises DataError."""
+    sheet = Sheet(source, {}, [])
+    try:
+        _fill(sheet, *_of_frame(frame))
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    if not sheet.numbers:
+        raise DataError(f"{source}: no rows")
+    return sheet
+
+
+def _of_frame(frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
     if any(name is not None for name in frame.index.names):
         frame = frame.reset_index()
     columns = [frame.iloc[:, i].tolist() for i in range(frame.shape[1])]

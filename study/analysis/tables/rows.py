@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
-from study.analysis.tables.file_reader import read_sheet
+from study.analysis.tables.file_reader import Sheet
 from study.analysis.tables.finals import diverged_rows, final_values, note_huge
 from study.analysis.tables.objectives import find_objectives
 from study.analysis.tables.rates import find_rate, logged_rates
@@ -23,16 +22,16 @@ from study.analysis.tables.varying import refuse_varying, varying
 from study.errors import DataError
 
 
-def read_rows(path: Path, choices: Choices) -> Reading:
-    """The rows of a table. Raises DataError, one line."""
-    return _Reader(path, choices).reading()
+def read_rows(sheet: Sheet, choices: Choices) -> Reading:
+    """Return the rows of a table, read by their columns. Raises DataError, one line."""
+    return _Reader(sheet, choices).reading()
 
 
 class _Reader:
     """Which columns mean what, and rows read by them."""
 
-    def __init__(self, path: Path, choices: Choices) -> None:
-        self.sheet = read_sheet(path)
+    def __init__(self, sheet: Sheet, choices: Choices) -> None:
+        self.sheet = sheet
         self.source = self.sheet.source
         self.choices = choices
         self.columns = columns = Columns(self.sheet, choices.named)

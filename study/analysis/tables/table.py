@@ -11,6 +11,7 @@ from statistics import fmean
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.statistics.samples import Sample
+from study.analysis.tables.file_reader import Sheet, read_sheet
 from study.analysis.tables.objectives import Objective
 from study.analysis.tables.reading import Choices, Reading, Row
 from study.analysis.tables.rows import read_rows
@@ -64,7 +65,7 @@ class Table:
 
 
 def read_table(
-    path: Path,
+    source: Path | Sheet,
     config: Sequence[str] = (),
     group_by: str | Sequence[str] | None = None,
     minimize: Sequence[str] = (),
@@ -72,7 +73,7 @@ def read_table(
     as_seeds: Sequence[str] = (),
     named: Mapping[str, str] | None = None,
 ) -> Table:
-    """Read and check a table.
+    """Read and check a table, from a file or from a sheet of its cells.
 
     `config` names the columns that make a configuration beside the batch size; world_size where it varies, unless said
     otherwise. `group_by` names those that make a group. `minimize` and `maximize` name at most two objectives; the
@@ -87,13 +88,14 @@ def read_table(
     Raises DataError, one line that names the file, the column and what is allowed.
     """
     groups_by = [group_by] if isinstance(group_by, str) else group_by or []
-    reading = read_rows(path, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
+    sheet = source if isinstance(source, Sheet) else read_sheet(source)
+    reading = read_rows(sheet, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
     _refuse_repeats(reading)
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in reading.rows:
         groups[row.group].append(row)
     found = tuple(_group(name, groups[name], reading) for name in sorted(groups))
-    return Table(str(path), reading.cost, reading.quality, found, _understood(reading))
+    return Table(reading.source, reading.cost, reading.quality, found, _understood(reading))
 
 
 def _understood(reading: Reading) -> Understood:

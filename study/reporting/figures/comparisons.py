@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from study.analysis.comparison import Comparison
 from study.analysis.replay.replay import Estimate, Result
 from study.analysis.statistics.uncertainty import FrontPoint
+from study.analysis.tables.fronts import TableAnalysis
+from study.reporting.figures.frontier import axis_title
 from study.reporting.figures.style import SERIES, log_axis, styled
+from study.reporting.text.comparison import compared_unit
 from study.reporting.text.formatting import interval, number, percent
 from study.reporting.text.replay import result_name
 from study.safe_text import plotly_text
@@ -25,6 +29,26 @@ class PlaneAxes:
     quality: str
     cost_scale: float = 1.0  # costs are multiplied by it
     more_is_cheaper: bool = False
+
+
+def analysis_figure(analysis: TableAnalysis) -> go.Figure | None:
+    """Draw cost against quality of an analysed table, a front for each group; None without both objectives."""
+    if analysis.cost is None or analysis.quality is None or not analysis.whole.points:
+        return None
+    axes = PlaneAxes(analysis.cost.column, analysis.quality.column, more_is_cheaper=analysis.cost.maximize)
+    parts = analysis.groups or {"": analysis.whole}
+    return fronts_figure("Fronts", {name: part.points for name, part in parts.items()}, axes)
+
+
+def comparison_figure(comparison: Comparison) -> go.Figure:
+    """Draw the fronts of compared studies over one another."""
+    unit = compared_unit(comparison)
+    title = axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup)
+    return fronts_figure(
+        "Fronts over one another",
+        {study.name: study.points for study in comparison.studies},
+        PlaneAxes(title, "final validation accuracy", unit.scale),
+    )
 
 
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: PlaneAxes) -> go.Figure:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from study.analysis.comparison import Comparison
-from study.analysis.records import Critical
 from study.analysis.replay.replay import Replay
-from study.analysis.tables.fronts import Findings, TableAnalysis
-from study.reporting.figures.comparisons import PlaneAxes, fronts_figure, replay_figure
-from study.reporting.figures.frontier import axis_title
-from study.reporting.figures.scaling_laws import steps_figure
+from study.analysis.tables.fronts import TableAnalysis
+from study.reporting.figures.comparisons import analysis_figure, comparison_figure, replay_figure
+from study.reporting.figures.scaling_laws import analysis_steps_figure
 from study.reporting.html.document import Section, rendered, section
-from study.reporting.text.comparison import changes_table, compared_points_table, compared_unit, hypervolume_lines
+from study.reporting.text.comparison import changes_table, compared_points_table, hypervolume_lines
 from study.reporting.text.replay import replay_legend, replay_lines, replay_table
 from study.reporting.text.table_analysis import findings_lines, findings_table, understood_lines
 
@@ -31,7 +28,7 @@ def render_analysis(analysis: TableAnalysis) -> str:
             *understood_lines(analysis.understood),
             *(f"{name}: {line}" if name else line for name, part in parts.items() for line in findings_lines(part)),
         ],
-        sections=[*_front_sections(analysis, parts), *_critical_sections(parts)],
+        sections=[*_front_sections(analysis), *_critical_sections(analysis)],
         tables=[(name or "Configurations", findings_table(analysis, part)) for name, part in parts.items()],
     )
 
@@ -45,13 +42,12 @@ def _headline(analysis: TableAnalysis) -> str:
     return f"{len(front)} of {len(analysis.whole.points)} configurations are on the front: {named}{more}."
 
 
-def _front_sections(analysis: TableAnalysis, parts: Mapping[str, Findings]) -> list[Section]:
-    if analysis.cost is None or analysis.quality is None or not analysis.whole.points:
+def _front_sections(analysis: TableAnalysis) -> list[Section]:
+    figure = analysis_figure(analysis)
+    if figure is None or analysis.cost is None or analysis.quality is None:
         return []
-    axes = PlaneAxes(analysis.cost.column, analysis.quality.column, more_is_cheaper=analysis.cost.maximize)
-    figure = fronts_figure("Fronts", {name: part.points for name, part in parts.items()}, axes)
     caption = (
-        f"{axes.cost}: {_better(analysis.cost.maximize)} is better; {axes.quality}: "
+        f"{analysis.cost.column}: {_better(analysis.cost.maximize)} is better; {analysis.quality.column}: "
         f"{_better(analysis.quality.maximize)} is better. "
         "Means over seeds with 95% intervals; dominated configurations are faint."
     )
@@ -62,27 +58,16 @@ def _better(maximize: bool) -> str:
     return "higher" if maximize else "lower"
 
 
-def _critical_sections(parts: Mapping[str, Findings]) -> list[Section]:
-    fitted = [
-        Critical(name, None, "as in the table", part.runs, part.critical_batch)
-        for name, part in parts.items()
-        if part.critical_batch is not None
-    ]
-    if not fitted:
+def _critical_sections(analysis: TableAnalysis) -> list[Section]:
+    figure = analysis_steps_figure(analysis)
+    if figure is None:
         return []
     caption = "Steps that each run took to the target, and the law fitted to them."
-    return [section("Critical batch size", caption, "critical", {"": steps_figure(fitted, None)})]
+    return [section("Critical batch size", caption, "critical", {"": figure})]
 
 
 def render_comparison(comparison: Comparison) -> str:
     """Return a comparison of studies as one self-contained HTML document."""
-    unit = compared_unit(comparison)
-    title = axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup)
-    figure = fronts_figure(
-        "Fronts over one another",
-        {study.name: study.points for study in comparison.studies},
-        PlaneAxes(title, "final validation accuracy", unit.scale),
-    )
     return rendered(
         "fronts.html.j2",
         title="Studies compared",
@@ -93,7 +78,7 @@ def render_comparison(comparison: Comparison) -> str:
                 "Fronts over one another",
                 "Left and up is better. Means over confirm seeds with 95% intervals; dominated points are faint.",
                 "fronts",
-                {"": figure},
+                {"": comparison_figure(comparison)},
             )
         ],
         tables=[("Points", compared_points_table(comparison)), ("What changed", changes_table(comparison))],
