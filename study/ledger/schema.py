@@ -32,7 +32,7 @@ Line = Annotated[str, AfterValidator(printable)]
 class Row(BaseModel):
     """What every row carries. Non-finite numbers are allowed in metrics: a diverged loss is a fact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", defer_build=True)
 
     at_s: float
     written: Line  # UTC, ISO 8601

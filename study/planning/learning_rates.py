@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from study.config.schema import LogUniform, Search
 
 DEFAULT_SAMPLES = 4
@@ -20,6 +18,8 @@ def base_rates(search: Search, seed: int) -> tuple[float, ...]:
     if not isinstance(search.lr, LogUniform):
         return tuple(sorted(search.lr))
     n = n_rates(search)
+    import numpy as np  # here, because `study status` does without it
+
     draws = np.random.default_rng([seed, 0x1A]).uniform(size=n)
     low, high = math.log(search.lr.low), math.log(search.lr.high)
     return tuple(math.exp(low + (high - low) * (i + float(u)) / n) for i, u in enumerate(draws))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from study import __version__
 from study.cluster.connection import connected
 from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
-from study.config.loader import to_yaml
+from study.config.loader import config_hash, studied, to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DiskError, LedgerError, error_context
 from study.ledger.atomic_files import remove_unfinished, write_atomic
@@ -163,25 +162,16 @@ def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
     return GroupRequest(study, config["spec"].batch.world_size)
 
 
-def config_hash(config: StudyConfig) -> str:
-    """Equal for equal configs, whatever the order of their keys. What is excluded is no part of what is studied."""
-    return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
-
-
-def _studied(config: StudyConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})
-
-
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
     if recorded is None or recorded.config_hash == config_hash(config):
         return
     try:
         # A ledger of an earlier version says nothing of keys that are newer: they had their defaults.
-        before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
+        before = studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
     except ValidationError:
         before = recorded.config
-    if changed := sorted(_differences(before, _studied(config))):
+    if changed := sorted(_differences(before, studied(config))):
         raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
 
 
