@@ -1,7 +1,7 @@
 """How fast the command answers: `study --help`, `--version`, `status FOLDER` and `import study`.
 
-Each is the wall time of a fresh interpreter as a ratio to `python -c "import typer, rich, pydantic"`, the packages that the
-command is made of. Repeats are interleaved, so that a busy machine slows both sides alike; the ratio is of medians.
+Each is the wall time of a fresh interpreter as a ratio to `python -c "import typer, rich, pydantic"`, the packages that
+the command is made of. Repeats are interleaved, so that a busy machine slows both sides alike; the ratio is of medians.
 `status` reads the ledger of a quickstart, 40 trials, from tests/frozen.
 """
 

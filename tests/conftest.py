@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 # Before torch is imported anywhere: two ranks of a test share two cores.
@@ -18,42 +20,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow
 from study.planning.trials import Plan, make_plan
+from tests.parallel import FilesTogether, in_order
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 WAIT_S = 200.0  # far more than is needed, and less than a test may take
 T = TypeVar("T")
+settings.register_profile("patient", deadline=None)  # a test beside others on the same cores is slow at times
+settings.load_profile("patient")
 FAULTS = Path(__file__).parent / "faults"
-
-
-# Fixtures that hold processes, and servers on ports: the tests that share one run in one worker of pytest-xdist.
-SHARED = ("local_ray", "pair", "two", "browser")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the thorough tests of `tests/faults` unless asked for, and keep together what belongs together."""
+    """Leave out the thorough tests of `tests/faults` unless asked for; order the tests for pytest-xdist."""
     asked_for = "thorough" in config.option.markexpr or any(path.is_relative_to(FAULTS) for path in _named(config))
     left_out = [item for item in items if item.get_closest_marker("thorough") and not asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if hasattr(config, "workerinput"):
+        items[:] = in_order(items)
 
 
-def _group(item: pytest.Item) -> str:
-    """What the tests of a group have in common: servers, a fixture with processes, or else their file."""
-    if item.get_closest_marker("cluster"):
-        return "cluster"
-    fixtures = getattr(item, "fixturenames", ())
-    return next((name for name in SHARED if name in fixtures), item.path.relative_to(item.config.rootpath).as_posix())
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
+    """Spread the tests over the workers of `-n`."""
+    return FilesTogether(config, log)
 
 
 def _named(config: pytest.Config) -> list[Path]:
@@ -86,6 +85,19 @@ def make_config(**changes: Any) -> StudyConfig:
 def config() -> Callable[..., StudyConfig]:
     """Builds a small config; keyword arguments change it."""
     return make_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_ranks() -> Iterator[None]:
+    """Fork the ranks of LocalGroup from a process that has imported torch: the import takes longer than most tests."""
+    local_group = sys.modules.get("study.training.distributed.local_group")
+    if local_group is None:
+        yield  # no test needs it
+        return
+    multiprocessing.set_forkserver_preload([local_group.__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_group, "START_METHOD", "forkserver")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,43 +1,42 @@
-"""Studies against one another: their fronts on one cost axis, and what differs in their configs."""
+"""Several studies compared: their fronts on one cost axis, and the differences of their configs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from study.analysis.records import TIME_AXES, Summary
-from study.analysis.statistics.arrays import Floats
+from study.analysis.statistics import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
-from study.analysis.summary.points import samples_of
+from study.analysis.summary.points import point_samples
 from study.config.sections import CostAxis
 from study.errors import ConfigError
 
 N_DRAWS = 2000
-_NOT_COMPARED = ("name",)  # keys that say nothing of the result
+_NOT_COMPARED = ("name",)  # keys without influence on the result
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One study among the others. Ratios are to the first study's hypervolume; None of the first itself."""
+    """One of the studies compared. Ratios are to the hypervolume of the first study, and None for the first itself."""
 
     name: str
-    points: tuple[FrontPoint, ...]  # on_front and p_on_front are of the study's own front
-    on_joint_front: tuple[bool, ...]  # of the points of all studies together
-    hypervolume: float  # against the reference that all share
+    points: tuple[FrontPoint, ...]  # on_front and p_on_front refer to the front of this study alone
+    on_joint_front: tuple[bool, ...]  # the front of the points of all studies together
+    hypervolume: float  # against the reference that all studies share
     ratio: float | None
     ratio_ci: tuple[float, float] | None  # 95%; None if a point of either study has under 3 seeds
 
 
 @dataclass(frozen=True)
 class Change:
-    """A key of the config that is not the same everywhere."""
+    """A key of the config whose value differs between studies."""
 
-    key: str  # with dots between
-    values: tuple[Any, ...]  # of each study; None where it has no such key
+    key: str  # path, joined by dots
+    values: tuple[object, ...]  # one for each study; None where it lacks the key
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,17 @@ class Comparison:
     """Studies side by side, in the order given."""
 
     cost_axis: CostAxis
-    leaves_out_setup: bool  # the cost axis leaves out the setup of cold groups that is billed
-    reference: tuple[float, float]  # of the hypervolumes: the dearest point of all, and an accuracy of 0
+    leaves_out_setup: bool  # the cost axis leaves out the billed setup of cold groups
+    reference: tuple[float, float]  # of the hypervolumes: the highest cost of all points, and an accuracy of 0
     studies: tuple[Compared, ...]
     changes: tuple[Change, ...]
 
 
 def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis | None = None) -> Comparison:
-    """Compare studies on a cost axis, the first one's when left out; costs include cold setup if its costs do.
+    """Compare studies on a cost axis, that of the first when left out; the first also decides whether costs include
+    setup of cold groups.
 
-    Raises ConfigError for studies without points, without that cost, or of other protocol majors than the first.
+    Raises ConfigError for a study without points, without that cost, or of another protocol major than the first.
     """
     axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
@@ -87,8 +87,8 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
     )
 
 
-def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
-    """The keys that differ between configs, in the order in which they stand there."""
+def changes_of(configs: Sequence[Mapping[str, object]]) -> tuple[Change, ...]:
+    """Return the keys that differ between configs, in their order."""
     flat = [_flat(config) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = (Change(key, tuple(one.get(key) for one in flat)) for key in keys if key not in _NOT_COMPARED)
@@ -103,7 +103,7 @@ def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tup
         )
     if not summary.points:
         raise ConfigError(f"{name}: no confirm trial has completed, so it has no frontier")
-    samples = samples_of(summary.points, summary.trials, axis, first.include_setup)
+    samples = point_samples(summary.points, summary.trials, axis, first.include_setup)
     if samples is None:
         raise ConfigError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
     return samples
@@ -120,8 +120,8 @@ def _interval(ratios: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, object], at: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{at}{key}.")

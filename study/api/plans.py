@@ -25,10 +25,10 @@ def checked_plan(file: StudyFile, address: str, cpus: int | None, note: Callable
 
     Raises ConfigError and DataError.
     """
-    from study.workloads.data.count import counted
+    from study.workloads.data.discovery import with_sample_counts
 
     with file.naming_places():
-        plan = _plan_for(counted(file.config), address, cpus)
+        plan = _plan_for(with_sample_counts(file.config), address, cpus)
         import_own(plan.config)
         return plan if note is None else tried(plan, note)
 
@@ -56,7 +56,7 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
         from study.cluster.connection import this_machine
         from study.config.workloads import ImageFolder
         from study.planning.capacity import check_capacity
-        from study.workloads.data.image_files import find_images
+        from study.workloads.data.discovery import find_images
 
         check_capacity(this_machine(cpus), plan.config.hardware)
         if isinstance(plan.config.workload, ImageFolder):
@@ -73,9 +73,9 @@ def tried(plan: Plan, note: Callable[[str], None]) -> Plan:
     from study.config.workloads import Custom
 
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
-        from study.training.preflight.dry_run import try_out
+        from study.training.preflight.dry_run import dry_run
 
-        for line in try_out(plan):
+        for line in dry_run(plan):
             note(f"Note: {line}")
     return plan
 

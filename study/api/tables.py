@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analysis.tables.file_reader import Sheet, sheet_of_frame
 from study.analysis.tables.fronts import TableAnalysis, analyze_table
-from study.analysis.tables.table import Understood, read_table
+from study.analysis.tables.table import Interpretation, read_table
 from study.api.argument_names import argument_names
 from study.errors import ConfigError, DataError, did_you_mean
 
@@ -30,7 +30,7 @@ class TableResults:
     record: TableAnalysis
 
     @property
-    def understood(self) -> Understood:
+    def understood(self) -> Interpretation:
         """How the table was read: columns by meaning, rows left out and why, and notes."""
         return self.record.understood
 

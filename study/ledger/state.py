@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 from study.ledger.billing import OpenLease
@@ -28,49 +27,11 @@ from study.ledger.schema import (
     StudyRow,
     WaitRow,
 )
+from study.measurement import CurvePoint
 
 # pending: not begun, or its last attempt was lost; paused: by the policy or by a limit, to go on later
 TrialStatus = Literal["pending", "running", "paused"] | Outcome
 RECENT_HAND_OVERS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """A trial at one of its reports."""
-
-    updates: int
-    samples: int
-    epochs: float
-    lr: float
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float
-    samples_per_s: float  # of the interval that ends here, training time only
-    device_seconds: float  # cumulative: ranks x (training + validation)
-    probes: Mapping[str, float]  # further measurements, by name
-    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
-    test_accuracy: float | None = None  # at the end of a confirm trial only
-
-    @property
-    def loss(self) -> float:
-        """See ReportRow."""
-        return self.train_loss if self.val_loss is None else self.val_loss
-
-    @property
-    def no_number(self) -> str | None:
-        """See ReportRow."""
-        figures = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
-        lost = ((name, value) for name, value in figures.items() if value is not None and not math.isfinite(value))
-        return next((f"{name} is {value}" for name, value in lost), None)
-
-    @property
-    def diverged(self) -> bool:
-        """See ReportRow."""
-        return self.no_number is not None
-
-
-_ON_A_CURVE = attrgetter(*(field.name for field in fields(CurvePoint)))
 
 
 @dataclass(slots=True)
@@ -255,7 +216,7 @@ class StudyState:
 
     def _apply_report(self, row: ReportRow) -> None:
         trial = self._trial(row.trial_id)
-        trial.curve.append(CurvePoint(*_ON_A_CURVE(row)))
+        trial.curve.append(row.point)
         trial.furthest_updates = max(trial.furthest_updates, row.updates)
         trial.final = row.final
         trial.energies_j[row.attempt] = row.energy_j

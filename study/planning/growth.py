@@ -18,13 +18,14 @@ class GrowthStage:
 
 
 def growth_stages(base_batch: int, epochs: int, growth: Growth, train_samples: int) -> tuple[GrowthStage, ...]:
-    """The stages of a run that at each milestone multiplies the batch by the factor, or divides the rate by it.
+    """Return the stages of a run that at each milestone multiplies the batch by the factor, or divides the rate by it.
 
-    It grows as long as the batch stays within `largest_batch`, and decays from there on. Milestones are fractions
+    The batch grows while it stays within `largest_batch`; from there on the rate decays. Milestones are fractions
     of `epochs`, ascending, moved to the nearest whole epoch. The runs of the paper's figures are four of these:
     `largest_batch` equal to the first batch decays the rate, a large one grows the batch, one in between is its
-    hybrid, and a larger first batch with a larger rate its "increased initial rate". All have the same
-    eta N / (B (1 - m)). Raises ConfigError.
+    hybrid, and a larger first batch with a larger rate its "increased initial rate". All have the same noise scale
+    of SGD, g = eta N / (B (1 - m)) for momentum m and N >> B samples. Raises ConfigError for stages without an epoch,
+    and for batches above `largest_batch` or `train_samples`.
     """
     starts = [0, *(round(fraction * epochs) for fraction in growth.milestones)]
     ends = [*starts[1:], epochs]
@@ -48,8 +49,3 @@ def growth_stages(base_batch: int, epochs: int, growth: Growth, train_samples: i
             )
         stages.append(GrowthStage(end - start, batch, lr_factor))
     return tuple(stages)
-
-
-def noise_scale(lr: float, train_samples: int, batch: int, momentum: float) -> float:
-    """Scale of SGD's random fluctuations, g = eta N / (B (1 - m)) for B << N (Smith et al. 2018, section 4)."""
-    return lr * train_samples / (batch * (1 - momentum))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import TIME_AXES, Cost, Point, Summary, TrialRecord
 from study.ledger.schema import PHASES
-from study.ledger.state import CurvePoint
+from study.measurement import CurvePoint
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,12 +41,10 @@ POINT_COLUMNS = (
 )
 TRIAL_COLUMNS = (*_TRIAL_FIELDS, *_COSTS, *_SETUP, *_REACHED, *(f"{phase}_s" for phase in PHASES))
 _TRIAL_OF_A_CURVE = ("trial_id", "phase", "variant", "batch_size", "world_size", "seed_index")
-_OF_A_POINT = tuple(
-    name
-    for name in CurvePoint.__dataclass_fields__
-    if name not in ("probes", "test_accuracy")  # that is the trial's
-)
-CURVE_COLUMNS = (*_TRIAL_OF_A_CURVE, *_OF_A_POINT)
+_PROGRESS = ("updates", "samples", "epochs", "lr")
+_ELSEWHERE = (*_PROGRESS, "test_accuracy", "probes")
+_MEASURED = (*_PROGRESS, *(name for name in CurvePoint.__dataclass_fields__ if name not in _ELSEWHERE))
+CURVE_COLUMNS = (*_TRIAL_OF_A_CURVE, *_MEASURED)
 TEXT_COLUMNS = frozenset({"trial_id", "phase", "variant", "outcome", "error"})  # the others hold numbers
 
 
@@ -68,8 +66,8 @@ def curves_frame(summary: Summary) -> DataFrame:
     """
     rows = [
         {name: getattr(trial, name) for name in _TRIAL_OF_A_CURVE}
-        | {name: getattr(at, name) for name in _OF_A_POINT}
-        | {f"probe_{name}": value for name, value in at.probes.items()}
+        | {name: getattr(at, name) for name in _MEASURED}
+        | {f"probe_{name}": value for name, value in at.probes.as_stored().items()}
         for trial in summary.trials
         for at in trial.curve
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,54 +13,55 @@ import torch.distributed as dist
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
 from study.errors import ConfigError
+from study.measurement import NO_READINGS, Metrics
 from study.planning.trials import TrialSpec
 from study.training.compile_rehearsal import uncompiled
 from study.training.device_memory import peak_bytes
 from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
-from study.training.jobs.base import Job, Measured
-from study.training.lightning_patches import NoProfiler, no_sigterm_broadcast
+from study.training.jobs.base import Job
+from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
 from study.training.messages import RankReport
 from study.training.optimizers import current_rate, set_optimizers
 from study.training.probes.trial import TrialProbes
-from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.snapshot import IN_MEMORY, InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
 
 
 class TrialFit(pl.Callback):
-    """One call of Lightning's `fit`, which hands over a Report at every validation."""
+    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation."""
 
     def __init__(
         self,
-        place: RankTopology,
+        topology: RankTopology,
         config: StudyConfig,
         spec: TrialSpec,
         job: Job,
         resumed: Resumed | None,
         meter: EnergyMeter | None,
     ) -> None:
-        self.place, self.config, self.spec, self.job = place, config, spec, job
+        self.topology, self.config, self.spec, self.job = topology, config, spec, job
         self.resumed, self.meter = resumed, meter
         # Reports handed over, in attempts before this one too.
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
-        self.probes = TrialProbes(config.probes, place, spec, job, self._done)
+        self.probes = TrialProbes(config.probes, topology, spec, job, self._done)
         self.progress = 0  # grows with all that gets done
         self.ended = False  # by a decision, or with the last report
 
-    def run(self, hand_over: SteppedThread[RankReport | None]) -> None:
-        """Fit, in the thread of `hand_over`."""
-        self.hand_over = hand_over
+    def run(self, thread: SteppedThread[RankReport | None]) -> None:
+        """Fit, in the thread that the argument steps."""
+        self.thread = thread
         spec, module = self.spec, self.job.module
         set_optimizers(module, self.config, spec)
-        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
         self.trainer = trainer = pl.Trainer(
             plugins=[self.checkpoints],
-            accelerator=self.place.device,
+            accelerator=self.topology.device,
             devices=1,  # the strategy knows them
-            num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
+            num_nodes=self.topology.world_size // self.topology.local_world_size,
+            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_steps=-1 if self._whole_epochs() else spec.total_updates,
@@ -73,8 +75,8 @@ class TrialFit(pl.Callback):
             enable_model_summary=False,
             **self.job.trainer_arguments(),
         )
-        no_sigterm_broadcast(trainer)
-        trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+        skip_sigterm_broadcast(trainer)
+        trainer.fit(module, **self.job.fit_arguments(), ckpt_path=IN_MEMORY if self.resumed else None)
         if not self.ended:
             raise self._stopped_early()
 
@@ -96,8 +98,8 @@ class TrialFit(pl.Callback):
         return whole and self.config.budget.updates is None and self._is_custom
 
     def snapshot(self) -> State:
-        """What this rank adds to a snapshot. Every rank must call it, at the same report."""
-        self.trainer.save_checkpoint("at hand")
+        """Return this rank's part of a snapshot. Every rank must call it, at the same report."""
+        self.trainer.save_checkpoint(IN_MEMORY)
         return {
             "updates": self.spec.report_at[self.reported - 1],
             "worked_s": self._worked_s(),
@@ -114,22 +116,22 @@ class TrialFit(pl.Callback):
         return self.spec.report_at[report] * self.spec.batch.accumulation
 
     def _worked_s(self) -> float:
-        """Seconds of training and validation, of attempts that this one goes on from too."""
+        """Return the seconds of training and validation, of attempts that this one goes on from too."""
         return self.train_s + self.validate_s + (self.resumed.worked_s if self.resumed else 0.0)
 
     def _done(self) -> None:
         self.progress += 1
 
     def _now(self) -> float:
-        """The clock, once the device has done all it was given."""
-        if self.place.device == "cuda":
+        """Return the clock, in seconds, once the device has done all it was given."""
+        if self.topology.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     # Lightning's hooks, in the order in which they come.
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What differs between ranks is no part of Lightning's checkpoint."""
+        """Restore what differs between ranks, and so is no part of Lightning's checkpoint."""
         self._done()
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
@@ -138,14 +140,14 @@ class TrialFit(pl.Callback):
                 buffers[name].copy_(value)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ready: wait for the first `advance`."""
+        """Report that the trial is ready, and wait for the first `advance`."""
         self._done()
         if self.resumed is not None:
             self._follow_plateaus(trainer, self.resumed)
         self.steps = self.resumed.updates if self.resumed else 0
-        if self._is_custom:  # the package's own modules leave no step out, and theirs are the shortest
+        if self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
             trainer.optimizers[0].register_step_post_hook(self._stepped)
-        if not self.hand_over.give(None):
+        if not self.thread.give(None):
             self._end(trainer)
         self.mark = self._now()
         self.began_j = self._joules()
@@ -194,25 +196,25 @@ class TrialFit(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """It is under way."""
+        """Show the heartbeat that something got done."""
         self._done()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The interval's training ends here."""
+        """End the interval's training time."""
         before = self.train_s
         self._lap("train_s")
         self.interval_s = self.train_s - before
         self.job.before_validation(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Callbacks are asked before the module."""
+        """Let the job adjust what was logged: Lightning calls callbacks before the module."""
         self.job.before_validation_ends(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, wait, and go on or stop."""
         report = self._report(trainer)
         self.reported += 1
-        if self.hand_over.give(report) and not report.final:
+        if self.thread.give(report) and not report.final:
             trainer.val_check_batch = self._batches_at(self.reported)
         else:
             self._end(trainer)
@@ -235,31 +237,27 @@ class TrialFit(pl.Callback):
                 "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
                 "workload.module",
             )
-        measured = self.job.measured(trainer)
+        metrics = self.job.metrics(trainer)
         self._lap("validate_s")
-        final = self._is_final(updates, measured)
+        final = self._is_final(updates, metrics)
         test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
-            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
         self._lap("probe_s")
         return RankReport(
+            **asdict(metrics),
             updates=updates,
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            train_loss=measured.train_loss,
-            train_accuracy=measured.train_accuracy,
-            val_loss=measured.val_loss,
-            val_accuracy=measured.val_accuracy,
             test_accuracy=test_accuracy,
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,
             probes=probes,
             energy_j=self._used_j(),
-            peak_memory_bytes=peak_bytes(self.place),
-            skipped_batches=measured.skipped_batches,
+            peak_memory_bytes=peak_bytes(self.topology),
         )
 
     def _joules(self) -> float | None:
@@ -270,24 +268,24 @@ class TrialFit(pl.Callback):
         return None if now is None or self.began_j is None else now - self.began_j
 
     def _lap(self, phase: str) -> None:
-        """Book the time since the last mark."""
+        """Count the time since the last mark as the phase's."""
         now = self._now()
         setattr(self, phase, getattr(self, phase) + now - self.mark)
         self.mark = now
 
-    def _is_final(self, updates: int, measured: Measured) -> bool:
-        """Whether this is the trial's last report; the same on every rank."""
+    def _is_final(self, updates: int, metrics: Metrics) -> bool:
+        """Return whether this is the trial's last report; the same on every rank."""
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True
-        if budget.target_val_accuracy is not None and measured.val_accuracy >= budget.target_val_accuracy:
+        if budget.target_val_accuracy is not None and metrics.val_accuracy >= budget.target_val_accuracy:
             return True
-        if budget.target_train_loss is not None and measured.train_loss <= budget.target_train_loss:
+        if budget.target_train_loss is not None and metrics.train_loss <= budget.target_train_loss:
             return True
         if budget.device_seconds is None:
             return False
-        used_up = torch.tensor(self.place.world_size * self._worked_s() >= budget.device_seconds)
+        used_up = torch.tensor(self.topology.world_size * self._worked_s() >= budget.device_seconds)
         if dist.is_initialized():  # by the clock of rank 0
-            used_up = used_up.to(self.place.torch_device)
+            used_up = used_up.to(self.topology.torch_device)
             dist.broadcast(used_up, src=0)
         return bool(used_up)

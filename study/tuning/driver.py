@@ -1,4 +1,4 @@
-"""A study from its plan to a finished ledger."""
+"""Runs a study, from its plan to a finished ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,29 +32,35 @@ from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Led
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan
 from study.tuning.checkpoint_store import CheckpointStore
-from study.tuning.cluster_capacity import ClusterCapacity
-from study.tuning.leases import GroupRequest
+from study.tuning.ledger_writer import LedgerWriter, Observer
+from study.tuning.limit_watch import LimitWatch
+from study.tuning.messages import AttemptConfig
 from study.tuning.progress import Progress
-from study.tuning.recorder import Observer, Recorder
-from study.tuning.searcher import LedgerScheduler, PlanSearcher
+from study.tuning.recorder import Recorder
 from study.tuning.trainable import TrialRun
+from study.tuning.tune_callback import RecorderCallback
+from study.tuning.tune_scheduler import LedgerScheduler
+from study.tuning.tune_searcher import ClusterCapacity, PlanSearcher
 
 RELEASE_TIMEOUT_S = 30.0
-REPORT_TAKES_S = 60.0  # a file of it, at the most
+REPORT_TAKES_S = 60.0  # at most, to write one file of it
 
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run of the driver ended."""
+    """The end of one run of the driver."""
 
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
-    cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
-    mistake: MistakeRow | None = None  # that all trials failed with
+    cut: LimitRow | None = None  # the limit that was passed, unless the study has finished all the same
+    mistake: MistakeRow | None = None  # the error of their own code that all trials failed with
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run a new study. Raises ConfigError, and LedgerError if the folder already holds one."""
+    """Run a new study in `folder`. `observe` is called with each row, once it is written.
+
+    Raises ConfigError for a plan that cannot run on the cluster, and LedgerError if the folder already holds a study.
+    """
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
@@ -64,7 +69,10 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run what a ledger says is missing. Raises LedgerError if it was made under another config, but for limits."""
+    """Run what the ledger in `folder` lacks. `observe` is called with each row, those of earlier drivers first.
+
+    Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
+    """
     return _drive(plan, folder, address, cpus, observe)
 
 
@@ -73,65 +81,74 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
-        metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
+        metrics = None if address == "local" else Export(plan)  # no Prometheus scrapes a local Ray
 
-        def tell(row: AnyRow) -> None:
+        def show(row: AnyRow) -> None:
             observe(row)
             if metrics is not None:
                 metrics.follow(row)
             sinks.follow(row)
 
         for row in ledger.rows:
-            tell(row)
+            show(row)
         sinks.start()
-        shelf = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
-        _tidy(folder, shelf, progress)
-        recorder = Recorder(ledger, progress, shelf, tell)
+        store = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        _tidy(folder, store, progress)
+        writer = LedgerWriter(ledger, [progress.follow, show])
+        recorder = Recorder(writer, progress, store)
+        limits = LimitWatch(writer, progress, recorder.leases)
         recorder.settle()
         if ledger.rows and progress.finished and progress.state.mistake is None:
             return RunOutcome(True, ledger.quarantined)
-        if (passed := recorder.limit_passed()) is not None:
-            recorder.write(passed)  # it may be another than the one before
+        if (passed := limits.passed()) is not None:
+            limits.record(passed)  # it may be another limit than the one before
             return RunOutcome(False, ledger.quarantined, passed)
         with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
-            recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
+            recorder.open_study(_study_row(plan.config, writer, sum(node.gpus for node in nodes)))
+            capacity = ClusterCapacity(plan.config.hardware)
+            searcher = PlanSearcher(progress, store, capacity)
+            scheduler = LedgerScheduler(recorder, limits, progress, capacity)
             try:
                 with error_context(DiskError, folder / SCRATCH):
                     (folder / SCRATCH).mkdir(exist_ok=True)
-                _tune(plan, (folder / SCRATCH).absolute(), progress, shelf, recorder)
+                _tune(plan.config, (folder / SCRATCH).absolute(), searcher, scheduler, RecorderCallback(recorder))
             finally:
                 _remove_scratch(folder)
+                if writer.failure is not None:
+                    raise writer.failure
+            recorder.release(RELEASE_TIMEOUT_S)
         cut = None if progress.finished else progress.state.limit
         return RunOutcome(progress.finished, ledger.quarantined, cut, progress.state.mistake)
 
 
-def _tidy(folder: Path, shelf: CheckpointStore, progress: Progress) -> None:
-    """Take away what drivers that were killed have left. A report may be written by another process just now."""
-    shelf.tidy(progress.state.ended.keys())
+def _tidy(folder: Path, store: CheckpointStore, progress: Progress) -> None:
+    """Remove what killed drivers have left. Young files of the report stay: another process may be writing them."""
+    store.tidy(progress.state.ended.keys())
     remove_unfinished(folder)
     remove_unfinished(folder / REPORT, REPORT_TAKES_S)
     _remove_scratch(folder)
 
 
 def _remove_scratch(folder: Path) -> None:
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # what refuses now the next driver tries again
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # the next driver tries again what fails now
 
 
-def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: CheckpointStore, recorder: Recorder) -> None:
+def _tune(
+    config: StudyConfig, scratch: Path, searcher: PlanSearcher, scheduler: LedgerScheduler, callback: RecorderCallback
+) -> None:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that failed; the ledger does, too
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists failed trials, which the ledger does, too
 
-    room = ClusterCapacity(plan.config.hardware)
-    trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
+    trainable = tune.with_parameters(TrialRun, study=config)
     trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
-    tuner = tune.Tuner(
+    tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=PlanSearcher(progress, shelf, room),
-            scheduler=LedgerScheduler(recorder, progress, room),
+            search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -140,26 +157,16 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: CheckpointStore,
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            callbacks=[recorder],
+            callbacks=[callback],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=plan.config.max_retries),
+            failure_config=tune.FailureConfig(max_failures=config.max_retries),
             verbose=0,
         ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        if recorder.failure is not None:
-            raise recorder.failure
-    recorder.release(RELEASE_TIMEOUT_S)
+    ).fit()
 
 
 def _name(trial: Trial) -> str:
-    return str(trial.config["spec"].trial_id)
-
-
-def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
-    return GroupRequest(study, config["spec"].batch.world_size)
+    return AttemptConfig.from_tune(trial.config).spec.trial_id
 
 
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
@@ -167,7 +174,7 @@ def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     if recorded is None or recorded.config_hash == config_hash(config):
         return
     try:
-        # A ledger of an earlier version says nothing of keys that are newer: they had their defaults.
+        # Keys that are newer than the ledger had their defaults.
         before = studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
     except ValidationError:
         before = recorded.config
@@ -182,19 +189,20 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [at]
 
 
-def _identity(config: StudyConfig, ledger: Ledger, gpus: float) -> dict[str, Any]:
-    first = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+def _study_row(config: StudyConfig, writer: LedgerWriter, gpus: float) -> StudyRow:
+    first = next((row for row in writer.rows if isinstance(row, StudyRow)), None)
     packages = ("ray", "torch", "pytorch-lightning", "numpy")
-    return {
-        "study_id": first.study_id if first else uuid.uuid4().hex[:12],
-        "config": config.model_dump(mode="json"),
-        "config_hash": config_hash(config),
-        "hardware": {
+    return StudyRow(
+        **writer.stamp(),
+        study_id=first.study_id if first else uuid.uuid4().hex[:12],
+        config=config.model_dump(mode="json"),
+        config_hash=config_hash(config),
+        hardware={
             "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
             "cores": os.cpu_count(),
             "cluster_gpus": gpus,
         },
-        "versions": {"study": __version__, "python": sys.version.split()[0]}
+        versions={"study": __version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in packages},
-    }
+    )

@@ -12,7 +12,8 @@ import numpy as np
 
 from study.config.schema import AshaConfig, GridConfig
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow, StudyRow
-from study.ledger.state import CurvePoint, StudyState
+from study.ledger.state import StudyState
+from study.measurement import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
 from study.schedulers.base import Policy, Verdict
 from study.tuning.policies import make_policy
@@ -191,7 +192,7 @@ class Progress:
         for rate, rows in reached.items():
             ends = [row for row in rows if row.updates == furthest]
             if ends:
-                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.loss for row in ends)
+                accuracy, loss = fmean(row.headline for row in ends), fmean(row.loss for row in ends)
                 candidates.append((accuracy, -loss, rate))
         return max(candidates)[2] if candidates else None
 
@@ -207,7 +208,7 @@ class Progress:
         at = row.updates / spec.total_updates
         if isinstance(scheduler, AshaConfig):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
-        self.verdicts[trial_id] = policy.report(trial_id, at, row.val_accuracy, row.device_seconds)
+        self.verdicts[trial_id] = policy.report(trial_id, at, row.headline, row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
         """Who judges a trial: nobody, if it is of the confirm phase or audited."""

@@ -23,22 +23,22 @@ def test_a_study_against_itself_is_even() -> None:
 
 
 def test_a_cheaper_study_dominates_more_and_pushes_the_other_off() -> None:
-    dear = summary()
+    costly = summary()
     trials = tuple(
         replace(
             trial,
             cost=replace(trial.cost, billed_device_h=trial.cost.billed_device_h / 2),
             final_val_accuracy=(trial.final_val_accuracy or 0) + 0.001,
         )
-        for trial in dear.trials
+        for trial in costly.trials
     )
-    found = compare(["dear", "cheap"], [dear, replace(dear, trials=trials)])
+    found = compare(["costly", "cheap"], [costly, replace(costly, trials=trials)])
     first, second = found.studies
     assert not any(first.on_joint_front)
     assert second.ratio is not None
     assert second.ratio_ci is not None
     assert 1 < second.ratio_ci[0] < second.ratio < second.ratio_ci[1]
-    # The staircase's area by hand, both against the dearest point.
+    # The staircase's area by hand, both against the most expensive point.
     edge = max(point.cost for point in first.points)
     steps = sorted((p.cost, p.quality) for p in second.points if p.on_front)
     ends = [*(cost for cost, _ in steps[1:]), edge]

@@ -109,7 +109,7 @@ def test_no_study_file_at_all(tmp_path: Path, text: str) -> None:
 
 
 def numbers(schema: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every number in a schema, and where it stands."""
+    """Yield every number of a schema with its place."""
     parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
     for key, part in parts:
         if isinstance(part, dict) and part.get("type") in ("integer", "number"):
@@ -216,6 +216,6 @@ def test_a_variant_is_the_study_with_some_keys_changed(tmp_path: Path) -> None:
         (("  LB:", "  L/B:"), r"variants"),
     ],
 )
-def test_a_mistake_in_a_variant_is_told_where_it_stands(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_a_mistake_in_a_variant_is_reported_at_its_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, VARIANTS.replace(*change))

@@ -12,7 +12,7 @@ import psutil
 import ray
 import torch.distributed as dist
 
-from tests.own import Batch, Net
+from tests.user_code import Batch, Net
 
 At = Literal["", "setup", "hand-over", "step", "validation", "checkpoint", "end"]
 FAULTY_RANK = 1

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
-from study.analysis.forecast import forecast
+from study.analysis.early_stopping import forecast
 from study.api.plans import recorded, repriced
 from study.cli.common import planned
 from study.config import yaml_reader as yamlfile
@@ -28,7 +28,7 @@ from study.config.loader import find_config, load_study, shipped_configs, to_yam
 from study.config.price_list import read_prices
 from study.errors import ConfigError, DataError
 from study.ledger.store import CONFIG
-from study.planning.cost_estimate import Pace, price_plan
+from study.planning.cost_estimate import Pace, estimate_plan
 from study.planning.trials import Plan, make_plan
 from tests.faults.conftest import Injections
 from tests.faults.generated_studies import study_files
@@ -66,7 +66,7 @@ def outcome(path: Path, *overrides: str) -> str:
 
 def check_usable(plan: Plan, path: Path) -> None:
     """Its cost can be told, and the study's own copy of the file means the same study."""
-    price = price_plan(plan, dict.fromkeys(plan.cells, Pace(1e-3, 1e-2)), ranks=4)
+    price = estimate_plan(plan, dict.fromkeys(plan.cells, Pace(1e-3, 1e-2)), ranks=4)
     assert price is not None
     assert 0 < price.device_h < float("inf")
     if plan.search:

@@ -26,7 +26,7 @@ from study.tuning.recorder import PULSE_EVERY_S
 from tests.conftest import make_config
 from tests.faults.conftest import Injections
 from tests.faults.ledger_audit import audit, trial_facts
-from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -87,16 +87,16 @@ class KillingLedger(Ledger):
         self.kill_points.at(f"behind {what}")
 
 
-class KillingStore(FakeShelf):
+class KillingStore(FakeStore):
     """Checkpoints outlive their driver."""
 
     def __init__(self, keep: int, kill_points: KillPoints) -> None:
         super().__init__(keep)
         self.kill_points = kill_points
 
-    def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+    def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
         self.kill_points.at("before checkpoint")
-        super().put(trial_id, updates, snapshot)
+        super().put(trial_id, updates, checkpoint)
         self.kill_points.at("behind checkpoint")
 
 
@@ -228,7 +228,7 @@ def test_all_but_the_time_since_the_last_sign_of_life_is_billed(
 ) -> None:
     """And the setup of groups that no trial had started on: of these no row tells. Never a second too many."""
     plan = make_plan(make_config(scheduler={"kind": scheduler}, confirm={"seeds": 1}))
-    ledger, shelf, line = Memory(), FakeShelf(), faults("driver killed, simulated")
+    ledger, shelf, line = Memory(), FakeStore(), faults("driver killed, simulated")
     leased_s = missing_s = 0.0
     groups = kills = 0
     for life_s in (*lives_s, math.inf):
@@ -275,7 +275,7 @@ def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_pe
     driven(plan, folder / "steady", KillPoints(*points))
     Jumping.looks = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.recorder.datetime", Jumping)
+        patch.setattr("study.tuning.ledger_writer.datetime", Jumping)
         patch.setattr("time.time", lambda: Jumping.now().timestamp())
         driven(plan, folder / "jumping", KillPoints(*points))
     steady, jumping = read(folder / "steady").rows, read(folder / "jumping").rows
@@ -290,7 +290,7 @@ def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_pe
 
 def test_durations_are_told_by_no_wall_clock() -> None:
     """Where it is read at all in what runs and bills a study: for people, for a unique name, for a file's age."""
-    allowed = {"tuning/recorder.py": 1, "ledger/store.py": 1, "ledger/atomic_files.py": 1}
+    allowed = {"tuning/ledger_writer.py": 1, "ledger/store.py": 1, "ledger/atomic_files.py": 1}
     root = Path(study.__file__).parent
     found: Counter[str] = Counter()
     for room in ("tuning", "training", "ledger", "pareto"):

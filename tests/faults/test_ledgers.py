@@ -17,7 +17,7 @@ from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config, run_for_real
 from tests.faults.conftest import Injections
 from tests.faults.ledger_audit import Audit, audit, trial_facts
-from tests.tuning.faketune import FakeShelf, FakeTune, without_ray
+from tests.tuning.faketune import FakeStore, FakeTune, without_ray
 
 SMALL: dict[str, Any] = {
     "batch_sizes": [16],
@@ -46,7 +46,7 @@ def plan() -> Plan:
 def simulate(plan: Plan, folder: Path) -> list[AnyRow]:
     """Run a study, or what its ledger lacks, and return its rows."""
     with without_ray(1), Ledger(folder) as ledger:
-        assert FakeTune(plan, ledger, FakeShelf(), 1, INTERVAL_S).run()
+        assert FakeTune(plan, ledger, FakeStore(), 1, INTERVAL_S).run()
     return list(read(folder).rows)
 
 

@@ -6,11 +6,12 @@ import pytest
 
 from study.errors import ConfigError
 from study.planning.trials import make_plan
+from study.training.distributed import local_group
 from study.training.distributed.local_group import LocalGroup
-from study.training.preflight.dry_run import try_out
-from study.workloads.data.count import counted
-from tests.own_modules.ranks import alone, own, together, tried_together
-from tests.own_modules.users import SAMPLES
+from study.training.preflight.dry_run import dry_run
+from study.workloads.data.discovery import with_sample_counts
+from tests.own_modules.on_ranks import alone, own, together, tried_together
+from tests.own_modules.user_modules import SAMPLES
 
 
 def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
@@ -23,11 +24,11 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
     [
         (
             {"data": "Divides"},
-            "workload.data: its train_dataloader deals batches of 6 when a rank takes 12 samples: it divides "
+            "workload.data: its train_dataloader yields batches of 6 when a rank takes 12 samples: it divides "
             "batch_size by the 2 ranks; with workload.data_batch: global, it is given the samples of all of them",
         ),
         ({"module": "NotReduced"}, "workload.val_accuracy: val_acc differs between the ranks"),
-        ({"data": "ShardedStream"}, "workload.data: its training stream deals the ranks different samples"),
+        ({"data": "ShardedStream"}, "workload.data: its training stream yields the ranks different samples"),
         ({"data": "Shards"}, "workload.data: its validation set is not the same on all ranks"),
         ({"module": "Lazy"}, "workload.module: has layers that get their shape from their first batch (layer.weight)"),
         ({"module": "StopsItself"}, "workload.module: something in it ended the training after 1 of 3 updates"),
@@ -111,15 +112,15 @@ def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) 
     [
         (
             {"data": "Bucketed", "data_args": {"drop_last": False}},
-            r"workload\.data: its batch sampler deals 2 samples in batch 4 of an epoch, when a rank takes 6",
+            r"workload\.data: its batch sampler yields 2 samples in batch 4 of an epoch, when a rank takes 6",
         ),
         (
             {"data": "Bucketed", "data_args": {"drop_last": True}},
-            r"workload\.train_samples: is 48, but the batch sampler deals 7 batches of 6 in an epoch, and 8 are needed",
+            r"workload\.train_samples: is 48, but the batch sampler yields 7 batches of 6 .*, and 8 are needed",
         ),
         (
             {"data": "DividesByAccumulation"},
-            r"workload\.data: its train_dataloader deals batches of 3 when a rank takes 6 samples",
+            r"workload\.data: its train_dataloader yields batches of 3 when a rank takes 6 samples",
         ),
     ],
     ids=["unequal", "too few", "accumulation"],
@@ -128,34 +129,35 @@ def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any],
     config = own(**changes)
     config = config.model_copy(update={"hardware": config.hardware.model_copy(update={"accumulation": 4})})
     with pytest.raises(ConfigError, match=f"^{says}"):
-        try_out(make_plan(config))
+        dry_run(make_plan(config))
 
 
 @pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
 def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
-    notes = try_out(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    notes = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
     assert len(notes) == noted
     assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
 
 
 def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None:
     with pytest.raises(ConfigError, match=r"^workload\.data: its train_dataloader needs a process group"):
-        try_out(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
+        dry_run(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
 
 
 def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
-    plan = make_plan(counted(own(data="Divides", data_batch="global", train_samples=None)))
+    plan = make_plan(with_sample_counts(own(data="Divides", data_batch="global", train_samples=None)))
     assert plan.train_samples == SAMPLES
 
 
-def test_as_a_whole_on_ranks_of_its_own() -> None:
+def test_as_a_whole_on_ranks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
+    monkeypatch.setattr(local_group, "START_METHOD", "spawn")
     with pytest.raises(ConfigError, match=r"^workload\.find_unused_parameters: must be true"):
-        try_out(make_plan(own(world_size=2, module="Unused")))
+        dry_run(make_plan(own(world_size=2, module="Unused")))
 
 
 def test_a_rank_that_dies_is_one_line() -> None:
     """Ranks that hold five samples gather three and two by hand."""
     with pytest.raises(ConfigError, match=r"^workload: on 2 ranks: ") as caught:
-        try_out(make_plan(own(world_size=2, module="GathersByHand")))
+        dry_run(make_plan(own(world_size=2, module="GathersByHand")))
     assert "\n" not in str(caught.value)

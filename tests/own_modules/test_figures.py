@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from study.config.schema import StudyConfig
 from study.training.distributed.local_group import LocalGroup
-from tests.own_modules.ranks import alone, own, spec_of, together
-from tests.own_modules.users import SAMPLES, VAL_LABELS, Net
+from tests.own_modules.on_ranks import alone, own, spec_of, together
+from tests.own_modules.user_modules import SAMPLES, VAL_LABELS, Net
 
 SHARE = VAL_LABELS.count(0) / len(VAL_LABELS)  # 0.6: padded to six samples it would be 3/6 or 4/6
 

@@ -68,7 +68,7 @@ def test_rungs_in_device_seconds_follow_the_clock(config: Make) -> None:
     assert whole_in_unit(made.scheduler, spec) == 60
 
 
-def test_confirm_seeds_are_ones_the_search_has_not_seen(config: Make) -> None:
+def test_confirm_seeds_are_unseen_in_the_search(config: Make) -> None:
     plan = make_plan(config(search={"lr": [0.05, 0.2], "seeds": 3}))
     assert len(plan.search) == 2 * 2 * 3
     assert {spec.seed for spec in plan.search} == {(0, 0), (0, 1), (0, 2)}

@@ -103,9 +103,9 @@ def test_asynchronous_is_the_published_algorithm(
     race: dict[str, list[float]], profile: Profile, least: int, slots: int, seed: int
 ) -> None:
     rungs = profile.rungs(len(race), least, REPORTS)
-    ours = play(BracketPolicy(list(race), rungs, synchronous=False), race, {}, Random(seed), slots)
+    played = play(BracketPolicy(list(race), rungs, synchronous=False), race, {}, Random(seed), slots)
     published = play(Published(list(race), rungs), race, {}, Random(seed), slots)
-    assert ours.calls == published.calls
+    assert played.calls == published.calls
 
 
 @given(races(), profiles, st.booleans(), SLOTS, SEEDS, st.data())

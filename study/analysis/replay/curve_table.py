@@ -1,4 +1,4 @@
-"""A table of learning curves, csv or parquet, to checked Curve records."""
+"""Checked Curve records from a table of learning curves, csv or parquet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (".csv", ".parquet")
 
 
 class Column(NamedTuple):
-    """What a column may hold."""
+    """The bounds of the values in a column."""
 
     low: float
     high: float
@@ -46,11 +46,11 @@ TRIAL = ["batch_size", "world_size", "lr", "seed"]
 
 
 def read_curves(path: Path) -> tuple[Curve, ...]:
-    """The curves of a table with a row for each report of each trial, in the order in which trials first appear.
+    """Read the curves of a table with a row for each report of each trial, in the order in which trials first appear.
 
     Columns: batch_size, lr, seed, epoch, val_accuracy; cost_s (device-seconds, cumulative) or epoch_s (seconds since
-    the report before, on each device); if wanted world_size (1 when left out) and test_accuracy (that of a trial's last
-    row counts). A trial whose last val_accuracy is empty diverged there. Other columns are ignored.
+    the report before, on each device); optional: world_size (default 1) and test_accuracy (of a trial's last row).
+    A trial whose last val_accuracy is empty diverged there. Other columns are ignored.
     Raises DataError: `file:line: column: what is allowed`.
     """
     table = _checked(_read(path), path)
@@ -71,7 +71,7 @@ def _read(path: Path) -> pd.DataFrame:
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: must end in .csv or .parquet{did_you_mean(suffix, SUFFIXES)}")
     try:
-        # As text: what is no number is to be shown as it stands.
+        # As text, so that an error can quote a value exactly as written.
         table = pd.read_csv(path, dtype=str, keep_default_na=False) if suffix == ".csv" else pd.read_parquet(path)
     except Exception as error:  # whatever a parser makes of a file
         raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_plain(error)}") from error
@@ -80,7 +80,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The known columns as numbers within their bounds."""
+    """Return the known columns as numbers within their bounds."""
     found = list(table.columns)
     listed = ", ".join(found[:12]) + (", …" if len(found) > 12 else "")
     for name in REQUIRED:
@@ -96,14 +96,14 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     twice = numbers.duplicated([*TRIAL, "epoch"]).to_numpy()
     if twice.any():
         row = numbers.iloc[int(twice.argmax())]
-        raise DataError(f"{_place(path, row.name)}: epoch: {row['epoch']:g} of {_trial(row)} stands twice")
+        raise DataError(f"{_place(path, row.name)}: epoch: {row['epoch']:g} of {_trial(row)} appears twice")
     return numbers
 
 
 def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
     rule, column = COLUMNS[name], table[name]
     if not isinstance(column, pd.Series):
-        raise DataError(f"{path}: {name}: column stands twice")
+        raise DataError(f"{path}: {name}: column appears twice")
     text = column.astype(str).fillna("").str.strip()
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
     good = (values >= rule.low) & (values <= rule.high)
@@ -118,7 +118,7 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
 
 
 def _in_order(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A trial's rows by epoch, checked against one another, with cost_s."""
+    """Return a trial's rows by epoch, checked against each other, with cost_s."""
     rows = rows.sort_values("epoch")
     if "epoch_s" in rows:
         rows = rows.assign(cost_s=rows["epoch_s"].cumsum() * rows["world_size"])
@@ -170,7 +170,7 @@ def _trial(row: pd.Series) -> str:
 
 
 def _place(path: Path, row: object) -> str:
-    """Of a row, counted from 0; a csv has its heads on line 1."""
+    """Return the place of a row, counted from 0, for a message; a csv has its header on line 1."""
     number = int(str(row))
     return f"{path}:{number + 2}" if path.suffix.lower() == ".csv" else f"{path}: row {number}"
 

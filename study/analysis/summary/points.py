@@ -1,4 +1,4 @@
-"""Trials to points: a configuration over its confirm seeds, and the frontier on each cost axis."""
+"""Points of a study, each a configuration averaged over its confirm seeds, and the frontier on each cost axis."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from study.planning.trials import Cell
 def points_of(
     trials: Iterable[TrialRecord], axis: CostAxis, variants: Sequence[str], include_setup: bool = False
 ) -> tuple[Point, ...]:
-    """A point for each configuration with a completed confirm trial; by world size, variant in the order
-    of `variants`, and batch size.
+    """Return a point for each configuration with a completed confirm trial.
 
-    Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
+    By world size, variant in the order of `variants`, and batch size. `on_frontier` is false and `p_on_front` None
+    everywhere: `frontiers_of` finds the frontier.
     """
     confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
     search: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm":
-            confirm[cell_of(trial)].append(trial)
+            confirm[trial.cell].append(trial)
         else:
-            search[cell_of(trial)].append(trial)
+            search[trial.cell].append(trial)
     return tuple(
         _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
@@ -35,20 +35,20 @@ def points_of(
     )
 
 
-def samples_of(
+def point_samples(
     points: Sequence[Point], trials: Iterable[TrialRecord], axis: CostAxis, include_setup: bool = False
 ) -> tuple[Sample, ...] | None:
-    """Cost and final validation accuracy of the trials behind each point; None if one has no cost on that axis.
+    """Return cost and final validation accuracy of the trials behind each point; None if one has no cost on `axis`.
 
-    Costs are those compared: without the setup of cold groups unless it is to be included.
+    Costs leave out the setup of cold groups unless `include_setup`.
     """
     behind: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome == "completed":
-            behind[cell_of(trial)].append(trial)
+            behind[trial.cell].append(trial)
     samples = []
     for point in points:
-        done = behind[cell_of(point)]
+        done = behind[point.cell]
         costs = [trial.compared(include_setup).on(axis) for trial in done]
         known = [cost for cost in costs if cost is not None]
         if len(known) < len(costs):
@@ -65,19 +65,19 @@ def frontiers_of(
     cost_tolerance: float,
     include_setup: bool = False,
 ) -> dict[CostAxis, Frontier]:
-    """The frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
+    """Return the frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
     found = {}
     for name in (axis, *(other for other in COST_AXES if other != axis)):
-        samples = samples_of(points, trials, name, include_setup)
-        dearest = max((sample.mean_cost for sample in samples or ()), default=0.0)
-        if samples and (dearest > 0 or name == axis):
-            # The hypervolume then lies between 0 and the dearest point's cost.
-            found[name] = frontier(samples, (dearest, 0.0), cost_tolerance)
+        samples = point_samples(points, trials, name, include_setup)
+        highest_cost = max((sample.mean_cost for sample in samples or ()), default=0.0)
+        if samples and (highest_cost > 0 or name == axis):
+            # With this reference the hypervolume is at least 0 and at most the highest cost.
+            found[name] = frontier(samples, (highest_cost, 0.0), cost_tolerance)
     return found
 
 
 def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
-    """What one cold group's setup cost, by world size: the mean over all that started."""
+    """Return the mean cost of setting up one cold group, by world size."""
     started: dict[int, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.cold_starts:
@@ -86,11 +86,6 @@ def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
         world_size: combined([trial.cold_setup for trial in some], sum(trial.cold_starts for trial in some))
         for world_size, some in sorted(started.items())
     }
-
-
-def cell_of(of: TrialRecord | Point) -> Cell:
-    """Which configuration a trial is evidence for, or a point is."""
-    return Cell(of.batch_size, of.world_size, of.variant)
 
 
 def _point(

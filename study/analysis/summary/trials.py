@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from study.analysis.records import Cost, TrialRecord
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, LeaseRow
-from study.ledger.state import CurvePoint, StudyState, TrialState
+from study.ledger.state import StudyState, TrialState
+from study.measurement import CurvePoint
 
 
 def gather(rows: Iterable[AnyRow]) -> StudyState:

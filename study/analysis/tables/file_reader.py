@@ -1,4 +1,4 @@
-"""Files of tables to named columns of cells: text in a csv, else what the file holds."""
+"""Reads files of tables into named columns of cells: text from a csv, else the values that the file holds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,14 @@ MAX_DEPTH = 8  # of objects within objects
 
 @dataclass
 class Sheet:
-    """The cells of a table by column, in the order of the file. Every column has `len(numbers)` cells."""
+    """The cells of a table by column, in the order of the file. Every column has `len(row_numbers)` cells."""
 
     source: str
     cells: dict[str, list[Any]]
-    numbers: list[int]  # each row's number for messages, from 1
-    decimal_comma: bool = False  # numbers are written 0,95
-    mixed_point: bool = False  # although some are written 0.95
-    notes: list[str] = field(default_factory=list)  # what was left out or assumed, for people
+    row_numbers: list[int]  # of each row in the file, from 1, for messages
+    decimal_comma: bool = False  # decimals are written 0,95
+    mixed_point: bool = False  # but some are written 0.95
+    notes: list[str] = field(default_factory=list)  # to users: what was left out or assumed
 
     def note(self, text: str) -> None:
         """Add a note for the user, unless it is there already."""
@@ -45,22 +46,34 @@ class Sheet:
             self.notes.append(text)
 
     def error(self, i: int, column: str, allowed: str) -> DataError:
-        """The error for the cell of row i (from 0)."""
+        """Return the error for the cell of row i (from 0), which says what is allowed."""
         cell = self.cells[column][i]
         what = "is empty" if is_blank(cell) else f"{str(cell)[:40]!r} is not allowed"
-        return DataError(f"{self.source}: row {self.numbers[i]}: {column}: {what}; needs {allowed}")
+        return DataError(f"{self.source}: row {self.row_numbers[i]}: {column}: {what}; needs {allowed}")
+
+    def rows_text(self, rows: Iterable[int]) -> str:
+        """Return the numbers of rows (from 0) in words, for messages."""
+        return numbers_text([self.row_numbers[i] for i in sorted(rows)])
 
     def keep(self, chosen: list[int]) -> None:
-        """Leave out all rows but these (from 0)."""
+        """Keep these rows (from 0) alone."""
         self.cells = {name: [cells[i] for i in chosen] for name, cells in self.cells.items()}
-        self.numbers = [self.numbers[i] for i in chosen]
+        self.row_numbers = [self.row_numbers[i] for i in chosen]
+
+
+def numbers_text(numbers: Sequence[int]) -> str:
+    """Return `row 3`, or `rows 3, 5, 9, 11, 12 and 4 more`."""
+    if len(numbers) == 1:
+        return f"row {numbers[0]}"
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"rows {', '.join(map(str, numbers[:5]))}{more}"
 
 
 def read_sheet(path: Path) -> Sheet:
-    """The table of a csv, tsv, json, json lines or parquet file, which may be gzipped. At least one row.
+    """Return the table of a csv, tsv, json, json lines or parquet file, which may be gzipped; at least one row.
 
-    Objects within cells become columns `outer.inner`. Index columns without a name and columns without name and
-    content are left out with a note. Raises DataError, one line, for anything else.
+    Objects within cells become columns `outer.inner`. Index columns without a name, and columns without name and
+    content, are left out with a note. Raises DataError, one line, for anything else.
     """
     packed = path.suffix.lower() == ".gz"
     kind = (path.with_suffix("") if packed else path).suffix.lower()
@@ -85,7 +98,7 @@ def read_sheet(path: Path) -> Sheet:
         raise DataError(f"{path}: {error.strerror or 'cannot be read'}") from None
     except (ValueError, ImportError, csv.Error, EOFError, RecursionError, zlib.error) as error:
         raise DataError(f"{path}: not a table: {(str(error).strip() or 'damaged').splitlines()[0]}") from None
-    if not sheet.numbers:
+    if not sheet.row_numbers:
         raise DataError(f"{path}: no rows")
     return sheet
 
@@ -135,7 +148,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 
 def _commented_header(comment: str, first: str, delimiter: str) -> str:
-    """The header in a comment, as numpy.savetxt writes it, or nothing."""
+    """Return the header if it is in a comment, as numpy.savetxt writes it, else nothing."""
     head, cells = _split(comment.lstrip("# "), delimiter), _split(first, delimiter)
     if len(head) != len(cells) or len(cells) < 2:
         return ""
@@ -150,13 +163,13 @@ def _commented_header(comment: str, first: str, delimiter: str) -> str:
 def _find_decimal_comma(sheet: Sheet, rows: list[list[str]]) -> None:
     cells = [cell.strip() for row in rows for cell in row]
     sheet.decimal_comma = any(_COMMA_NUMBER.fullmatch(cell) for cell in cells)
-    # Where each could be a thousand, commas are no decimal commas for sure.
+    # Where each may mean thousands, commas are not surely decimal commas.
     surely = any(_COMMA_NUMBER.fullmatch(cell) and not _THOUSAND.fullmatch(cell) for cell in cells)
     sheet.mixed_point = sheet.decimal_comma and (not surely or any(_POINT_NUMBER.fullmatch(cell) for cell in cells))
 
 
 def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
-    """A list of rows, an object of columns, one row, or a row on each line."""
+    """Return names and rows of a list of rows, an object of columns, one row, or a row on each line."""
     if not text.strip():
         raise DataError("empty")
     try:
@@ -181,12 +194,12 @@ def _from_json(text: str) -> tuple[list[str], list[list[Any]]]:
 
 
 def _loaded(text: str) -> Any:
-    """JSON, in which NaN and Infinity stay text, as in a csv, where they are no empty cells."""
+    """Return parsed JSON, in which NaN and Infinity stay text, so that they do not read as empty cells."""
     return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=str)
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different: the last of two equal ones would win in silence."""
+    """Return a JSON object. Raises DataError for a key that is there twice, of which JSON would keep the last."""
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -201,7 +214,7 @@ def sheet_of_frame(frame: pd.DataFrame, source: str = "frame") -> Sheet:
         _fill(sheet, *_of_frame(frame))
     except DataError as error:
         raise DataError(f"{source}: {error}") from None
-    if not sheet.numbers:
+    if not sheet.row_numbers:
         raise DataError(f"{source}: no rows")
     return sheet
 
@@ -214,8 +227,8 @@ def _of_frame(frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
 
 
 def _fill(sheet: Sheet, names: list[str], rows: list[list[Any]]) -> None:
-    """Cells by column, once index columns are left out and objects are spread."""
-    sheet.numbers = list(range(1, len(rows) + 1))
+    """Fill the sheet's columns, without index columns, and with objects within cells as columns."""
+    sheet.row_numbers = list(range(1, len(rows) + 1))
     index, blank = [], 0
     for place, name in enumerate(names):
         cells = [row[place] for row in rows]
@@ -237,7 +250,7 @@ def _fill(sheet: Sheet, names: list[str], rows: list[list[Any]]) -> None:
 
 
 def _spread(name: str, cells: list[Any], depth: int = 0) -> dict[str, list[Any]]:
-    """The column itself, or a column for each key where its cells are objects."""
+    """Return the column itself, or a column for each key where its cells are objects."""
     objects = [_object(cell) for cell in cells]
     others = [i for i, cell in enumerate(cells) if objects[i] is None and not is_blank(cell)]
     if others and depth == 0 and name in _OBJECT_COLUMNS and any(str(cell).lstrip()[:1] == "{" for cell in cells):
@@ -255,7 +268,7 @@ def _spread(name: str, cells: list[Any], depth: int = 0) -> dict[str, list[Any]]
 
 
 def _object(cell: Any) -> dict[Any, Any] | None:
-    """The object in a cell, as such or as JSON or Python writes it; None if there is none."""
+    """Return the object in a cell, as such or as JSON or Python writes it; None if it holds none."""
     if isinstance(cell, dict):
         return cell
     if not isinstance(cell, str) or not cell.lstrip().startswith("{"):
@@ -269,7 +282,7 @@ def _object(cell: Any) -> dict[Any, Any] | None:
 
 
 class _Constants(ast.NodeTransformer):
-    """Names that stand for values: nan and inf stay text, as in a csv, where they are no empty cells."""
+    """Replaces names by the values they mean; nan and inf become text, so that they do not read as empty cells."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.Constant(_NAMES[node.id]) if node.id in _NAMES else node

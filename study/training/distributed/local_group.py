@@ -14,27 +14,28 @@ from typing import Any
 
 from study.config.schema import StudyConfig
 from study.planning.trials import TrialSpec
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.rank import Rank
 
+START_METHOD = "spawn"  # of the processes; tests fork them from one that has imported torch
 _rank: Rank  # one a process
 
 
-def _create(place: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
-    """What a module prints is not for the terminal."""
+def _create(topology: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
+    """Create this process's rank, with its output discarded: what a module prints is not for the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     end_with_this_process()
     global _rank
-    _rank = kind(place, config)
+    _rank = kind(topology, config)
 
 
 def _call(method: str, *args: Any) -> Any:
-    return plainly(partial(getattr(_rank, method), *args))
+    return translate_errors(partial(getattr(_rank, method), *args))
 
 
 class LocalGroup:
@@ -42,17 +43,17 @@ class LocalGroup:
 
     def __init__(self, config: StudyConfig, world_size: int, kind: type[Rank] = Rank) -> None:
         hardware = config.hardware
-        place = RankTopology(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
-        place = replace(place, gpu_share=hardware.devices_per_rank)
-        to_a_gpu = int(1 / place.gpu_share + 1e-9)
+        topology = RankTopology(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
+        topology = replace(topology, gpu_share=hardware.devices_per_rank)
+        to_a_gpu = int(1 / topology.gpu_share + 1e-9)
         # Read when torch is imported, so it must be set before the processes start.
         os.environ.setdefault("OMP_NUM_THREADS", str(hardware.cpus_per_rank))
         self._pools = [
             ProcessPoolExecutor(
                 1,
-                mp.get_context("spawn"),
+                mp.get_context(START_METHOD),
                 initializer=_create,
-                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
+                initargs=(replace(topology, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
             )
             for rank in range(world_size)
         ]
@@ -65,9 +66,10 @@ class LocalGroup:
         return self.call(_call, method, *args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """Run a module's function in every process; what each returned.
+        """Run a module's function in every process; return what each returned, in order of rank.
 
-        Raises at once what one of them raised. The group is then over: the other processes may wait for that one.
+        Raises at once what one of them raised. The group can then not be used any more: the other processes may wait
+        for that one.
         """
         futures = [pool.submit(function, *args) for pool in self._pools]
         try:
@@ -83,15 +85,15 @@ class LocalGroup:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def run(self, spec: TrialSpec, reports: int | None = None) -> list[RankReport]:
-        """Train a trial to its end, or to a number of reports; rank 0's reports."""
+    def run(self, spec: TrialSpec, count: int | None = None) -> list[RankReport]:
+        """Train a trial to its end, or to a number of reports; return rank 0's reports."""
         self._all("begin", spec)
-        told = [self._all("advance")[0] for _ in range(reports or len(spec.report_at))]
+        reports = [self._all("advance")[0] for _ in range(count or len(spec.report_at))]
         self._all("halt")
-        return told
+        return reports
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and wait for them."""
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""Sharpness of a minimum: how far the loss rises in a small box around it."""
+"""How sharp a minimum is: how far the loss rises in a small box around it, and the top eigenvalue of its Hessian."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from study.training.probes.objective import Loss, Objective, Vector, probing
@@ -15,6 +16,8 @@ from study.workloads.data.batching import Batch
 EPSILONS = (1e-3, 5e-4)  # the paper's two sizes of the box
 SUBSPACE = 100
 ITERATIONS = 10
+# Of the residual; the eigenvalue's own error goes with its square. Finer than this, float32 products are noise.
+TOLERANCE = 1e-4
 
 
 def sharpness(
@@ -23,11 +26,11 @@ def sharpness(
     eps: float,
     basis: NDArray[np.float64] | None = None,
 ) -> float:
-    """Metric 2.1 of Keskar et al. 2017 (arXiv:1609.04836), in percent.
+    """Return metric 2.1 of Keskar et al. 2017 (arXiv:1609.04836), in percent.
 
-    100 (max f(x + A z) - f(x)) / (1 + f(x)) over |z_i| <= eps (|(A+ x)_i| + 1), where A is the identity, or
-    `basis` (n, p) and A+ its pseudo-inverse. `x` is (n,). As in the paper the maximum is what 10 iterations of
-    L-BFGS-B find, so it is a lower bound; where the gradient at `x` is exactly 0 they find nothing.
+    100 (max f(x + A z) - f(x)) / (1 + f(x)) over |z_i| <= eps (|(A+ x)_i| + 1), where A is the identity, or `basis` (n,
+    p) and A+ its pseudo-inverse. `x` is (n,). As in the paper the maximum is what 10 iterations of L-BFGS-B find, so it
+    is a lower bound; where the gradient at `x` is exactly 0 they find nothing.
     """
     start = x if basis is None else np.linalg.lstsq(basis, x, rcond=None)[0]
     radius = eps * (np.abs(start) + 1)
@@ -64,14 +67,14 @@ def sharpness(
 
 
 def random_basis(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """100 random directions as columns (n, 100), of standard normal numbers."""
+    """Return 100 random directions as columns (n, 100), of standard normal numbers."""
     return rng.standard_normal((n, SUBSPACE))
 
 
 def model_sharpness(
     model: nn.Module, loss: Loss, batches: Sequence[Batch], eps: float, rng: np.random.Generator | None = None
 ) -> float:
-    """Sharpness of the mean loss over `batches`, in the full space, or with `rng` in a random subspace.
+    """Return the sharpness of the mean loss over `batches`, in the full space, or with `rng` in a random subspace.
 
     On this rank alone; the model is left as it was. The paper takes the whole training set for `batches`.
     """
@@ -79,3 +82,24 @@ def model_sharpness(
         objective = Objective(model, loss, batches)
         x = objective.point()
         return sharpness(objective.value_and_gradient, x, eps, None if rng is None else random_basis(len(x), rng))
+
+
+def top_eigenvalue(product: Callable[[Vector], Vector], n: int, rng: np.random.Generator) -> float:
+    """Return the largest eigenvalue of the symmetric (n, n) matrix whose product with a vector is given; n > 1.
+
+    By ARPACK's restarted Lanczos. Raises scipy.sparse.linalg.ArpackNoConvergence.
+    """
+    operator = LinearOperator((n, n), matvec=lambda v: product(v.ravel()), dtype=np.float64)
+    return float(
+        eigsh(operator, k=1, which="LA", v0=rng.standard_normal(n), tol=TOLERANCE, return_eigenvectors=False)[0]
+    )
+
+
+def model_curvature(model: nn.Module, loss: Loss, batches: Sequence[Batch], rng: np.random.Generator) -> float:
+    """Return the largest eigenvalue of the Hessian of the mean loss over `batches`, at the model's current point.
+
+    On this rank alone; the model is left as it was.
+    """
+    with probing(model):
+        objective = Objective(model, loss, batches)
+        return top_eigenvalue(objective.hessian_product, len(objective.point()), rng)

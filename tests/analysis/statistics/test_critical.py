@@ -69,10 +69,10 @@ def test_interval_covers_the_truth_and_the_law_is_not_accused(b_crit: float) -> 
 
 def test_a_fit_is_quick_even_with_bounds() -> None:
     rows = table(law(256), np.random.default_rng(0), cap=3000)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(20):
         fit_critical_batch(rows)
-    assert (time.perf_counter() - start) / 20 < 0.05
+    assert (time.process_time() - start) / 20 < 0.05
 
 
 BROKEN: dict[str, Callable[[float], float]] = {
@@ -155,7 +155,7 @@ def test_the_censored_fit_is_the_maximum_of_the_likelihood() -> None:
     assert fit.b_crit == pytest.approx(math.exp(best.x[1]), rel=1e-2)
 
 
-def test_what_the_runs_only_bound_is_left_open() -> None:
+def test_estimates_that_the_runs_only_bound_are_none() -> None:
     flat = fit_critical_batch([StepsToTarget(b, 1000) for b in BATCHES])
     assert (flat.b_crit, flat.e_min) == (None, None)
     assert flat.b_crit_ci is not None
@@ -169,7 +169,7 @@ def test_what_the_runs_only_bound_is_left_open() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [StepsToTarget(8, 10)] * 5, [StepsToTarget(b, 10, False) for b in BATCHES]])
-def test_too_little_is_said_not_fitted(rows: list[StepsToTarget]) -> None:
+def test_too_few_runs_are_reported_and_not_fitted(rows: list[StepsToTarget]) -> None:
     fit = fit_critical_batch(rows)
     assert fit.b_crit is None
     assert fit.misfit

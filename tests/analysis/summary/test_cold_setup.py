@@ -1,4 +1,4 @@
-"""The setup of a cold group is billed to the trial that came first, and compared with nobody's."""
+"""The setup of a cold group is billed to the trial that came first, and left out of comparisons."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def costs(found: Summary, of: str = "compared") -> dict[int, Cost]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_equal_work_costs_the_same_whoever_started_the_groups(ranks: int) -> None:
+def test_equal_work_costs_the_same_regardless_of_which_trial_started_the_groups(ranks: int) -> None:
     found = study([(b, s, g, 0.0 if w == WARM_S else w) for b, s, g, w in LEASES], ranks)
     hours = ranks * WORK_S / 3600
     for cost in costs(found).values():
@@ -138,7 +138,7 @@ def test_a_group_of_several_ranks_starts_again_after_a_trial_that_failed() -> No
         assert [t.cold_starts for t in study(leases, 1, {(64, 1): outcome}).trials] == [1, 0, 0]
 
 
-def test_limits_are_held_against_a_run_with_one_setup_whoever_paid_it() -> None:
+def test_limits_apply_to_a_run_with_one_setup_regardless_of_which_trial_paid_it() -> None:
     found = study()
     one_run = {16: WORK_S + WARM_S + COLD_S, 64: WORK_S + COLD_S}
 
@@ -158,7 +158,7 @@ def test_limits_are_held_against_a_run_with_one_setup_whoever_paid_it() -> None:
     assert answer.choice.label == "batch 16 on 1 rank"  # 1.55 USD
     assert answer.choice.setup == pytest.approx(COLD_S / 3600)
     lines = recommendation_lines(found, answer, limits)
-    assert lines[1] == "Its cost is held against them with the setup of a group that starts for it."
+    assert lines[1] == "Costs that are compared with these limits include the setup of a group that starts for the run."
     assert "and 36 device-seconds for the setup of a cold group" in lines[2]
 
 
@@ -166,7 +166,7 @@ def test_every_view_says_which_costs_it_compares(tmp_path: Path) -> None:
     found = study()
     assert any("leave out the setup of cold groups (36 device-seconds on 1 rank)" in line for line in verdict(found))
     table = points_table(found)
-    column = table.heads.index("cold setup besides")
+    column = table.heads.index("plus cold setup")
     assert [float(row[column]) for row in table.rows] == [0.0, COLD_S]
     write_report(found, tmp_path, ["csv", "json", "html"])
     points = pd.read_csv(tmp_path / "points.csv").set_index("batch_size")
@@ -211,7 +211,7 @@ def test_cold_setup_and_what_is_compared_add_up_to_the_bill(groups: list[tuple[s
     assert sum(trial.cold_starts for trial in found.trials) <= len({group for group, _ in groups})
 
 
-def test_compiling_on_warm_groups_is_pointed_out() -> None:
+def test_a_note_points_out_compilation_on_warm_groups() -> None:
     assert any("compiles in its setup" in note for note in study(hardware={"compile": True}).notes)
     assert not any("compiles in its setup" in note for note in study().notes)
 
@@ -230,5 +230,5 @@ def test_a_search_that_started_groups_is_shown_apart_from_them() -> None:
     assert by_size[64].search_cold_setup.billed_device_h == pytest.approx(3 * COLD_S / 3600)
     assert by_size[64].cold_setup.billed_device_h == by_size[16].search_cold_setup.billed_device_h == 0
     table = points_table(found)
-    column = table.heads.index("of its search + cold setup")
+    column = table.heads.index("search, all trials + cold setup")
     assert [row[column] for row in table.rows] == ["59.4 + 0", "54.0 + 108"]  # device-seconds

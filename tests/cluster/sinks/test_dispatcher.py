@@ -33,9 +33,9 @@ class Slow:
         self.let = threading.Event()
         self.taken: list[TrialEvent] = []
 
-    def take(self, told: TrialEvent) -> None:
+    def take(self, event: TrialEvent) -> None:
         assert self.let.wait(20)
-        self.taken.append(told)
+        self.taken.append(event)
 
     def forget(self) -> None: ...
 
@@ -43,9 +43,9 @@ class Slow:
 class Picky(Slow):
     """Takes everything but one row."""
 
-    def take(self, told: TrialEvent) -> None:
-        if told.updates:
-            super().take(told)
+    def take(self, event: TrialEvent) -> None:
+        if event.updates:
+            super().take(event)
         elif self.let.is_set():
             raise ValueError("not this one")
 
@@ -108,7 +108,7 @@ def test_a_row_that_is_always_refused_does_not_hold_up_the_others(
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
-        (fed,) = sinks._feeds
+        (fed,) = sinks._queues
         last = fake_rows()[-1]
         wait_for(lambda: picky.taken and picky.taken[-1].row == last)
     assert isinstance(fed, SinkQueue)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from study.config.workloads import ImageFolder
 from study.errors import DataError
-from study.workloads.data.image_files import ImageFiles, find_images
+from study.workloads.data.discovery import find_images
+from study.workloads.data.image_files import ImageFiles
 from study.workloads.data.splits import Splits, image_folder
 
 PER_FILE = 4

@@ -9,8 +9,8 @@ import pytest
 
 from study.config.workloads import ImageFolder
 from study.errors import DataError
+from study.workloads.data.discovery import find_images
 from study.workloads.data.huggingface import count_images
-from study.workloads.data.image_files import find_images
 from study.workloads.data.splits import image_folder
 from tests.conftest import make_config
 
@@ -53,7 +53,7 @@ def test_images_in_colour_are_read_to_the_last_pixel(tmp_path: Path) -> None:
 
 
 def test_grey_images_have_one_channel_and_are_counted(tmp_path: Path) -> None:
-    from study.workloads.data.count import counted
+    from study.workloads.data.discovery import with_sample_counts
 
     write(tmp_path, "L")
     assert count_images(str(tmp_path)) == 7
@@ -62,7 +62,7 @@ def test_grey_images_have_one_channel_and_are_counted(tmp_path: Path) -> None:
         batch_sizes=[2],
         variants={"same": {}, "other": {"workload": {"data_seed": 1}}},
     )
-    filled = counted(study)
+    filled = with_sample_counts(study)
     assert isinstance(filled.workload, ImageFolder)
     assert filled.workload.images == 7
     assert filled.variant("other").workload == filled.workload.model_copy(update={"data_seed": 1})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from study.config.workloads import ImageFolder
 from study.errors import DataError
-from study.workloads.data.image_files import find_images
+from study.workloads.data.discovery import find_images
 from study.workloads.data.splits import image_folder
 
 TRAIN, TEST = 12, 5
