@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study.errors import DiskError
+from study.safe_text import printable
 
 if TYPE_CHECKING:
     from study.planning.trials import Plan
@@ -42,8 +43,6 @@ def listed(values: Sequence[str] | None) -> list[str]:
 
 
 def say(*lines: str) -> None:
-    """Print lines on the terminal as they are, long ones unbroken."""
-    from study.cli.terminal import out
-
+    """Print lines as they are, with a space for each control character."""
     for line in lines:
-        out.print(line, markup=False, soft_wrap=True, highlight=False)
+        print(printable(line, keep="\n\t"))

@@ -239,7 +239,7 @@ def fetch(
     from study.api.plans import recorded
     from study.cluster.jobs import fetch as fetching
     from study.ledger.store import read
-    from study.reporting.text.terminal import status_lines
+    from study.reporting.text.status import status_lines
 
     head = _head(address)
     study = _found(head, study_id)

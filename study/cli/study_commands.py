@@ -232,7 +232,7 @@ def status(folder: FolderArgument) -> None:
     """Show how far a study is; safe while it runs."""
     from study.api.plans import recorded
     from study.ledger.store import read
-    from study.reporting.text.terminal import status_lines
+    from study.reporting.text.status import status_lines
 
     contents = read(folder)
     say(*status_lines(recorded(folder), contents.rows))
