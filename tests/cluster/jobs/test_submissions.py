@@ -81,7 +81,10 @@ def ledger_of(*rows: AnyRow, tail: bytes = b"") -> Any:
 
 
 def end(trial_id: str) -> EndRow:
-    return EndRow(at_s=1.0, written="2026-01-01T00:00:00+00:00", trial_id=trial_id, outcome="completed")
+    return EndRow(
+        at_s=1.0, written="2026-01-01T00:00:00+00:00", trial_id=trial_id, outcome="completed", attempts=1,
+        final_val_accuracy=0.9, best_val_accuracy=0.9, test_accuracy=None, error=None,
+    )  # fmt: skip
 
 
 def test_ended_trials_are_counted_in_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
