@@ -1,4 +1,4 @@
-"""The commands that turn results into decisions."""
+"""The commands that turn results into decisions: recommend, prices, analyze, compare, replay, claims."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def analyze(
 ) -> None:
     """Analyse results that were made elsewhere.
 
-    Shows fronts with uncertainty and critical batch sizes. How the table was read is said first. Lists take commas and
+    Shows fronts with uncertainty and critical batch sizes. How the table was read is printed first. Lists take commas and
     repetition alike.
     """
     from study.api.tables import read_and_analyze
@@ -154,7 +154,7 @@ def compare(
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and compare.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the fronts and the configs of studies."""
+    """Compare the fronts of studies and list what differs in their configs."""
     if len(folders) < 2:
         raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     from study.api.comparing import compare as compare_studies

@@ -263,7 +263,7 @@ def watch(folder: FolderArgument, port: PortOption = 0, host: HostOption = THIS_
 
     read(folder)  # raises LedgerError where there is no study
     with _live(folder, recorded(folder), port, host) as page, suppress(KeyboardInterrupt):
-        page.wait_until_over()
+        page.wait_until_finished()
         say(f"The study has finished. Its report as a file: study report {folder}")
 
 
