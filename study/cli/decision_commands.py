@@ -114,8 +114,8 @@ def analyze(
 ) -> None:
     """Analyse results that were made elsewhere.
 
-    Shows fronts with uncertainty and critical batch sizes. How the table was read is printed first. Lists take commas and
-    repetition alike.
+    Shows fronts with uncertainty and critical batch sizes. How the table was read is printed first. Lists take commas
+    and repetition alike.
     """
     from study.api.tables import read_and_analyze
     from study.cli.terminal import out
