@@ -1,4 +1,4 @@
-"""A study from its plan to a finished ledger."""
+"""Runs a study, from its plan to a finished ledger."""
 
 from __future__ import annotations
 
@@ -49,16 +49,19 @@ REPORT_TAKES_S = 60.0  # at most, to write one file of it
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run of the driver ended."""
+    """The end of one run of the driver."""
 
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
-    cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
-    mistake: MistakeRow | None = None  # that all trials failed with
+    cut: LimitRow | None = None  # the limit that was passed, unless the study has finished all the same
+    mistake: MistakeRow | None = None  # the error of their own code that all trials failed with
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run a new study. Raises ConfigError, and LedgerError if the folder already holds one."""
+    """Run a new study in `folder`. `observe` is called with each row, once it is written.
+
+    Raises ConfigError for a plan that cannot run on the cluster, and LedgerError if the folder already holds a study.
+    """
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
@@ -67,7 +70,10 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run what a ledger says is missing. Raises LedgerError if it was made under another config, but for limits."""
+    """Run what the ledger in `folder` lacks. `observe` is called with each row, those of earlier drivers first.
+
+    Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
+    """
     return _drive(plan, folder, address, cpus, observe)
 
 

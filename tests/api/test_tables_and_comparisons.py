@@ -25,8 +25,7 @@ class TestAnalyze:
         from_file = study.analyze(EXAMPLE, group_by="gpu")
         from_frame = study.analyze(pd.read_csv(EXAMPLE), group_by=["gpu"])
         pd.testing.assert_frame_equal(from_file.points, from_frame.points)
-        ours, theirs = from_file.to_dict(), from_frame.to_dict()
-        assert {**ours, "source": ""} == {**theirs, "source": ""}
+        assert {**from_file.to_dict(), "source": ""} == {**from_frame.to_dict(), "source": ""}
 
     def test_points_are_means_over_seeds(self) -> None:
         frame = pd.read_csv(EXAMPLE)
