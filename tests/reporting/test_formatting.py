@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from study.reporting import text
 from study.reporting.text.formatting import column, cost_unit, duration, number, percent
 from study.safe_text import printable
+
+HEAVY = {"jinja2", "kaleido", "pandas", "plotly", "ray", "scipy", "torch"}
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,11 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_control_codes_do_not_survive() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
+
+
+def test_text_loads_no_heavy_library() -> None:
+    names = [f"study.reporting.text.{path.stem}" for path in Path(text.__path__[0]).glob("[a-z]*.py")]
+    assert "study.reporting.text.verdict" in names
+    code = f"import sys, {', '.join(names)}; print(*{HEAVY} & {{name.partition('.')[0] for name in sys.modules}})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == ""
