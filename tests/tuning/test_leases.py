@@ -1,5 +1,7 @@
 """The driver's books of leases, on a fake clock and a fake cluster."""
 
+import os
+
 import pytest
 import ray
 from ray.exceptions import RayActorError
@@ -267,14 +269,15 @@ def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_not_on_a_
     assert (young.opened_s, young.attempt) == (122, 1)
 
 
-class Driver:
-    """An actor that fails in its start, if it is asked to."""
+class DyingActor:
+    """Fails as it starts, if it is asked to, or else when it is called."""
 
     def __init__(self, fails: bool) -> None:
         if fails:
             raise ValueError("in its set-up")
 
-    def ready(self) -> None: ...
+    def die(self) -> None:
+        os._exit(1)
 
 
 def test_ray_knows_the_group_of_a_dead_actor_and_when_the_group_is_gone(local_ray: None) -> None:
@@ -288,12 +291,9 @@ def test_ray_knows_the_group_of_a_dead_actor_and_when_the_group_is_gone(local_ra
     assert waited_s > 0
     for fails in (True, False):
         strategy = PlacementGroupSchedulingStrategy(placement)
-        actor = ray.remote(Driver).options(num_cpus=0, scheduling_strategy=strategy).remote(fails)
-        if not fails:
-            ray.get(actor.ready.remote())
-            ray.kill(actor)
+        actor = ray.remote(DyingActor).options(num_cpus=0, scheduling_strategy=strategy).remote(fails)
         with pytest.raises(RayActorError) as died:
-            ray.get(actor.ready.remote())
+            ray.get(actor.die.remote())
         assert cluster.group_of(died.value.actor_id) == group_id
     assert not cluster.is_removed(group_id)
     remove_placement_group(placement)
