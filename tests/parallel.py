@@ -19,7 +19,7 @@ TOGETHER: dict[str, tuple[str, ...]] = {
         "tests/tuning/test_micro_batch_cache.py", "tests/tuning/test_cut_for_real.py", "tests/tuning/test_contract.py",
         "tests/faults/test_ranks.py", "tests/faults/test_checkpoints.py", "tests/faults/test_disk_real.py",
         "tests/faults/test_ledgers.py", "tests/faults/test_ledger_audit.py", "tests/faults/test_sinks.py",
-        "tests/cluster/metrics/test_metrics.py",
+        "tests/cluster/metrics/test_metrics.py", "tests/tuning/test_leases.py",
     ),
     "two_nodes": (
         "tests/cluster/jobs/test_two_nodes.py", "tests/cluster/metrics/test_prometheus.py",

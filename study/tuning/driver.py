@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from study import __version__
 from study.cluster.connection import connected
 from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
-from study.config.loader import to_yaml
+from study.config.loader import config_hash, studied, to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DiskError, LedgerError, error_context
 from study.ledger.atomic_files import remove_unfinished, write_atomic
@@ -170,27 +169,16 @@ def _name(trial: Trial) -> str:
     return AttemptConfig.from_tune(trial.config).spec.trial_id
 
 
-def config_hash(config: StudyConfig) -> str:
-    """Return a hash that is equal for equal configs, in any order of keys. Sections that do not change results, such
-    as limits, are left out.
-    """
-    return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
-
-
-def _studied(config: StudyConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})
-
-
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
     if recorded is None or recorded.config_hash == config_hash(config):
         return
     try:
         # Keys that are newer than the ledger had their defaults.
-        before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
+        before = studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
     except ValidationError:
         before = recorded.config
-    if changed := sorted(_differences(before, _studied(config))):
+    if changed := sorted(_differences(before, studied(config))):
         raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
 
 
