@@ -122,7 +122,7 @@ def run(
 
     plan = fitted(plan, address, cpus, say)
     with _live(folder, plan, port, host) if live else nullcontext():
-        _drive(run_study, plan, folder, address, cpus)
+        _run_and_report(run_study, plan, folder, address, cpus)
 
 
 @app.command()
@@ -155,7 +155,7 @@ def resume(
     read(folder)  # raises LedgerError where there is no study
     plan = recorded(folder, address, cpus, set_)
     import_own(plan.config)
-    _drive(resume_study, plan, folder, address, cpus)
+    _run_and_report(resume_study, plan, folder, address, cpus)
 
 
 @app.command("drive", hidden=True)
@@ -171,12 +171,12 @@ def run_submitted(study_id: str, storage: str | None = None) -> None:
     plan = recorded(Path.cwd(), "auto")
     with study_folder(study_id, storage) as folder:
         if (folder / LEDGER).exists():
-            _drive(resume_study, plan, folder, "auto", None, study_id)
+            _run_and_report(resume_study, plan, folder, "auto", None, study_id)
         else:
-            _drive(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
+            _run_and_report(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
 
 
-def _drive(
+def _run_and_report(
     start: Callable[..., RunOutcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
 ) -> None:
     """Run the driver with its progress shown, write the report, and exit with the code of how the study ended.

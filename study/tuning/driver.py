@@ -65,18 +65,16 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
         raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
-    return _drive(plan, folder, address, cpus, observe)
+    return resume_study(plan, folder, address, cpus, observe)
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run what the ledger in `folder` lacks. `observe` is called with each row, those of earlier drivers first.
+    """Run what the ledger in `folder` lacks, the whole study if there is no ledger yet.
+
+    `observe` is called with each row, those of earlier drivers first.
 
     Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
     """
-    return _drive(plan, folder, address, cpus, observe)
-
-
-def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
     sinks = Dispatcher(plan, folder)
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
