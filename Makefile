@@ -9,7 +9,7 @@ demo: .venv/.installed
 
 test: export OMP_NUM_THREADS = 1
 test: .venv/.installed
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

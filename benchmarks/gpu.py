@@ -28,16 +28,15 @@ from torch.nn.functional import cross_entropy
 from study.config.schema import Budget, Hardware, Search, StudyConfig
 from study.config.workloads import ImageFolder, Workload
 from study.planning.trials import Plan, TrialSpec, make_plan
-from study.training.device_memory import lay_out, peak_bytes, start_measuring
+from study.training.device_memory import peak_bytes, place_splits, start_measuring
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter, open_meter
-from study.training.eval_mode import eval_mode
-from study.training.optimizers import build_optimizer
+from study.training.optimizers import build_optimizer, lr_factor
 from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
-from study.training.schedules import lr_factor
 from study.workloads.data.batching import TrainBatches, derived_seed
-from study.workloads.registry import build_model, load_splits
+from study.workloads.data.splits import load_splits
+from study.workloads.models.networks import build_model, eval_mode
 
 LR = 0.05
 IMAGES, VAL_IMAGES = 50_000, 1_000
@@ -61,11 +60,11 @@ class Turn:
     val_loss: float
 
 
-def loop(config: StudyConfig, spec: TrialSpec, place: RankTopology, meter: EnergyMeter | None = None) -> Turn:
+def loop(config: StudyConfig, spec: TrialSpec, topology: RankTopology, meter: EnergyMeter | None = None) -> Turn:
     """The hand-written loop."""
-    splits, device = lay_out(load_splits(config.workload), place), place.torch_device
+    splits, device = place_splits(load_splits(config.workload), topology), topology.torch_device
     layout = torch.channels_last if config.hardware.channels_last else torch.preserve_format
-    start_measuring(place)
+    start_measuring(topology)
     torch.manual_seed(derived_seed(*spec.seed))
     model = build_model(config.workload, splits).to(device, memory_format=layout)
     optimizer = build_optimizer(config.optimizer, model.parameters(), spec.lr)
@@ -85,7 +84,7 @@ def loop(config: StudyConfig, spec: TrialSpec, place: RankTopology, meter: Energ
         schedule.step()
     seconds = _now(device) - began
     samples = _timed_samples(spec)
-    peak = peak_bytes(place)
+    peak = peak_bytes(topology)
     with eval_mode(model), torch.no_grad(), mixed:
         val_loss = _mean_loss(model, splits.val.x.to(device), splits.val.y.to(device))
     return Turn(samples / seconds, _per_1000(began_j, meter and meter.joules(), samples), peak, val_loss)
@@ -124,11 +123,11 @@ def trial_of(plan: Plan) -> TrialSpec:
     return replace(spec, phase="search", report_at=(spec.report_at[0], spec.report_at[-1]))
 
 
-def take_turns(plan: Plan, place: RankTopology, turns: int) -> tuple[list[Turn], list[Turn]]:
+def take_turns(plan: Plan, topology: RankTopology, turns: int) -> tuple[list[Turn], list[Turn]]:
     """Turns of (study, loop), one after the other."""
-    spec, rank = trial_of(plan), Rank(place, plan.config)
-    meter = open_meter([place.gpu], os.environ) if place.device == "cuda" else None
-    both = [(study_trial(rank, spec), loop(plan.config, spec, place, meter)) for _ in range(turns)]
+    spec, rank = trial_of(plan), Rank(topology, plan.config)
+    meter = open_meter([topology.gpu], os.environ) if topology.device == "cuda" else None
+    both = [(study_trial(rank, spec), loop(plan.config, spec, topology, meter)) for _ in range(turns)]
     return [study for study, _ in both], [by_hand for _, by_hand in both]
 
 
@@ -170,12 +169,12 @@ def _median(turns: Sequence[Turn], of: Callable[[Turn], float | None]) -> float 
     return statistics.median(known) if known else None
 
 
-def measure(place: RankTopology, workload: Workload, turns: int, updates: int) -> list[dict[str, Any]]:
+def measure(topology: RankTopology, workload: Workload, turns: int, updates: int) -> list[dict[str, Any]]:
     """A row for each case."""
     rows = []
     for case in CASES:
         hardware = {key: value for key, value in case.items() if key != "batch"} | {"gpus_per_rank": 1.0}
-        study, by_hand = take_turns(plan_of(workload, case["batch"], updates, **hardware), place, turns)
+        study, by_hand = take_turns(plan_of(workload, case["batch"], updates, **hardware), topology, turns)
         row: dict[str, Any] = {
             "precision": str(case["precision"]) + (", channels last" if case.get("channels_last") else ""),
             "batch": case["batch"],
@@ -203,12 +202,12 @@ def main() -> None:
         return
     from show import show
 
-    place = RankTopology(0, 1, 0, 1, 0, "cuda")
+    topology = RankTopology(0, 1, 0, 1, 0, "cuda")
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder), IMAGES, VAL_IMAGES)
         workload = ImageFolder(kind="cifar10", path=folder, images=IMAGES, val_samples=VAL_IMAGES)
-        rows = measure(place, workload, arguments.turns, arguments.updates)
-        largest, tried = largest_micro_batch(plan_of(workload, 32_768, 2, gpus_per_rank=1.0), place)
+        rows = measure(topology, workload, arguments.turns, arguments.updates)
+        largest, tried = largest_micro_batch(plan_of(workload, 32_768, 2, gpus_per_rank=1.0), topology)
     ratios = [row["ratio"] for row in rows]
     show(f"A study trial over a hand-written loop, {torch.cuda.get_device_name(0)}", rows, {}, False)
     print(f"Largest micro batch at precision 32: {largest}, {tried} sizes tried.")

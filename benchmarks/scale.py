@@ -40,7 +40,7 @@ BATCH_SIZES = (16, 32, 64, 128, 256)
 class SleepingRank:
     """Takes the place of `study.training.rank.Rank`: a report every `STEP_S` seconds, and no work."""
 
-    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
+    def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         pass
 
     def join(self, host: str, port: int) -> None:

@@ -27,7 +27,7 @@ from study.analysis.summary.summarize import summarize
 from study.config.loader import load_study
 from study.ledger.store import read
 from study.planning.trials import Cell, make_plan
-from study.reporting.replay import print_replay, replay_json
+from study.reporting.text.replay import print_replay, replay_record
 
 WORKLOADS = {"digits": {"kind": "digits"}, "teacher": {"kind": "teacher", "train_samples": 2048}}
 BATCH_SIZES = [16, 32, 64, 128, 256, 512, 1024]
@@ -112,7 +112,7 @@ def main() -> None:
             replayed = replay(name, read_grid(home / name), CONTENDERS.values(), arguments.shuffles, SLOTS)
             print(f"\n{name}")
             print_replay(replayed, Console())
-            result["schedulers" if name == "digits" else f"{name}_schedulers"] = replay_json(replayed)["schedulers"]
+            result["schedulers" if name == "digits" else f"{name}_schedulers"] = replay_record(replayed)["schedulers"]
     seconds = seconds_for_many(["frontier_asha", "frontier_asha:async", "asha"])
     result["many_trials_s"] = seconds
     title = f"{MANY_TRIALS:,} trials over {MANY_SLOTS:,} slots"

@@ -33,10 +33,10 @@ from ray.cluster_utils import Cluster
 from show import show
 
 from study.analysis.summary.summarize import summarize
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.ledger.schema import DecisionRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, read
-from tests.faults.books import Audit, audit
+from tests.faults.ledger_audit import Audit, audit
 
 # By cost the batch sizes lie so far apart that no clock decides how strictly each is searched, and all of them must end
 # alike.

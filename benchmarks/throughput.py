@@ -26,10 +26,10 @@ from study.config.workloads import Digits
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
-from study.training.optimizers import build_optimizer
-from study.training.schedules import lr_factor
+from study.training.optimizers import build_optimizer, lr_factor
 from study.workloads.data.batching import TrainBatches, derived_seed
-from study.workloads.registry import build_model, load_splits
+from study.workloads.data.splits import load_splits
+from study.workloads.models.networks import build_model
 
 WARM_UPDATES = 30
 WORLD_SIZE = 2
@@ -50,7 +50,7 @@ def raw_samples_per_s(spec: TrialSpec) -> float:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(config.schedule, update, spec.total_updates)
     )
-    batches = TrainBatches(splits.train, spec.stages, rank.place.rank, spec.seed)
+    batches = TrainBatches(splits.train, spec.stages, rank.topology.rank, spec.seed)
     began = 0.0
     for update, (x, y) in enumerate(batches):
         if update == WARM_UPDATES:

@@ -84,10 +84,10 @@ def peer_worker(loop: dict[str, object]) -> None:
     from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment, prepare_trainer
 
     from study.training.distributed.topology import RankTopology
-    from study.training.jobs.base import EmbeddedJob
+    from study.training.jobs.classifier import EmbeddedJob
     from study.training.optimizers import set_optimizers
     from study.workloads.data.batching import derived_seed
-    from study.workloads.registry import load_splits
+    from study.workloads.data.splits import load_splits
 
     config, spec = loop["config"], loop["spec"]
     assert isinstance(config, StudyConfig)
@@ -95,13 +95,13 @@ def peer_worker(loop: dict[str, object]) -> None:
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(1)
     torch.manual_seed(derived_seed(*spec.seed))
-    place = RankTopology(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
-    job = EmbeddedJob(config.workload, spec, place, load_splits(config.workload), None)
+    topology = RankTopology(rank, WORLD_SIZE, rank, WORLD_SIZE, 0, "cpu")
+    job = EmbeddedJob(config.workload, spec, topology, load_splits(config.workload), None)
     set_optimizers(job.module, config, spec)
 
     class Report(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            measured = job.measured(trainer)
+            measured = job.metrics(trainer)
             train.report({"val_accuracy": measured.val_accuracy, "train_loss": measured.train_loss})
 
     trainer = prepare_trainer(

@@ -1,29 +1,22 @@
-"""What is wrong with a plan, in one line that a person can act on."""
+"""The errors that a user can act on, each one line, and the context that makes them of other exceptions."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
-# What authorizes, in an address: user:password@, where a password may hold an @ too, and the like of ?token=.
-_USER = re.compile(r"(https?://|://[^/\s:]*:)[^/\s]*@", re.IGNORECASE)
-_GIVEN = re.compile(
-    r"([?&;#](?=[\w.-]*=)[\w.-]*?(?:token|auth|pass|pw|jwt|secret|key|sig|cred)[\w.-]*=)[^&#;\s]*", re.IGNORECASE
-)
+from study.safe_text import MAX_TEXT, cut, escaped, masked
 
-MAX_TEXT = 2000  # letters of an error
+Self = TypeVar("Self", bound="StudyError")
 
 
-def masked(text: str) -> str:
-    """The text, without what authorizes in the addresses in it."""
-    return _GIVEN.sub(r"\1***", _USER.sub(r"\1***@", text))
+class StudyError(Exception):
+    """The base of all. Its text is one line without credentials: `key: what is wrong; what is allowed`.
 
-
-class PlanError(ValueError):
-    """A study that cannot work. Its text is one line: `file:line: key: what is allowed`.
-
-    `key` is the key path that is to blame, for whoever knows the file to put its place in front.
+    `key` is what is to blame: a key path of the study file, an option, or a file. `text` is the rest.
     """
 
     def __init__(self, text: str, key: str = "") -> None:
@@ -31,18 +24,58 @@ class PlanError(ValueError):
         super().__init__(cut(escaped(masked(cut(whole, 10 * MAX_TEXT)))))
         self.text, self.key = text, key
 
+    def with_key(self: Self, key: str) -> Self:
+        """Return an error of the same kind and text that blames `key`."""
+        return type(self)(self.text, key)
 
-def escaped(text: str) -> str:
-    """The text in one line, whatever would not print as itself being escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+class ConfigError(StudyError, ValueError):
+    """A study file, an option or a user's module cannot be used."""
 
 
-def cut(text: str, most: int = MAX_TEXT) -> str:
-    """The text, or as much of it as anybody reads."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+class DataError(StudyError, ValueError):
+    """A data set, a table or a file of curves cannot be used."""
+
+
+class ClusterError(StudyError):
+    """Ray, the head, a store of results, or a rank does not answer, or refuses."""
+
+
+class LedgerError(StudyError):
+    """A ledger cannot be used as it is."""
+
+
+class DiskError(StudyError):
+    """The disk refuses to write, or to read back."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its class if it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def reason(error: BaseException) -> str:
+    """Return what the system says of an OSError, without the path; of any other exception its first line."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+@contextmanager
+def error_context(
+    kind: type[StudyError],
+    key: str | Path,
+    catch: type[BaseException] | tuple[type[BaseException], ...] = OSError,
+    describe: Callable[[BaseException], str] = reason,
+) -> Iterator[None]:
+    """Within, an exception of `catch` becomes a `kind` that blames `key`. A StudyError and Ctrl-C pass as they are."""
+    try:
+        yield
+    except (StudyError, KeyboardInterrupt):
+        raise
+    except catch as error:
+        raise kind(describe(error), str(key)) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` for the nearest known word, or nothing."""
+    """Return ` (did you mean X?)` for the nearest known word, or an empty string."""
     nearest = difflib.get_close_matches(cut(word, 100), list(known), n=1)
     return f" (did you mean {nearest[0]}?)" if nearest else ""

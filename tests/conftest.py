@@ -18,26 +18,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow
 from study.planning.trials import Plan, make_plan
+from tests.parallel import FilesTogether, in_order
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 WAIT_S = 200.0  # far more than is needed, and less than a test may take
 T = TypeVar("T")
+settings.register_profile("patient", deadline=None)  # a test beside others on the same cores is slow at times
+settings.load_profile("patient")
 FAULTS = Path(__file__).parent / "faults"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`pytest tests/faults` runs all of it, a run of all tests a short part."""
-    asked_for = any(path.is_relative_to(FAULTS) for path in _named(config))
+    """Leave out the thorough tests of `tests/faults` unless asked for; order the tests for pytest-xdist."""
+    asked_for = "thorough" in config.option.markexpr or any(path.is_relative_to(FAULTS) for path in _named(config))
     left_out = [item for item in items if item.get_closest_marker("thorough") and not asked_for]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):
+        items[:] = in_order(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
+    """Spread the tests over the workers of `-n`."""
+    return FilesTogether(config, log)
 
 
 def _named(config: pytest.Config) -> list[Path]:

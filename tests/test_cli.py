@@ -88,8 +88,8 @@ def test_a_first_study_from_init_to_report(tmp_path: Path) -> None:
     assert [point for point in summary["points"] if point["on_frontier"]]
 
     told = study(tmp_path, "status", "runs/mine").stdout
-    assert "search  4 of 4 over" in told
-    assert "confirm 4 of 4 over: 4 completed" in told
+    assert "search  4/4 finished" in told
+    assert "confirm 4/4 finished: 4 completed" in told
     (folder / "report" / "summary.json").unlink()
     assert study(tmp_path, "report", "runs/mine", "--format", "json").returncode == 0
     assert json.loads((folder / "report" / "summary.json").read_text()) == summary

@@ -10,14 +10,14 @@ import pytest
 import study
 
 ROOT = Path(study.__file__).parent
-MAP = (ROOT.parent / "ARCHITECTURE.md").read_text()
+MAP, GUIDE = ((ROOT.parent / name).read_text() for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))
 MAY_IMPORT = {
     room: set(re.findall(r"[a-z]+", rooms))
     for room, rooms in re.findall(r"^\| ([a-z]+) \|[^|]*\|([^|]*)\|$", MAP, re.MULTILINE)
     if room != "room"
 }
 PURE = {"analysis", "config", "ledger", "pareto", "planning", "schedulers"}
-GROUND = {"errors"}  # modules that all rooms may import
+GROUND = {"errors", "measurement", "safe_text"}  # modules that all rooms may import
 HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -53,14 +53,27 @@ def test_arrows_point_down(path: Path) -> None:
             assert parts[0] not in HEAVY, f"{room} must not import {module}"
 
 
-@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([a-z_/]+\.py:[\w.]+)`", MAP))))
-def test_the_names_on_the_map_exist(place: str) -> None:
+@pytest.mark.parametrize("place", sorted(set(re.findall(r"`([a-z_/]+\.py:[\w.]+)`", MAP + GUIDE))))
+def test_the_names_in_the_guides_exist(place: str) -> None:
     file, _, name = place.partition(":")
     body: list[ast.stmt] = ast.parse((ROOT / file).read_text()).body
     for part in name.split("."):
-        found = [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part]
+        found = [node for node in body if part in _defined(node)]
         assert len(found) == 1, place
-        body = found[0].body
+        body = getattr(found[0], "body", [])
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """Return the names that a statement gives to a class, a function or a value."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|md|txt))`", GUIDE))))
+def test_the_files_in_the_guide_exist(path: str) -> None:
+    assert (ROOT / path).exists() or (ROOT.parent / path).exists()
 
 
 def test_figures_are_drawn_from_records_alone() -> None:

@@ -14,16 +14,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from study.api.plans import recorded
 from study.cli.app import app
-from study.cli.common import recorded
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import AttemptRow, EndRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import make_plan
-from study.training.preflight.dry_run import try_out
-from study.workloads.data.count import counted
+from study.training.preflight.dry_run import dry_run
+from study.workloads.data.discovery import with_sample_counts
 from tests.conftest import TINY, make_config
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def test_a_planted_mistake_is_one_line(folder: Path, file: str, right: str, wron
     (folder / file).write_text(text.replace(right, wrong))
     for arguments in (["check", "study.yaml", "--no-measure"], ["run", "study.yaml", "--out", "runs/own"]):
         done = CliRunner().invoke(app, arguments)
-        assert isinstance(done.exception, PlanError)
+        assert isinstance(done.exception, ConfigError)
         assert re.search(says, str(done.exception)), done.exception
         assert "\n" not in str(done.exception)
         for name in ("net", "digits"):
@@ -84,10 +84,14 @@ def test_a_planted_mistake_is_one_line(folder: Path, file: str, right: str, wron
 
 
 def test_a_study_that_was_run_needs_no_code_of_the_users(tmp_path: Path) -> None:
-    workload = {"module": "tests.own:Net", "data": "tests.own:Data", "val_accuracy": "val_acc"}
+    workload = {
+        "module": "tests.user_code:Net",
+        "data": "tests.user_code:Data",
+        "val_accuracy": "val_acc",
+    }
     variants = {"same": {}, "more": {"workload": {"data_args": {"val_samples": 32}}}}
-    config = counted(make_config(workload=workload, batch_sizes=[8], variants=variants))
-    gone = to_yaml(config).replace("tests.own:", "gone:")
+    config = with_sample_counts(make_config(workload=workload, batch_sizes=[8], variants=variants))
+    gone = to_yaml(config).replace("tests.user_code:", "gone:")
     (tmp_path / "config.yaml").write_text(gone)
     plan = recorded(tmp_path)
     assert plan.train_samples == 64
@@ -95,19 +99,23 @@ def test_a_study_that_was_run_needs_no_code_of_the_users(tmp_path: Path) -> None
 
 
 def test_samples_are_counted_but_not_of_a_stream() -> None:
-    workload = {"module": "tests.own:Net", "data": "tests.own:Data", "data_args": {"samples": 40}}
-    filled = counted(make_config(workload=workload, batch_sizes=[8]))
+    workload = {
+        "module": "tests.user_code:Net",
+        "data": "tests.user_code:Data",
+        "data_args": {"samples": 40},
+    }
+    filled = with_sample_counts(make_config(workload=workload, batch_sizes=[8]))
     assert make_plan(filled).train_samples == 40
-    assert counted(filled) == filled
+    assert with_sample_counts(filled) == filled
     other = {"kind": "custom", **workload, "data_args": {"samples": 1476}}
-    varied = counted(make_config(batch_sizes=[8], variants={"own": {"workload": other}}, workload={}))
+    varied = with_sample_counts(make_config(batch_sizes=[8], variants={"own": {"workload": other}}, workload={}))
     assert varied.variants["own"]["workload"]["train_samples"] == 1476
-    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required: the training set is a stream"):
-        counted(make_config(workload=workload | {"data": "tests.own:Streamed"}, batch_sizes=[8]))
-    ready_made = {"module": "tests.own:Net", "data": "tests.own:ReadyMade"}
-    with pytest.raises(PlanError, match=r"^workload\.train_samples: is required"):
-        counted(make_config(workload=ready_made, batch_sizes=[8]))
-    try_out(
+    with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required: the training set is a stream"):
+        with_sample_counts(make_config(workload=workload | {"data": "tests.user_code:Streamed"}, batch_sizes=[8]))
+    ready_made = {"module": "tests.user_code:Net", "data": "tests.user_code:ReadyMade"}
+    with pytest.raises(ConfigError, match=r"^workload\.train_samples: is required"):
+        with_sample_counts(make_config(workload=ready_made, batch_sizes=[8]))
+    dry_run(
         make_plan(make_config(workload=ready_made | {"train_samples": 64, "val_accuracy": "val_acc"}, batch_sizes=[8]))
     )
 
@@ -123,7 +131,7 @@ def test_the_snippets_of_the_page_work(folder: Path) -> None:
         data = {key: value for key, value in TINY.items() if key != "workload"} | yaml.safe_load(text)
         config = StudyConfig.model_validate(data, strict=False)
         if "module" in data["workload"]:
-            try_out(make_plan(counted(config)))
+            dry_run(make_plan(with_sample_counts(config)))
             tried += 1
         else:
             assert make_plan(config).train_samples == 55_000

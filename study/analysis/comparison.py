@@ -1,61 +1,62 @@
-"""Studies against one another: their fronts on one cost axis, and what differs in their configs."""
+"""Several studies compared: their fronts on one cost axis, and the differences of their configs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from study.analysis.records import TIME_AXES, Summary
-from study.analysis.statistics.arrays import Floats
+from study.analysis.statistics import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
-from study.analysis.summary.points import samples_of
-from study.errors import PlanError
+from study.analysis.summary.points import point_samples
+from study.config.sections import CostAxis
+from study.errors import ConfigError
 
 N_DRAWS = 2000
-_NOT_COMPARED = ("name",)  # keys that say nothing of the result
+_NOT_COMPARED = ("name",)  # keys without influence on the result
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One study among the others. Ratios are to the first study's hypervolume; None of the first itself."""
+    """One of the studies compared. Ratios are to the hypervolume of the first study, and None for the first itself."""
 
     name: str
-    points: tuple[FrontPoint, ...]  # on_front and p_on_front are of the study's own front
-    on_joint_front: tuple[bool, ...]  # of the points of all studies together
-    hypervolume: float  # against the reference that all share
+    points: tuple[FrontPoint, ...]  # on_front and p_on_front refer to the front of this study alone
+    on_joint_front: tuple[bool, ...]  # the front of the points of all studies together
+    hypervolume: float  # against the reference that all studies share
     ratio: float | None
     ratio_ci: tuple[float, float] | None  # 95%; None if a point of either study has under 3 seeds
 
 
 @dataclass(frozen=True)
 class Change:
-    """A key of the config that is not the same everywhere."""
+    """A key of the config whose value differs between studies."""
 
-    key: str  # with dots between
-    values: tuple[Any, ...]  # of each study; None where it has no such key
+    key: str  # path, joined by dots
+    values: tuple[object, ...]  # one for each study; None where it lacks the key
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Studies side by side, in the order given."""
 
-    cost_axis: str
-    leaves_out_setup: bool  # the cost axis leaves out the setup of cold groups that is billed
-    reference: tuple[float, float]  # of the hypervolumes: the dearest point of all, and an accuracy of 0
+    cost_axis: CostAxis
+    leaves_out_setup: bool  # the cost axis leaves out the billed setup of cold groups
+    reference: tuple[float, float]  # of the hypervolumes: the highest cost of all points, and an accuracy of 0
     studies: tuple[Compared, ...]
     changes: tuple[Change, ...]
 
 
-def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
-    """Compare studies on the first one's cost axis, with the setup of cold groups in costs where it has that.
+def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis | None = None) -> Comparison:
+    """Compare studies on a cost axis, that of the first when left out; the first also decides whether costs include
+    setup of cold groups.
 
-    Raises PlanError for studies without points, without that cost, or of other protocol majors than the first.
+    Raises ConfigError for a study without points, without that cost, or of another protocol major than the first.
     """
-    axis = summaries[0].cost_axis
+    axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
     reference = max(s.mean_cost for samples in groups for s in samples), 0.0
     joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points
@@ -86,23 +87,25 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison:
     )
 
 
-def changes_of(configs: Sequence[Mapping[str, Any]]) -> tuple[Change, ...]:
-    """The keys that differ between configs, in the order in which they stand there."""
+def changes_of(configs: Sequence[Mapping[str, object]]) -> tuple[Change, ...]:
+    """Return the keys that differ between configs, in their order."""
     flat = [_flat(config) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = (Change(key, tuple(one.get(key) for one in flat)) for key in keys if key not in _NOT_COMPARED)
     return tuple(row for row in rows if any(value != row.values[0] for value in row.values[1:]))
 
 
-def _samples(name: str, summary: Summary, axis: str, first: Summary) -> tuple[Sample, ...]:
+def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tuple[Sample, ...]:
     major, wanted = (s.protocol_version.partition(".")[0] for s in (summary, first))
     if major != wanted:
-        raise PlanError(f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}")
+        raise ConfigError(
+            f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}"
+        )
     if not summary.points:
-        raise PlanError(f"{name}: no confirm trial has completed, so it has no frontier")
-    samples = samples_of(summary.points, summary.trials, axis, first.include_setup)
+        raise ConfigError(f"{name}: no confirm trial has completed, so it has no frontier")
+    samples = point_samples(summary.points, summary.trials, axis, first.include_setup)
     if samples is None:
-        raise PlanError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
+        raise ConfigError(f"{name}: has no {axis}, which the first study's frontier is drawn over")
     return samples
 
 
@@ -117,8 +120,8 @@ def _interval(ratios: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _flat(config: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(config: Mapping[str, object], at: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{at}{key}.")

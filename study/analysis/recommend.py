@@ -1,24 +1,38 @@
-"""Which configuration to choose under limits of money, time, hardware and accuracy, and what the next one trades."""
+"""The configuration to choose under limits of money, time, hardware and accuracy, and the trade-off of the next one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import numpy as np
 
-from study.analysis.statistics.contrasts import Contrast, contrast, difference_of, spreads
-from study.analysis.statistics.hypotheses import LEVEL, holm
+from study.analysis.records import (
+    NO_COST,
+    ConstraintName,
+    Constraints,
+    Expected,
+    Miss,
+    Point,
+    Recommendation,
+    Trade,
+    TrialRecord,
+)
+from study.analysis.statistics.hypotheses import LEVEL, contrast, difference_of, has_spread, holm
 from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.summary.points import group_setups_of, point_samples
+from study.config.sections import CostAxis
+from study.errors import ConfigError
 from study.pareto.fronts import on_front
-
-Interval = tuple[float, float]
+from study.planning.trials import Cell
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration and what is known of it, as means over seeds; None is not known, and meets no limit on it."""
+    """A configuration with means over its seeds; None is unknown, and an unknown figure meets no limit on it."""
 
     sample: Sample
     usd: float | None = None
@@ -26,81 +40,48 @@ class Candidate:
     wall_h: float | None = None
     gpus: int | None = None
     latency_ms: float | None = None
-    setup: float | None = None  # of a cold group that the run may have to start, in the unit of cost; None: in the cost
+    setup: float | None = None  # of a cold group, in the unit of cost, to be added; None: the cost includes it
 
 
-@dataclass(frozen=True)
-class Constraints:
-    """What the user can live with; None is no limit."""
+def choose(
+    points: Sequence[Point],
+    trials: Sequence[TrialRecord],
+    axis: CostAxis,
+    limits: Constraints,
+    margin: float,
+    include_setup: bool = False,
+) -> Recommendation | None:
+    """Recommend a point of a study under limits, with costs on `axis`; None without points.
 
-    max_usd: float | None = None
-    max_device_hours: float | None = None
-    min_accuracy: float | None = None  # in the unit of quality
-    deadline_h: float | None = None
-    gpus: int | None = None
-    max_latency_ms: float | None = None
-
-
-@dataclass(frozen=True)
-class Miss:
-    """One limit that a configuration does not meet."""
-
-    limit: str  # the field of Limits
-    allowed: float
-    value: float | None  # None if not known
-
-    @property
-    def by(self) -> float:
-        """How far off, as a share of what is allowed; infinite if not known."""
-        if self.value is None:
-            return math.inf
-        return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A configuration with what it is expected to cost and reach: means and 95% intervals, None for one seed."""
-
-    label: str
-    cost: float
-    cost_ci: Interval | None
-    quality: float
-    quality_ci: Interval | None
-    misses: tuple[Miss, ...]  # empty if it meets every limit
-    setup: float | None = None  # see Candidate
-
-
-@dataclass(frozen=True)
-class Trade:
-    """What the other configuration costs and reaches more than the chosen one. Intervals are None as in Contrast."""
-
-    other: Expected
-    cost: float  # positive is dearer
-    cost_ci: Interval | None
-    quality: float  # positive is better
-    quality_ci: Interval | None
-    quality_contrast: Contrast  # the same, with its test
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer. `choice` is None if no configuration meets the limits; `nearest_miss` is then the closest."""
-
-    choice: Expected | None
-    aim: str  # "cheapest" where an accuracy was asked for, else "best"
-    runner_up: Trade | None
-    nearest_miss: Expected | None
-    best: Expected  # of all configurations, whatever the limits
-    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
-    not_worse_by: Contrast | None  # its quality less that of `best`; None where there is none or it is `best`
-    margin: float  # that "not worse" allows, in the unit of quality
+    Limits apply to the bill of one run by itself, whichever costs are compared: the setup of a cold group (the mean on
+    as many ranks) and the run on the then warm group.
+    """
+    samples = point_samples(points, trials, axis, include_setup)
+    if not samples:
+        return None
+    setups = group_setups_of(trials)
+    alone = [p.cost.plus(p.cold_setup, -1).plus(setups.get(p.world_size, NO_COST)) for p in points]
+    latencies = latencies_ms(trials)
+    candidates = [
+        Candidate(
+            sample=sample,
+            usd=run.usd,
+            device_h=run.billed_device_h,
+            wall_h=run.wall_h,
+            gpus=point.world_size,
+            latency_ms=latencies.get(point.cell),
+            setup=None if include_setup else setups.get(point.world_size, NO_COST).on(axis),
+        )
+        for point, run, sample in zip(points, alone, samples, strict=True)
+    ]
+    return recommend(candidates, limits, margin)
 
 
 def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: float) -> Recommendation:
-    """The cheapest configuration that meets the limits if they ask for an accuracy, else the best one that does.
+    """Recommend the cheapest configuration within limits that ask for an accuracy, else the best one within limits.
 
-    Limits are held against means. The runner-up is the next best by the same aim among those that meet the limits and,
-    if there are any, are not dominated. Raises ValueError without candidates.
+    Limits apply to means. The runner-up is the next by the same aim among those within limits, preferring those that
+    are not dominated. `margin` is the loss of quality that counts as not worse. Raises ValueError without candidates.
     """
     if not candidates:
         raise ValueError("nothing to choose from")
@@ -123,9 +104,36 @@ def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: floa
     )
 
 
+def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
+    """Return p99 latency in ms at the request batch where it is least, by configuration: mean over confirm seeds."""
+    found: dict[Cell, list[float]] = defaultdict(list)
+    for trial in trials:
+        if trial.phase == "confirm" and trial.outcome == "completed":
+            served = [point.p99_ms for point in trial.curve[-1].probes.serving]
+            if served:
+                found[trial.cell].append(min(served))
+    return {cell: fmean(values) for cell, values in found.items()}
+
+
+def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
+    """Raises ConfigError for a limit out of range, or one on a figure that the study did not measure."""
+    for name, value in asdict(limits).items():
+        option = f"--{name.replace('_', '-')}"
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"must be a number above 0; got {value:g}", option)
+    accuracy = limits.min_accuracy
+    if accuracy is not None and accuracy > 1:
+        meant = f" (did you mean {accuracy / 100:g}?)" if accuracy <= 100 else ""
+        raise ConfigError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
+    if limits.max_usd is not None and any(point.cost.usd is None for point in points):
+        raise ConfigError("the study has no price; give --usd-per-device-hour", "--max-usd")
+    if limits.max_latency_ms is not None and not latencies_ms(trials):
+        raise ConfigError("nothing is known of latencies: the study was run without probes.serving", "--max-latency-ms")
+
+
 def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
-    """The limits that a configuration does not meet."""
-    upper = {
+    """Return the limits that a configuration does not meet."""
+    upper: dict[ConstraintName, tuple[float | None, float | None]] = {
         "max_usd": (limits.max_usd, candidate.usd),
         "max_device_hours": (limits.max_device_hours, candidate.device_h),
         "deadline_h": (limits.deadline_h, candidate.wall_h),
@@ -144,11 +152,11 @@ def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
 
 
 def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
-    """Index of the cheapest configuration shown to be less than `margin` worse than the best; None with a single seed.
+    """Return the index of the cheapest configuration shown to be less than `margin` worse than the best.
 
-    One-sided t of each against the one with the best mean, paired by seed as claims are, at 2.5%, Holm-corrected.
-    Without enough seeds to show it, the best itself is the answer: not to be shown worse is no evidence of being as
-    good.
+    None without samples, or if some configuration has one seed. One-sided t of each cheaper one against the one with
+    the best mean, paired by seed as claims are, at 2.5%, Holm-corrected. Where no test shows it, the answer is the best
+    itself: absence of evidence that one is worse is no evidence that it is as good.
     """
     if not samples or min(s.n_seeds for s in samples) < 2:
         return None
@@ -158,23 +166,23 @@ def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
     for i in others:
         lag = difference_of(samples[best], samples[i])
         assert lag is not None, "all have two seeds"
-        if spreads(lag, samples[best], samples[i]):
+        if has_spread(lag, (*samples[best].quality, *samples[i].quality)):
             p_values.append(lag.p_below(margin))
         else:
             same = samples[i].mean_quality == samples[best].mean_quality
-            p_values.append(0.0 if same else 1.0)  # without a spread only the very same is as good
+            p_values.append(0.0 if same else 1.0)  # without a spread only an equal mean is as good
     shown = [i for i, p in zip(others, holm(p_values), strict=True) if p <= LEVEL]
     return min([*shown, best], key=lambda i: samples[i].mean_cost)
 
 
 def _rank(sample: Sample, cheapest: bool) -> tuple[float, float]:
-    """Sorts the configuration to choose to the front."""
+    """Return a key that sorts the configuration to choose first."""
     by_cost, by_quality = sample.mean_cost, -sample.mean_quality
     return (by_cost, by_quality) if cheapest else (by_quality, by_cost)
 
 
 def _distance(candidate: Candidate, limits: Constraints) -> tuple[float, float]:
-    """The worst miss first, then all together."""
+    """Return a key that sorts by the worst miss, then by the sum of misses."""
     by = [miss.by for miss in misses(candidate, limits)]
     return max(by), sum(by)
 

@@ -1,38 +1,57 @@
-"""What the reports draw: frozen records, computed once."""
+"""Frozen records of a study, computed once from its ledger: all that reports draw and print."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from study.analysis.claims.records import ClaimVerdict
-from study.analysis.recommend import Recommendation
-from study.analysis.statistics.contrasts import Contrast
-from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
-from study.analysis.statistics.stepmodel import StepModel, StepTime
-from study.analysis.statistics.uncertainty import Frontier
-from study.config.sections import Metric
+from study.config.sections import CostAxis, LimitName
+from study.measurement import CurvePoint
 from study.planning.trials import Cell
 
-COST_AXES: tuple[str, ...] = get_args(Metric)  # fields of Cost that a frontier can be drawn over
-TIME_AXES = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # of them, those that setup is a part of
+if TYPE_CHECKING:  # the statistics import SciPy, which what only shows records does without
+    from study.analysis.claims.records import ClaimVerdict
+    from study.analysis.statistics.critical import CriticalBatch, StepsToTarget
+    from study.analysis.statistics.hypotheses import Contrast
+    from study.analysis.statistics.stepmodel import StepModel, StepTime
+    from study.analysis.statistics.uncertainty import Frontier
+    from study.ledger.schema import Outcome
+    from study.planning.trials import Phase
+
+COST_AXES: tuple[CostAxis, ...] = get_args(CostAxis)
+TIME_AXES: tuple[CostAxis, ...] = ("billed_device_h", "billed_gpu_h", "usd", "wall_h")  # setup is a part of these
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What something cost; time, money and energy over all attempts."""
+    """Time, money and energy over all attempts, and the samples and updates that were reached."""
 
     billed_device_h: float
     billed_gpu_h: float
     usd: float | None  # None without a price
     wall_h: float = 0.0  # hours from lease to release or hand-over, one after the other
     energy_j: float | None = None  # of training and validation; None where no GPU's meter was read
-    samples: float = 0.0  # trained on, what a crash lost left out; a mean over trials need not be whole
+    samples: float = 0.0  # trained on, without those that a crash lost; a mean over trials need not be whole
     updates: float = 0.0
 
+    def on(self, axis: CostAxis) -> float | None:
+        """Return the figure on a cost axis; None where it is unknown."""
+        figures: dict[CostAxis, float | None] = {
+            "billed_device_h": self.billed_device_h,
+            "billed_gpu_h": self.billed_gpu_h,
+            "usd": self.usd,
+            "wall_h": self.wall_h,
+            "energy_j": self.energy_j,
+            "samples": self.samples,
+            "updates": self.updates,
+        }
+        return figures[axis]
+
     def plus(self, time: Cost, times: float = 1.0) -> Cost:
-        """With so many times the device time, money and hours of another; energy and progress stay as they are."""
+        """Return this cost plus `times` the device time, money and hours of `time`; other figures stay as they are."""
         return replace(
             self,
             billed_device_h=self.billed_device_h + times * time.billed_device_h,
@@ -45,30 +64,12 @@ class Cost:
 NO_COST = Cost(0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """A trial at one of its reports."""
-
-    updates: int
-    samples: int
-    epochs: float
-    lr: float
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None
-    val_accuracy: float
-    samples_per_s: float  # of the interval that ends here, training time only
-    device_seconds: float  # cumulative: ranks x (training + validation)
-    probes: Mapping[str, float]  # further measurements, by name
-    skipped_batches: int = 0  # micro batches of the interval that a user's training_step returned no loss for
-
-
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial with all its attempts."""
+    """One trial over all its attempts."""
 
     trial_id: str
-    phase: str  # "search" or "confirm"
+    phase: Phase
     variant: str  # "" where the study has none
     batch_size: int
     world_size: int
@@ -77,36 +78,49 @@ class TrialRecord:
     norm_batch: int | None
     lr: float
     seed_index: int
-    outcome: str | None  # None while it runs
+    outcome: Outcome | None  # None while it runs
     error: str | None
     attempts: int
     total_updates: int  # of a whole trial
-    audited_from: int | None  # updates after which it would have been stopped, had it not been trained on as a check
+    audited_from: int | None  # updates at which it would have been stopped; it trained on to check the stopping
     cost: Cost  # billed
     phases_s: dict[str, float]  # of all attempts, seconds per device
     final_val_accuracy: float | None  # of a completed trial
     best_val_accuracy: float | None
     test_accuracy: float | None
     samples_per_s: float | None
-    curve: tuple[CurvePoint, ...]  # of the last attempt, and of those that it went on from
+    curve: tuple[CurvePoint, ...]  # of the last attempt, and of the attempts whose checkpoints it continued
     peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
     devices_per_rank: float = 1.0  # below 1 where ranks share GPUs
-    cold_setup: Cost = NO_COST  # the part of `cost` that groups took to start; a later trial on them does not pay it
-    cold_starts: int = 0  # groups that started for it
+    cold_setup: Cost = NO_COST  # the part of `cost` for starting groups; a later trial on a warm group does not pay it
+    cold_starts: int = 0  # groups that started for this trial
+
+    @property
+    def cell(self) -> Cell:
+        """The configuration that the trial is evidence for."""
+        return Cell(self.batch_size, self.world_size, self.variant)
 
     def compared(self, include_setup: bool) -> Cost:
-        """What stands on cost axes: what is billed, without the setup of cold groups unless it is to be included."""
+        """Return the cost that axes show: as billed, but without the setup of cold groups unless it is included."""
         return self.cost if include_setup else self.cost.plus(self.cold_setup, -1)
 
     @property
+    def diverged(self) -> bool:
+        """Whether it ended because a metric was not finite (see `study.measurement.Judged`), or, in ledgers of protocol
+        1.0, though its last accuracy was not.
+        """
+        final = self.final_val_accuracy
+        return self.outcome == "diverged" or (final is not None and not math.isfinite(final))
+
+    @property
     def censored(self) -> bool:
-        """Over, but without a final accuracy."""
+        """True of a trial that ended without a final accuracy: stopped, diverged, failed or infeasible."""
         return self.outcome is not None and self.outcome != "completed"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A batch size on a number of ranks, at its chosen rate, over the confirm seeds that completed."""
+    """A batch size on a number of ranks at its chosen rate: means over the confirm seeds that completed."""
 
     variant: str  # "" where the study has none
     batch_size: int
@@ -120,7 +134,7 @@ class Point:
     updates: int
     cost: Cost  # mean of a trial, as billed
     cold_setup: Cost  # the part of `cost` that is setup of cold groups
-    compared: Cost  # what stands on cost axes: `cost` without `cold_setup`, or with it where the config asks for that
+    compared: Cost  # the cost that axes show: `cost` without `cold_setup`, or with it if the config includes setup
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
     search_cost: Cost  # billed; all search trials of this batch size and world size
     search_cold_setup: Cost  # the part of `search_cost` that is setup of cold groups
@@ -134,15 +148,20 @@ class Point:
     peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
 
     @property
+    def cell(self) -> Cell:
+        """The configuration, without its rate and its seeds."""
+        return Cell(self.batch_size, self.world_size, self.variant)
+
+    @property
     def label(self) -> str:
-        """What the frontier with uncertainty and the recommendation call it."""
+        """The name of the configuration in frontiers and recommendations, e.g. `batch 32 on 2 ranks`."""
         name = f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
         return f"{self.variant}, {name}" if self.variant else name
 
 
 @dataclass(frozen=True)
 class Spend:
-    """Where the device-hours went. Search and confirm add up to the total; censored is a part of it."""
+    """Device-hours by phase of the study. Search and confirm add up to the total; censored is a part of it."""
 
     search_device_h: float
     confirm_device_h: float
@@ -153,9 +172,9 @@ class Spend:
 
 @dataclass(frozen=True)
 class Audit:
-    """Stopped search trials that were trained to the end all the same."""
+    """A check of early stopping: search trials that it stopped and that were trained to the end nevertheless."""
 
-    trials: int  # that came to their end
+    trials: int  # audited trials that completed
     missed: int  # of these, trials that stopping would have kept off the frontier of the search
     missed_ci: tuple[float, float]  # 95% interval of the share missed (Clopper and Pearson 1934)
     device_s: float  # ranks x (training + validation) past the stop
@@ -163,56 +182,126 @@ class Audit:
 
 @dataclass(frozen=True)
 class Stopping:
-    """What early stopping did to the search, in ranks x seconds of training and validation."""
+    """The search under early stopping against the full grid, in ranks x seconds of training and validation."""
 
-    trained_device_s: float  # audits apart
-    grid_device_s: float  # of the full grid, each cell at the pace of its own trials
-    audit: Audit | None  # None while no audited trial is over
+    trained_device_s: float  # without what audits trained past the stop
+    grid_device_s: float  # of the full grid, each cell at the pace of its trials
+    audit: Audit | None  # None while no audited trial has completed
 
     @property
     def grid_fraction(self) -> float:
-        """The search's cost as a share of the full grid's."""
+        """The cost of the search as a share of the full grid's."""
         return self.trained_device_s / self.grid_device_s
 
 
 @dataclass(frozen=True)
 class Critical:
-    """How the updates to a target accuracy fall with the batch size, and the law fitted to that."""
+    """Updates to a target accuracy by batch size, and the law of McCandlish et al. fitted to them."""
 
     variant: str  # "" where the study has none
     target_val_accuracy: float | None  # None where only the steps are known
-    target_why: str  # how the target was chosen, in words
+    target_why: str  # how the target was chosen, for people
     runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
     fit: CriticalBatch
-    n_unreported: int = 0  # trials that ended without a report: they bound nothing and are in no run
+    n_unreported: int = 0  # trials that ended without a report; `runs` leaves them out
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A limit on spending that ended a study before it was finished."""
+class LimitCut:
+    """A limit on spending that ended a study before all its trials were finished."""
 
-    limit: str  # device_hours, usd, wall_h or wait_h: the unit of the three figures
+    limit: LimitName  # its unit is that of the three figures
     allowed: float
-    noticed: float  # spent when nothing new was started any more
-    spent: float  # in the end, or so far: what ran goes on to its next report
+    noticed: float  # spent when the limit was noticed; nothing started afterwards
+    spent: float  # up to now: running trials went on to their next report
     running: int  # trials whose lease is open
-    ended_early: int  # trials that began and are not over; they can go on
+    ended_early: int  # trials that began and have not finished; a resume continues them
     not_run: int
-    unconfirmed: tuple[Cell, ...]  # without a completed confirm trial, though one was still to come
+    unconfirmed: tuple[Cell, ...]  # planned, and without a completed confirm trial
 
 
 @dataclass(frozen=True)
 class Mistaken:
-    """A study that ended because trials of every batch size failed with the same mistake, and none got further."""
+    """A mistake that ended a study: trials of every batch size failed with the same error, and none got further."""
 
-    error: str  # of the first
+    error: str  # of the first of them
     failed: int  # trials that failed with it
     not_run: int  # trials that never began
 
 
+ConstraintName = Literal["max_usd", "max_device_hours", "min_accuracy", "deadline_h", "gpus", "max_latency_ms"]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits that a user sets on a configuration; None is no limit."""
+
+    max_usd: float | None = None
+    max_device_hours: float | None = None
+    min_accuracy: float | None = None  # in the unit of quality
+    deadline_h: float | None = None
+    gpus: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Miss:
+    """One limit that a configuration does not meet."""
+
+    limit: ConstraintName
+    allowed: float
+    value: float | None  # None if unknown
+
+    @property
+    def by(self) -> float:
+        """The excess as a share of the allowed value; infinite if the value is unknown."""
+        if self.value is None:
+            return math.inf
+        return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The expected cost and quality of a configuration: means and 95% intervals, which are None for one seed."""
+
+    label: str
+    cost: float
+    cost_ci: Interval | None
+    quality: float
+    quality_ci: Interval | None
+    misses: tuple[Miss, ...]  # empty if it meets every limit
+    setup: float | None = None  # see Candidate
+
+
+@dataclass(frozen=True)
+class Trade:
+    """Cost and quality of another configuration less those of the chosen one. Intervals are None as in Contrast."""
+
+    other: Expected
+    cost: float  # positive: the other one costs more
+    cost_ci: Interval | None
+    quality: float  # positive: the other one is better
+    quality_ci: Interval | None
+    quality_contrast: Contrast  # the same, with its test
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The configuration to choose; where none meets the limits, `choice` is None and `nearest_miss` the closest."""
+
+    choice: Expected | None
+    aim: Literal["cheapest", "best"]  # "cheapest" where an accuracy was asked for
+    runner_up: Trade | None
+    nearest_miss: Expected | None
+    best: Expected  # of all configurations, regardless of the limits
+    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
+    not_worse_by: Contrast | None  # quality of `cheapest_not_worse` less that of `best`; None if either is missing
+    margin: float  # loss of quality that counts as not worse
+
+
 @dataclass(frozen=True)
 class StudyFacts:
-    """What the study was, and on what."""
+    """Provenance of a study: its config, software and hardware."""
 
     study_id: str
     name: str
@@ -228,14 +317,14 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class Summary:
-    """A study, ready to be shown."""
+    """Everything that a study's ledger says, computed once and ready to be shown."""
 
     protocol_version: str
     study: StudyFacts
-    cost_axis: str  # of COST_AXES
-    include_setup: bool  # the costs compared include the setup of cold groups
-    group_setups: Mapping[int, Cost]  # of one cold group, mean; by world size
-    second_cost_axis: str | None  # where the config asks for two
+    cost_axis: CostAxis
+    include_setup: bool  # costs on axes include the setup of cold groups
+    group_setups: Mapping[int, Cost]  # mean setup of one cold group, by world size
+    second_cost_axis: CostAxis | None  # where the config asks for two
     cost_tolerance: float  # costs that differ by less count as equal on the frontier
     points: tuple[Point, ...]  # by world size, then batch size
     trials: tuple[TrialRecord, ...]
@@ -243,31 +332,26 @@ class Summary:
     stopping: Stopping | None  # None without a search
     hypervolume: float | None
     hypervolume_ci: tuple[float, float] | None  # None if any point has under 3 seeds
-    frontiers: Mapping[str, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
+    frontiers: Mapping[CostAxis, Frontier]  # by cost axis, each that all points have a cost on; points as in `points`
     critical: Critical | None  # of the first variant that has one
     other_criticals: tuple[Critical, ...]  # of the further variants
-    critical_missing: str | None  # why there is no `critical`, in words
-    noise_scale: float | None  # samples, measured in training (McCandlish et al. 2018); None if not measured
-    step_times: tuple[StepTime, ...]  # what the throughput model is fitted to, one for each trial that reported
+    critical_missing: str | None  # why there is no `critical`, for people
+    noise_scale: float | None  # samples, B_simple as measured (McCandlish et al. 2018); None if not measured
+    step_times: tuple[StepTime, ...]  # data of the throughput model, one for each trial that reported
     throughput_model: StepModel | None  # None for fewer than two micro batches
     recommendation: Recommendation | None  # without limits; None without points
     planned_trials: int
-    notes: tuple[str, ...]  # what a reader must know before trusting the figures
-    cut: Cut | None = None  # a limit has ended the study, and it is not finished
-    mistaken: Mistaken | None = None  # a mistake has ended the study
-    claims: tuple[ClaimVerdict, ...] = ()  # all that are known, with those that the study holds no evidence for
+    notes: tuple[str, ...]  # caveats for people, a sentence each
+    cut: LimitCut | None = None  # None unless a limit has ended the study early
+    mistaken: Mistaken | None = None  # None unless a mistake has ended the study
+    claims: tuple[ClaimVerdict, ...] = ()  # every claim, also those that the study holds no evidence for
     steps: tuple[Contrast, ...] = ()  # accuracy of each point of `frontier` against the one before it
     span: Contrast | None = None  # of the last against the first; None for fewer than two points
 
     @property
     def leaves_out_setup(self) -> bool:
-        """Whether the costs compared are less than those billed, on the axes that setup is a part of."""
+        """True if costs on the axes of `TIME_AXES` are less than the bill, by the setup of cold groups."""
         return not self.include_setup and bool(self.group_setups)
-
-    @property
-    def frontier_uncertainty(self) -> Frontier | None:
-        """The frontier on the summary's cost axis with its uncertainty; None without points."""
-        return self.frontiers.get(self.cost_axis)
 
     @property
     def frontier(self) -> tuple[Point, ...]:
@@ -276,9 +360,9 @@ class Summary:
         return tuple(sorted(chosen, key=lambda point: cost_of(point, self.cost_axis)))
 
 
-def cost_of(point: Point, axis: str) -> float:
-    """A point's place on a cost axis. Raises ValueError where it has none."""
-    value = getattr(point.compared, axis)
+def cost_of(point: Point, axis: CostAxis) -> float:
+    """Return a point's cost on an axis. Raises ValueError where it is unknown."""
+    value = point.compared.on(axis)
     if value is None:
         raise ValueError(f"{axis} needs a {'price' if axis == 'usd' else 'meter'}")
-    return float(value)
+    return value

@@ -18,7 +18,8 @@ from study.analysis.replay.contenders import CONTENDERS, contenders
 from study.analysis.replay.curve_table import read_curves
 from study.analysis.replay.curves import curves_of
 from study.analysis.replay.replay import replay as replay_schedulers
-from study.analysis.summary.summarize import summarize
+from study.api.plans import import_own, recorded, tried
+from study.api.results import read_results
 from study.cli import dashboard_commands as dashboards
 from study.cli import decision_commands as deciding
 from study.cli import job_commands as jobs
@@ -31,23 +32,21 @@ from study.cli.common import (
     FolderArgument,
     JsonOption,
     afterwards,
-    import_own,
     out,
     planned,
-    recorded,
     say,
-    tried,
 )
 from study.cluster.connection import connected, this_machine
 from study.cluster.jobs.head import environment_address, is_http
 from study.config.loader import find_config
 from study.config.template import commented_yaml, starter
-from study.errors import PlanError, did_you_mean, escaped
-from study.ledger.atomic_files import DiskError, write_atomic
-from study.ledger.store import LEDGER, REPORT, LedgerError, good_rows, read, refuse_links
+from study.errors import ConfigError, DiskError, StudyError, did_you_mean
+from study.ledger.atomic_files import write_atomic
+from study.ledger.store import LEDGER, REPORT, read, refuse_links
 from study.planning.capacity import check_capacity, ranks_that_fit
 from study.planning.trials import Plan
 from study.reporting.live.server import LOOPBACK
+from study.safe_text import escaped
 
 if TYPE_CHECKING:
     from study.analysis.records import Summary
@@ -89,9 +88,9 @@ def init(
 ) -> None:
     """Write a commented study file to start from."""
     if path.exists():
-        raise PlanError(f"{path}: exists already; name another file")
+        raise ConfigError(f"{path}: exists already; name another file")
     if not path.parent.is_dir():
-        raise PlanError(f"{path}: there is no folder {path.parent}")
+        raise ConfigError(f"{path}: there is no folder {path.parent}")
     write_atomic(path, commented_yaml(starter(name or path.stem)))
     say(f"Wrote {path}. Next: study check {path}")
 
@@ -186,7 +185,7 @@ def drive(study_id: str, storage: str | None = None) -> None:
         if (folder / LEDGER).exists():
             _drive(resume_study, plan, folder, "auto", None, study_id)
         else:
-            _drive(run_study, fitted(tried(plan), "auto", None, say), folder, "auto", None, study_id)
+            _drive(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
 
 
 def _drive(
@@ -270,24 +269,24 @@ def report(folder: FolderArgument, format_: FormatOption = None) -> None:
 
 
 def _write_report(plan: Plan, folder: Path, formats: str) -> Summary:
-    from study.reporting.exports import FORMATS, write_report
+    from study.reporting.exports import FORMATS
     from study.reporting.text.claims import print_verdicts
     from study.reporting.text.terminal import print_summary
 
     wanted = [name.strip() for name in formats.split(",") if name.strip()]
     for name in wanted:
         if name not in FORMATS:
-            raise PlanError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+            raise ConfigError(f"--format {name}: must be of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     refuse_links(folder)
-    summary = summarize(good_rows(folder), plan)
-    print_summary(summary, out)
-    print_verdicts(summary, out)
+    results = read_results(folder, plan=plan)
+    print_summary(results.summary, out)
+    print_verdicts(results.summary, out)
     try:
-        written = write_report(summary, folder / REPORT, wanted)
+        written = results.write_report(wanted)
     except DiskError as error:
         raise afterwards(error, f"study report {folder}") from error
     say("Report: " + ", ".join(str(path) for path in written))
-    return summary
+    return results.summary
 
 
 @app.command()
@@ -304,20 +303,21 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Compare schedulers on the curves of a full grid: what each would have cost, and kept of the frontier."""
-    from study.reporting.replay import print_replay, replay_json, write_replay
+    from study.reporting.exports import write_replay
+    from study.reporting.text.replay import print_replay, replay_record
 
     chosen = contenders(",".join(scheduler or CONTENDERS))
     is_study = source.is_dir()
     if is_study:
         refuse_links(source)
-    curves = curves_of(summarize(good_rows(source), recorded(source))) if is_study else read_curves(source)
+    curves = curves_of(read_results(source).summary) if is_study else read_curves(source)
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
         written = write_replay(replayed, source / REPORT)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
-        print(json.dumps(replay_json(replayed)))
+        print(json.dumps(replay_record(replayed)))
 
 
 @app.command()
@@ -327,13 +327,12 @@ def claims(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown instead")] = False,
 ) -> None:
     """Say what studies show of the claims made about batch size: the verdicts, and what they rest on."""
-    from study.reporting.exports import claims_record
-    from study.reporting.text.claims import print_claims
+    from study.reporting.text.claims import claims_record, print_claims
     from study.reporting.text.markdown import study_claims_markdown
 
     if as_json and as_markdown:
-        raise PlanError("give --json or --markdown, not both")
-    summaries = [summarize(read(folder).rows, recorded(folder)) for folder in folders]
+        raise ConfigError("give --json or --markdown, not both")
+    summaries = [read_results(folder).summary for folder in folders]
     if as_json:
         print(json.dumps(claims_record(summaries), allow_nan=False))
     for summary in () if as_json else summaries:
@@ -359,12 +358,9 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()
-    except (PlanError, LedgerError) as error:
-        print(escaped(f"study: {error}"), file=sys.stderr)
-        raise SystemExit(USAGE_ERROR) from None
-    except DiskError as error:
-        print(escaped(f"study: {error}"), file=sys.stderr)
-        raise SystemExit(DISK_ERROR) from None
+    except StudyError as error:
+        print(f"study: {error}", file=sys.stderr)
+        raise SystemExit(DISK_ERROR if isinstance(error, DiskError) else USAGE_ERROR) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -9,18 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from study.analysis.choices import check_limits, choose
-from study.analysis.comparison import compare as compare_studies
-from study.analysis.recommend import Constraints
-from study.analysis.summary.summarize import summarize
-from study.analysis.tables.fronts import analyze_table
-from study.analysis.tables.table import read_table
-from study.cli.common import FolderArgument, JsonOption, listed, out, recorded, repriced, say
+from study.analysis.records import Constraints
+from study.cli.common import FolderArgument, JsonOption, listed, out, say
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.price_list import read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.atomic_files import write_atomic
-from study.ledger.store import good_rows
 
 app = typer.Typer()
 PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
@@ -50,21 +44,14 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Say which configuration to pay for under limits, what it is expected to cost and reach, and what comes next."""
-    from study.reporting.text.recommendation import recommendation_json, recommendation_lines
+    from study.api.results import read_results
+    from study.api.results import recommend as recommend_under
 
     limits = Constraints(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
-    plan = repriced(recorded(folder), usd_per_device_hour, prices)
-    summary = summarize(good_rows(folder), plan)
-    check_limits(limits, summary.points, summary.trials)
-    report = plan.config.report
-    found = choose(
-        summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
-    )
-    if found is None:
-        raise PlanError(f"{folder}: no confirm trial has completed, so there is nothing to choose from")
-    say(*recommendation_lines(summary, found, limits))
+    found = recommend_under(read_results(folder, usd_per_device_hour, prices), limits)
+    say(*found.sentences)
     if as_json:
-        print(json.dumps(recommendation_json(summary, found, limits)))
+        print(json.dumps(found.to_dict()))
 
 
 @app.command()
@@ -76,7 +63,7 @@ def prices(
     as_json: JsonOption = False,
 ) -> None:
     """List what GPUs cost, where that is from and of when."""
-    from study.reporting.text.price_list import print_prices
+    from study.reporting.text.tables import print_prices
 
     if refresh:
         prices = prices or Path("prices.yaml")
@@ -125,38 +112,34 @@ def analyze(
 
     Lists take commas and repetition alike. What was understood of the table is said first.
     """
-    named = {
-        "batch": batch_column,
-        "cost": cost_column,
-        "quality": quality_column,
-        "seed": seed_column,
-        "lr": lr_column,
-        "state": state_column,
-        "run": run_column,
-        "devices": devices_column,
-    }
-    read = read_table(
+    from study.api.tables import read_and_analyze
+    from study.reporting.text.json_records import json_text
+    from study.reporting.text.table_analysis import print_analysis
+
+    results = read_and_analyze(
         table,
-        listed(config),
-        listed(group_by),
-        listed(minimize),
-        listed(maximize),
-        listed(as_seeds),
-        {role: column for role, column in named.items() if column is not None},
+        config=listed(config),
+        group_by=listed(group_by),
+        as_seeds=listed(as_seeds),
+        minimize=listed(minimize),
+        maximize=listed(maximize),
+        named={
+            "batch": batch_column,
+            "cost": cost_column,
+            "quality": quality_column,
+            "seed": seed_column,
+            "lr": lr_column,
+            "state": state_column,
+            "run": run_column,
+            "devices": devices_column,
+        },
+        strict=strict,
     )
-    if strict and read.understood.notes:
-        more = f" (and {len(read.understood.notes) - 1} more)" if len(read.understood.notes) > 1 else ""
-        raise PlanError(f"{table}: --strict: {read.understood.notes[0]}{more}")
-    analysis = analyze_table(read, bool(listed(group_by)))
-    from study.reporting.text.table_analysis import analysis_json, print_analysis
-
-    print_analysis(analysis, out)
+    print_analysis(results.record, out)
     if folder is not None:
-        from study.reporting.html.table_page import write_analysis
-
-        say("Report: " + ", ".join(str(path) for path in write_analysis(analysis, folder)))
+        say("Report: " + ", ".join(str(path) for path in results.write_report(folder)))
     if as_json:
-        print(analysis_json(analysis))
+        print(json_text(results.to_dict()))
 
 
 @app.command()
@@ -167,16 +150,14 @@ def compare(
 ) -> None:
     """Put the fronts of studies over one another, and say what changed in their configs."""
     if len(folders) < 2:
-        raise PlanError(f"{folders[0]}: nothing to compare with; name two studies or more")
-    summaries = [summarize(good_rows(one), recorded(one)) for one in folders]
-    names = [one.resolve().name for one in folders]
-    if len(set(names)) < len(names):
-        names = [str(one) for one in folders]
-    compared = compare_studies(names, summaries)
-    from study.reporting.comparison import comparison_json, print_comparison, write_comparison
+        raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
+    from study.api.comparing import compare as compare_studies
+    from study.api.results import read_results
+    from study.reporting.text.comparison import print_comparison
 
-    print_comparison(compared, out)
+    compared = compare_studies(*map(read_results, folders))
+    print_comparison(compared.record, out)
     if folder is not None:
-        say("Report: " + ", ".join(str(path) for path in write_comparison(compared, folder)))
+        say("Report: " + ", ".join(str(path) for path in compared.write_report(folder)))
     if as_json:
-        print(json.dumps(comparison_json(compared)))
+        print(json.dumps(compared.to_dict()))

@@ -12,7 +12,8 @@ from ray.job_submission import JobStatus
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, import_own, out, planned, recorded, say, shown
+from study.api.plans import import_own, recorded
+from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, out, planned, say
 from study.cluster.jobs import fetch as fetching
 from study.cluster.jobs.head import Head, head_address
 from study.cluster.jobs.payload import code_of, pack
@@ -28,8 +29,9 @@ from study.cluster.jobs.submissions import (
 )
 from study.config.loader import find_config
 from study.config.schema import StudyConfig
-from study.errors import PlanError, masked
+from study.errors import ClusterError, ConfigError, StudyError
 from study.ledger.store import CONFIG, read
+from study.safe_text import masked, printable
 
 app = typer.Typer()
 
@@ -77,17 +79,17 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
     head = Head(head_address(address))
     study = _found(head, study_id)
     if study.is_running:
-        raise PlanError(f"{study_id} is {_word(study)}; `{_command(head, 'stop', study_id)}` ends it")
+        raise ClusterError(f"{study_id} is {_word(study)}; `{_command(head, 'stop', study_id)}` ends it")
     source = fetching.source_of(head, study)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             text = fetching.config_of(source)
-        except (PlanError, *TROUBLE) as error:
-            raise PlanError(f"{study_id} has left nothing to go on from: {error}") from None
+        except (StudyError, *TROUBLE) as error:
+            raise ClusterError(f"{study_id} has left nothing to go on from: {error}") from None
         (Path(scratch) / CONFIG).write_bytes(text)
         before, config = (recorded(Path(scratch), "cluster", overrides=some).config for some in (None, overrides))
     if config_hash(config) != config_hash(before):
-        raise PlanError(
+        raise ConfigError(
             f"{study_id} is a study of what it was submitted with: only limits, recovery and tracking may change",
             "--set",
         )
@@ -142,7 +144,7 @@ def _trials_over(head: Head, study: SubmittedStudy) -> str:
         return ""
     try:
         return trials_over(head.last_lines(study.node_id, f"job-driver-{study.job_id}.log", LOG_TAIL_LINES)) or ""
-    except PlanError:  # the node is gone, which is no reason to list nothing
+    except ClusterError:  # the node is gone, which is no reason to list nothing
         return ""
 
 
@@ -179,7 +181,7 @@ def _found(head: Head, study_id: str) -> SubmittedStudy:
 
 
 def _print(text: str) -> None:
-    print(shown(text) if sys.stdout.isatty() else text, end="", flush=True)
+    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text, end="", flush=True)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError
 from study.planning.capacity import Node
 
 CONNECT_TIMEOUT_S = 5.0
@@ -37,7 +37,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
 
     `address`: "local" starts a Ray that ends with us, of `cpus` logical CPUs (None: as many as there are cores);
     "auto" joins the cluster of this machine; host:port joins another as driver.
-    Raises PlanError where there is no such cluster, or where Ray does not start.
+    Raises ClusterError where there is no such cluster, or where Ray does not start.
     """
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -54,7 +54,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     joined = ray.is_initialized()
     if not joined:
         if address.startswith("ray://"):
-            raise PlanError(
+            raise ConfigError(
                 f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
@@ -78,7 +78,7 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
             ray.shutdown()
 
 
-def _not_started(address: str, error: Exception) -> PlanError:
+def _not_started(address: str, error: Exception) -> ClusterError:
     """What Ray says, in one line, and what can be done about it."""
     said = " ".join(str(error).split()).partition(". Ensure")[0][:_MOST_LETTERS] or type(error).__name__
     if isinstance(error, AuthenticationError):
@@ -91,7 +91,7 @@ def _not_started(address: str, error: Exception) -> PlanError:
         temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
         remedy = f"; its logs are in {temporary}/ray/session_latest/logs"
     where = "Ray does not start here" if address == "local" else f"--address {address}"
-    return PlanError(f"{where}: {said.rstrip('.')}{remedy}")
+    return ClusterError(f"{where}: {said.rstrip('.')}{remedy}")
 
 
 def _make_token() -> None:
@@ -123,7 +123,7 @@ def alive_nodes() -> tuple[Node, ...]:
 
 
 def refuse_what_is_not_ray(address: str) -> None:
-    """Raises PlanError where no Ray answers: Ray itself waits for minutes then."""
+    """Raises ClusterError where no Ray answers: Ray itself waits for minutes then."""
     place = address
     if address == "auto":
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every Ray of this machine
@@ -139,9 +139,11 @@ def refuse_what_is_not_ray(address: str) -> None:
             connection.sendall(_HTTP2_HELLO)
             answer = _answer(connection)
     except (OSError, OverflowError) as error:
-        raise PlanError(f"--address {address}: nobody answers at {place}: {error}") from None
+        raise ClusterError(f"--address {address}: nobody answers at {place}: {error}") from None
     if answer[3:4] != bytes([_SETTINGS]):
-        raise PlanError(f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set")
+        raise ClusterError(
+            f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set"
+        )
 
 
 def _answer(connection: socket.socket) -> bytes:

@@ -1,29 +1,29 @@
-"""Prices of today from gpuhunt's catalog (extra `prices`)."""
+"""Current prices from gpuhunt's catalog (extra `prices`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from study.config import yaml_reader as yamlfile
+from study.config import yaml_reader
 from study.config.price_list import ListPrice
-from study.errors import PlanError
+from study.errors import ConfigError
 
 INSTALL = "pip install 'batch-frontier[prices]'"
 
 
 def market_prices(today: str) -> tuple[ListPrice, ...]:
-    """The least that each provider asks for each GPU, on demand and spot; `today` as YYYY-MM-DD.
+    """Return the lowest price of each provider for each GPU, on demand and spot; `today` as YYYY-MM-DD.
 
-    Raises PlanError, one line, if gpuhunt is not installed or its catalog cannot be had.
+    Raises ConfigError, one line, if gpuhunt is not installed or its catalog cannot be had.
     """
     try:
         import gpuhunt  # type: ignore[import-not-found]
     except ImportError:
-        raise PlanError(f"needs gpuhunt: {INSTALL}", "--refresh") from None
+        raise ConfigError(f"needs gpuhunt: {INSTALL}", "--refresh") from None
     try:
         offers = gpuhunt.query(min_gpu_count=1)
     except Exception as error:  # whatever a provider's client or the network raises
-        raise PlanError(f"gpuhunt's catalog cannot be read: {error}", "--refresh") from None
+        raise ConfigError(f"gpuhunt's catalog cannot be read: {error}", "--refresh") from None
     least: dict[tuple[str, str, str], ListPrice] = {}
     for offer in offers:
         if not offer.gpu_name or not offer.gpu_memory or not offer.price > 0:
@@ -43,6 +43,6 @@ def market_prices(today: str) -> tuple[ListPrice, ...]:
 
 
 def prices_yaml(prices: tuple[ListPrice, ...], path: Path) -> str:
-    """The prices as a file that `read_prices` reads back."""
+    """Return the prices as YAML that `read_prices` reads back; `path` is the file to be written."""
     head = f"# List prices in US dollars per GPU and hour; use them with price.file: {path.name}\n"
-    return head + yamlfile.dump({"prices": [price.model_dump() for price in prices]})
+    return head + yaml_reader.dump({"prices": [price.model_dump() for price in prices]})

@@ -1,4 +1,4 @@
-"""A study file, with what `--set` changed in it, to a validated StudyConfig or one clear line."""
+"""Read a study file with the changes of `--set` into a validated StudyConfig, or report one clear line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from study.config import yaml_reader as yamlfile
+from study.config import yaml_reader
 from study.config.price_list import priced
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, StudyConfig, merged
 from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher
-from study.config.yaml_reader import Path_
-from study.errors import PlanError, cut, did_you_mean
+from study.config.yaml_reader import KeyPath
+from study.errors import ConfigError, DataError, did_you_mean
+from study.safe_text import cut
 
 # Names that pydantic puts into an error's location for the alternatives of a union.
 _TAGS: dict[str, type[BaseModel] | None] = {
@@ -39,11 +40,11 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "samples": None,
 }
 
-_MOST_TOLD = 100  # letters of a value
+_MOST_SHOWN = 100  # letters of a value in a message
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The study files that come with the package, by bare name."""
+    """Return the study files that come with the package, by bare name."""
     package = Path(__file__).resolve().parents[1]
     # An installed wheel carries them inside the package, a checkout beside it.
     folders = (package / "tune_configs", package.parent / "tune_configs")
@@ -51,7 +52,10 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """The file meant by a path, a path without `.yaml`, or the bare name of a shipped config."""
+    """Return the file of a path, of a path without `.yaml`, or of the bare name of a shipped config.
+
+    Raises ConfigError if there is none.
+    """
     shipped = shipped_configs()
     stem = Path(name).stem
     try:
@@ -63,40 +67,46 @@ def find_config(name: str) -> Path:
         what = "is not a file" if Path(name).exists() else "no such file"
     except OSError as error:
         what = str(error.strerror)
-    raise PlanError(
+    raise ConfigError(
         f"{cut(name, 200)}: {what}, nor a shipped config{did_you_mean(stem, shipped)}; shipped: {', '.join(shipped)}"
     )
 
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A validated study file that still knows where each key stands."""
+    """A validated study file with the line of each key."""
 
     config: StudyConfig
     path: Path
-    lines: Mapping[Path_, int]
-    overridden: Sequence[Path_]
+    lines: Mapping[KeyPath, int] | None  # from 1; None for a study without a file
+    overridden: Sequence[KeyPath]  # by `--set`
 
     @contextmanager
     def naming_places(self) -> Iterator[None]:
-        """Puts file and line in front of a PlanError that blames a key."""
+        """Within, put file and line in front of a ConfigError or DataError that blames a key."""
         try:
             yield
-        except PlanError as error:
+        except (ConfigError, DataError) as error:
             if not error.key:
                 raise
             place = _place(tuple(error.key.split(".")), self.lines, self.overridden, self.path)
-            raise PlanError(f"{place}: {error}") from error.__cause__
+            raise type(error)(f"{place}: {error}") from error.__cause__
 
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
     """Read, override and validate a study file.
 
-    `overrides` are `key.path=value` with values as they would stand in the file. Raises PlanError.
+    `overrides` are `key.path=value` with values written as in the file. Raises ConfigError.
     """
-    data, lines = yamlfile.read(path)
+    data, lines = yaml_reader.read(path)
     if not isinstance(data, dict):
-        raise PlanError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
+        raise ConfigError(f"{path}:1: a study file is a mapping of keys; `study init` writes one")
+    return _checked(data, path, lines, overrides)
+
+
+def _checked(
+    data: dict[str, Any], path: Path, lines: Mapping[KeyPath, int] | None, overrides: Sequence[str]
+) -> StudyFile:
     overridden = [_override(data, text) for text in overrides]
     config = _validate(data, lambda at: _place(at, lines, overridden, path))
     file = StudyFile(config, path, lines, overridden)
@@ -104,62 +114,78 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyFile:
         return replace(file, config=config.model_copy(update={"price": priced(config.price, path.parent)}))
 
 
-def _override(data: dict[str, Any], text: str) -> Path_:
+def study_from(config: Mapping[str, Any], overrides: Sequence[str] = (), folder: Path = Path()) -> StudyFile:
+    """Validate a study given as a mapping with the keys of a study file; its price list is in `folder`.
+
+    `overrides` are as in `load_study`. Raises ConfigError: `config: key: what is allowed`.
+    """
+    path = folder / "config"
+    try:
+        data: dict[str, Any] = json.loads(json.dumps(config))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"config: must hold plain values: {error}") from None
+    return _checked(data, path, None, overrides)
+
+
+def _override(data: dict[str, Any], text: str) -> KeyPath:
     key, equals, value = text.partition("=")
     path = tuple(key.split("."))
-    written = equals and all(re.fullmatch(r"[A-Za-z_]\w*", part) and len(part) <= yamlfile.MAX_KEY for part in path)
-    if not written or len(path) > yamlfile.MAX_DEPTH:
-        raise PlanError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
+    written = equals and all(re.fullmatch(r"[A-Za-z_]\w*", part) and len(part) <= yaml_reader.MAX_KEY for part in path)
+    if not written or len(path) > yaml_reader.MAX_DEPTH:
+        raise ConfigError(f"--set {cut(text, 100)}: write it as key.path=value, e.g. search.samples=4")
     *parents, last = path
     target = data
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
-            raise PlanError(f"--set {cut(text, 100)}: {parent} is not a section")
-    target[last] = yamlfile.scalar(value, path)
+            raise ConfigError(f"--set {cut(text, 100)}: {parent} is not a section")
+    target[last] = yaml_reader.scalar(value, path)
     return path
 
 
-def _place(at: Path_, lines: Mapping[Path_, int], overridden: Iterable[Path_], path: Path) -> str:
+def _place(at: KeyPath, lines: Mapping[KeyPath, int] | None, overridden: Iterable[KeyPath], path: Path) -> str:
+    written = lines or {}
     for key in overridden:
-        if at[: len(key)] == key or (at not in lines and key[: len(at)] == at):
+        if at[: len(key)] == key or (at not in written and key[: len(at)] == at):
             return "--set"
+    if lines is None:
+        return path.name
     while at not in lines and at:
         at = at[:-1]
     return f"{path}:{lines.get(at, 1)}"
 
 
-def _validate(data: dict[str, Any], place: Callable[[Path_], str]) -> StudyConfig:
+def _validate(data: dict[str, Any], place: Callable[[KeyPath], str]) -> StudyConfig:
     config = _model(data, lambda at: (place(at), at))
     base = {key: value for key, value in data.items() if key != "variants"}
     for variant in config.variants:
-        # What is wrong with a variant stands where it changes something.
-        at_variant: Path_ = ("variants", variant)
+        # An error of a variant is reported at the line where the variant changes something.
+        at_variant: KeyPath = ("variants", variant)
 
-        def name(at: Path_, under: Path_ = at_variant) -> tuple[str, Path_]:
+        def name(at: KeyPath, under: KeyPath = at_variant) -> tuple[str, KeyPath]:
             return place((*under, *at)), (*under, *at)
 
         _model(merged(base, data["variants"][variant]), name)
     return config
 
 
-def _model(data: dict[str, Any], name: Callable[[Path_], tuple[str, Path_]]) -> StudyConfig:
-    """The config that `data` means; `name` tells place and full key path of one of its keys."""
+def _model(data: dict[str, Any], name: Callable[[KeyPath], tuple[str, KeyPath]]) -> StudyConfig:
+    """Return the config that `data` means; `name` returns place and full key path of one of its keys, for errors."""
     try:
         return StudyConfig.model_validate_json(json.dumps(data))
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        # A misspelt key is also a missing one; the misspelling is what to tell.
+        # A misspelt key is also a missing one; report the misspelling.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at = _location(first, data)
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         where, full = name(at)
         key = ".".join(str(part) for part in full)
-        raise PlanError(f"{where}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{_message(first, at)}{more}") from None
 
 
-def _location(error: ErrorDetails, data: Any) -> Path_:
-    """The error's key path in the file: pydantic's location less the names it has for alternatives and keys."""
+def _location(error: ErrorDetails, data: Any) -> KeyPath:
+    """Return an error's key path in the file: pydantic's location without its names of alternatives and keys."""
     at: list[str | int] = []
     here: Any = data
     for part in error["loc"]:
@@ -173,7 +199,7 @@ def _location(error: ErrorDetails, data: Any) -> Path_:
     return tuple(at)
 
 
-def _message(error: ErrorDetails, at: Path_) -> str:
+def _message(error: ErrorDetails, at: KeyPath) -> str:
     kind, context = error["type"], error.get("ctx", {})
     got = _got(error["input"])
     if kind == "extra_forbidden":
@@ -185,8 +211,8 @@ def _message(error: ErrorDetails, at: Path_) -> str:
         allowed = str(context.get("expected") or context.get("expected_tags", "")).replace("'", "")
         word = context.get("tag", error["input"])
         known = re.split(r", | or ", allowed)
-        told = word if isinstance(word, str) and len(word) <= _MOST_TOLD else _got(word)
-        return f"must be one of {', '.join(known)}; got {told}{did_you_mean(str(word), known)}"
+        shown = word if isinstance(word, str) and len(word) <= _MOST_SHOWN else _got(word)
+        return f"must be one of {', '.join(known)}; got {shown}{did_you_mean(str(word), known)}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
@@ -199,15 +225,15 @@ def _message(error: ErrorDetails, at: Path_) -> str:
 
 
 def _got(value: Any) -> str:
-    """A value as an error tells it: of a long one, what it is."""
+    """Return a value for a message; a long one only by its type and length."""
     if isinstance(value, dict | list):
         return "a section" if isinstance(value, dict) else "a list"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MOST_TOLD else f"a text of {len(value):,} letters"
+    return text if len(text) <= _MOST_SHOWN else f"a text of {len(value):,} letters"
 
 
 def _fields_of(loc: Sequence[str | int]) -> list[str]:
-    """The keys allowed in the section that holds the key at `loc`."""
+    """Return the keys allowed in the section that holds the key at `loc`."""
     model: Any = StudyConfig
     for part in loc[:-1]:
         if isinstance(part, str) and _TAGS.get(part) is not None:
@@ -220,6 +246,6 @@ def _fields_of(loc: Sequence[str | int]) -> list[str]:
 
 
 def to_yaml(config: StudyConfig) -> str:
-    """The config as a file that `load_study` reads back to an equal one."""
+    """Return the config as YAML that `load_study` reads back to an equal config."""
     plain = config.model_dump(mode="json", exclude_none=True)
-    return yamlfile.dump(plain)
+    return yaml_reader.dump(plain)

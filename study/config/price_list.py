@@ -1,4 +1,4 @@
-"""List prices of rented GPUs: the package's own, and a file of the user's that wins."""
+"""List prices of rented GPUs: those of the package, and a user's file that takes precedence."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from study.config import yaml_reader as yamlfile
+from study.config import yaml_reader
 from study.config.sections import MOST_USD_PER_DEVICE_HOUR, Price, Purchase, Section
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
 Word = Annotated[str, Field(min_length=1)]
 
 
 class ListPrice(Section):
-    """What one provider asks for one GPU for an hour."""
+    """The price of one provider for one GPU and hour."""
 
     gpu_type: Word = Field(description="model and memory, e.g. H100-SXM-80GB")
     provider: Word
@@ -29,42 +29,42 @@ class ListPrice(Section):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What the price is for."""
+        """GPU type, provider and purchase: the key of a price within a list."""
         return self.gpu_type, self.provider, self.purchase
 
 
 class PriceList(Section):
-    """A file of prices."""
+    """The content of a file of prices."""
 
     prices: tuple[ListPrice, ...]
 
 
 def read_prices(path: Path | None = None) -> tuple[ListPrice, ...]:
-    """The prices of the user's file, then those of the package that it says nothing of.
+    """Return the prices of the user's file, then those of the package that the file does not list.
 
-    Raises PlanError, one line that names file, line and key, for a file that is no price list.
+    Raises ConfigError, one line that names file, line and key, for a file that is no price list.
     """
     shipped = _read(SHIPPED)
     if path is None:
         return shipped
-    own = _read(path)
-    kinds = {price.kind for price in own}
-    return own + tuple(price for price in shipped if price.kind not in kinds)
+    of_user = _read(path)
+    kinds = {price.kind for price in of_user}
+    return of_user + tuple(price for price in shipped if price.kind not in kinds)
 
 
 def priced(price: Price, folder: Path) -> Price:
-    """The price with its figure and source looked up, where the study names a GPU type instead.
+    """Return the price with its figure and source looked up, where the study names a GPU type instead.
 
-    `price.file` is relative to `folder`. What comes out stands on its own: a study keeps the price it was run under.
-    Raises PlanError, blaming a key of `price`, if the file is no price list, or if no price or several are meant.
+    `price.file` is relative to `folder`. The result no longer needs a list: a study keeps the price it ran under.
+    Raises ConfigError, blaming a key of `price`, if the file is no price list, or if no price or several are meant.
     """
     if price.usd_per_device_hour is not None or price.gpu_type is None:
         return price
     try:
-        own = _read(folder / price.file) if price.file else ()
-    except PlanError as error:
-        raise PlanError(error.text, "price.file") from None
-    for listed in (own, _read(SHIPPED)):
+        of_user = _read(folder / price.file) if price.file else ()
+    except ConfigError as error:
+        raise error.with_key("price.file") from None
+    for listed in (of_user, _read(SHIPPED)):
         meant = [one for one in listed if _is_meant(one, price)]
         if meant:
             found = _only(meant)
@@ -72,10 +72,10 @@ def priced(price: Price, folder: Path) -> Price:
             return price.model_copy(
                 update={"usd_per_device_hour": found.usd_per_device_hour, "source": source, "file": None}
             )
-    known = sorted({one.gpu_type for one in (*own, *_read(SHIPPED))})
+    known = sorted({one.gpu_type for one in (*of_user, *_read(SHIPPED))})
     hint = did_you_mean(price.gpu_type, known)
     by = f" by {price.provider}" if price.provider else ""
-    raise PlanError(
+    raise ConfigError(
         f"no {price.purchase} price of {price.gpu_type}{by} is listed{hint}; there are {', '.join(known)}",
         "price.gpu_type",
     )
@@ -89,17 +89,17 @@ def _is_meant(listed: ListPrice, price: Price) -> bool:
 def _only(meant: Sequence[ListPrice]) -> ListPrice:
     if len(meant) > 1:
         asked = ", ".join(f"{one.provider} {one.usd_per_device_hour:g}" for one in meant)
-        raise PlanError(f"several ask for {meant[0].gpu_type}, in USD an hour: {asked}; name one", "price.provider")
+        raise ConfigError(f"several ask for {meant[0].gpu_type}, in USD an hour: {asked}; name one", "price.provider")
     return meant[0]
 
 
 def _read(path: Path) -> tuple[ListPrice, ...]:
-    data, lines = yamlfile.read(path)
+    data, lines = yaml_reader.read(path)
     try:
         listed = PriceList.model_validate_json(json.dumps(data)).prices
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        # A misspelt key is also a missing one; the misspelling is what to tell.
+        # A misspelt key is also a missing one; report the misspelling.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at, message = first["loc"], first["msg"]
         if first["type"] == "extra_forbidden":
@@ -108,9 +108,9 @@ def _read(path: Path) -> tuple[ListPrice, ...]:
         key = ".".join(str(part) for part in at)
         while at and at not in lines:
             at = at[:-1]
-        raise PlanError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{message}") from None
+        raise ConfigError(f"{path}:{lines.get(at, 1)}: {key + ': ' if key else ''}{message}") from None
     kinds = [one.kind for one in listed]
     for i, kind in enumerate(kinds):
         if kind in kinds[:i]:
-            raise PlanError(f"{path}:{lines['prices', i]}: {' '.join(kind)} is priced twice")
+            raise ConfigError(f"{path}:{lines['prices', i]}: {' '.join(kind)} is priced twice")
     return listed

@@ -24,7 +24,7 @@ from study.config.sections import (
 )
 from study.config.workloads import Digits, Workload
 
-# It becomes part of a trial's name, and so of a file's.
+# A part of the names of trials, and so of files.
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
 
 
@@ -58,7 +58,7 @@ WorldSize = Annotated[
 
 
 class Search(Section):
-    """Which learning rates are tried at every batch size."""
+    """The learning rates tried at every batch size."""
 
     lr: LrSpace = Field(description="a list of rates, or {low, high} to sample log-uniformly")
     samples: PositiveInt | None = Field(None, description="rates drawn from {low, high}; 4 when left out")
@@ -98,7 +98,7 @@ class Schedule(Section):
 
 
 class Budget(Section):
-    """How long each trial trains: the same epochs, or the same updates, at every batch size, or until it is good."""
+    """The length of a trial: the same epochs or updates at every batch size, or until a target is met."""
 
     epochs: PositiveInt | None = Field(None, description="passes over the training set")
     updates: PositiveInt | None = Field(None, description="optimizer steps")
@@ -139,7 +139,7 @@ class Growth(Section):
 
 
 class Probes(Section):
-    """What else to measure in confirm trials; its time is booked to the phase probe, not to samples per second."""
+    """Further measurements in confirm trials; their time counts as phase probe, not in samples per second."""
 
     noise_scale: bool = Field(False, description="gradient noise scale, at every report")
     sharpness: bool = Field(False, description="Keskar's sharpness of the minimum, at the end")
@@ -148,7 +148,7 @@ class Probes(Section):
 
 
 class FrontierAshaConfig(Section):
-    """Halving within each batch size, so that the frontier keeps them all; stopped trials are paused, not killed."""
+    """Halving within each batch size, so that the frontier keeps all of them; stopped trials pause and can resume."""
 
     kind: Literal["frontier_asha"] = Field("frontier_asha", description="a bracket for each batch size and world size")
     profile: Literal["balanced", "quick"] = Field(
@@ -162,10 +162,10 @@ class FrontierAshaConfig(Section):
 
 
 class AshaConfig(Section):
-    """Asynchronous halving of all batch sizes together; a stopped trial is gone."""
+    """Asynchronous halving of all batch sizes together; a stopped trial cannot resume."""
 
     kind: Literal["asha", "mo_asha"] = Field(
-        description="asha is Ray's own, on accuracy; mo_asha ranks by cost and accuracy at once"
+        description="asha is that of Ray, on accuracy; mo_asha ranks by cost and accuracy at once"
     )
     unit: Literal["epochs", "samples", "updates", "device_seconds"] = Field(
         "epochs", description="what the rungs are counted in"
@@ -185,7 +185,7 @@ class AshaConfig(Section):
 
 
 class GridConfig(Section):
-    """Every search trial trains to the end: what `study replay` needs."""
+    """No early stopping: every search trial trains to the end, as `study replay` needs it."""
 
     kind: Literal["grid"] = Field(description="nothing is stopped early")
 
@@ -205,13 +205,13 @@ Scheduler = Annotated[
 
 
 class Confirm(Section):
-    """The runs the frontier is drawn from: chosen rates, fresh seeds, to the end."""
+    """The trials behind the frontier: chosen rates, fresh seeds, trained to the end."""
 
     seeds: PositiveInt = Field(3, description="fresh seeds for each batch size and world size")
 
 
 class Hardware(Section):
-    """What one trial runs on."""
+    """The ranks, devices and precision of one trial."""
 
     world_size: WorldSize = Field(1, description="DDP ranks of a trial, or a list of sizes to compare")
     cpus_per_rank: PositiveInt = Field(1, description="logical CPUs leased for each rank")
@@ -246,27 +246,27 @@ class Hardware(Section):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether ranks train on GPUs."""
+        """True if ranks train on GPUs."""
         return self.gpus_per_rank > 0
 
     @property
     def shares_gpus(self) -> bool:
-        """Whether ranks have a part of a GPU each: what they do then depends on who has the rest."""
+        """True if each rank has a part of a GPU: its speed then depends on the ranks that share it."""
         return 0 < self.gpus_per_rank < 1
 
     @property
     def devices_per_rank(self) -> float:
-        """What a rank is billed: one device, CPU or GPU, or the part of a GPU that it leases."""
+        """Devices that the bill counts for a rank: one CPU or GPU, or the part of a GPU that it leases."""
         return self.gpus_per_rank if self.shares_gpus else 1.0
 
     @property
     def world_sizes(self) -> tuple[int, ...]:
-        """Every world size to run."""
+        """The world sizes to run, one or several."""
         return self.world_size if isinstance(self.world_size, tuple) else (self.world_size,)
 
 
 class StudyConfig(Section):
-    """A whole study."""
+    """The validated content of a study file."""
 
     name: str = Field(min_length=1, max_length=80, description="shown on the report")
     seed: Seed = Field(0, description="root of every random choice: rates drawn, initial weights, order of data")
@@ -296,8 +296,8 @@ class StudyConfig(Section):
         default_factory=LimitsConfig, description="what may be spent; a study that was cut goes on once they are raised"
     )
     report: ReportConfig = Field(default_factory=ReportConfig, description="how the result is shown")
-    recovery: Recovery = Field(default_factory=Recovery, description="how faults are met; may change on a resume")
-    tracking: Tracking = Field(default_factory=Tracking, description="who else is told; may change on a resume")
+    recovery: Recovery = Field(default_factory=Recovery, description="recovery from faults; may change on a resume")
+    tracking: Tracking = Field(default_factory=Tracking, description="experiment trackers; may change on a resume")
     max_retries: int = Field(1, ge=0, le=1000, description="further attempts at a trial whose process died")
 
     @model_validator(mode="after")
@@ -312,7 +312,7 @@ class StudyConfig(Section):
             raise ValueError("report.cost is billed_gpu_h, but hardware.gpus_per_rank is 0")
         if "energy_j" in self.report.costs and self.hardware.gpus_per_rank < 1:
             raise ValueError(
-                "report.cost is energy_j, which a whole GPU's meter tells, "
+                "report.cost is energy_j, which needs the meter of a whole GPU, "
                 f"but hardware.gpus_per_rank is {self.hardware.gpus_per_rank:g}"
             )
         if self.growth is not None:
@@ -328,23 +328,23 @@ class StudyConfig(Section):
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """The variants; one without a name where none are given."""
+        """The names of the variants; one empty name where the study has none."""
         return tuple(self.variants) or ("",)
 
     def variant(self, name: str) -> StudyConfig:
-        """The study that one variant means. Raises pydantic's ValidationError."""
+        """Return the config of one variant. Raises pydantic's ValidationError."""
         if not name:
             return self
         plain = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
         return StudyConfig.model_validate_json(json.dumps(merged(plain, self.variants[name])))
 
 
-# The rest says how the study is run and shown, once for all variants.
+# Keys that a variant may change; the others hold for the whole study.
 VARIABLE = ("batch_sizes", "search", "optimizer", "schedule", "budget", "growth", "ghost_batch", "workload")
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """`changes` over `base`, key by key where both are mappings."""
+    """Return `base` with `changes` applied, key by key where both are mappings."""
     if isinstance(base, dict) and isinstance(changes, dict):
         return {**base, **{key: merged(base.get(key), value) for key, value in changes.items()}}
     return changes

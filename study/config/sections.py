@@ -7,7 +7,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from study.errors import PlanError, masked
+from study.errors import ConfigError
+from study.safe_text import masked
 
 PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e12)]
@@ -15,10 +16,10 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a network's layers, which grow with its square
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-Metric = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
-Metrics = Annotated[tuple[Metric, ...], Field(min_length=1, max_length=2)]
-Cost = Annotated[
-    Annotated[Metric, Tag("one")] | Annotated[Metrics, Tag("several")],
+CostAxis = Literal["billed_device_h", "billed_gpu_h", "usd", "wall_h", "energy_j", "samples", "updates"]
+OneOrTwoCostAxes = Annotated[
+    Annotated[CostAxis, Tag("one")]
+    | Annotated[tuple[CostAxis, ...], Field(min_length=1, max_length=2), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
 LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
@@ -34,7 +35,7 @@ class Section(BaseModel):
 
 
 class Price(Section):
-    """What a leased device costs: the figure itself, or what to look up in a price list."""
+    """The price of a leased device: a figure, or a GPU type to look up in a price list."""
 
     usd_per_device_hour: float | None = Field(
         None,
@@ -42,11 +43,11 @@ class Price(Section):
         le=MOST_USD_PER_DEVICE_HOUR,
         description="US dollars; left out, looked up for gpu_type, and without one no dollars are shown",
     )
-    source: str | None = Field(None, description="where the price is from, and its date")
+    source: str | None = Field(None, description="source of the price, and its date")
     gpu_type: str | None = Field(None, description="GPU to look up, e.g. H100-SXM-80GB; `study prices` lists them")
     purchase: Purchase = Field("on_demand", description="how it is rented: on_demand, spot or reserved")
-    provider: str | None = Field(None, description="whose price, where several ask for the GPU")
-    file: str | None = Field(None, description="a price list of your own that wins, beside the study file")
+    provider: str | None = Field(None, description="provider whose price counts, where several offer the GPU")
+    file: str | None = Field(None, description="your price list, relative to the study file; it takes precedence")
 
     @model_validator(mode="after")
     def _named(self) -> Price:
@@ -56,40 +57,48 @@ class Price(Section):
 
 
 class LimitsConfig(Section):
-    """What a study may spend. Past a limit it is cut: nothing new starts, and what runs ends at its next report."""
+    """Limits on spending. Past one the study is cut: nothing starts, and running trials end at their next report."""
 
     device_hours: PositiveFloat | None = Field(None, description="billed device-hours of all trials and drivers")
     usd: PositiveFloat | None = Field(None, description="US dollars for these device-hours; needs a price")
     wall_h: PositiveFloat | None = Field(None, description="hours in which a driver of the study runs")
     wait_h: PositiveFloat | None = Field(
-        None, description="hours on end that it waits for a cluster too small for a single trial; else for ever"
+        None,
+        description="hours in a row to wait for a cluster that can hold a trial; left out, without limit",
     )
 
     def against(
         self, device_h: float, wall_h: float, usd_per_device_hour: float | None, wait_h: float | None = None
     ) -> dict[LimitName, tuple[float, float]]:
-        """(spent, allowed) of each limit that is given; `wait_h` is None where nothing is known of waiting.
+        """Return (spent, allowed) of each limit that is set; `wait_h` is None where the time of waiting is unknown.
 
-        Raises PlanError for dollars without a price.
+        Raises ConfigError for dollars without a price.
         """
         spent: dict[LimitName, float] = {"device_hours": device_h, "wall_h": wall_h}
         if self.usd is not None:
             if usd_per_device_hour is None:
-                raise PlanError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
+                raise ConfigError("needs a price: give price.usd_per_device_hour or price.gpu_type", "limits.usd")
             spent["usd"] = device_h * usd_per_device_hour
         if wait_h is not None:
             spent["wait_h"] = wait_h
-        return {name: (spent[name], allowed) for name in LIMITS if name in spent and (allowed := getattr(self, name))}
+        limits: dict[LimitName, float | None] = {
+            "device_hours": self.device_hours,
+            "usd": self.usd,
+            "wall_h": self.wall_h,
+            "wait_h": self.wait_h,
+        }
+        return {name: (spent[name], allowed) for name, allowed in limits.items() if name in spent and allowed}
 
 
 class ReportConfig(Section):
-    """How the result is shown."""
+    """The costs, target and margin that the report uses."""
 
-    cost: Cost = Field(
-        "billed_device_h", description="the frontier's cost axis, or a list of two: a second frontier is told beside it"
+    cost: OneOrTwoCostAxes = Field(
+        "billed_device_h",
+        description="cost axis of the frontier, or a list of two: the report also names the second frontier",
     )
     cost_tolerance: Fraction = Field(
-        0.05, description="costs this close count as equal on the frontier: the clock's own noise"
+        0.05, description="costs within this share count as equal on the frontier: noise of the clock"
     )
     target_val_accuracy: Fraction | None = Field(
         None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
@@ -97,7 +106,7 @@ class ReportConfig(Section):
     include_setup: bool = Field(
         False, description="compare costs with the setup of cold groups in them, which is billed either way"
     )
-    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse is to lose less than this")
+    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse means a loss below this")
 
     @model_validator(mode="after")
     def _different(self) -> ReportConfig:
@@ -106,15 +115,15 @@ class ReportConfig(Section):
         return self
 
     @property
-    def costs(self) -> tuple[Metric, Metric | None]:
-        """The frontier's cost axis, and the second one if there is one."""
+    def costs(self) -> tuple[CostAxis, CostAxis | None]:
+        """The frontier's cost axis, and the second one or None."""
         if isinstance(self.cost, str):
             return self.cost, None
         return self.cost[0], self.cost[1] if len(self.cost) > 1 else None
 
 
 class Recovery(Section):
-    """How faults are met. It is no part of what is studied: a study may go on under another one."""
+    """Recovery from faults. A resumed study may change this section."""
 
     checkpoint_every_s: float = Field(
         60.0,
@@ -122,23 +131,23 @@ class Recovery(Section):
         le=1e9,
         description="seconds between the checkpoints of a trial, taken at its reports; 0: at every report",
     )
-    checkpoints: PositiveInt = Field(2, description="how many of its newest are kept of each trial that is not over")
+    checkpoints: PositiveInt = Field(2, description="newest checkpoints kept of each unfinished trial")
     silent_s: float = Field(
         60.0,
         ge=1,
         le=1e9,
-        description="seconds after which a rank that does not answer is lost: a stopped process or machine",
+        description="seconds without an answer after which a rank is lost: a stopped process or machine",
     )
     stuck_s: float = Field(
         1800.0,
         ge=1,
         le=1e9,
-        description="seconds after which a group is lost that answers, but sets up and trains nothing",
+        description="seconds without progress after which a group is lost that still answers",
     )
 
 
 class Tracking(Section):
-    """Who else is told. It is no part of what is studied: a study may go on under another one."""
+    """Experiment trackers that get a copy of events. A resumed study may change this section."""
 
     mlflow: str | None = Field(
         None, min_length=1, description="address of an MLflow server; each trial is a run there (extra: tracking)"
@@ -146,7 +155,7 @@ class Tracking(Section):
     tensorboard: str | None = Field(
         None,
         min_length=1,
-        description="a folder for TensorBoard, a run for each trial; within the study's own, or any absolute path",
+        description="a folder for TensorBoard, a run for each trial; relative to the study's folder, or absolute",
     )
 
     @field_validator("mlflow")

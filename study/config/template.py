@@ -15,7 +15,7 @@ HEADER = """\
 
 
 def starter(name: str) -> StudyConfig:
-    """A small study of the embedded digits, to be changed."""
+    """Return a small study of the embedded digits as a starting point."""
     return StudyConfig(
         name=name,
         batch_sizes=(32, 128, 512),
@@ -25,14 +25,14 @@ def starter(name: str) -> StudyConfig:
 
 
 def commented_yaml(config: StudyConfig) -> str:
-    """The config as YAML, each key with its description behind it."""
+    """Return the config as YAML, each key with its description in a comment."""
     return HEADER + "\n".join(_lines(config, "")) + "\n"
 
 
 def _lines(section: Section, indent: str) -> list[str]:
     lines: list[str] = []
-    for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
+    for key, value in section:
+        field = type(section).model_fields[key]
         about = field.description or (key == "kind" and "which workload") or ""
         if isinstance(value, Section) and not isinstance(value, LogUniform):
             within = _lines(value, indent + "  ")
@@ -47,7 +47,7 @@ def _lines(section: Section, indent: str) -> list[str]:
 
 
 def _inline(value: Any) -> str:
-    """A value on one line. JSON is YAML, but for the quotes around keys that nobody would write."""
+    """Return a value on one line: as JSON, which is YAML, but a range without quotes around its keys."""
     if isinstance(value, LogUniform):
         return f"{{low: {value.low:g}, high: {value.high:g}}}"
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What is trained: the workloads that come with the package, and your own."""
+"""The workloads: those of the package, and a user's by import path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from study.config.sections import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
-from study.errors import PlanError
+from study.errors import ConfigError
 
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
@@ -22,7 +22,7 @@ _LESS_IS_BETTER = re.compile(
 
 
 class Digits(Section):
-    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, always at hand."""
+    """scikit-learn's digits: 1,797 images of 8 x 8 pixels in 10 classes, included in scikit-learn."""
 
     kind: Literal["digits"] = "digits"
     model: Literal["mlp", "convnet"] = Field("mlp", description="network to train")
@@ -42,7 +42,7 @@ class Contrastive(Section):
         100,
         ge=10,
         le=10**9,
-        description="training samples whose labels the probe may see; few tell features apart best",
+        description="training samples whose labels the probe may see; few show differences between features best",
     )
     val_samples: PositiveInt = Field(300, description="samples held apart for validation")
     test_samples: PositiveInt = Field(300, description="samples held apart for the test")
@@ -77,7 +77,7 @@ class Teacher(Section):
 
 
 class ImageFolder(Section):
-    """Labelled images from a folder of yours, as their authors publish them; nothing is downloaded."""
+    """Labelled images from a folder, in the format of their authors; nothing is downloaded."""
 
     kind: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"] = Field(
         description="the files: CIFAR binary or parquet, MNIST's IDX, or what Hugging Face's `save_to_disk` writes"
@@ -101,13 +101,13 @@ class ImageFolder(Section):
 
     @property
     def train_images(self) -> int | None:
-        """Images in the training files, where that is known."""
+        """Images in the training files; None if unknown."""
         published = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion_mnist": 60_000}
         return self.images or published.get(self.kind)
 
 
 class Custom(Section):
-    """Your own LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
+    """A user's LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
 
     kind: Literal["custom"] = "custom"
     module: ImportPath = Field(description="LightningModule, as package.module:Class")
@@ -130,7 +130,7 @@ class Custom(Section):
     )
     optimizer: Literal["study", "module"] = Field(
         "study",
-        description="module: its own configure_optimizers, schedule included; search.lr lists factors of its rates",
+        description="module: the module's configure_optimizers and schedule; search.lr lists factors of its rates",
     )
     loss_weight: str | None = Field(
         None,
@@ -178,26 +178,26 @@ Workload = Annotated[
 
 
 def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custom) -> int:
-    """Size of the training set. Raises PlanError if it is not known, or too little is left to train on."""
+    """Return the size of the training set. Raises ConfigError if it is not known, or too little is left to train on."""
     if isinstance(workload, Custom):
         if workload.train_samples is None:
-            raise PlanError("is required where the data cannot be counted", "workload.train_samples")
+            raise ConfigError("is required where the data cannot be counted", "workload.train_samples")
         return workload.train_samples
     if isinstance(workload, Teacher):
         return workload.train_samples
     if isinstance(workload, ImageFolder):
         images = workload.train_images
         if images is None:
-            raise PlanError("is required where the folder cannot be read", "workload.images")
+            raise ConfigError("is required where the folder cannot be read", "workload.images")
         if workload.val_samples >= images:
-            raise PlanError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
+            raise ConfigError(f"{workload.val_samples} is all of the {images} images", "workload.val_samples")
         return images - workload.val_samples
     left = DIGITS_SAMPLES - workload.val_samples - workload.test_samples
     if left < 1:
-        raise PlanError(
+        raise ConfigError(
             f"val_samples and test_samples take all of the {DIGITS_SAMPLES} digits; their sum must be below it",
             "workload",
         )
     if isinstance(workload, Contrastive) and workload.probe_labels > left:
-        raise PlanError(f"{workload.probe_labels} is more than the {left} training samples", "workload.probe_labels")
+        raise ConfigError(f"{workload.probe_labels} is more than the {left} training samples", "workload.probe_labels")
     return left

@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from study.errors import PlanError
+from study.errors import ConfigError
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_NODES = 50_000  # keys and values
-MAX_KEY = 100  # letters
+MAX_NODES = 50_000  # keys and values together
+MAX_KEY = 100  # letters of a key
 MAX_DIGITS = 100  # of a whole number
 
 # The plain scalars of YAML 1.2's core schema that are not text.
@@ -34,25 +34,25 @@ _FLOAT = re.compile(
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def read(path: Path) -> tuple[Any, dict[Path_, int]]:
-    """`parse` the file. Raises PlanError if it is no file that can be read as UTF-8 text."""
+def read(path: Path) -> tuple[Any, dict[KeyPath, int]]:
+    """`parse` the file. Raises ConfigError if it is no file that can be read as UTF-8 text."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
-            raise PlanError(f"{path}: is not a file")
+            raise ConfigError(f"{path}: is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         _check_size(len(data), str(path))
         return parse(data.decode(), str(path))
     except UnicodeDecodeError:
-        raise PlanError(f"{path}: not UTF-8 text") from None
+        raise ConfigError(f"{path}: not UTF-8 text") from None
     except OSError as error:
-        raise PlanError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
-    """Plain data, and the line (from 1) at which each key path stands.
+def parse(text: str, source: str) -> tuple[Any, dict[KeyPath, int]]:
+    """Return plain data, and the line (from 1) of each key path.
 
-    Raises PlanError for text that is not one YAML document, past a bound, or has what no study file needs: aliases,
+    Raises ConfigError for text that is not one YAML document, past a bound, or has what no study file needs: aliases,
     tags, repeated keys, control codes, numbers that are not finite.
     """
     reader = _Reader(text, source)
@@ -61,24 +61,24 @@ def parse(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
 
 def _check_size(size_bytes: int, source: str) -> None:
     if size_bytes > MAX_BYTES:
-        raise PlanError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
+        raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes, which no study file needs to be")
 
 
-def scalar(text: str, at: Path_) -> Any:
-    """The value that `text` would have in a study file at a key path, for `--set key=value`."""
+def scalar(text: str, at: KeyPath) -> Any:
+    """Return the value that `text` would have in a study file at key path `at`, for `--set key=value`."""
     return _Reader(text, None).document(at)
 
 
 def dump(data: Any) -> str:
-    """Plain data as text that `parse` reads back."""
+    """Return plain data as text that `parse` reads back."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes around all text that either version of YAML would read as something else."""
+    """A dumper that quotes all text that YAML 1.1 or 1.2 would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Writes what is there twice twice."""
+        """Return True: an object that occurs twice is written twice."""
         return True
 
 
@@ -89,16 +89,16 @@ for _kind, _pattern in (("int", _INT), ("float", _FLOAT)):
 
 
 class _Reader:
-    """One pass over the events of a text; without a source, of what was given to `--set`."""
+    """One pass over the events of a text; `source` is None for the value of a `--set`."""
 
     def __init__(self, text: str, source: str | None) -> None:
         self._source, self._line, self._nodes = source, 1, 0
-        self.lines: dict[Path_, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         _check_size(len(text.encode(errors="surrogatepass")), source or "--set")
         self._events = self._parsed(text)
 
-    def document(self, at: Path_) -> Any:
-        """What the text holds, None for nothing."""
+    def document(self, at: KeyPath) -> Any:
+        """Return the plain data of the text, None if it is empty."""
         next(self._events)  # the stream begins
         if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
@@ -111,7 +111,7 @@ class _Reader:
     def _parsed(self, text: str) -> Iterator[yaml.Event]:
         try:
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                assert event.start_mark is not None, "only events made by hand have no place"
+                assert event.start_mark is not None, "the parser gives every event a place"
                 self._line = event.start_mark.line + 1
                 yield event
         except yaml.MarkedYAMLError as error:
@@ -120,10 +120,10 @@ class _Reader:
             raise self._error(f"not YAML: {error.problem or error.context}", ()) from None
         except yaml.YAMLError as error:
             raise self._error(f"not YAML: {str(error).splitlines()[0]}", ()) from None
-        except (ValueError, OverflowError):  # of an escape for a letter that there is none of
+        except (ValueError, OverflowError):  # an escape for a code point that does not exist
             raise self._error("not YAML: an escape that is no letter", ()) from None
 
-    def _build(self, event: yaml.Event, at: Path_) -> Any:
+    def _build(self, event: yaml.Event, at: KeyPath) -> Any:
         self.lines.setdefault(at, self._line)
         self._check(event, at)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -144,7 +144,7 @@ class _Reader:
         assert isinstance(event, yaml.ScalarEvent)
         return self._value(event, at)
 
-    def _key(self, event: yaml.Event, at: Path_) -> str:
+    def _key(self, event: yaml.Event, at: KeyPath) -> str:
         self._check(event, at)
         if not isinstance(event, yaml.ScalarEvent):
             raise self._error("a key must be a word", at)
@@ -152,20 +152,20 @@ class _Reader:
             raise self._error(f"a key of {len(event.value):,} letters; at most {MAX_KEY}", at)
         return self._text(event, at)
 
-    def _check(self, event: yaml.Event, at: Path_) -> None:
+    def _check(self, event: yaml.Event, at: KeyPath) -> None:
         if isinstance(event, yaml.AliasEvent):
             raise self._error(f"aliases (*{event.anchor}) are not allowed", at)
-        if (tag := getattr(event, "tag", None)) is not None:
-            raise self._error(f"tags ({tag}) are not allowed", at)
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise self._error(f"tags ({event.tag}) are not allowed", at)
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise self._error(f"more than {MAX_NODES:,} keys and values", ())
         if len(at) >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
             raise self._error(f"nested more than {MAX_DEPTH} deep", ())
 
-    def _value(self, event: yaml.ScalarEvent, at: Path_) -> Any:
+    def _value(self, event: yaml.ScalarEvent, at: KeyPath) -> Any:
         word = event.value
-        if not event.implicit[0]:  # it stands in quotes
+        if not event.implicit[0]:  # quoted
             return self._text(event, at)
         if _NULL.fullmatch(word):
             return None
@@ -182,12 +182,12 @@ class _Reader:
             return found
         return self._text(event, at)
 
-    def _text(self, event: yaml.ScalarEvent, at: Path_) -> str:
+    def _text(self, event: yaml.ScalarEvent, at: KeyPath) -> str:
         if code := _CONTROL.search(event.value):
             raise self._error(f"a control code, U+{ord(code[0]):04X}, is not allowed", at)
         return str(event.value)
 
-    def _error(self, text: str, at: Path_) -> PlanError:
+    def _error(self, text: str, at: KeyPath) -> ConfigError:
         where = "--set" if self._source is None else f"{self._source}:{self._line}"
         key = ".".join(map(str, at))
-        return PlanError(f"{where}: {key + ': ' if key else ''}{text}")
+        return ConfigError(f"{where}: {key + ': ' if key else ''}{text}")

@@ -10,20 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from study.errors import DiskError, error_context
+
 _UNFINISHED = ".tmp"
-
-
-class DiskError(Exception):
-    """The disk refuses to write, or to read back; its text is one line, with file and reason."""
-
-
-@contextmanager
-def blaming_disk(path: Path) -> Iterator[None]:
-    """Within, what the system refuses is a DiskError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -33,7 +22,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises DiskError; no temporary file stays behind then, or if the block raises, unless the process itself is killed.
     """
-    with blaming_disk(path):
+    with error_context(DiskError, path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
         temporary = Path(name)
         try:
@@ -58,7 +47,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:
     """Temporary files that a killed `write_atomic` has left in `folder`, if there is one."""
-    with blaming_disk(folder):
+    with error_context(DiskError, folder):
         for path in folder.glob(f".*{_UNFINISHED}"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime >= older_than_s:

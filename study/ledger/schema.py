@@ -6,29 +6,27 @@ first row, carried on over resumes. Wall-clock time stands only in `written`, fo
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from study.config.sections import LimitName
+from study.measurement import STORED, CurvePoint, Judged, ProbeReadings, read_stored
+from study.safe_text import printable
 
 PROTOCOL_VERSION = "1.4"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
-LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
 # infeasible: it needs more memory than its device has
 Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
-def _in_one_line(text: str) -> str:
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 # A ledger may come from a cluster of others: what names a trial also names files, and what people read is not obeyed.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9+_][A-Za-z0-9+._-]*$", max_length=200)]
 Variant = Annotated[str, Field(pattern=r"^([A-Za-z0-9+][A-Za-z0-9+._-]*)?$", max_length=40)]
-Line = Annotated[str, AfterValidator(_in_one_line)]
+Line = Annotated[str, AfterValidator(printable)]
 
 
 class Row(BaseModel):
@@ -80,7 +78,7 @@ class AttemptRow(Row):
     from_updates: int = 0  # where the attempt goes on from a checkpoint; 0 for the trial's beginning
 
 
-class ReportRow(Row):
+class ReportRow(Row, Judged):
     """What a rank group measured over one interval; cumulative figures are those of the attempt."""
 
     kind: Literal["report"] = "report"
@@ -105,23 +103,10 @@ class ReportRow(Row):
     skipped_batches: int = 0  # micro batches of this interval, of all ranks, for which training_step returned no loss
 
     @property
-    def loss(self) -> float:
-        """What decides between equal accuracies: the validation loss, or the training loss where there is none."""
-        return self.train_loss if self.val_loss is None else self.val_loss
-
-    @property
-    def diverged(self) -> bool:
-        """See `no_number`."""
-        return self.no_number is not None
-
-    @property
-    def no_number(self) -> str | None:
-        """`train_loss is nan`: the first figure that is no number, if any is. It cannot become one again, and a trial
-        cannot be judged by it.
-        """
-        figures = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
-        lost = ((name, value) for name, value in figures.items() if value is not None and not math.isfinite(value))
-        return next((f"{name} is {value}" for name, value in lost), None)
+    def point(self) -> CurvePoint:
+        """The report as a point of a learning curve."""
+        measured = dict(zip(STORED, read_stored(self), strict=True))
+        return CurvePoint(**measured, probes=ProbeReadings.from_stored(self.probes), device_seconds=self.device_seconds)
 
 
 class DecisionRow(Row):

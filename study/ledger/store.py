@@ -15,7 +15,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from study.ledger.atomic_files import DiskError, blaming_disk, sync_folder, write_atomic
+from study.errors import DiskError, LedgerError, error_context
+from study.ledger.atomic_files import sync_folder, write_atomic
 from study.ledger.schema import PROTOCOL_VERSION, ROW, AnyRow
 
 LEDGER = "ledger.jsonl"
@@ -24,10 +25,6 @@ CONFIG, REPORT, CHECKPOINTS = "config.yaml", "report", "checkpoints"
 SCRATCH = ".tune"  # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last
 _END = b',"crc32":"%08x"}'
 _END_BYTES = len(_END % 0)
-
-
-class LedgerError(Exception):
-    """A ledger that cannot be used as it is; its text is one line."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class Ledger:
         self.quarantined: str | None = None
         refuse_links(folder)
         self._lock = FileLock(folder / f".{LEDGER}.lock")
-        with blaming_disk(folder):
+        with error_context(DiskError, folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.acquire(timeout=0)
@@ -147,7 +144,7 @@ class Ledger:
                 raise LedgerError(f"{folder}: another process is running this study") from None
         try:
             if self.path.exists():
-                with blaming_disk(self.path):
+                with error_context(DiskError, self.path):
                     self._file = self._open()
         except BaseException:
             self._lock.release()
@@ -183,7 +180,7 @@ class Ledger:
         if self._refused is not None:
             raise self._refused
         try:
-            with blaming_disk(self.path):
+            with error_context(DiskError, self.path):
                 self._append(b"".join(encode(row) for row in rows), durable)
         except DiskError as error:
             self._refused = error

@@ -17,7 +17,7 @@ def _finite(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def on_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the points (n, 2) no other dominates; equal points stand or fall together.
+    """Return which of the points (n, 2) no other dominates, (n,); equal points are on the front together or not at all.
 
     Raises ValueError for a non-finite coordinate.
     """
@@ -28,7 +28,7 @@ def on_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def hypervolume(points: NDArray[np.float64], reference: tuple[float, float]) -> float:
-    """Area between the front and the reference point (a cost and a quality that all points should beat).
+    """Return the area between the front of points (n, 2) and the reference, a cost and a quality.
 
     Points that do not beat the reference add nothing. Raises ValueError for a non-finite coordinate.
     """
@@ -39,12 +39,12 @@ def hypervolume(points: NDArray[np.float64], reference: tuple[float, float]) -> 
 
 
 def on_coarse_front(points: NDArray[np.float64], cost_tolerance: float) -> NDArray[np.bool_]:
-    """Which of the points (n, 2) make up a front in which costs as close as `cost_tolerance` count as equal.
+    """Return which of the points (n, 2) form a front in which costs as close as `cost_tolerance` count as equal, (n,).
 
-    From the best quality down, a point is left out if one that was taken is at most (1 + tolerance) times as dear:
+    From the best quality down, a point is left out if a taken one costs at most (1 + tolerance) times as much:
     multiplicative epsilon-dominance (Laumanns et al. 2002) in the cost. With a tolerance of 0 it is `on_front`, but for
-    which of equal points are taken. Without one, two configurations that cost the same would both be on the front half
-    of the time, by the noise of the clock alone. Raises ValueError for a non-finite coordinate.
+    which of equal points are taken. Without a tolerance, two configurations of the same cost would both be on the front
+    half of the time, by the noise of the clock alone. Raises ValueError for a non-finite coordinate.
     """
     points = _finite(points)
     taken = np.zeros(len(points), dtype=bool)
@@ -58,7 +58,7 @@ def on_coarse_front(points: NDArray[np.float64], cost_tolerance: float) -> NDArr
 
 
 def front_ranks(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """The front of each of the points (n, 2): 0 on the front, 1 on the front of the rest, and so on.
+    """Return the rank of each point (n, 2): 0 on the front, 1 on the front of the rest, and so on; (n,).
 
     Raises ValueError for a non-finite coordinate.
     """
@@ -66,7 +66,7 @@ def front_ranks(points: NDArray[np.float64]) -> NDArray[np.int32]:
 
 
 def spread(front: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far each point of one front (n, 2) stands from its neighbours, both objectives scaled to [0, 1].
+    """Return the distance (n,) of each point of one front (n, 2) to its neighbours, objectives scaled to [0, 1].
 
     The crowding distance of Deb et al. 2002 (NSGA-II); the two ends are infinitely far.
     """

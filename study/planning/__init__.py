@@ -1,1 +1,1 @@
-"""The exact list of trials that a config means, and what they can cost."""
+"""The exact list of trials that a config means, and the most that they can cost."""

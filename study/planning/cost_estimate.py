@@ -10,15 +10,15 @@ from study.planning.trials import Cell, Plan, TrialSpec, by_cell
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast one group goes."""
+    """The measured speed of one group of ranks."""
 
     update_s: float  # seconds per update
     validation_s: float  # seconds per validation
 
 
 @dataclass(frozen=True)
-class CellPrice:
-    """What one cell can cost at most."""
+class CellEstimate:
+    """The most that the trials of one cell can cost."""
 
     cell: Cell
     search_trials: int
@@ -27,26 +27,25 @@ class CellPrice:
 
 
 @dataclass(frozen=True)
-class PlanPrice:
-    """What a plan can cost at most, if nothing fails; the setting-up of groups is not in it."""
+class PlanEstimate:
+    """The most that a plan can cost if nothing fails, without the setup of groups."""
 
-    cells: tuple[CellPrice, ...]
+    cells: tuple[CellEstimate, ...]
     search_device_h: float
     device_h: float
     wall_h: float
 
 
 def trial_h(spec: TrialSpec, pace: Pace) -> float:
-    """Hours of a whole trial."""
+    """Return the hours of a whole trial: its updates and its validations."""
     return (spec.total_updates * pace.update_s + len(spec.report_at) * pace.validation_s) / 3600
 
 
-def price_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanPrice | None:
-    """At most, on a cluster that holds `ranks` ranks at once; None if a cell's pace is not known.
+def estimate_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanEstimate | None:
+    """Return the most that a plan costs on a cluster of `ranks` ranks; None if the pace of a cell is unknown.
 
-    World sizes run one after the other, each in as many groups as fit. Trials that start whenever a group is free take
-    no longer than the work of all shared by the groups plus, less one group's share, the longest chain of trials that
-    must follow one another (Graham 1969): one of the search, then one that confirms it.
+    World sizes run one after the other, each in as many groups as fit. With list scheduling on m groups the time is at
+    most work / m + longest chain x (1 - 1/m) (Graham 1969); the chain is a search trial and the confirm trial after it.
     """
     if any(cell not in paces for cell in plan.cells):
         return None
@@ -61,9 +60,9 @@ def price_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int) -> PlanPrice 
             confirm = plan.confirm_trials(cell, plan.rates(cell)[0])
             whole_h = trial_h(confirm[0], paces[cell])
             cell_h = (len(search) + len(confirm)) * whole_h
-            cells.append(CellPrice(cell, len(search), len(confirm), devices * cell_h))
+            cells.append(CellEstimate(cell, len(search), len(confirm), devices * cell_h))
             search_device_h += devices * len(search) * whole_h
             work_h += cell_h
             longest_h = max(longest_h, (2 if search else 1) * whole_h)
         wall_h += work_h / groups + longest_h * (1 - 1 / groups)
-    return PlanPrice(tuple(cells), search_device_h, sum(price.device_h for price in cells), wall_h)
+    return PlanEstimate(tuple(cells), search_device_h, sum(price.device_h for price in cells), wall_h)

@@ -1,10 +1,8 @@
-"""Learning rates: the ones a study tries, and how they follow the batch size."""
+"""The learning rates that a study tries, and their scaling with the batch size."""
 
 from __future__ import annotations
 
 import math
-
-import numpy as np
 
 from study.config.schema import LogUniform, Search
 
@@ -12,13 +10,15 @@ DEFAULT_SAMPLES = 4
 
 
 def base_rates(search: Search, seed: int) -> tuple[float, ...]:
-    """The rates tried at the base batch, ascending.
+    """Return the rates tried at the base batch, ascending.
 
     Rates from a range are stratified: one uniform draw, in the logarithm, from each of `samples` equal parts,
     so that few samples still cover the range.
     """
     if not isinstance(search.lr, LogUniform):
         return tuple(sorted(search.lr))
+    import numpy as np  # a list of rates does without
+
     n = n_rates(search)
     draws = np.random.default_rng([seed, 0x1A]).uniform(size=n)
     low, high = math.log(search.lr.low), math.log(search.lr.high)
@@ -26,12 +26,12 @@ def base_rates(search: Search, seed: int) -> tuple[float, ...]:
 
 
 def n_rates(search: Search) -> int:
-    """How many rates `base_rates` has."""
+    """Return the length of `base_rates`, without drawing them."""
     return (search.samples or DEFAULT_SAMPLES) if isinstance(search.lr, LogUniform) else len(search.lr)
 
 
 def scaled_rate(rate: float, batch_size: int, search: Search) -> float:
-    """`rate` at the base batch, carried to `batch_size` by the rule.
+    """Return the rate at `batch_size` that the rule gives for `rate` at the base batch.
 
     linear: eta B/B0 (Goyal et al. 2017, arXiv:1706.02677). sqrt: eta sqrt(B/B0) (Krizhevsky 2014,
     arXiv:1404.5997; Hoffer et al. 2017, arXiv:1705.08741).

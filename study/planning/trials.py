@@ -1,4 +1,4 @@
-"""The exact list of trials that a config means."""
+"""The exact list of trials that a study config means."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Literal
 
 from study.config.schema import VARIABLE, AshaConfig, Optimizer, Schedule, StudyConfig
 from study.config.workloads import Contrastive, Custom, Embedded, train_samples
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, split_batch
 from study.planning.growth import growth_stages
 from study.planning.learning_rates import base_rates, n_rates, scaled_rate
 
 Phase = Literal["search", "confirm"]
 MAX_TRIALS = 10_000
-MAX_REPORTS = 2_000_000  # of all trials: rows of the ledger
+MAX_REPORTS = 2_000_000  # of all trials together, each a row of the ledger
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is compared: a batch size on a number of ranks, in one variant of the study."""
+    """One configuration that a study compares: a batch size on a number of ranks, in one variant."""
 
     batch_size: int
     world_size: int
@@ -32,29 +32,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a trial with one batch size."""
+    """A part of a trial with one global batch size."""
 
     start_update: int
     updates: int
     batch: BatchPlan
     updates_per_epoch: int
-    lr_factor: float  # of the trial's rate, beside the schedule's
+    lr_factor: float  # multiplies the trial's rate, in addition to the schedule
 
     @property
     def end_update(self) -> int:
-        """The first update that is no longer of it."""
+        """The first update after the stage."""
         return self.start_update + self.updates
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """All that one trial needs to know; plain data, so that it can cross to any process."""
+    """Everything that one trial needs; plain data, so that it can be sent to any process."""
 
     trial_id: str
     phase: Phase
-    cell: Cell  # what it is evidence for
+    cell: Cell
     stages: tuple[Stage, ...]  # one, unless the batch grows
-    base_lr: float  # before the rule
+    base_lr: float  # at the base batch, before the rule
     lr: float  # peak rate of the schedule
     seed_index: int
     seed: tuple[int, int]  # (study, index): entropy for every random choice of the trial
@@ -62,38 +62,38 @@ class TrialSpec:
 
     @property
     def batch(self) -> BatchPlan:
-        """The batch it begins with."""
+        """The split of the batch that the trial begins with."""
         return self.stages[0].batch
 
     @property
     def updates_per_epoch(self) -> int:
-        """Of the batch it begins with."""
+        """Updates per epoch of the batch that the trial begins with."""
         return self.stages[0].updates_per_epoch
 
     @property
     def total_updates(self) -> int:
-        """Updates of a whole trial."""
+        """The updates of the whole trial."""
         return self.stages[-1].end_update
 
     @property
     def report_shares(self) -> tuple[float, ...]:
-        """Where it reports, as shares of its length."""
+        """The points at which the trial reports, as shares of its updates."""
         return tuple(updates / self.total_updates for updates in self.report_at)
 
     def samples_at(self, updates: int) -> int:
-        """Samples trained on after so many updates."""
+        """Return the samples trained on after so many updates."""
         return sum(done * stage.batch.global_batch for stage, done in self._done(updates))
 
     def epochs_at(self, updates: int) -> float:
-        """Passes over the training set after so many updates; what does not fill a batch counts as passed."""
+        """Return the passes over the training set after so many updates; an incomplete last batch counts as passed."""
         return sum(done / stage.updates_per_epoch for stage, done in self._done(updates))
 
     def micro_batches_at(self, updates: int) -> int:
-        """Micro batches a rank has taken after so many updates."""
+        """Return the micro batches that a rank has taken after so many updates."""
         return sum(done * stage.batch.accumulation for stage, done in self._done(updates))
 
     def stage_at(self, update: int) -> Stage:
-        """The stage of the update with this number, counted from 0; the last one behind the end."""
+        """Return the stage of update number `update`, counted from 0; the last stage for any later number."""
         return next((stage for stage in self.stages if update < stage.end_update), self.stages[-1])
 
     def _done(self, updates: int) -> list[tuple[Stage, int]]:
@@ -106,21 +106,21 @@ class TrialSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """A config and everything derived from it before anything runs."""
+    """A config and everything derived from it before a study runs."""
 
     config: StudyConfig
     variants: Mapping[str, StudyConfig]  # by name; one named "" where the study has none
     train_samples: int
     cells: tuple[Cell, ...]
-    search: tuple[TrialSpec, ...]  # of cells with more than one rate: else there is nothing to choose
+    search: tuple[TrialSpec, ...]  # of cells with more than one rate; the others have nothing to search
 
     @property
     def n_confirm(self) -> int:
-        """Confirm trials, one for each cell and fresh seed."""
+        """The number of confirm trials: one for each cell and fresh seed."""
         return len(self.cells) * self.config.confirm.seeds
 
     def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
-        """The confirm trials of a cell at the rate that the search chose."""
+        """Return the confirm trials of a cell at the rate `base_lr` that the search chose."""
         config = self.variants[cell.variant]
         # Seeds that no search trial of any variant has seen, the same for all of them.
         first = max(variant.search.seeds for variant in self.variants.values())
@@ -131,13 +131,13 @@ class Plan:
         )
 
     def rates(self, cell: Cell) -> tuple[float, ...]:
-        """The rates tried in a cell, before the rule."""
+        """Return the rates tried in a cell, at the base batch."""
         config = self.variants[cell.variant]
         return base_rates(config.search, config.seed)
 
 
 def make_plan(config: StudyConfig) -> Plan:
-    """Derive the trials. Raises PlanError for what cannot work."""
+    """Derive the trials of a config. Raises ConfigError, blaming a key, for a config that cannot run."""
     variants = {name: config.variant(name) for name in config.variant_names}
     _check_size(variants)
     samples = train_samples(config.workload)
@@ -146,10 +146,10 @@ def make_plan(config: StudyConfig) -> Plan:
     reports = 0
     for world_size in config.hardware.world_sizes:
         for name, variant in variants.items():
-            with _blaming(name):
+            with _of_variant(name):
                 _check_workload(variant)
-                if (own := train_samples(variant.workload)) != samples:
-                    raise PlanError(f"has {own} training samples, the study {samples}", "workload")
+                if (variant_samples := train_samples(variant.workload)) != samples:
+                    raise ConfigError(f"has {variant_samples} training samples, the study {samples}", "workload")
                 for batch_size in variant.batch_sizes:
                     cell = Cell(batch_size, world_size, name)
                     course = _course(variant, samples, cell)
@@ -164,7 +164,7 @@ def make_plan(config: StudyConfig) -> Plan:
 
 
 def _check_size(variants: Mapping[str, StudyConfig]) -> None:
-    """Before anything is counted up that would not end."""
+    """Refuse a study of too many trials before they are listed."""
     trials = sum(
         len(config.hardware.world_sizes)
         * len(config.batch_sizes)
@@ -172,7 +172,7 @@ def _check_size(variants: Mapping[str, StudyConfig]) -> None:
         for config in variants.values()
     )
     if trials > MAX_TRIALS:
-        raise PlanError(
+        raise ConfigError(
             f"{trials:,} trials are more than the {MAX_TRIALS:,} of a study: "
             "batch sizes x world sizes x (rates x seeds + confirm.seeds), over all variants",
             "search",
@@ -180,7 +180,7 @@ def _check_size(variants: Mapping[str, StudyConfig]) -> None:
 
 
 def by_cell(specs: Iterable[TrialSpec]) -> dict[Cell, list[TrialSpec]]:
-    """The trials of each cell, in order; nothing for a cell without one."""
+    """Return the trials of each cell, in order; cells without a trial are left out."""
     found: dict[Cell, list[TrialSpec]] = defaultdict(list)
     for spec in specs:
         found[spec.cell].append(spec)
@@ -198,19 +198,19 @@ def _search(config: StudyConfig, course: _Course, cell: Cell) -> list[TrialSpec]
 
 
 @contextmanager
-def _blaming(variant: str) -> Iterator[None]:
-    """Puts the variant in front of the key that a PlanError blames."""
+def _of_variant(variant: str) -> Iterator[None]:
+    """Within, put the variant in front of the key that a ConfigError blames."""
     try:
         yield
-    except PlanError as error:
+    except ConfigError as error:
         if not variant or error.key.split(".")[0] not in VARIABLE:
             raise
-        raise PlanError(error.text, f"variants.{variant}.{error.key}") from None
+        raise error.with_key(f"variants.{variant}.{error.key}") from None
 
 
 @dataclass(frozen=True)
 class _Course:
-    """What all trials of a cell have in common."""
+    """The stages and reports that all trials of a cell share."""
 
     stages: tuple[Stage, ...]
     report_at: tuple[int, ...]
@@ -250,12 +250,14 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     for batch_size, lr_factor, epochs in parts:
         if batch_size > samples:
-            raise PlanError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
+            raise ConfigError(f"{batch_size} is above the {samples} training samples", "batch_sizes")
         batch = split_batch(batch_size, cell.world_size, config.hardware)
         if config.ghost_batch is not None and batch.micro_batch % config.ghost_batch:
-            raise PlanError(f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch")
+            raise ConfigError(
+                f"{config.ghost_batch} does not divide the micro batch, {batch.micro_batch}", "ghost_batch"
+            )
         if isinstance(config.workload, Contrastive) and batch.accumulation > 1:
-            raise PlanError(
+            raise ConfigError(
                 f"{batch.accumulation} parts: contrastive learning compares within one, so a batch must not be split",
                 "hardware.micro_batch" if config.hardware.accumulation is None else "hardware.accumulation",
             )
@@ -263,17 +265,19 @@ def _stages(config: StudyConfig, samples: int, cell: Cell) -> tuple[Stage, ...]:
         updates = budget.updates or per_epoch * epochs
         if budget.regime_batch is not None:
             if budget.regime_batch > samples:
-                raise PlanError(f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch")
+                raise ConfigError(
+                    f"{budget.regime_batch} is above the {samples} training samples", "budget.regime_batch"
+                )
             updates = samples // budget.regime_batch * epochs
         if stages and batch.accumulation != stages[0].batch.accumulation:
-            raise PlanError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
+            raise ConfigError("a growing batch cannot be accumulated in parts of a fixed size", "hardware.micro_batch")
         start = stages[-1].end_update if stages else 0
         stages.append(Stage(start, updates, batch, per_epoch, lr_factor))
     return tuple(stages)
 
 
 def _reports(stages: Sequence[Stage], every: int | None) -> tuple[int, ...]:
-    """After each epoch, or every so many updates, and at the end."""
+    """Return the updates of the reports: after each epoch or every `every` updates, and at the end."""
     end = stages[-1].end_update
     reports = end // every if every else sum(stage.updates // stage.updates_per_epoch for stage in stages)
     if reports > MAX_REPORTS:
@@ -288,8 +292,8 @@ def _reports(stages: Sequence[Stage], every: int | None) -> tuple[int, ...]:
     return tuple(sorted({*epochs, end}))
 
 
-def _too_many_reports(reports: int) -> PlanError:
-    return PlanError(
+def _too_many_reports(reports: int) -> ConfigError:
+    return ConfigError(
         f"{reports:,} reports are more than the {MAX_REPORTS:,} of a study; train for less, or report less often "
         "(report_every_updates)",
         "budget",
@@ -297,7 +301,7 @@ def _too_many_reports(reports: int) -> PlanError:
 
 
 def in_unit(scheduler: AshaConfig, spec: TrialSpec, updates: int, device_seconds: float) -> float:
-    """How far a trial has come after so many updates, in the unit of the scheduler's rungs."""
+    """Return the progress of a trial after so many updates, in the unit of the scheduler's rungs."""
     units: dict[str, float] = {
         "epochs": spec.epochs_at(updates),
         "updates": updates,
@@ -308,21 +312,23 @@ def in_unit(scheduler: AshaConfig, spec: TrialSpec, updates: int, device_seconds
 
 
 def whole_in_unit(scheduler: AshaConfig, spec: TrialSpec) -> float:
-    """The whole length of a trial, in the unit of the scheduler's rungs."""
+    """Return the whole length of a trial, in the unit of the scheduler's rungs."""
     return in_unit(scheduler, spec, spec.total_updates, scheduler.max_device_seconds or math.inf)
 
 
 def _check_workload(config: StudyConfig) -> None:
     workload = config.workload
     if not isinstance(workload, Embedded) and any(config.probes.model_dump().values()):
-        raise PlanError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
+        raise ConfigError(f"are for the classifiers of the package; leave them out for {workload.kind}", "probes")
     if isinstance(workload, Custom) and config.growth is not None:
         # Its data module is given one batch size, when a trial begins.
-        raise PlanError("is for the workloads of the package; leave it out for a module of your own", "growth")
+        raise ConfigError("is for the workloads of the package; leave it out with workload.kind: custom", "growth")
     if isinstance(workload, Custom) and workload.optimizer == "module":
-        for key, default in (("optimizer", Optimizer()), ("schedule", Schedule())):
-            if getattr(config, key) != default:
-                raise PlanError("is the module's own with workload.optimizer: module; leave it out", key)
+        text = "comes from the module with workload.optimizer: module; leave it out"
+        if config.optimizer != Optimizer():
+            raise ConfigError(text, "optimizer")
+        if config.schedule != Schedule():
+            raise ConfigError(text, "schedule")
 
 
 def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
@@ -330,6 +336,6 @@ def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
     if isinstance(scheduler, AshaConfig) and search:
         longest = max(whole_in_unit(scheduler, spec) for spec in search)
         if scheduler.grace > longest:
-            raise PlanError(
+            raise ConfigError(
                 f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {longest:g}", "scheduler.grace"
             )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from study.errors import PlanError
+from study.errors import StudyError
 from study.training.distributed.topology import RankTopology
 from study.training.messages import OutOfMemory
 from study.workloads.data.splits import Splits
@@ -22,42 +22,42 @@ _ON_CPU = "DefaultCPUAllocator: "  # torch's words, in a RuntimeError
 T = TypeVar("T")
 
 
-def keep_to_share(place: RankTopology) -> None:
+def limit_memory_to_share(topology: RankTopology) -> None:
     """A rank with a part of a GPU may take that part of its memory, so that it is never its neighbour that runs out."""
-    if place.device == "cuda" and place.gpu_share < 1:
-        torch.cuda.set_per_process_memory_fraction(place.gpu_share, place.torch_device)
+    if topology.device == "cuda" and topology.gpu_share < 1:
+        torch.cuda.set_per_process_memory_fraction(topology.gpu_share, topology.torch_device)
 
 
-def free_bytes(place: RankTopology) -> int:
+def free_bytes(topology: RankTopology) -> int:
     """What a rank may still take of its GPU's memory."""
-    free, total = torch.cuda.mem_get_info(place.torch_device)
-    return min(free, int(place.gpu_share * total) - torch.cuda.memory_reserved(place.torch_device))
+    free, total = torch.cuda.mem_get_info(topology.torch_device)
+    return min(free, int(topology.gpu_share * total) - torch.cuda.memory_reserved(topology.torch_device))
 
 
-def lay_out(splits: Splits, place: RankTopology) -> Splits:
+def place_splits(splits: Splits, topology: RankTopology) -> Splits:
     """The data on the device if there is ample room for it, else on the host, from where batches are copied."""
-    if place.device == "cpu" or splits.nbytes <= DATA_SHARE * free_bytes(place):
-        return splits.to(place.torch_device)
-    return splits.streamed_to(place.torch_device)
+    if topology.device == "cpu" or splits.nbytes <= DATA_SHARE * free_bytes(topology):
+        return splits.to(topology.torch_device)
+    return splits.streamed_to(topology.torch_device)
 
 
-def start_measuring(place: RankTopology) -> None:
+def start_measuring(topology: RankTopology) -> None:
     """From here on counts for `peak_bytes`."""
-    if place.device == "cuda":
-        torch.cuda.reset_peak_memory_stats(place.torch_device)
+    if topology.device == "cuda":
+        torch.cuda.reset_peak_memory_stats(topology.torch_device)
 
 
-def peak_bytes(place: RankTopology) -> int | None:
+def peak_bytes(topology: RankTopology) -> int | None:
     """Most that tensors took of the GPU since `start_measuring`, data that lies there included.
 
     None on the CPU, where a process's memory is torch and Python more than the trial.
     """
-    return torch.cuda.max_memory_allocated(place.torch_device) if place.device == "cuda" else None
+    return torch.cuda.max_memory_allocated(topology.torch_device) if topology.device == "cuda" else None
 
 
-def give_back(place: RankTopology) -> None:
+def give_back(topology: RankTopology) -> None:
     """Free what the last trial left behind. Trainer and module hold each other, so only the collector finds them."""
-    if place.device == "cuda":
+    if topology.device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -70,7 +70,7 @@ def within_memory(act: Callable[[], T]) -> T:
         return act()
     except Exception as raised:
         # A module that raises while it is built is blamed for it.
-        error = raised.__cause__ if isinstance(raised, PlanError) and raised.__cause__ else raised
+        error = raised.__cause__ if isinstance(raised, StudyError) and raised.__cause__ else raised
         said = text_of(error)
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _ON_CPU not in said:
             raise

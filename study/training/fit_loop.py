@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,19 +12,20 @@ import torch.distributed as dist
 
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
-from study.errors import PlanError
+from study.errors import ConfigError
+from study.measurement import NO_READINGS, Metrics
 from study.planning.trials import TrialSpec
 from study.training.compile_rehearsal import uncompiled
 from study.training.device_memory import peak_bytes
 from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
-from study.training.jobs.base import Job, Measured
-from study.training.lightning_patches import NoProfiler, no_sigterm_broadcast
+from study.training.jobs.base import Job
+from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
 from study.training.messages import RankReport
 from study.training.optimizers import current_rate, set_optimizers
 from study.training.probes.trial import TrialProbes
-from study.training.snapshot import InMemory, Resumed, State, generators, set_generators
+from study.training.snapshot import InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
 
 
@@ -32,19 +34,19 @@ class TrialFit(pl.Callback):
 
     def __init__(
         self,
-        place: RankTopology,
+        topology: RankTopology,
         config: StudyConfig,
         spec: TrialSpec,
         job: Job,
         resumed: Resumed | None,
         meter: EnergyMeter | None,
     ) -> None:
-        self.place, self.config, self.spec, self.job = place, config, spec, job
+        self.topology, self.config, self.spec, self.job = topology, config, spec, job
         self.resumed, self.meter = resumed, meter
         # Reports handed over, in attempts before this one too.
         self.reported = spec.report_at.index(resumed.updates) + 1 if resumed else 0
         self.train_s = self.validate_s = self.probe_s = 0.0
-        self.probes = TrialProbes(config.probes, place, spec, job, self._done)
+        self.probes = TrialProbes(config.probes, topology, spec, job, self._done)
         self.progress = 0  # grows with all that gets done
         self.ended = False  # by a decision, or with the last report
 
@@ -53,13 +55,13 @@ class TrialFit(pl.Callback):
         self.hand_over = hand_over
         spec, module = self.spec, self.job.module
         set_optimizers(module, self.config, spec)
-        self.checkpoints = InMemory(self.resumed.checkpoint if self.resumed else None)
+        self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
         self.trainer = trainer = pl.Trainer(
             plugins=[self.checkpoints],
-            accelerator=self.place.device,
+            accelerator=self.topology.device,
             devices=1,  # the strategy knows them
-            num_nodes=self.place.world_size // self.place.local_world_size,
-            strategy=strategy(self.place, self.job, self.config.hardware.channels_last),
+            num_nodes=self.topology.world_size // self.topology.local_world_size,
+            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last),
             profiler=NoProfiler(),
             precision=self.config.hardware.precision,
             max_steps=-1 if self._whole_epochs() else spec.total_updates,
@@ -73,13 +75,13 @@ class TrialFit(pl.Callback):
             enable_model_summary=False,
             **self.job.trainer_arguments(),
         )
-        no_sigterm_broadcast(trainer)
+        skip_sigterm_broadcast(trainer)
         trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
         if not self.ended:
             raise self._stopped_early()
 
-    def _stopped_early(self) -> PlanError:
-        return PlanError(
+    def _stopped_early(self) -> ConfigError:
+        return ConfigError(
             f"something in it ended the training after {self.steps} of {self.spec.total_updates} updates (a callback, "
             "trainer.should_stop, or on_train_batch_start that returns -1): a study decides when a trial ends",
             "workload.module",
@@ -122,7 +124,7 @@ class TrialFit(pl.Callback):
 
     def _now(self) -> float:
         """The clock, once the device has done all it was given."""
-        if self.place.device == "cuda":
+        if self.topology.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -230,36 +232,32 @@ class TrialFit(pl.Callback):
         if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()
-            raise PlanError(
+            raise ConfigError(
                 f"its optimizer made {self.steps} steps where the study counts {updates} updates (a callback such as "
                 "GradientAccumulationScheduler, its optimizer_step, or on_train_batch_start that returns -1)",
                 "workload.module",
             )
-        measured = self.job.measured(trainer)
+        metrics = self.job.metrics(trainer)
         self._lap("validate_s")
-        final = self._is_final(updates, measured)
+        final = self._is_final(updates, metrics)
         test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
-            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else {}
+            probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
         self._lap("probe_s")
         return RankReport(
+            **asdict(metrics),
             updates=updates,
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            train_loss=measured.train_loss,
-            train_accuracy=measured.train_accuracy,
-            val_loss=measured.val_loss,
-            val_accuracy=measured.val_accuracy,
             test_accuracy=test_accuracy,
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,
             probes=probes,
             energy_j=self._used_j(),
-            peak_memory_bytes=peak_bytes(self.place),
-            skipped_batches=measured.skipped_batches,
+            peak_memory_bytes=peak_bytes(self.topology),
         )
 
     def _joules(self) -> float | None:
@@ -275,19 +273,19 @@ class TrialFit(pl.Callback):
         setattr(self, phase, getattr(self, phase) + now - self.mark)
         self.mark = now
 
-    def _is_final(self, updates: int, measured: Measured) -> bool:
+    def _is_final(self, updates: int, metrics: Metrics) -> bool:
         """Whether this is the trial's last report; the same on every rank."""
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True
-        if budget.target_val_accuracy is not None and measured.val_accuracy >= budget.target_val_accuracy:
+        if budget.target_val_accuracy is not None and metrics.val_accuracy >= budget.target_val_accuracy:
             return True
-        if budget.target_train_loss is not None and measured.train_loss <= budget.target_train_loss:
+        if budget.target_train_loss is not None and metrics.train_loss <= budget.target_train_loss:
             return True
         if budget.device_seconds is None:
             return False
-        used_up = torch.tensor(self.place.world_size * self._worked_s() >= budget.device_seconds)
+        used_up = torch.tensor(self.topology.world_size * self._worked_s() >= budget.device_seconds)
         if dist.is_initialized():  # by the clock of rank 0
-            used_up = used_up.to(self.place.torch_device)
+            used_up = used_up.to(self.topology.torch_device)
             dist.broadcast(used_up, src=0)
         return bool(used_up)

@@ -1,7 +1,7 @@
 """What Lightning does at every step and a trial has no use for, left out (docs/adr/003).
 
 A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. Two of these
-reach into it, `no_sigterm_broadcast` and `remember_entry_points`; the others go through its extension points.
+reach into it, `skip_sigterm_broadcast` and `cache_entry_points`; the others go through its extension points.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NoProfiler(Profiler):
         return _NOTHING
 
 
-def no_sigterm_broadcast(trainer: pl.Trainer) -> None:
+def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """Lightning broadcasts a flag before every batch, in case one rank got a SIGTERM: a collective a step.
 
     Our ranks are ended by whoever started them. This reaches into Lightning; a test fails if it changes there.
@@ -54,7 +54,7 @@ def no_sigterm_broadcast(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def remember_entry_points() -> None:
+def cache_entry_points() -> None:
     """Lightning asks every installed package for callbacks at each new Trainer: a third of a hand-over, spent on files.
 
     What is installed does not change while a rank lives.
@@ -63,7 +63,7 @@ def remember_entry_points() -> None:
         registry.entry_points = cache(registry.entry_points)  # type: ignore[assignment]
 
 
-class LeanModule(pl.LightningModule):
+class FastHookModule(pl.LightningModule):
     """Lightning notes the name of the current hook on the module some 45 times a step.
 
     torch looks through parameters, buffers and submodules at each assignment to a module; a name is none of them.

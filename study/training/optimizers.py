@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -11,9 +12,25 @@ from torch import nn
 
 from study.config.schema import Optimizer, Schedule, StudyConfig
 from study.config.workloads import Custom
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec
-from study.training.schedules import lr_factor
+
+
+def lr_factor(schedule: Schedule, update: int, total_updates: int) -> float:
+    """Factor of the peak rate for the update with number `update`, counted from 0.
+
+    Linear warm-up over the first `warmup_fraction` of the updates (Goyal et al. 2017), then constant, steps, or
+    half a cosine down to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    """
+    warmup = round(schedule.warmup_fraction * total_updates)
+    if update < warmup:
+        return (update + 1) / warmup
+    if schedule.kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (update - warmup) / max(total_updates - warmup, 1)))
+    if schedule.kind == "step":
+        passed = sum(update >= fraction * total_updates for fraction in schedule.step_fractions)
+        return schedule.step_factor**passed
+    return 1.0
 
 
 def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
@@ -78,11 +95,11 @@ def scaled_steps(configured: Any, factor: float) -> Any:
     """What a user's `configure_optimizers` returned, its optimizer stepping at `factor` times its rates.
 
     The rates are multiplied for the length of a step alone: whatever moves them between steps, with floors and peaks
-    of its own, need not know. Raises PlanError if there is not one optimizer.
+    of its own, need not know. Raises ConfigError if there is not one optimizer.
     """
     found = list(_optimizers_in(configured))
     if len(found) != 1:
-        raise PlanError(f"its configure_optimizers gives {len(found)} optimizers; one is needed", "workload.module")
+        raise ConfigError(f"its configure_optimizers gives {len(found)} optimizers; one is needed", "workload.module")
     (optimizer,) = found
     before: list[Any] = []
 

@@ -17,53 +17,54 @@ from study.config.schema import Probes, StudyConfig
 from study.config.workloads import Contrastive, Custom, Workload
 from study.planning.trials import TrialSpec
 from study.training.compile_rehearsal import compile_children, rehearsal, rehearsing
-from study.training.device_memory import give_back, keep_to_share, lay_out, start_measuring, within_memory
+from study.training.device_memory import give_back, limit_memory_to_share, place_splits, start_measuring, within_memory
 from study.training.distributed.rendezvous import COLLECTIVE_TIMEOUT, join_group, open_store
 from study.training.distributed.topology import RankTopology
 from study.training.energy import open_meter
 from study.training.fit_loop import TrialFit
-from study.training.jobs.base import EmbeddedJob, Job
-from study.training.jobs.contrastive import ContrastiveJob
+from study.training.jobs.base import Job
+from study.training.jobs.classifier import EmbeddedJob
 from study.training.jobs.custom import CustomJob
-from study.training.lightning_patches import ADVICE, remember_entry_points
+from study.training.jobs.simclr import ContrastiveJob
+from study.training.lightning_patches import ADVICE, cache_entry_points
 from study.training.messages import RankReport
 from study.training.snapshot import Resumed, State
 from study.training.stepped_thread import SteppedThread
 from study.workloads.data.batching import derived_seed
+from study.workloads.data.splits import load_splits
 from study.workloads.models.ghost_norm import with_ghost_norm
-from study.workloads.models.small import has_batch_norm
-from study.workloads.registry import load_splits
+from study.workloads.models.networks import has_batch_norm
 
 
 class Rank:
     """Keeps data and process group from trial to trial; everything else is new for each."""
 
-    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
-        _quieten()
-        remember_entry_points()
+    def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
+        _silence_advice()
+        cache_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
-        self.place, self.config = place, config
-        keep_to_share(place)
+        self.topology, self.config = topology, config
+        limit_memory_to_share(topology)
         # Variants may have data of their own.
-        self._splits = cache(lambda workload: lay_out(load_splits(workload), place))
+        self._splits = cache(lambda workload: place_splits(load_splits(workload), topology))
         self._fit: SteppedThread[RankReport | None] | None = None
         self._trial: TrialFit | None = None
         self._store: Any = None
         # Whoever drives the ranks finds sooner that one is stuck, and knows what to do then.
         self._patience = COLLECTIVE_TIMEOUT + timedelta(seconds=config.recovery.stuck_s)
         # A counter is of a whole GPU.
-        metered = place.device == "cuda" and place.gpu_share == 1
-        self._meter = open_meter([place.gpu], os.environ) if metered else None
+        metered = topology.device == "cuda" and topology.gpu_share == 1
+        self._meter = open_meter([topology.gpu], os.environ) if metered else None
 
     def open_store(self, host: str) -> int:
         """On rank 0: where the group will meet."""
-        self._store, port = open_store(host, self.place.world_size, self._patience)
+        self._store, port = open_store(host, self.topology.world_size, self._patience)
         return port
 
     def join(self, host: str, port: int) -> None:
         """Meet the other ranks. A group of one has nobody to meet."""
-        if self.place.world_size > 1:
-            join_group(self.place, host, port, self._patience, self._store)
+        if self.topology.world_size > 1:
+            join_group(self.topology, host, port, self._patience, self._store)
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None = None) -> int | None:
         """Make a trial ready to train, from its beginning or from a snapshot of its group; returns the samples
@@ -75,10 +76,10 @@ class Rank:
         config = self.config.variant(spec.cell.variant)
         if config.hardware.compile:
             self._rehearse(config, spec)
-        start_measuring(self.place)
-        resumed = Resumed.read(snapshot, self.place.rank) if snapshot is not None else None
+        start_measuring(self.topology)
+        resumed = Resumed.read(snapshot, self.topology.rank) if snapshot is not None else None
         job = self._job(config, spec, resumed)
-        self._trial = TrialFit(self.place, config, spec, job, resumed, self._meter)
+        self._trial = TrialFit(self.topology, config, spec, job, resumed, self._meter)
         self._fit = SteppedThread(self._trial.run)
         self._fit.start()
         if not has_batch_norm(job.module):
@@ -89,13 +90,13 @@ class Rank:
         """Compile for all that the trial will do."""
         config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
         with rehearsing():
-            self._trial = TrialFit(self.place, config, spec, self._job(config, spec, None), None, None)
+            self._trial = TrialFit(self.topology, config, spec, self._job(config, spec, None), None, None)
             fit = SteppedThread(self._trial.run)
             fit.start()
             fit.go_on()
             fit.stop()
         self._trial = None
-        give_back(self.place)
+        give_back(self.topology)
 
     def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
         """A fresh module and its data."""
@@ -114,10 +115,10 @@ class Rank:
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
-            return CustomJob(workload, spec, self.place, resumed)
+            return CustomJob(workload, spec, self.topology, resumed)
         if isinstance(workload, Contrastive):
-            return ContrastiveJob(workload, spec, self.place, self._splits(workload), resumed)
-        return EmbeddedJob(workload, spec, self.place, self._splits(workload), resumed)
+            return ContrastiveJob(workload, spec, self.topology, self._splits(workload), resumed)
+        return EmbeddedJob(workload, spec, self.topology, self._splits(workload), resumed)
 
     def advance(self) -> RankReport:
         """Train up to the next report. Raises OutOfMemory; the rank is then free for the next trial."""
@@ -144,10 +145,10 @@ class Rank:
         if fit is not None:
             fit.stop()
         self._trial = fit = None
-        give_back(self.place)
+        give_back(self.topology)
 
 
-def _quieten() -> None:
+def _silence_advice() -> None:
     """Lightning's advice is for people at a notebook: each rank and trial would repeat it."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -18,7 +18,7 @@ _ARGUMENTS = {
 }
 
 
-class InMemory(CheckpointIO):
+class InMemoryCheckpoints(CheckpointIO):
     """Lightning's extension point for where checkpoints lie: here, at hand."""
 
     def __init__(self, checkpoint: State | None = None) -> None:

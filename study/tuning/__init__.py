@@ -1,1 +1,1 @@
-"""The driver: many trials on Ray Tune."""
+"""The driver: runs the trials of a plan on Ray Tune."""

@@ -1,4 +1,4 @@
-"""Where the checkpoints of a study's trials lie: files of the driver's, which any node can read."""
+"""The checkpoints of a study's trials: files on the driver's node, which any node can read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.ledger.atomic_files import blaming_disk, remove_unfinished, write_atomic
+from study.errors import DiskError, error_context
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 
 _NAME = re.compile(r"(?P<trial>.+)@(?P<updates>\d+)-(?P<crc32>[0-9a-f]{8})\.pt")
 _CHUNK_BYTES = 1 << 20
@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """One checkpoint: the driver's node, and the file there."""
+    """A checkpoint by the driver's node and the file there; plain data, so that it can cross to any process."""
 
     node_id: str
     path: Path
+    updates: int  # that it was taken after
 
     def read(self) -> bytes:
-        """The checkpoint. Called in a group's own process, wherever it is; needs no shared storage."""
+        """Return the checkpoint. Works in a process on any node of the cluster, without shared storage."""
         if ray.get_runtime_context().get_node_id() == self.node_id:
             return self.path.read_bytes()
         there = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
@@ -39,28 +40,29 @@ class CheckpointRef:
 
 
 class CheckpointStore:
-    """The newest checkpoints of each trial that is not over, `keep` of them at most.
+    """Holds the newest checkpoints of each trial that has not ended, at most `keep` per trial.
 
-    A file is named after its trial, the updates that it was taken after, and its own checksum: as a rename gives it
-    name and content at once, it is never found half written, and what the disk has done to it since is noticed.
+    A file is named after its trial, the updates that it was taken after, and its own checksum. A rename gives it name
+    and content at once, so that it is never found half written; the checksum detects later damage.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder.absolute(), keep  # a group on this node stands elsewhere
+        self.folder, self.keep = folder.absolute(), keep  # actors run in another working directory
 
     def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
-        """Returns when the checkpoint is on disk and the oldest of the trial are gone. Raises DiskError."""
+        """Write a checkpoint durably, then remove the trial's oldest beyond `keep`. Raises DiskError."""
         path = self.folder / f"{trial_id}@{updates}-{zlib.crc32(checkpoint):08x}.pt"
-        with blaming_disk(path):
+        with error_context(DiskError, path):
             self.folder.mkdir(exist_ok=True)
         write_atomic(path, checkpoint)
         others = [file for file in self._newest_first(trial_id) if file != path]
         _remove(others[self.keep - 1 :])
 
-    def start(self, trial_id: str, updates: int) -> dict[str, Any]:
-        """Where an attempt begins, as a part of its configuration: at the newest sound checkpoint of the trial that was
-        taken after no more than so many updates, else at the trial's beginning. What is newer or damaged is removed:
-        nobody may go on from it. A line is logged on each that is damaged.
+    def start(self, trial_id: str, updates: int) -> CheckpointRef | None:
+        """Return the checkpoint that the next attempt starts from; None: it starts at the trial's beginning.
+
+        This is the newest sound one that was taken after at most `updates` updates. Newer and damaged ones are removed,
+        because no attempt may go on from them. A damaged one is also logged.
         """
         damaged: list[str] = []
         for path in self._newest_first(trial_id):
@@ -68,31 +70,28 @@ class CheckpointStore:
             if at <= updates:
                 wrong = _damage(path)
                 if wrong is None:
-                    _tell(damaged, f"from the one before, at {at} updates")
-                    return {
-                        "snapshot": CheckpointRef(ray.get_runtime_context().get_node_id(), path),
-                        "from_updates": at,
-                    }
+                    _log(damaged, f"from the one before, at {at} updates")
+                    return CheckpointRef(ray.get_runtime_context().get_node_id(), path, at)
                 damaged.append(f"checkpoint {path} is damaged ({wrong})")
             _remove([path])
-        _tell(damaged, "from its beginning")
-        return {"snapshot": None, "from_updates": 0}
+        _log(damaged, "from its beginning")
+        return None
 
     def remove(self, trial_id: str) -> None:
-        """The trial is over."""
+        """Remove all checkpoints of a trial, because it has ended. Raises DiskError."""
         _remove(self.folder.glob(f"{glob.escape(trial_id)}@*.pt"))
 
-    def tidy(self, over: Collection[str]) -> None:
-        """Take away what a driver that was killed has left: files half written, checkpoints of trials that are over."""
+    def tidy(self, ended: Collection[str]) -> None:
+        """Remove what a killed driver has left: half-written files, and checkpoints of the `ended` trials."""
         remove_unfinished(self.folder)
-        _remove(path for path in self.folder.glob("*@*.pt") if path.name.rpartition("@")[0] in over)
+        _remove(path for path in self.folder.glob("*@*.pt") if path.name.rpartition("@")[0] in ended)
 
     def _newest_first(self, trial_id: str) -> list[Path]:
         found = [path for path in self.folder.glob(f"{glob.escape(trial_id)}@*.pt") if _NAME.fullmatch(path.name)]
         return sorted(found, key=_updates, reverse=True)
 
 
-def _tell(damaged: list[str], goes_on: str) -> None:
+def _log(damaged: list[str], goes_on: str) -> None:
     for one in damaged:
         log.warning("%s: the trial goes on %s", one, goes_on)
 
@@ -104,7 +103,7 @@ def _updates(path: Path) -> int:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, if anything is."""
+    """Return what is wrong with a checkpoint's file, None if nothing is."""
     crc32 = length = 0
     try:
         with path.open("rb") as file:
@@ -119,5 +118,5 @@ def _damage(path: Path) -> str | None:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        with blaming_disk(path):
+        with error_context(DiskError, path):
             path.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import sys
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,22 +26,25 @@ from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
-from study.errors import PlanError
-from study.ledger.atomic_files import blaming_disk, remove_unfinished, write_atomic
+from study.errors import ConfigError, DiskError, LedgerError, error_context
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 from study.ledger.schema import AnyRow, LimitRow, MistakeRow, StudyRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, LedgerError
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan
 from study.tuning.checkpoint_store import CheckpointStore
-from study.tuning.cluster_capacity import ClusterCapacity
-from study.tuning.leases import GroupRequest
+from study.tuning.ledger_writer import LedgerWriter, Observer
+from study.tuning.limit_watch import LimitWatch
+from study.tuning.messages import AttemptConfig
 from study.tuning.progress import Progress
-from study.tuning.recorder import Observer, Recorder
-from study.tuning.searcher import LedgerScheduler, PlanSearcher
+from study.tuning.recorder import Recorder
 from study.tuning.trainable import TrialRun
+from study.tuning.tune_callback import RecorderCallback
+from study.tuning.tune_scheduler import LedgerScheduler
+from study.tuning.tune_searcher import ClusterCapacity, PlanSearcher
 
 RELEASE_TIMEOUT_S = 30.0
-REPORT_TAKES_S = 60.0  # a file of it, at the most
+REPORT_TAKES_S = 60.0  # at most, to write one file of it
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class RunOutcome:
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run a new study. Raises PlanError, and LedgerError if the folder already holds one."""
+    """Run a new study. Raises ConfigError, and LedgerError if the folder already holds one."""
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
-        raise PlanError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
+        raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
     return _drive(plan, folder, address, cpus, observe)
 
 
@@ -74,65 +76,75 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
-        metrics = None if address == "local" else Export(plan)  # nobody scrapes a Ray of our own
+        metrics = None if address == "local" else Export(plan)  # no Prometheus scrapes a local Ray
 
-        def tell(row: AnyRow) -> None:
+        def show(row: AnyRow) -> None:
             observe(row)
             if metrics is not None:
                 metrics.follow(row)
             sinks.follow(row)
 
         for row in ledger.rows:
-            tell(row)
+            show(row)
         sinks.start()
-        shelf = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
-        _tidy(folder, shelf, progress)
-        recorder = Recorder(ledger, progress, shelf, tell)
+        store = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        _tidy(folder, store, progress)
+        writer = LedgerWriter(ledger, [progress.follow, show])
+        recorder = Recorder(writer, progress, store)
+        limits = LimitWatch(writer, progress, recorder.leases)
         recorder.settle()
-        if ledger.rows and progress.finished and progress.mistake is None:
+        if ledger.rows and progress.finished and progress.state.mistake is None:
             return RunOutcome(True, ledger.quarantined)
-        if (passed := recorder.limit_passed()) is not None:
-            recorder.write(passed)  # it may be another than the one before
+        if (passed := limits.passed()) is not None:
+            limits.record(passed)  # it may be another limit than the one before
             return RunOutcome(False, ledger.quarantined, passed)
         with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
-            recorder.open_study(**_identity(plan.config, ledger, sum(node.gpus for node in nodes)))
+            identity = _identity(plan.config, ledger, sum(node.gpus for node in nodes))
+            recorder.open_study(StudyRow(**writer.stamp(), **identity))
+            capacity = ClusterCapacity(plan.config.hardware)
+            searcher = PlanSearcher(progress, store, capacity)
+            scheduler = LedgerScheduler(recorder, limits, progress, capacity)
             try:
-                with blaming_disk(folder / SCRATCH):
+                with error_context(DiskError, folder / SCRATCH):
                     (folder / SCRATCH).mkdir(exist_ok=True)
-                _tune(plan, (folder / SCRATCH).absolute(), progress, shelf, recorder)
+                _tune(plan.config, (folder / SCRATCH).absolute(), searcher, scheduler, RecorderCallback(recorder))
             finally:
                 _remove_scratch(folder)
-        cut = None if progress.finished else progress.cut
-        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.mistake)
+                if writer.failure is not None:
+                    raise writer.failure
+            recorder.release(RELEASE_TIMEOUT_S)
+        cut = None if progress.finished else progress.state.limit
+        return RunOutcome(progress.finished, ledger.quarantined, cut, progress.state.mistake)
 
 
-def _tidy(folder: Path, shelf: CheckpointStore, progress: Progress) -> None:
-    """Take away what drivers that were killed have left. A report may be written by another process just now."""
-    shelf.tidy(progress.ends.keys())
+def _tidy(folder: Path, store: CheckpointStore, progress: Progress) -> None:
+    """Remove what killed drivers have left. Young files of the report stay: another process may be writing them."""
+    store.tidy(progress.state.ended.keys())
     remove_unfinished(folder)
     remove_unfinished(folder / REPORT, REPORT_TAKES_S)
     _remove_scratch(folder)
 
 
 def _remove_scratch(folder: Path) -> None:
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # what refuses now the next driver tries again
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # the next driver tries again what fails now
 
 
-def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: CheckpointStore, recorder: Recorder) -> None:
+def _tune(
+    config: StudyConfig, scratch: Path, searcher: PlanSearcher, scheduler: LedgerScheduler, callback: RecorderCallback
+) -> None:
     for name in ("ray.tune", "ray.train", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists trials that failed; the ledger does, too
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # it lists failed trials, which the ledger does, too
 
-    room = ClusterCapacity(plan.config.hardware)
-    trainable = tune.with_resources(tune.with_parameters(TrialRun, study=plan.config), partial(_request, plan.config))
+    trainable = tune.with_parameters(TrialRun, study=config)
     trainable.__name__ = trainable.__qualname__ = TrialRun.__name__  # for Ray's pages; Tune's wrapping hides it
-    tuner = tune.Tuner(
+    tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=PlanSearcher(progress, shelf, room),
-            scheduler=LedgerScheduler(recorder, progress, room),
+            search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -141,30 +153,22 @@ def _tune(plan: Plan, scratch: Path, progress: Progress, shelf: CheckpointStore,
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            callbacks=[recorder],
+            callbacks=[callback],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=plan.config.max_retries),
+            failure_config=tune.FailureConfig(max_failures=config.max_retries),
             verbose=0,
         ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        if recorder.failure is not None:
-            raise recorder.failure
-    recorder.release(RELEASE_TIMEOUT_S)
+    ).fit()
 
 
 def _name(trial: Trial) -> str:
-    return str(trial.config["spec"].trial_id)
-
-
-def _request(study: StudyConfig, config: dict[str, Any]) -> GroupRequest:
-    return GroupRequest(study, config["spec"].batch.world_size)
+    return AttemptConfig.from_tune(trial.config).spec.trial_id
 
 
 def config_hash(config: StudyConfig) -> str:
-    """Equal for equal configs, whatever the order of their keys. What is excluded is no part of what is studied."""
+    """Return a hash that is equal for equal configs, in any order of keys. Sections that do not change results, such
+    as limits, are left out.
+    """
     return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
 
 
@@ -177,7 +181,7 @@ def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     if recorded is None or recorded.config_hash == config_hash(config):
         return
     try:
-        # A ledger of an earlier version says nothing of keys that are newer: they had their defaults.
+        # Keys that are newer than the ledger had their defaults.
         before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
     except ValidationError:
         before = recorded.config

@@ -1,4 +1,4 @@
-"""Waiting for ranks that may never answer: one that is silent, and a group that is stuck, is lost (docs/adr/016)."""
+"""Waits for ranks that may never answer: a silent rank, or a stuck group, is lost (docs/adr/016)."""
 
 from __future__ import annotations
 
@@ -11,38 +11,43 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from study.config.sections import Recovery
+from study.errors import ClusterError
 
 ASK_EVERY_S = 5.0
-STARTING = 10  # times as long may a rank be silent whose process has yet to start
+STARTING = 10  # a rank whose process has yet to start may be silent this many times as long
 
 
-class RankLost(Exception):
-    """A rank is gone, or does not go on."""
+class RankLost(ClusterError):
+    """A rank has died, does not answer, or its group makes no progress."""
 
 
 def why_lost(error_file: str | None) -> str:
-    """What an attempt died of, from the text that Tune wrote: of one that died in a setup, Ray keeps nothing else."""
+    """Return in one line why an attempt died, from the text that Tune wrote: of an error in a set-up, Ray keeps only
+    the text.
+    """
     text = Path(error_file).read_text() if error_file else ""
-    told = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
-    return told[-1] if told else "the process that drives its group died"
+    reasons = re.findall(rf"{RankLost.__name__}: (.+)", text.rpartition("Failure # ")[2])
+    return reasons[-1] if reasons else "the process that drives its group died"
 
 
 class Heartbeat:
-    """Asks the ranks of a group whether they live, while a call to them is outstanding and at no other time.
+    """Asks the ranks of a group whether they are alive, while a call to them is outstanding and at no other time.
 
-    `alive` is an actor method in a concurrency group of its own, so that it answers while another one works; it returns
-    a number that changes as long as the rank gets anything done.
+    It calls the actors' method `alive`, which has its own concurrency group, so that it answers while another method
+    runs. `alive` returns a number that changes while the rank makes progress.
     """
 
     def __init__(self, actors: Sequence[Any], recovery: Recovery) -> None:
         self._actors, self._recovery = actors, recovery
         self._every_s = min(recovery.silent_s / 4, recovery.stuck_s / 4, ASK_EVERY_S)
-        self._met: set[int] = set()  # ranks that have answered before
-        self.hosts: list[str] = []  # of the ranks, once they have told
+        self._met: set[int] = set()  # ranks that have answered once
+        self.hosts: list[str] = []  # of the ranks, once known
 
     def get(self, calls: list[Any]) -> list[Any]:
-        """What calls to the ranks return. Raises at once if one of them fails, and RankLost for a rank that does not
-        answer for `silent_s`, or if none has got anything done for `stuck_s`.
+        """Return the results of calls to the ranks, in order.
+
+        Raises what a failed call raises, at once. Raises RankLost for a rank that does not answer for `silent_s`, or if
+        no rank makes progress for `stuck_s`.
         """
         self._asked: dict[int, Any] = {}
         self._silent_s = [0.0] * len(self._actors)
@@ -55,11 +60,11 @@ class Heartbeat:
                 self._look()
 
     def name(self, rank: int) -> str:
-        """For people."""
+        """Return a rank's name for people: its number, and its host once known."""
         return f"rank {rank} on {self.hosts[rank]}" if self.hosts else f"rank {rank}"
 
     def _look(self) -> None:
-        """Time is counted in looks, so that nobody is silent to a machine that was asleep itself."""
+        """Collect answers and ask again. Time is counted in looks: a machine that slept itself blames no rank."""
         before = list(self._progress)
         for rank, actor in enumerate(self._actors):
             self._silent_s[rank] += self._every_s
@@ -71,7 +76,7 @@ class Heartbeat:
                 raise RankLost(f"{self.name(rank)} did not answer for {self._silent_s[rank]:.0f} s")
             if rank not in self._asked:
                 self._asked[rank] = actor.alive.remote()
-        started = len(self._met) == len(self._actors)  # until then, the bound on silence is theirs
+        started = len(self._met) == len(self._actors)  # until then, only the limit on silence applies
         self._still_s = self._still_s + self._every_s if started and self._progress == before else 0.0
         if self._still_s >= self._recovery.stuck_s:
-            raise RankLost(f"no rank got anything done for {self._still_s:.0f} s")
+            raise RankLost(f"no rank made progress for {self._still_s:.0f} s")

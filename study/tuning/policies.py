@@ -1,4 +1,4 @@
-"""The search policy that a config asks for."""
+"""Makes the search policy of a config."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from study.config.schema import AshaConfig, GridConfig
 from study.planning.trials import Plan, TrialSpec, whole_in_unit
-from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, Verdict
-
-METRIC, MODE = "val_accuracy", "max"
+from study.schedulers.asha import MoAsha
+from study.schedulers.base import Grid, Policy, Verdict
+from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
 
 def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
-    """A policy over search trials, in the order in which they are to run."""
+    """Return the policy for some search trials, in the order in which they run."""
     scheduler = plan.config.scheduler
     trials = [spec.trial_id for spec in specs]
     if isinstance(scheduler, GridConfig) or not specs:
@@ -34,22 +34,22 @@ def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
 
 
 @dataclass(frozen=True)
-class _Name:
-    """As much of a Tune trial as Ray's scheduler looks at."""
+class _TuneTrial:
+    """The part of a Tune trial that Ray's scheduler reads."""
 
     trial_id: str
 
 
 class RaysOwnAsha(Grid):
-    """Ray's ASHAScheduler itself, behind the one interface. A trial's own end is not its business."""
+    """Ray's ASHAScheduler itself as a Policy. It does not stop a trial at its end."""
 
     def __init__(self, trials: Sequence[str], grace: float, eta: float, end: float) -> None:
         super().__init__(trials)
-        self._asha = ASHAScheduler("at", METRIC, MODE, max_t=end, grace_period=grace, reduction_factor=eta)
+        self._asha = ASHAScheduler("at", "score", "max", max_t=end, grace_period=grace, reduction_factor=eta)
         for trial in trials:
-            self._asha.on_trial_add(None, _Name(trial))
+            self._asha.on_trial_add(None, _TuneTrial(trial))
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
         """See Policy."""
-        told = self._asha.on_trial_result(None, _Name(trial), {"at": at, METRIC: score})
-        return "stop" if told == TrialScheduler.STOP else "continue"
+        decision = self._asha.on_trial_result(None, _TuneTrial(trial), {"at": at, "score": score})
+        return "stop" if decision == TrialScheduler.STOP else "continue"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,12 +11,13 @@ from statistics import fmean
 import numpy as np
 
 from study.config.schema import AshaConfig, GridConfig
-from study.ledger.billing import Spent
-from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LimitRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow, StudyRow
+from study.ledger.state import StudyState
+from study.measurement import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
-from study.schedulers.policies import Policy, Verdict
+from study.schedulers.base import Policy, Verdict
 from study.tuning.policies import make_policy
-from study.tuning.same_mistake import SameMistake
+from study.tuning.same_mistake import same_mistake
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
 
@@ -32,17 +32,14 @@ class Assignment:
 
 
 class Progress:
-    """Follows the rows of one study. Live and after a resume, policies learn from rows and from nothing else.
+    """Schedules one study. Live and after a resume, policies learn from rows and from nothing else.
 
     World sizes come one after the other, since each needs groups of its own, and a policy judges one of them.
     """
 
     def __init__(self, plan: Plan, rows: Iterable[AnyRow] = ()) -> None:
         self.plan = plan
-        self.attempts: dict[str, int] = {}
-        self.spent = Spent()
-        self.cut: LimitRow | None = None  # by the limit that this driver has passed
-        self.mistake: MistakeRow | None = None  # that has ended the study
+        self.state = StudyState(whole_curves=False)  # of an ended trial the last report counts
         order = list(plan.search)
         # No batch size meets the policy first.
         random.Random(plan.config.seed).shuffle(order)
@@ -52,26 +49,16 @@ class Progress:
         for row in rows:
             self.follow(row)
         # The driver died under them, or a limit cut them.
-        self._again += [spec for spec in self._order if spec.trial_id in self._out - self.stopped]
+        self._again += [spec for spec in self._order if self._waits_again(spec.trial_id)]
         self._out.clear()
 
     def _begin(self, order: list[TrialSpec]) -> None:
-        """Nothing has run, or counts any more; search trials are to come in this order."""
+        """Start with nothing run, or nothing that counts any more; search trials come in this order."""
         self._order = order
-        self._mistakes = SameMistake(self.plan.cells, len(self.plan.search) or self.plan.n_confirm)
         self._untried = dict.fromkeys(self.plan.cells)  # cells of which no trial has been handed out
-        self.ends: dict[str, EndRow] = {}
-        self._tries: Counter[str] = Counter()  # attempts by this driver since the trial was last paused
-        self.curves: dict[str, list[ReportRow]] = defaultdict(list)
         self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
-        self._undecided: dict[str, ReportRow] = {}  # search trials' reports that their policy has not been told of
-        self.paused: set[str] = set()
-        self.stopped: set[str] = set()  # told to stop, and no end is written yet
-        # Updates at the last decision under which a trial may go on: from no later checkpoint, whose report or decision
-        # would be missing.
-        self.goes_on_from: dict[str, int] = {}
-        self.audited: dict[str, ReportRow] = {}  # where it would have been stopped
-        self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is over
+        self._undecided: dict[str, ReportRow] = {}  # search trials' reports that their policy has not judged
+        self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is finished
         self._policies = {
             world_size: make_policy(self.plan, [spec for spec in order if spec.batch.world_size == world_size])
             for world_size in self.plan.config.hardware.world_sizes
@@ -80,56 +67,30 @@ class Progress:
         self._again: list[TrialSpec] = []  # to be handed out first
 
     def follow(self, row: AnyRow) -> None:
-        """Take in one more row."""
-        self.spent.follow(row)
-        self._mistakes.follow(row)
+        """Take in the next row, and pass on to the trial's policy what is new to it."""
+        if isinstance(row, StudyRow) and self.state.mistake is not None:
+            # Those that failed come last: others may have better rates.
+            self._begin(sorted(self._order, key=lambda spec: spec.trial_id in self.state.mistaken))
+        elif isinstance(row, DecisionRow):
+            self._judge(row.trial_id)  # before the decision may say that no policy judges it any more
+        self.state.apply(row)
         if isinstance(row, AttemptRow):
             self._untried.pop(Cell(row.batch_size, row.world_size, row.variant), None)
-            self.attempts[row.trial_id] = row.attempt
-            self._tries[row.trial_id] += 1
-            curve = self.curves[row.trial_id]
-            curve[:] = [report for report in curve if report.updates <= row.from_updates]
-            self.goes_on_from[row.trial_id] = row.from_updates
             self._undecided.pop(row.trial_id, None)  # lost with the driver: the trial will come there again
-            self.paused.discard(row.trial_id)
             self._out.add(row.trial_id)
             if policy := self._policy(row.trial_id):
                 policy.begin(row.trial_id)
         elif isinstance(row, ReportRow):
-            self.curves[row.trial_id].append(row)
             if not row.diverged and self._policy(row.trial_id):  # it sets no bar for others
                 self._undecided[row.trial_id] = row
         elif isinstance(row, DecisionRow):
-            self._judge(row.trial_id)
-            if row.decision == "stop":
-                self.stopped.add(row.trial_id)
-            else:
-                self.goes_on_from[row.trial_id] = row.updates
-            if row.decision in ("pause", "cut"):
-                self.paused.add(row.trial_id)
-                self._tries[row.trial_id] = 0
-                # To its policy, a trial that was cut runs on: the driver that goes on hands it out again.
-                if row.decision == "pause":
-                    self._out.discard(row.trial_id)
-            elif row.decision == "audit":
-                self.audited[row.trial_id] = self.curves[row.trial_id][-1]
+            # To its policy, a trial that was cut runs on: the driver that goes on hands it out again.
+            if row.decision == "pause":
+                self._out.discard(row.trial_id)
         elif isinstance(row, EndRow):
-            self.ends[row.trial_id] = row
-            del self.curves[row.trial_id][:-1]  # by the last it is judged
-            self.paused.discard(row.trial_id)
-            self.stopped.discard(row.trial_id)
             self._out.discard(row.trial_id)
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
                 policy.leave(row.trial_id, row.outcome == "completed")
-        elif isinstance(row, LimitRow):
-            self.cut = row
-        elif isinstance(row, MistakeRow):
-            self.mistake = row
-        elif isinstance(row, StudyRow):
-            if self.mistake is not None:  # those that failed come last: others may have better rates
-                self._begin(sorted(self._order, key=lambda spec: spec.trial_id in self._mistakes.failed))
-            self.cut = self.mistake = None
-            self._tries.clear()
 
     def verdict(self, trial_id: str) -> Verdict:
         """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
@@ -147,7 +108,7 @@ class Progress:
     def dropped(self) -> list[str]:
         """Paused trials that will not go on, as far as nothing is written of it yet."""
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
-        return [trial_id for trial_id in dropped if trial_id not in self.ends and trial_id not in self.audited]
+        return [trial_id for trial_id in dropped if not self._judged(trial_id)]
 
     def hand_out(self, ranks: int) -> Assignment | None:
         """What to run next on a cluster that holds so many ranks; None while there is nothing for it to do."""
@@ -167,12 +128,12 @@ class Progress:
                 policy.begin(spec.trial_id)
                 shares = policy.pauses(spec.trial_id)
             pauses = (u for u, share in zip(spec.report_at, spec.report_shares, strict=True) if share in shares)
-            return Assignment(spec, self.goes_on_from.get(spec.trial_id, 0), frozenset(pauses))
+            return Assignment(spec, self.state.trial(spec.trial_id).resume_updates, frozenset(pauses))
         return None
 
     def again(self, spec: TrialSpec) -> bool:
         """Hand out once more what nobody runs any longer. Returns whether it will be: not if it was tried too often."""
-        if self._tries[spec.trial_id] > self.plan.config.max_retries:
+        if self.state.trial(spec.trial_id).attempts_in_a_row > self.plan.config.max_retries:
             return False
         self._out.discard(spec.trial_id)
         self._again.append(spec)
@@ -183,8 +144,7 @@ class Progress:
         """The mistake that all trials failed with so far, at least one of every batch size, and how many did. Nothing
         new is handed out then: trials that still run show whether they get further.
         """
-        error = self._mistakes.error
-        return None if error is None else (error, len(self._mistakes.failed))
+        return same_mistake(self.state, self.plan.cells, len(self.plan.search) or self.plan.n_confirm)
 
     @property
     def idle(self) -> bool:
@@ -194,7 +154,7 @@ class Progress:
     @property
     def ends_early(self) -> bool:
         """Whether a limit or a mistake has ended the study: nothing is handed out any more."""
-        return self.cut is not None or self.mistake is not None
+        return self.state.limit is not None or self.state.mistake is not None
 
     @property
     def finished(self) -> bool:
@@ -222,7 +182,7 @@ class Progress:
         """
         if not self._members[cell]:
             return self.plan.rates(cell)[0]
-        reached: dict[float, list[ReportRow]] = defaultdict(list)
+        reached: dict[float, list[CurvePoint]] = defaultdict(list)
         for spec in self._members[cell]:
             last = self._evidence(spec.trial_id)
             if last is not None:
@@ -232,7 +192,7 @@ class Progress:
         for rate, rows in reached.items():
             ends = [row for row in rows if row.updates == furthest]
             if ends:
-                accuracy, loss = fmean(row.val_accuracy for row in ends), fmean(row.loss for row in ends)
+                accuracy, loss = fmean(row.headline for row in ends), fmean(row.loss for row in ends)
                 candidates.append((accuracy, -loss, rate))
         return max(candidates)[2] if candidates else None
 
@@ -248,24 +208,31 @@ class Progress:
         at = row.updates / spec.total_updates
         if isinstance(scheduler, AshaConfig):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
-        self.verdicts[trial_id] = policy.report(trial_id, at, row.val_accuracy, row.device_seconds)
+        self.verdicts[trial_id] = policy.report(trial_id, at, row.headline, row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
         """Who judges a trial: nobody, if it is of the confirm phase or audited."""
         index = self._index.get(trial_id)
-        if index is None or trial_id in self.audited:
+        if index is None or trial_id in self.state.audited:
             return None
         return self._policies[self.plan.search[index].batch.world_size]
 
-    def _evidence(self, trial_id: str) -> ReportRow | None:
-        """The report that a search trial is to be judged by, once it is over."""
-        if trial_id in self.audited:
-            return self.audited[trial_id]
-        end = self.ends.get(trial_id)
-        if end is None or end.outcome not in ("completed", "stopped") or not self.curves[trial_id]:
+    def _evidence(self, trial_id: str) -> CurvePoint | None:
+        """Return the report that a search trial is judged by, once it has ended; None if it gives no evidence."""
+        trial = self.state.trial(trial_id)
+        if trial.audited is not None:
+            return trial.audited
+        if trial.status not in ("completed", "stopped") or trial.last is None or trial.last.diverged:
             return None
-        last = self.curves[trial_id][-1]
-        return last if math.isfinite(last.val_accuracy) and not last.diverged else None
+        return trial.last
+
+    def _judged(self, trial_id: str) -> bool:
+        """Return whether a search trial counts as it is: it has ended, or trains on only as a check."""
+        return trial_id in self.state.ended or trial_id in self.state.audited
+
+    def _waits_again(self, trial_id: str) -> bool:
+        """Return whether the rows leave a trial with a group, and the trial is not to be stopped."""
+        return trial_id in self._out and not self.state.trial(trial_id).stopping
 
     def _next(self, world_size: int) -> TrialSpec | None:
         for spec in self._again:
@@ -291,24 +258,24 @@ class Progress:
         """
         for cell in self._cells(world_size):
             yield from self._confirm_trials(cell)
-        for trial_id in self.audited:
+        for trial_id in self.state.audited:
             spec = self.plan.search[self._index[trial_id]]
             if spec.batch.world_size == world_size:
                 yield spec
 
     def _waits(self, spec: TrialSpec) -> bool:
-        return spec.trial_id not in self.ends and spec.trial_id not in self._out
+        return spec.trial_id not in self.state.ended and spec.trial_id not in self._out
 
     def _finished(self, world_size: int) -> bool:
         if not all(self._searched(cell) for cell in self._cells(world_size)):
             return False
-        return all(spec.trial_id in self.ends for spec in self._late(world_size))
+        return all(spec.trial_id in self.state.ended for spec in self._late(world_size))
 
     def _cells(self, world_size: int) -> list[Cell]:
         return [cell for cell in self.plan.cells if cell.world_size == world_size]
 
     def _searched(self, cell: Cell) -> bool:
-        return all(spec.trial_id in self.ends or spec.trial_id in self.audited for spec in self._members[cell])
+        return all(self._judged(spec.trial_id) for spec in self._members[cell])
 
     def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
         """None before the cell's search is over; made once, for Tune's loop asks at every turn."""

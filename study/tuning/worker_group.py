@@ -1,4 +1,4 @@
-"""The thin actor around a Rank. Imports torch only once it knows which devices to see."""
+"""A group of ranks: one actor per rank, which imports torch only once it knows which devices to see."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
 from study.training.distributed.topology import RankTopology
 from study.training.messages import PeerLost
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from study.config.schema import StudyConfig
     from study.planning.trials import TrialSpec
     from study.training.messages import RankReport
+    from study.training.rank import Rank
     from study.training.snapshot import State
 
 
@@ -31,7 +33,7 @@ NOTICE_S = 30.0  # Ray takes 15 s to declare a node dead
 
 @dataclass(frozen=True)
 class RankPlacement:
-    """What Ray gave an actor."""
+    """Where Ray placed an actor, and which GPUs it may use."""
 
     node_id: str
     address: str
@@ -40,28 +42,29 @@ class RankPlacement:
 
 
 class RankActor:
-    """Delegates to a Rank.
+    """The actor around a Rank.
 
-    Known by its repr, and not by a name of Ray's, which would have to be free when a group is built anew in place.
+    Ray shows it by its repr. A Ray name would have to be free when a group is built again on its placement group.
     """
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self._rank: Rank | None = None  # until create_rank
 
     def __repr__(self) -> str:
         return self.label
 
     def where(self) -> RankPlacement:
-        """The node and devices of this process."""
+        """Return the node, the address and the GPUs of this process."""
         context = ray.get_runtime_context()
         gpu_ids = tuple(context.get_accelerator_ids().get("GPU", ()))
         address = ray.util.get_node_ip_address()
         return RankPlacement(context.get_node_id(), address, gpu_ids, f"{socket.gethostname()} ({address})")
 
-    def create_rank(self, place: RankTopology, config: StudyConfig, visible_gpus: tuple[str, ...]) -> str:
-        """Create the Rank; returns the device's name.
+    def create_rank(self, topology: RankTopology, config: StudyConfig, visible_gpus: tuple[str, ...]) -> str:
+        """Create the Rank and return the name of its device.
 
-        The ranks of a node see the same list of GPUs and pick theirs by local rank: with one visible device
+        All ranks of a node see the same list of GPUs, and each uses the one of its local rank: with one visible device
         each, NCCL may lose peer-to-peer access.
         """
         if visible_gpus:
@@ -69,17 +72,25 @@ class RankActor:
         end_with_this_process()
         from study.training.rank import Rank
 
-        self.rank = Rank(place, config)
-        if place.device == "cpu":
+        self._rank = Rank(topology, config)
+        if topology.device == "cpu":
             return "cpu"
         import torch
 
-        return torch.cuda.get_device_name(place.gpu)
+        return torch.cuda.get_device_name(topology.gpu)
+
+    @property
+    def rank(self) -> Rank:
+        """The Rank. Raises AssertionError before create_rank."""
+        assert self._rank is not None
+        return self._rank
 
     @ray.method(concurrency_group="heartbeat")
     def alive(self) -> int:
-        """Another number whenever something got done, imports included. Answers while any other method works."""
-        return len(sys.modules) + (self.rank.progress if hasattr(self, "rank") else 0)
+        """Return a number that changes while the process makes progress, imports included. It answers while another
+        method runs.
+        """
+        return len(sys.modules) + (self._rank.progress if self._rank is not None else 0)
 
     def open_store(self, host: str) -> int:
         """See Rank."""
@@ -91,25 +102,25 @@ class RankActor:
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
         """See Rank."""
-        return plainly(partial(self.rank.begin, spec, snapshot))
+        return translate_errors(partial(self.rank.begin, spec, snapshot))
 
     def advance(self) -> RankReport:
         """See Rank."""
-        return plainly(self.rank.advance)
+        return translate_errors(self.rank.advance)
 
     def snapshot(self) -> State:
         """See Rank."""
-        return plainly(self.rank.snapshot)
+        return translate_errors(self.rank.snapshot)
 
     def join_parts(self, *parts: State) -> bytes:
-        """The group's snapshot from what its ranks gave: here, where torch is imported."""
+        """Join the ranks' parts into the group's snapshot. It runs here because torch is imported here."""
         from study.training.snapshot import join_parts
 
         return join_parts(parts)
 
     def halt(self) -> None:
         """See Rank."""
-        plainly(self.rank.halt)
+        translate_errors(self.rank.halt)
 
 
 class WarmGroup:
@@ -121,7 +132,7 @@ class WarmGroup:
         hardware = config.hardware
         placement = ray.util.get_current_placement_group()
         self.group_id: str = placement.id.hex()
-        self.serves = ""  # what Ray's pages are to show beside each call; it keeps every one as a tag (docs/adr/010)
+        self.serves = ""  # shown beside each call on Ray's pages, which keep every value as a tag (docs/adr/010)
         self.name: str = ray.util.placement_group_table(placement)["name"]
         actor = ray.remote(concurrency_groups={"heartbeat": 1})(RankActor)
         # Tune drops the empty driver bundle, so that bundle r is rank r's.
@@ -134,43 +145,58 @@ class WarmGroup:
             for rank in range(world_size)
         ]
         self._heartbeat = Heartbeat(self.actors, config.recovery)
-        seats: list[RankPlacement] = self.all("where")
-        self._heartbeat.hosts = [seat.host for seat in seats]
-        hosts = {seat.node_id: seat.host for seat in seats}
+        placements: list[RankPlacement] = self._call("where", lambda actor: actor.where)
+        self._heartbeat.hosts = [placement.host for placement in placements]
+        hosts = {placement.node_id: placement.host for placement in placements}
         self.nodes, self.hosts = tuple(hosts), tuple(hosts.values())
-        places, visible = _places(seats, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
+        topologies, visible = _topologies(placements, "cuda" if hardware.on_gpu else "cpu", hardware.devices_per_rank)
         names = self._answers(
             [
-                actor.create_rank.remote(place, config, gpus)
-                for actor, place, gpus in zip(self.actors, places, visible, strict=True)
+                actor.create_rank.remote(topology, config, gpus)
+                for actor, topology, gpus in zip(self.actors, topologies, visible, strict=True)
             ]
         )
         self.device: str = names[0]
         port = 0
         if world_size > 1:
-            (port,) = self._answers([self.actors[0].open_store.remote(seats[0].address)])
-        self.all("join", seats[0].address, port)
+            (port,) = self._answers([self.actors[0].open_store.remote(placements[0].address)])
+        self._call("join", lambda actor: actor.join, placements[0].address, port)
 
-    def all(self, method: str, *args: Any) -> list[Any]:
-        """Call every rank. Raises at once if one of them fails, and RankLost if it is for another's death or if nothing
-        more is to be expected.
+    # Each of these calls every rank. It raises at once if one of them fails, and RankLost if a rank has died or none
+    # makes progress any more.
+
+    def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
+        """Begin a trial on every rank, or go on with it from a snapshot. Return the samples behind one batch-norm
+        statistic, None without batch norm.
         """
-        name = f"RankActor.{method} {self.serves}".rstrip()
-        return self._answers([getattr(actor, method).options(name=name).remote(*args) for actor in self.actors])
+        norm_batch: int | None = self._call("begin", lambda actor: actor.begin, spec, snapshot)[0]
+        return norm_batch
+
+    def advance(self) -> list[RankReport]:
+        """Train to the next report. Return the ranks' reports, in their order."""
+        return self._call("advance", lambda actor: actor.advance)
+
+    def halt(self) -> None:
+        """End the trial on every rank."""
+        self._call("halt", lambda actor: actor.halt)
 
     def snapshot(self) -> bytes:
-        """What the trial needs to go on from its last report. Raises as `all`."""
+        """Return the state that the trial goes on from after its last report."""
         parts = [actor.snapshot.remote() for actor in self.actors]
         whole: bytes
         (whole,) = self._answers([self.actors[0].join_parts.remote(*parts)], parts)
         return whole
 
+    def _call(self, label: str, method: Callable[[Any], Any], *args: Any) -> list[Any]:
+        name = f"RankActor.{label} {self.serves}".rstrip()  # on Ray's pages
+        return self._answers([method(actor).options(name=name).remote(*args) for actor in self.actors])
+
     def _answers(self, calls: list[Any], behind: list[Any] | None = None) -> list[Any]:
-        """Of calls that rest on others, those are `behind` them."""
+        """Return the results of calls. `behind` holds the calls whose results these calls take."""
         try:
             return self._heartbeat.get(calls)
         except RayActorError as error:
-            if error.preempted:  # which Tune does not count as a try
+            if error.preempted:  # Tune does not count this as a failure
                 raise
             raise RankLost(self._who(error)) from None
         except RayTaskError as error:
@@ -184,13 +210,13 @@ class WarmGroup:
         return f"{self._heartbeat.name(ids.index(died.actor_id))} died" if died.actor_id in ids else "a rank died"
 
     def kill(self) -> None:
-        """End the processes."""
+        """End the processes of all ranks at once."""
         for actor in self.actors:
             ray.kill(actor)
 
 
 def _await_notice(calls: list[Any]) -> RayActorError | None:
-    """Return when Ray has noticed the death: until then it would place the next group on a node that is gone."""
+    """Wait until Ray has noticed a death, and return it: before, Ray would place the next group on a lost node."""
     deadline = time.monotonic() + NOTICE_S
     for call in calls:
         try:
@@ -202,27 +228,27 @@ def _await_notice(calls: list[Any]) -> RayActorError | None:
     return None
 
 
-def _places(
-    seats: list[RankPlacement], device: str, devices_per_rank: float = 1.0
+def _topologies(
+    placements: list[RankPlacement], device: str, devices_per_rank: float = 1.0
 ) -> tuple[list[RankTopology], list[tuple[str, ...]]]:
-    """Each rank's place, and the GPUs that it is to see: those of all ranks on its node, in rank order, each once."""
-    nodes = list(dict.fromkeys(seat.node_id for seat in seats))
-    by_node = {node: [rank for rank, seat in enumerate(seats) if seat.node_id == node] for node in nodes}
-    places, visible = [], []
-    for rank, seat in enumerate(seats):
-        neighbours = by_node[seat.node_id]
-        gpus = tuple(dict.fromkeys(gpu for neighbour in neighbours for gpu in seats[neighbour].gpu_ids))
-        places.append(
+    """Return each rank's topology, and the GPUs that it sees: those of all ranks on its node, in rank order."""
+    nodes = list(dict.fromkeys(placement.node_id for placement in placements))
+    by_node = {node: [rank for rank, one in enumerate(placements) if one.node_id == node] for node in nodes}
+    topologies, visible = [], []
+    for rank, placement in enumerate(placements):
+        neighbours = by_node[placement.node_id]
+        gpus = tuple(dict.fromkeys(gpu for neighbour in neighbours for gpu in placements[neighbour].gpu_ids))
+        topologies.append(
             RankTopology(
                 rank=rank,
-                world_size=len(seats),
+                world_size=len(placements),
                 local_rank=neighbours.index(rank),
                 local_world_size=len(neighbours),
-                node_rank=nodes.index(seat.node_id),
+                node_rank=nodes.index(placement.node_id),
                 device=device,
-                gpu=gpus.index(seat.gpu_ids[0]) if seat.gpu_ids else 0,
+                gpu=gpus.index(placement.gpu_ids[0]) if placement.gpu_ids else 0,
                 gpu_share=devices_per_rank,
             )
         )
         visible.append(gpus)
-    return places, visible
+    return topologies, visible

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from study.analysis.comparison import changes_of, compare
-from study.errors import PlanError
+from study.errors import ConfigError
 from tests.analysis.summary.test_summary import summary
 
 
@@ -23,22 +23,22 @@ def test_a_study_against_itself_is_even() -> None:
 
 
 def test_a_cheaper_study_dominates_more_and_pushes_the_other_off() -> None:
-    dear = summary()
+    costly = summary()
     trials = tuple(
         replace(
             trial,
             cost=replace(trial.cost, billed_device_h=trial.cost.billed_device_h / 2),
             final_val_accuracy=(trial.final_val_accuracy or 0) + 0.001,
         )
-        for trial in dear.trials
+        for trial in costly.trials
     )
-    found = compare(["dear", "cheap"], [dear, replace(dear, trials=trials)])
+    found = compare(["costly", "cheap"], [costly, replace(costly, trials=trials)])
     first, second = found.studies
     assert not any(first.on_joint_front)
     assert second.ratio is not None
     assert second.ratio_ci is not None
     assert 1 < second.ratio_ci[0] < second.ratio < second.ratio_ci[1]
-    # The staircase's area by hand, both against the dearest point.
+    # The staircase's area by hand, both against the most expensive point.
     edge = max(point.cost for point in first.points)
     steps = sorted((p.cost, p.quality) for p in second.points if p.on_front)
     ends = [*(cost for cost, _ in steps[1:]), edge]
@@ -62,9 +62,9 @@ def test_changes_are_named_by_their_keys() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     one = summary()
-    with pytest.raises(PlanError, match=r"b: protocol 9\.0 cannot be compared with"):
+    with pytest.raises(ConfigError, match=r"b: protocol 9\.0 cannot be compared with"):
         compare(["a", "b"], [one, replace(one, protocol_version="9.0")])
-    with pytest.raises(PlanError, match="b: no confirm trial has completed"):
+    with pytest.raises(ConfigError, match="b: no confirm trial has completed"):
         compare(["a", "b"], [one, replace(one, points=())])
-    with pytest.raises(PlanError, match="b: has no usd"):
+    with pytest.raises(ConfigError, match="b: has no usd"):
         compare(["a", "b"], [replace(one, cost_axis="usd"), summary(price={})])

@@ -10,8 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from study.analysis.recommend import Candidate, Constraints, Miss, cheapest_not_worse, misses, recommend
+from study.analysis.recommend import (
+    Candidate,
+    cheapest_not_worse,
+    check_limits,
+    choose,
+    latencies_ms,
+    misses,
+    recommend,
+)
+from study.analysis.records import Constraints, Miss
 from study.analysis.statistics.samples import Sample
+from study.errors import ConfigError
+from study.planning.trials import Cell
+from tests.analysis.summary.test_summary import summary
+
+SERVED = {
+    **{"serving_1_predictions_per_s": 900.0, "serving_1_p50_ms": 1.0, "serving_1_p99_ms": 3.0},
+    **{"serving_8_predictions_per_s": 3000.0, "serving_8_p50_ms": 2.0, "serving_8_p99_ms": 5.0},
+}
 
 
 def candidate(label: str, cost: float, quality: float, spread: float = 0.002, **known: float) -> Candidate:
@@ -76,7 +93,7 @@ def test_none_qualifies_names_the_nearest_miss() -> None:
     assert both.nearest_miss.label == "b256"  # 0.9% short of the accuracy; b64 is 1.3% over the money
 
 
-def test_what_is_not_known_meets_no_limit() -> None:
+def test_an_unknown_figure_meets_no_limit() -> None:
     blank = Candidate(MENU[0].sample)
     limits = Constraints(max_usd=1e9, max_device_hours=1e9, deadline_h=1e9, gpus=99, max_latency_ms=1e9, min_accuracy=0)
     assert {m.limit for m in misses(blank, limits)} == {
@@ -102,7 +119,7 @@ def test_without_a_spread_only_the_same_is_as_good() -> None:
     assert cheapest_not_worse([best, worse], margin=0.01) == 0
 
 
-def test_one_that_is_worse_by_the_margin_is_seldom_called_as_good() -> None:
+def test_a_configuration_worse_by_the_margin_is_seldom_called_not_worse() -> None:
     rng = np.random.default_rng(0)
     wrong = 0
     for _ in range(1000):
@@ -125,12 +142,57 @@ def test_nothing_that_qualifies_beats_the_choice(menu: list[Candidate], usd: int
     assert (answer.nearest_miss is None) == bool(fit)
     for other in fit:
         assert answer.choice is not None
-        dearer = other.sample.mean_cost - answer.choice.cost
+        extra_cost = other.sample.mean_cost - answer.choice.cost
         better = other.sample.mean_quality - answer.choice.quality
-        assert not (dearer <= 0 and better >= 0 and (dearer < 0 or better > 0))  # the choice is on their front
-        assert better <= 0 if accuracy is None else dearer >= 0
+        assert not (extra_cost <= 0 and better >= 0 and (extra_cost < 0 or better > 0))  # the choice is on their front
+        assert better <= 0 if accuracy is None else extra_cost >= 0
 
 
 def test_nothing_to_choose_from() -> None:
     with pytest.raises(ValueError, match="nothing to choose from"):
         recommend([], Constraints(), margin=0.01)
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (Constraints(min_accuracy=95), "--min-accuracy: is a fraction between 0 and 1; got 95 (did you mean 0.95?)"),
+        (Constraints(min_accuracy=950), "--min-accuracy: is a fraction between 0 and 1; got 950"),
+        (Constraints(max_usd=0), "--max-usd: must be a number above 0; got 0"),
+        (Constraints(max_device_hours=float("nan")), "--max-device-hours: must be a number above 0; got nan"),
+        (Constraints(gpus=-1), "--gpus: must be a number above 0; got -1"),
+        (Constraints(max_latency_ms=5), "--max-latency-ms: nothing is known of latencies"),
+    ],
+)
+def test_an_impossible_limit_is_refused(limits: Constraints, says: str) -> None:
+    found = summary()
+    with pytest.raises(ConfigError) as error:
+        check_limits(limits, found.points, found.trials)
+    assert str(error.value).startswith(says)
+
+
+def test_dollars_need_a_price() -> None:
+    found = summary(price={})
+    with pytest.raises(ConfigError, match="--max-usd: the study has no price"):
+        check_limits(Constraints(max_usd=1), found.points, found.trials)
+
+
+def test_limits_apply_to_means() -> None:
+    found = summary()
+    budget = found.points[2].cost.usd
+    chosen = choose(found.points, found.trials, "usd", Constraints(max_usd=budget), 0.01)
+    assert chosen is not None
+    assert chosen.choice is not None
+    assert chosen.choice.label == found.points[2].label  # the most accurate of those that cost no more
+    assert choose((), (), "usd", Constraints(), 0.01) is None
+
+
+def test_latency_is_that_of_the_fastest_request_batch() -> None:
+    found = summary(measured={"probes": SERVED})
+    assert latencies_ms(found.trials)[Cell(16, 1)] == 3
+    check_limits(Constraints(max_latency_ms=4), found.points, found.trials)
+    slow = choose(found.points, found.trials, "usd", Constraints(max_latency_ms=2), 0.01)
+    assert slow is not None
+    assert slow.choice is None
+    assert slow.nearest_miss is not None
+    assert [(miss.limit, miss.value) for miss in slow.nearest_miss.misses] == [("max_latency_ms", 3.0)]

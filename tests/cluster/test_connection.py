@@ -19,7 +19,7 @@ import yaml
 from ray.exceptions import AuthenticationError
 
 from study.cluster.connection import connected, refuse_what_is_not_ray, take_sigterm_as_ctrl_c
-from study.errors import PlanError
+from study.errors import ClusterError
 from tests.conftest import TINY
 
 
@@ -59,7 +59,7 @@ def test_whatever_keeps_a_ray_from_starting_is_one_line(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(PlanError, match=f"^Ray does not start here: .*{says}") as raised, connected("local", 1):
+    with pytest.raises(ClusterError, match=f"^Ray does not start here: .*{says}") as raised, connected("local", 1):
         pass
     assert str(raised.value).isprintable()
 
@@ -135,7 +135,7 @@ def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     # Another Ray on this machine would be joined instead.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
-    with pytest.raises(PlanError, match=r"^--address auto: nobody answers at "):
+    with pytest.raises(ClusterError, match=r"^--address auto: nobody answers at "):
         refuse_what_is_not_ray("auto")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from study.config.loader import find_config, load_study, shipped_configs, to_yaml
 from study.config.schema import StudyConfig
 from study.config.template import commented_yaml, starter
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import make_plan
 
 GOOD = """\
@@ -94,7 +94,7 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line_with_the_place(tmp_path: Path, change: tuple[str, str], line: int, says: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, GOOD.replace(*change))
     text = str(caught.value)
     assert "\n" not in text
@@ -104,12 +104,12 @@ def test_mistakes_are_one_line_with_the_place(tmp_path: Path, change: tuple[str,
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "just words", "[" * 5000, "\x00"])
 def test_no_study_file_at_all(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PlanError):
+    with pytest.raises(ConfigError):
         load(tmp_path, text)
 
 
 def numbers(schema: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every number in a schema, and where it stands."""
+    """Yield every number of a schema with its place."""
     parts = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
     for key, part in parts:
         if isinstance(part, dict) and part.get("type") in ("integer", "number"):
@@ -127,9 +127,9 @@ def test_every_number_has_a_least_and_a_most() -> None:
 
 def test_set_overrides_and_is_blamed(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD, "search.samples=4", "hardware.world_size=[1, 2]").search.samples == 4
-    with pytest.raises(PlanError, match=r"^--set: search.samples: should be greater"):
+    with pytest.raises(ConfigError, match=r"^--set: search.samples: should be greater"):
         load(tmp_path, GOOD, "search.samples=0")
-    with pytest.raises(PlanError, match=r"write it as key.path=value"):
+    with pytest.raises(ConfigError, match=r"write it as key.path=value"):
         load(tmp_path, GOOD, "search.samples")
 
 
@@ -157,7 +157,7 @@ def test_any_value_is_a_plan_or_a_plan_error(tmp_path_factory: pytest.TempPathFa
     said = ""
     try:
         make_plan(load_study(path).config)
-    except PlanError as error:
+    except ConfigError as error:
         said = str(error)
     assert "\n" not in said
 
@@ -180,7 +180,7 @@ def test_configs_are_found_by_path_with_or_without_suffix_and_by_bare_name(tmp_p
     (tmp_path / "mine.yaml").write_text(GOOD)
     assert find_config(str(tmp_path / "mine")) == find_config(str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"
     assert find_config("quickstart").name == "quickstart.yaml"
-    with pytest.raises(PlanError, match=r"did you mean quickstart\?"):
+    with pytest.raises(ConfigError, match=r"did you mean quickstart\?"):
         find_config("quikstart")
 
 
@@ -216,6 +216,6 @@ def test_a_variant_is_the_study_with_some_keys_changed(tmp_path: Path) -> None:
         (("  LB:", "  L/B:"), r"variants"),
     ],
 )
-def test_a_mistake_in_a_variant_is_told_where_it_stands(tmp_path: Path, change: tuple[str, str], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
+def test_a_mistake_in_a_variant_is_reported_at_its_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(tmp_path, VARIANTS.replace(*change))

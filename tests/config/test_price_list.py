@@ -1,4 +1,4 @@
-"""Price lists: the package's own, a user's that wins, and the line that says what is wrong."""
+"""Price lists: that of the package, a user's that takes precedence, and one-line errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from study.config.gpuhunt_prices import market_prices, prices_yaml
 from study.config.loader import load_study
 from study.config.price_list import SHIPPED, read_prices
-from study.errors import PlanError
+from study.errors import ConfigError
 
 STUDY = """\
 name: x
@@ -21,7 +21,7 @@ search: {lr: [0.1]}
 budget: {epochs: 3}
 price: {%s}
 """
-OWN = """\
+USERS = """\
 prices:
   - {gpu_type: H100-SXM-80GB, provider: us, purchase: on_demand, usd_per_device_hour: 1.5, source: contract,
      date: "2026-02-03"}
@@ -51,12 +51,12 @@ def test_a_gpu_type_is_looked_up_and_the_study_keeps_what_was_found(tmp_path: Pa
         assert word in found.source
 
 
-def test_your_own_file_wins(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text(OWN)
-    found = price(tmp_path, "gpu_type: H100-SXM-80GB, file: own.yaml")
+def test_the_users_file_takes_precedence(tmp_path: Path) -> None:
+    (tmp_path / "users.yaml").write_text(USERS)
+    found = price(tmp_path, "gpu_type: H100-SXM-80GB, file: users.yaml")
     assert (found.usd_per_device_hour, found.file) == (1.5, None)
     assert "contract" in found.source
-    listed = read_prices(tmp_path / "own.yaml")
+    listed = read_prices(tmp_path / "users.yaml")
     assert listed[0].provider == "us"
     assert len(listed) == len(read_prices()) + 1
 
@@ -78,8 +78,8 @@ def test_a_price_that_is_given_is_not_looked_up(tmp_path: Path) -> None:
         ("gpu_type: x, file: none.yaml", "none.yaml: No such file"),
     ],
 )
-def test_a_price_that_is_not_there_is_one_line(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(PlanError) as error:
+def test_a_missing_price_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
         price(tmp_path, text)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
@@ -88,22 +88,22 @@ def test_a_price_that_is_not_there_is_one_line(tmp_path: Path, text: str, says: 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("1.5", "-1"), "own.yaml:2: prices.0.usd_per_device_hour: Input should be greater than 0"),
-        (("1.5", "true"), "own.yaml:2: prices.0.usd_per_device_hour: Input should be a valid number"),
-        (("1.5", ".nan"), "own.yaml:2: prices.0.usd_per_device_hour: should be a finite number"),
-        (("1.5", "1e7"), "own.yaml:2: prices.0.usd_per_device_hour: Input should be less than or equal to 1000000"),
-        (("gpu_type", "gpu"), "own.yaml:2: prices.0.gpu: unknown key; allowed: gpu_type, provider,"),
-        (("2026-02-03", "yesterday"), "own.yaml:3: prices.0.date: String should match"),
-        (("prices:", "price:"), "own.yaml:1: price: unknown key; allowed: prices (did you mean prices?)"),
-        ((OWN, OWN + OWN.removeprefix("prices:\n")), "H100-SXM-80GB us on_demand is priced twice"),
-        ((OWN, "[1"), "own.yaml:1: not YAML"),
-        ((OWN, "- 3"), "own.yaml:1: Input should be"),
+        (("1.5", "-1"), "users.yaml:2: prices.0.usd_per_device_hour: Input should be greater than 0"),
+        (("1.5", "true"), "users.yaml:2: prices.0.usd_per_device_hour: Input should be a valid number"),
+        (("1.5", ".nan"), "users.yaml:2: prices.0.usd_per_device_hour: should be a finite number"),
+        (("1.5", "1e7"), "users.yaml:2: prices.0.usd_per_device_hour: Input should be less than or equal to 1000000"),
+        (("gpu_type", "gpu"), "users.yaml:2: prices.0.gpu: unknown key; allowed: gpu_type, provider,"),
+        (("2026-02-03", "yesterday"), "users.yaml:3: prices.0.date: String should match"),
+        (("prices:", "price:"), "users.yaml:1: price: unknown key; allowed: prices (did you mean prices?)"),
+        ((USERS, USERS + USERS.removeprefix("prices:\n")), "H100-SXM-80GB us on_demand is priced twice"),
+        ((USERS, "[1"), "users.yaml:1: not YAML"),
+        ((USERS, "- 3"), "users.yaml:1: Input should be"),
     ],
 )
 def test_a_bad_list_is_one_line_with_its_place(tmp_path: Path, change: tuple[str, str], says: str) -> None:
-    (tmp_path / "own.yaml").write_text(OWN.replace(*change))
-    with pytest.raises(PlanError) as error:
-        read_prices(tmp_path / "own.yaml")
+    (tmp_path / "users.yaml").write_text(USERS.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        read_prices(tmp_path / "users.yaml")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -143,13 +143,13 @@ def test_a_refresh_keeps_the_least_of_each_provider_and_reads_back(
 
 def test_a_refresh_says_how_to_install_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpuhunt(monkeypatch, None)
-    with pytest.raises(PlanError, match=r"--refresh: needs gpuhunt: pip install 'batch-frontier\[prices\]'"):
+    with pytest.raises(ConfigError, match=r"--refresh: needs gpuhunt: pip install 'batch-frontier\[prices\]'"):
         market_prices("2026-05-06")
 
     def fails(min_gpu_count: int) -> list[object]:
         raise OSError("no\nroute")
 
     fake_gpuhunt(monkeypatch, SimpleNamespace(query=fails))
-    with pytest.raises(PlanError) as error:
+    with pytest.raises(ConfigError) as error:
         market_prices("2026-05-06")
     assert str(error.value) == "--refresh: gpuhunt's catalog cannot be read: no\\nroute"

@@ -2,61 +2,57 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 
-from tests.faults.books import Audit
+from tests.faults.ledger_audit import Audit
 
-
-@dataclass
-class _Line:
-    injected: int = 0
-    survived: int = 0
-    device_h_lost: float = 0.0
-    double_counted: int = 0
-
-
-_LINES = pytest.StashKey[dict[str, _Line]]()
+COLUMNS = ("injected", "survived", "device-hours lost", "rows double-counted")
+_PROPERTY = "faults"  # of a test's report, which also comes from the workers of pytest-xdist
 
 
 class Injections:
-    """Of one kind of fault. `inject` before each, `survived` once all that must hold after it has been asserted."""
+    """Counts one kind of fault: `inject` before each, `survived` after all that must hold has been asserted."""
 
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: dict[str, float]) -> None:
         self._line = line
 
     def inject(self, times: int = 1) -> None:
-        """Counted even if the test fails on it."""
-        self._line.injected += times
+        """Count it, even if the test then fails on it."""
+        self._line["injected"] += times
 
     def survived(self, audit: Audit | None = None, times: int = 1) -> None:
-        """What was injected last is survived; `audit` is of the books after it, where there are any."""
+        """Count what was injected last as survived; `audit` is of the ledger after it, where there is one."""
         if audit is not None:
-            self._line.device_h_lost += audit.device_h_lost
-            self._line.double_counted += audit.double_counted
+            self._line["device-hours lost"] += audit.device_h_lost
+            self._line["rows double-counted"] += audit.double_counted
             assert audit == Audit(0.0, 0)
-        self._line.survived += times
+        self._line["survived"] += times
 
 
 @pytest.fixture
 def faults(request: pytest.FixtureRequest) -> Callable[[str], Injections]:
-    """`faults("driver killed")` counts for that line of the table."""
-    lines = request.config.stash.setdefault(_LINES, defaultdict(_Line))
-    return lambda fault: Injections(lines[fault])
+    """Return a function: `faults("driver killed")` counts for that line of the table."""
+    lines: dict[str, dict[str, float]] = {}
+    request.node.user_properties.append((_PROPERTY, lines))
+    return lambda fault: Injections(lines.setdefault(fault, dict.fromkeys(COLUMNS, 0)))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(_LINES, {})
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport) and report.when == "call":
+            for counted in (value for name, value in report.user_properties if name == _PROPERTY):
+                for fault, line in counted.items():
+                    lines[fault].update(line)
     if not lines:
         return
     width = max(len("fault"), *map(len, lines))
     terminalreporter.section("faults")
-    columns = ("injected", "survived", "device-hours lost", "rows double-counted")
-    terminalreporter.write_line(f"{'fault':<{width}}  " + "  ".join(columns))
-    for fault, line in lines.items():
-        figures = (f"{line.injected}", f"{line.survived}", f"{line.device_h_lost:g}", f"{line.double_counted}")
-        cells = "  ".join(f"{figure:>{len(name)}}" for figure, name in zip(figures, columns, strict=True))
-        terminalreporter.write_line(f"{fault:<{width}}  {cells}", red=line.survived != line.injected)
+    terminalreporter.write_line(f"{'fault':<{width}}  " + "  ".join(COLUMNS))
+    for fault, line in sorted(lines.items()):
+        cells = "  ".join(f"{line[name]:>{len(name)}g}" for name in COLUMNS)
+        terminalreporter.write_line(f"{fault:<{width}}  {cells}", red=line["survived"] != line["injected"])

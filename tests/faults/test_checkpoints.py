@@ -12,8 +12,8 @@ import pytest
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
 from study.ledger.store import CHECKPOINTS
 from tests.conftest import Run, make_config, rank_pids, run_for_real
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit, curves
 
 ONE_TRIAL = {
     "batch_sizes": [16],

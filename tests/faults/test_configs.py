@@ -20,17 +20,18 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
-from study.analysis.forecast import forecast
-from study.cli.common import planned, recorded, repriced
+from study.analysis.early_stopping import forecast
+from study.api.plans import recorded, repriced
+from study.cli.common import planned
 from study.config import yaml_reader as yamlfile
 from study.config.loader import find_config, load_study, shipped_configs, to_yaml
 from study.config.price_list import read_prices
-from study.errors import PlanError
+from study.errors import ConfigError, DataError
 from study.ledger.store import CONFIG
-from study.planning.cost_estimate import Pace, price_plan
+from study.planning.cost_estimate import Pace, estimate_plan
 from study.planning.trials import Plan, make_plan
 from tests.faults.conftest import Injections
-from tests.faults.madeup import study_files
+from tests.faults.generated_studies import study_files
 
 OWN_MODEL = Path(__file__).parents[2] / "examples" / "own_model"
 SHIPPED = {**shipped_configs(), "own_model": OWN_MODEL / "study.yaml"}
@@ -51,7 +52,7 @@ def outcome(path: Path, *overrides: str) -> str:
     began_s = time.monotonic()
     try:
         plan = planned(path, list(overrides), "cluster", None)
-    except PlanError as error:
+    except (ConfigError, DataError) as error:
         said = str(error)
         assert said.isprintable()
         assert len(said) <= 2000
@@ -65,7 +66,7 @@ def outcome(path: Path, *overrides: str) -> str:
 
 def check_usable(plan: Plan, path: Path) -> None:
     """Its cost can be told, and the study's own copy of the file means the same study."""
-    price = price_plan(plan, dict.fromkeys(plan.cells, Pace(1e-3, 1e-2)), ranks=4)
+    price = estimate_plan(plan, dict.fromkeys(plan.cells, Pace(1e-3, 1e-2)), ranks=4)
     assert price is not None
     assert 0 < price.device_h < float("inf")
     if plan.search:
@@ -317,7 +318,7 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_what_is_no_file_is_no_study_file_and_not_waited_for(no_file: str, faults: Callable[[str], Injections]) -> None:
     line = faults("YAML hostile")
     line.inject()
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(ConfigError) as caught:
         planned(find_config(no_file), None, "cluster", None)
     assert str(caught.value).startswith(no_file[:199])
     line.survived()
@@ -330,7 +331,7 @@ def test_what_is_no_file_is_no_price_list_and_not_waited_for(
     line.inject()
     path = tmp_path / "study.yaml"
     path.write_text(GOOD + f"price: {{gpu_type: H100-SXM-80GB, file: '{no_file}'}}")
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(ConfigError) as caught:
         planned(path, None, "cluster", None)
     assert no_file in str(caught.value)
     line.survived()
@@ -341,7 +342,7 @@ def test_a_price_that_is_none_is_refused_on_the_command_line(usd: float, faults:
     line = faults("config or price file damaged")
     line.inject()
     plan = make_plan(load_study(SHIPPED["quickstart"]).config)
-    with pytest.raises(PlanError, match=r"^--usd-per-device-hour: must be from 0 to 1,000,000; got "):
+    with pytest.raises(ConfigError, match=r"^--usd-per-device-hour: must be from 0 to 1,000,000; got "):
         repriced(plan, usd, None)
     line.survived()
 
@@ -483,7 +484,7 @@ def read_own_copy(path: Path) -> str:
     """As all commands read the study's own copy in its folder."""
     try:
         check_usable(recorded(path.parent), path)
-    except PlanError as error:
+    except ConfigError as error:
         return str(error)
     return ""
 
@@ -495,7 +496,7 @@ def read_price_list(path: Path) -> str:
     said, refused = outcome(study), ""
     try:
         read_prices(path)
-    except PlanError as error:
+    except ConfigError as error:
         refused = str(error)
     # A good list may be of other GPUs.
     others = (f"{study}:5: price.gpu_type: no ", f"{study}:5: price.provider: several ")

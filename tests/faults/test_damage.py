@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-from study.ledger.atomic_files import DiskError
+from study.errors import DiskError
 from study.ledger.schema import AttemptRow, DecisionRow
 from study.ledger.store import CHECKPOINTS, read
 from study.planning.trials import Plan
 from study.training.snapshot import Resumed
 from study.tuning.checkpoint_store import CheckpointStore
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
-from tests.faults.disk import watched
+from tests.faults.failing_disk import watched
+from tests.faults.ledger_audit import audit
 from tests.faults.test_checkpoints import shelved, updates_of
 from tests.faults.test_disk import drive, here, plan, told, undisturbed
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_with_a_right_checksum_runs_nothing(
     marker = tmp_path / "marker"
     shelf = CheckpointStore(tmp_path / CHECKPOINTS, keep=2)
     shelf.put("a", 5, PICKLES[kind](Evil(marker)))
-    found = shelf.start("a", 5)["snapshot"]
+    found = shelf.start("a", 5)
     assert caplog.messages == []  # whoever wrote it knew its checksum
     with pytest.raises(pickle.UnpicklingError):
         Resumed.read(found.path.read_bytes(), rank=0)

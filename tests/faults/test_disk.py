@@ -19,21 +19,22 @@ from study.analysis.records import Summary
 from study.analysis.summary.summarize import summarize
 from study.cluster.jobs.fetch import fetch
 from study.config.loader import to_yaml
-from study.errors import PlanError
-from study.ledger.atomic_files import DiskError, remove_unfinished, write_atomic
+from study.errors import DiskError, StudyError
+from study.ledger.atomic_files import remove_unfinished, write_atomic
 from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
 from study.planning.trials import Plan, make_plan
 from study.reporting import exports
 from study.tuning.checkpoint_store import CheckpointStore
 from study.tuning.driver import _tidy
+from study.tuning.ledger_writer import LedgerWriter
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
 from tests.cluster.jobs.test_fetch import Fake
 from tests.conftest import make_config
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
-from tests.faults.disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.failing_disk import FULL, NEEDS_SPACE, REFUSALS, files, unfinished, watched
+from tests.faults.ledger_audit import audit, curves
 from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
@@ -46,14 +47,9 @@ class SimulatedShelf(CheckpointStore):
 
     most = 0  # of one trial's that lay there at once
 
-    def put(self, trial_id: str, updates: int, checkpoint: Any) -> None:
-        super().put(trial_id, updates, b"%d " % checkpoint * 99)
+    def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
+        super().put(trial_id, updates, (checkpoint + b" ") * 99)
         self.most = max(self.most, len(self._newest_first(trial_id)))
-
-    def start(self, trial_id: str, updates: int) -> dict[str, Any]:
-        start = super().start(trial_id, updates)
-        shelved = start["snapshot"]
-        return start | {"snapshot": start["from_updates"] if shelved else None}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,7 +101,7 @@ def drive(plan: Plan, folder: Path) -> SimulatedShelf:
         progress = Progress(plan, ledger.rows)
         _tidy(folder, shelf, progress)
         if ledger.rows and progress.finished:
-            Recorder(ledger, progress, shelf, lambda row: None, FakeCluster()).settle()  # type: ignore[arg-type]
+            Recorder(LedgerWriter(ledger, [progress.follow]), progress, shelf, FakeCluster()).settle()
         else:
             write_atomic(folder / CONFIG, to_yaml(plan.config))
             assert FakeTune(plan, ledger, shelf, 1, INTERVAL_S).run()  # type: ignore[arg-type]
@@ -296,7 +292,7 @@ def test_a_fetch_that_is_refused_leaves_each_file_old_or_new(
         shutil.rmtree(out)
         fetch(old, out, checkpoints=False)
         line.inject()
-        with watched(out) as disk, suppress(DiskError, PlanError):
+        with watched(out) as disk, suppress(StudyError):
             disk.refuse(at, error, lasting)
             again()
         after = files(out)

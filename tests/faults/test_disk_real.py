@@ -17,9 +17,9 @@ import yaml
 from study.ledger.schema import ReportRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
 from tests.conftest import TINY, lacking, make_config, run_for_real, wait_for
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
-from tests.faults.disk import unfinished
+from tests.faults.failing_disk import unfinished
+from tests.faults.ledger_audit import audit, curves
 from tests.faults.test_machines import begin, rows_of
 
 DISK_BYTES = 3 << 20  # too small for the page of a report

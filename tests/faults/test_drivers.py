@@ -24,9 +24,9 @@ from study.ledger.store import Ledger, read
 from study.planning.trials import Plan, make_plan
 from study.tuning.recorder import PULSE_EVERY_S
 from tests.conftest import make_config
-from tests.faults.books import audit, told
 from tests.faults.conftest import Injections
-from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
+from tests.faults.ledger_audit import audit, trial_facts
+from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ class Killed(BaseException):
     """Nothing of the driver's runs after it."""
 
 
-class Fate:
+class KillPoints:
     """Kills the driver at the points that it is given; a point is just before or just behind a write."""
 
     def __init__(self, *points: int) -> None:
@@ -73,39 +73,39 @@ class Fate:
             raise Killed(point)
 
 
-class DoomedLedger(Ledger):
+class KillingLedger(Ledger):
     """On disk, as far as its driver came."""
 
-    def __init__(self, folder: Path, fate: Fate) -> None:
-        self.fate = fate
+    def __init__(self, folder: Path, kill_points: KillPoints) -> None:
+        self.kill_points = kill_points
         super().__init__(folder)
 
     def append(self, *rows: AnyRow, durable: bool = True) -> None:
         what = " + ".join(row.kind for row in rows)
-        self.fate.at(f"before {what}")
+        self.kill_points.at(f"before {what}")
         super().append(*rows, durable=durable)
-        self.fate.at(f"behind {what}")
+        self.kill_points.at(f"behind {what}")
 
 
-class DoomedShelf(FakeShelf):
+class KillingStore(FakeStore):
     """Checkpoints outlive their driver."""
 
-    def __init__(self, keep: int, fate: Fate) -> None:
+    def __init__(self, keep: int, kill_points: KillPoints) -> None:
         super().__init__(keep)
-        self.fate = fate
+        self.kill_points = kill_points
 
-    def put(self, trial_id: str, updates: int, snapshot: int) -> None:
-        self.fate.at("before checkpoint")
-        super().put(trial_id, updates, snapshot)
-        self.fate.at("behind checkpoint")
+    def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
+        self.kill_points.at("before checkpoint")
+        super().put(trial_id, updates, checkpoint)
+        self.kill_points.at("behind checkpoint")
 
 
-def driven(plan: Plan, folder: Path, fate: Fate, slots: int = 1, dies: tuple[int, ...] = ()) -> int:
+def driven(plan: Plan, folder: Path, kill_points: KillPoints, slots: int = 1, dies: tuple[int, ...] = ()) -> int:
     """Run a study and resume it until it is over. Returns how often its driver was killed."""
-    shelf, kills = DoomedShelf(plan.config.recovery.checkpoints, fate), 0
+    shelf, kills = KillingStore(plan.config.recovery.checkpoints, kill_points), 0
     with without_ray(slots):
         while True:
-            with DoomedLedger(folder, fate) as ledger:
+            with KillingLedger(folder, kill_points) as ledger:
                 try:
                     assert FakeTune(plan, ledger, shelf, slots, INTERVAL_S, dies=dies).run()
                     break
@@ -126,20 +126,20 @@ def frontier(plan: Plan, rows: list[AnyRow]) -> list[tuple[Any, ...]]:
 @cache
 def undisturbed(name: str) -> tuple[list[str], list[AnyRow]]:
     """The points at which a study can be killed, and its rows."""
-    plan, fate, ledger = study_plan(name), Fate(), Memory()
+    plan, kill_points, ledger = study_plan(name), KillPoints(), Memory()
 
     class Watched(Memory):
         def append(self, *rows: AnyRow, durable: bool = True) -> None:
             what = " + ".join(row.kind for row in rows)
-            fate.at(f"before {what}")
+            kill_points.at(f"before {what}")
             ledger.append(*rows)
-            fate.at(f"behind {what}")
+            kill_points.at(f"behind {what}")
 
     with without_ray(1):
         watched = Watched()
         watched.rows = ledger.rows
-        assert FakeTune(plan, watched, DoomedShelf(plan.config.recovery.checkpoints, fate), 1, INTERVAL_S).run()
-    return fate.seen, ledger.rows
+        assert FakeTune(plan, watched, KillingStore(plan.config.recovery.checkpoints, kill_points), 1, INTERVAL_S).run()
+    return kill_points.seen, ledger.rows
 
 
 @pytest.fixture(autouse=True)
@@ -150,13 +150,13 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_every(name: str, points: list[int], tmp_path: Path, line: Injections) -> None:
     plan, (_, rows) = study_plan(name), undisturbed(name)
-    expected, drawn = told(rows), frontier(plan, rows)
+    expected, drawn = trial_facts(rows), frontier(plan, rows)
     for point in points:
         line.inject()
         folder = tmp_path / f"{name}-{point}"
-        assert driven(plan, folder, Fate(point)) == 1
+        assert driven(plan, folder, KillPoints(point)) == 1
         found = list(read(folder).rows)
-        assert told(found) == expected, undisturbed(name)[0][point]
+        assert trial_facts(found) == expected, undisturbed(name)[0][point]
         assert frontier(plan, found) == drawn
         line.survived(audit(found))
 
@@ -195,15 +195,15 @@ def test_drivers_killed_one_after_the_other_and_groups_with_them(
     plan, (_, rows) = study_plan(name), undisturbed(name)
     folder = tmp_path_factory.mktemp(name)
     line = faults("driver killed, simulated")
-    kills = driven(plan, folder, Fate(*points), dies=tuple(dies))
+    kills = driven(plan, folder, KillPoints(*points), dies=tuple(dies))
     line.inject(kills)
     found = list(read(folder).rows)
-    assert told(found) == told(rows)
+    assert trial_facts(found) == trial_facts(rows)
     assert frontier(plan, found) == frontier(plan, rows)
     line.survived(audit(found), kills)
 
 
-class DoomedTune(FakeTune):
+class KilledTune(FakeTune):
     """Killed at a moment of its own clock, whatever it does."""
 
     def __init__(self, *arguments: Any, lives_s: float, **options: Any) -> None:
@@ -228,12 +228,12 @@ def test_all_but_the_time_since_the_last_sign_of_life_is_billed(
 ) -> None:
     """And the setup of groups that no trial had started on: of these no row tells. Never a second too many."""
     plan = make_plan(make_config(scheduler={"kind": scheduler}, confirm={"seeds": 1}))
-    ledger, shelf, line = Memory(), FakeShelf(), faults("driver killed, simulated")
+    ledger, shelf, line = Memory(), FakeStore(), faults("driver killed, simulated")
     leased_s = missing_s = 0.0
     groups = kills = 0
     for life_s in (*lives_s, math.inf):
         with without_ray(slots):
-            tune = DoomedTune(plan, ledger, shelf, slots, {16: interval_s, 64: interval_s / 2}, lives_s=life_s)
+            tune = KilledTune(plan, ledger, shelf, slots, {16: interval_s, 64: interval_s / 2}, lives_s=life_s)
             try:
                 assert tune.run()
             except Killed:
@@ -272,12 +272,12 @@ def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_pe
     faults: Callable[[str], Injections], tmp_path_factory: pytest.TempPathFactory, name: str, points: list[int]
 ) -> None:
     plan, folder, line = study_plan(name), tmp_path_factory.mktemp(name), faults("wall clock set back")
-    driven(plan, folder / "steady", Fate(*points))
+    driven(plan, folder / "steady", KillPoints(*points))
     Jumping.looks = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("study.tuning.recorder.datetime", Jumping)
+        patch.setattr("study.tuning.ledger_writer.datetime", Jumping)
         patch.setattr("time.time", lambda: Jumping.now().timestamp())
-        driven(plan, folder / "jumping", Fate(*points))
+        driven(plan, folder / "jumping", KillPoints(*points))
     steady, jumping = read(folder / "steady").rows, read(folder / "jumping").rows
     jumps = sum(then.written < row.written for row, then in pairwise(jumping))
     line.inject(jumps)
@@ -290,7 +290,7 @@ def test_a_wall_clock_that_jumps_back_changes_nothing_but_what_is_written_for_pe
 
 def test_durations_are_told_by_no_wall_clock() -> None:
     """Where it is read at all in what runs and bills a study: for people, for a unique name, for a file's age."""
-    allowed = {"tuning/recorder.py": 1, "ledger/store.py": 1, "ledger/atomic_files.py": 1}
+    allowed = {"tuning/ledger_writer.py": 1, "ledger/store.py": 1, "ledger/atomic_files.py": 1}
     root = Path(study.__file__).parent
     found: Counter[str] = Counter()
     for room in ("tuning", "training", "ledger", "pareto"):

@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from study.analysis.summary.summarize import summarize
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.ledger.schema import DecisionRow, EndRow
 from study.ledger.store import CHECKPOINTS, LEDGER, read
 from tests.conftest import TINY, wait_for
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit, curves
 
 STUDY: dict[str, Any] = TINY | {
     "search": {"lr": [0.2, 0.1, 0.05, 0.01]},
@@ -48,20 +48,20 @@ class Cluster:
         self.scratch.mkdir()
         (root / "small.yaml").write_text(yaml.safe_dump(STUDY))
 
-    def start(self, name: str, doom: str | None = None) -> subprocess.Popen[str]:
+    def start(self, name: str, signals: str | None = None) -> subprocess.Popen[str]:
         """A driver: of a new study, or of what there is of one."""
         begun = (self.root / name / LEDGER).exists()
         arguments = ["resume", name] if begun else ["run", "small", "--out", name]
-        command = ["study", *arguments] if doom is None else ["tests.faults.doomed", doom, *arguments]
+        command = ["study", *arguments] if signals is None else ["tests.faults.signalled_driver", signals, *arguments]
         environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200", "TMPDIR": str(self.scratch)}
         return subprocess.Popen(
             [sys.executable, "-m", *command, "--address", self.address],
             cwd=self.root, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def drive(self, name: str, doom: str | None = None) -> tuple[int, str]:
+    def drive(self, name: str, signals: str | None = None) -> tuple[int, str]:
         """A driver from its beginning to its end: exit code, and what it printed."""
-        with self.start(name, doom) as process:
+        with self.start(name, signals) as process:
             try:
                 printed, _ = process.communicate(timeout=DEADLINE_S)
             finally:
@@ -121,7 +121,7 @@ def undisturbed(cluster: Cluster) -> dict[str, Any]:
     return said
 
 
-def dooms() -> list[list[str]]:
+def deaths_of_drivers() -> list[list[str]]:
     """Where each driver of two studies dies: everywhere once, and in the end on the way from search to confirm."""
     rng = random.Random(11)
     deaths = [
@@ -138,11 +138,11 @@ def dooms() -> list[list[str]]:
 def test_a_study_whose_drivers_are_killed_ends_as_if_none_had_been(
     number: int, cluster: Cluster, undisturbed: dict[str, Any], faults: Callable[[str], Injections]
 ) -> None:
-    name, line, deaths = f"killed-{number}", faults("driver killed"), dooms()[number]
-    for doom in deaths:
+    name, line, deaths = f"killed-{number}", faults("driver killed"), deaths_of_drivers()[number]
+    for death in deaths:
         line.inject()
-        code, printed = cluster.drive(name, doom)
-        assert code == -signal.SIGKILL, f"{doom}: {printed}"
+        code, printed = cluster.drive(name, death)
+        assert code == -signal.SIGKILL, f"{death}: {printed}"
     code, printed = cluster.drive(name)
     assert code == 0, printed
     assert course(cluster.root / name) == undisturbed

@@ -15,9 +15,9 @@ from study.ledger.schema import AnyRow, EndRow, PulseRow
 from study.ledger.store import LEDGER, Ledger, read
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config, run_for_real
-from tests.faults.books import Audit, audit, told
 from tests.faults.conftest import Injections
-from tests.tuning.faketune import FakeShelf, FakeTune, without_ray
+from tests.faults.ledger_audit import Audit, audit, trial_facts
+from tests.tuning.faketune import FakeStore, FakeTune, without_ray
 
 SMALL: dict[str, Any] = {
     "batch_sizes": [16],
@@ -34,7 +34,7 @@ NEXT = PulseRow(at_s=1e6, written="2026-01-01T00:00:00.000+00:00")
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not what is tried here, and thousands of times dear."""
-    for module in ("store", "files"):
+    for module in ("store", "atomic_files"):
         monkeypatch.setattr(f"study.ledger.{module}.os.fsync", lambda handle: None)
 
 
@@ -46,7 +46,7 @@ def plan() -> Plan:
 def simulate(plan: Plan, folder: Path) -> list[AnyRow]:
     """Run a study, or what its ledger lacks, and return its rows."""
     with without_ray(1), Ledger(folder) as ledger:
-        assert FakeTune(plan, ledger, FakeShelf(), 1, INTERVAL_S).run()
+        assert FakeTune(plan, ledger, FakeStore(), 1, INTERVAL_S).run()
     return list(read(folder).rows)
 
 
@@ -154,7 +154,7 @@ def test_a_resume_runs_what_a_cut_ledger_lacks(
     plan: Plan, simulated: bytes, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
     (tmp_path / LEDGER).write_bytes(simulated)
-    expected, lines, line = told(read(tmp_path).rows), Lines(simulated), faults("ledger cut")
+    expected, lines, line = trial_facts(read(tmp_path).rows), Lines(simulated), faults("ledger cut")
     # At each line's end, and once within each line.
     rng = random.Random(3)
     within = [rng.randrange(start + 1, end) for start, end in zip(lines.ends, lines.ends[1:], strict=False)]
@@ -162,7 +162,7 @@ def test_a_resume_runs_what_a_cut_ledger_lacks(
         line.inject()
         (tmp_path / LEDGER).write_bytes(simulated[:offset])
         rows = simulate(plan, tmp_path)
-        assert told(rows) == expected, offset
+        assert trial_facts(rows) == expected, offset
         n_good = lines.good(offset)
         assert [json.loads(row.model_dump_json()) for row in rows[:n_good]] == lines.values[:n_good]
         line.survived(audit(rows))

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from study.errors import LedgerError
 from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, WaitRow
-from study.ledger.store import LedgerError, read
+from study.ledger.store import read
 from tests.conftest import TINY, wait_for
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit
 
 STUDY: dict[str, Any] = TINY | {
     "batch_sizes": [16],

@@ -19,8 +19,8 @@ from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from tests.conftest import Run, make_config, rank_pids, run_for_real
-from tests.faults.books import audit, curves
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit, curves
 
 UPDATES = 8  # between reports
 BOUNDS_S = {"STOP": {"silent_s": 12.0}, "stuck": {"stuck_s": 15.0}}  # the others stay as they are
@@ -38,8 +38,8 @@ def study(once: Path, at: str, how: str, updates: int = 0) -> StudyConfig:
         hardware={"world_size": 2},
         recovery={"checkpoint_every_s": 0} | BOUNDS_S.get(how, {}),
         workload={
-            "kind": "custom", "module": "tests.faults.victim:Victim", "data": "tests.own:Data", "train_samples": 64,
-            "val_accuracy": "val_acc",
+            "kind": "custom", "module": "tests.faults.faulty_rank:FaultyModule", "data": "tests.user_code:Data",
+            "train_samples": 64, "val_accuracy": "val_acc",
             "module_args": {"once": str(once), "at": at, "updates": updates, "how": how},
         },
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_rank_killed_before_it_has_met_the_others_costs_one_attempt(
 
     def kill_the_first() -> None:
         while not hit and not over.wait(0.01):
-            for pid in list(rank_pids("RankActor.sit_down"))[:1]:  # before that, Ray itself starts another process
+            for pid in list(rank_pids("RankActor.create_rank"))[:1]:  # before that, Ray itself starts another process
                 os.kill(pid, signal.SIGKILL)
                 hit.append(pid)
 

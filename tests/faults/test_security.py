@@ -30,29 +30,18 @@ from study.cluster.jobs import fetch as fetching
 from study.cluster.jobs.payload import Code, _below, pack
 from study.cluster.sinks.dispatcher import _why
 from study.config.schema import StudyConfig
-from study.errors import PlanError, masked
-from study.ledger.atomic_files import DiskError
+from study.errors import ClusterError, ConfigError, DiskError, LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, ReportRow
-from study.ledger.store import (
-    CHECKPOINTS,
-    CONFIG,
-    LEDGER,
-    REPORT,
-    SCRATCH,
-    Ledger,
-    LedgerError,
-    encode,
-    read,
-    refuse_links,
-)
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, encode, read, refuse_links
 from study.planning.trials import make_plan
 from study.reporting.live.page import LivePage
 from study.reporting.live.server import LiveServer
+from study.safe_text import masked
 from tests.cluster.jobs.test_fetch import Fake
 from tests.cluster.sinks.studies import fake_rows, run_fake, study_plan
 from tests.conftest import TINY, make_config, wait_for
 from tests.faults.conftest import Injections
-from tests.faults.disk import files
+from tests.faults.failing_disk import files
 from tests.faults.test_disk import drive, here
 from tests.faults.test_machines import rows_of
 
@@ -207,7 +196,7 @@ def test_a_file_without_an_end_is_given_up_and_what_was_there_stays(
     before = files(tmp_path)
     line.inject()
     bomb = Bomb(name)
-    with pytest.raises(PlanError, match=f"^--most-gib: {name}: with it the study takes more than is allowed"):
+    with pytest.raises(ConfigError, match=f"^--most-gib: {name}: with it the study takes more than is allowed"):
         fetching.fetch(bomb, tmp_path, checkpoints=True, most_bytes=5 << 20)
     assert bomb.sent_bytes <= 6 << 20
     assert files(tmp_path) == before
@@ -220,11 +209,11 @@ def test_many_files_and_a_config_without_an_end_are_given_up(
     line = faults("bomb")
     line.inject(2)
     monkeypatch.setattr(fetching, "MOST_FILES", 50)
-    with pytest.raises(PlanError, match="the study has 53 files, which no study has"):
+    with pytest.raises(ClusterError, match="the study has 53 files, which no study has"):
         fetching.fetch(Fake(**{f"report/{n}": b"" for n in range(50)}), tmp_path / "out", checkpoints=False)
     assert not (tmp_path / "out").exists()
     bomb = Bomb(CONFIG)
-    with pytest.raises(PlanError, match=r"config.yaml: larger than 16 MiB"):
+    with pytest.raises(ClusterError, match=r"config.yaml: larger than 16 MiB"):
         fetching.config_of(bomb)
     assert bomb.sent_bytes <= 17 << 20
     line.survived(times=2)
@@ -376,7 +365,7 @@ def test_no_password_of_an_address_is_shown(scheme: str, user: str, before: str,
     shown = masked(f"cannot reach {address} (refused)")
     assert SENTINEL not in shown
     assert shown.endswith("***@host:80/a?b=c#d (refused)")
-    assert SENTINEL not in str(PlanError(f"{address}: no", "tracking.mlflow"))
+    assert SENTINEL not in str(ConfigError(f"{address}: no", "tracking.mlflow"))
 
 
 @given(

@@ -25,8 +25,8 @@ from tests.cluster.sinks import tensorboard_events as boards
 from tests.cluster.sinks.mlflow_server import MlflowServer, assert_told, mlflow_server
 from tests.cluster.sinks.studies import fake_rows, follow_all, run_fake, run_followed, study_plan, told, unstamped
 from tests.conftest import make_config, run_for_real, wait_for
-from tests.faults.books import audit
 from tests.faults.conftest import Injections
+from tests.faults.ledger_audit import audit
 
 Faults = Callable[[str], Injections]
 
@@ -215,7 +215,7 @@ def test_the_meter_fails(faults: Faults, where: str, caplog: pytest.LogCaptureFi
         raise RuntimeError("no metrics today")
 
     monkeypatch.setattr("ray.util.metrics.Gauge", lambda *args: Mock())
-    monkeypatch.setattr(f"study.cluster.metrics.readings.Meter.{where}", broken)
+    monkeypatch.setattr(f"study.cluster.metrics.readings.MetricReadings.{where}", broken)
     with Export(plan) as metrics:
         rows = run_followed(plan, metrics.follow)
         wait_for(lambda: metrics.failures > 1)

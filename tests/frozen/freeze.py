@@ -145,8 +145,9 @@ def lost_machine(folder: Path) -> None:
     """A machine with one of two ranks goes away in the middle of a trial."""
     from ray.cluster_utils import Cluster
 
+    from study.errors import LedgerError
     from study.ledger.schema import AttemptRow, ReportRow
-    from study.ledger.store import LedgerError, read
+    from study.ledger.store import read
 
     def at_work() -> AttemptRow | None:
         try:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.ledger.atomic_files import DiskError
+from study.errors import DiskError, LedgerError
 from study.ledger.schema import AnyRow, DecisionRow, EndRow, ReportRow
-from study.ledger.store import LEDGER, Ledger, LedgerError, decode, encode, good_rows, read
+from study.ledger.store import LEDGER, Ledger, decode, encode, good_rows, read
 
 STAMP = {"at_s": 1.5, "written": "2026-01-01T00:00:00.000+00:00"}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from study.training.distributed.local_group import LocalGroup
-from tests.own_modules.ranks import own
+from tests.own_modules.on_ranks import own
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
-from study.training.preflight.dry_run import try_out
-from study.workloads.data.count import counted
-from tests.own_modules.ranks import alone, own, together, tried_together
-from tests.own_modules.users import SAMPLES
+from study.training.preflight.dry_run import dry_run
+from study.workloads.data.discovery import with_sample_counts
+from tests.own_modules.on_ranks import alone, own, together, tried_together
+from tests.own_modules.user_modules import SAMPLES
 
 
 def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
@@ -49,7 +49,7 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
 def test_what_would_fail_in_every_trial_is_found(two: LocalGroup, changes: dict[str, Any], says: str) -> None:
     error = found(two, **changes)
     assert isinstance(error, str)
-    assert error.removeprefix("PlanError: ").startswith(says)
+    assert error.removeprefix("ConfigError: ").startswith(says)
 
 
 @pytest.mark.parametrize(
@@ -127,35 +127,35 @@ def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) 
 def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any], says: str) -> None:
     config = own(**changes)
     config = config.model_copy(update={"hardware": config.hardware.model_copy(update={"accumulation": 4})})
-    with pytest.raises(PlanError, match=f"^{says}"):
-        try_out(make_plan(config))
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        dry_run(make_plan(config))
 
 
 @pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
 def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
-    notes = try_out(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    notes = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
     assert len(notes) == noted
     assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
 
 
 def test_a_sampler_that_needs_a_process_group_is_refused_with_a_remedy() -> None:
-    with pytest.raises(PlanError, match=r"^workload\.data: its train_dataloader needs a process group"):
-        try_out(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
+    with pytest.raises(ConfigError, match=r"^workload\.data: its train_dataloader needs a process group"):
+        dry_run(make_plan(own(world_size=2, data="Drawn", data_args={"sampler": "in a group"})))
 
 
 def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
-    plan = make_plan(counted(own(data="Divides", data_batch="global", train_samples=None)))
+    plan = make_plan(with_sample_counts(own(data="Divides", data_batch="global", train_samples=None)))
     assert plan.train_samples == SAMPLES
 
 
 def test_as_a_whole_on_ranks_of_its_own() -> None:
     """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
-    with pytest.raises(PlanError, match=r"^workload\.find_unused_parameters: must be true"):
-        try_out(make_plan(own(world_size=2, module="Unused")))
+    with pytest.raises(ConfigError, match=r"^workload\.find_unused_parameters: must be true"):
+        dry_run(make_plan(own(world_size=2, module="Unused")))
 
 
 def test_a_rank_that_dies_is_one_line() -> None:
     """Ranks that hold five samples gather three and two by hand."""
-    with pytest.raises(PlanError, match=r"^workload: on 2 ranks: ") as caught:
-        try_out(make_plan(own(world_size=2, module="GathersByHand")))
+    with pytest.raises(ConfigError, match=r"^workload: on 2 ranks: ") as caught:
+        dry_run(make_plan(own(world_size=2, module="GathersByHand")))
     assert "\n" not in str(caught.value)

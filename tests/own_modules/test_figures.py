@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from study.config.schema import StudyConfig
 from study.training.distributed.local_group import LocalGroup
-from tests.own_modules.ranks import alone, own, spec_of, together
-from tests.own_modules.users import SAMPLES, VAL_LABELS, Net
+from tests.own_modules.on_ranks import alone, own, spec_of, together
+from tests.own_modules.user_modules import SAMPLES, VAL_LABELS, Net
 
 SHARE = VAL_LABELS.count(0) / len(VAL_LABELS)  # 0.6: padded to six samples it would be 3/6 or 4/6
 
@@ -44,7 +44,7 @@ def test_what_is_reduced_is_the_figure_of_the_whole_set_on_one_rank_and_on_two(t
     ],
 )
 def test_the_figure_of_a_part_is_refused(two: LocalGroup, module: str, says: str) -> None:
-    assert re.match(f"PlanError: {says}", refused(two, module=module))
+    assert re.match(f"ConfigError: {says}", refused(two, module=module))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_figure_of_something_else_is_refused(module: str, reports: int, says: 
     outcome = alone(own(module=module, **changes))
     assert len(outcome.reports) == reports
     assert outcome.error is not None
-    assert f"PlanError: workload.val_accuracy: {says}" in outcome.error
+    assert f"ConfigError: workload.val_accuracy: {says}" in outcome.error
 
 
 def test_a_loss_that_is_not_logged_any_more_is_refused() -> None:
@@ -180,7 +180,7 @@ def test_a_micro_batch_that_counts_nothing_is_left_out(two: LocalGroup, accumula
 
 def test_a_weight_that_is_not_returned_is_refused() -> None:
     outcome = alone(own(module="Net", loss_weight="tokens"))
-    assert outcome.error == "PlanError: workload.loss_weight: its training_step does not return a dict with tokens"
+    assert outcome.error == "ConfigError: workload.loss_weight: its training_step does not return a dict with tokens"
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(5, 2), (5, 1), (5, 9), (7, 3), (2, 1)])
@@ -194,7 +194,7 @@ def test_validation_is_not_padded(two: LocalGroup, samples: int, batch: int) -> 
 
 def test_fewer_samples_than_ranks_are_refused(two: LocalGroup) -> None:
     assert refused(two, data_args={"val_samples": 1}) == (
-        "PlanError: workload.data: its validation set has 1 samples for 2 ranks, fewer than one each"
+        "ConfigError: workload.data: its validation set has 1 samples for 2 ranks, fewer than one each"
     )
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.user_data.sampling import TrainShare, ValidationShare
-from tests.own_modules.ranks import alone, own, spec_of, together
-from tests.own_modules.users import SAMPLES
+from tests.own_modules.on_ranks import alone, own, spec_of, together
+from tests.own_modules.user_modules import SAMPLES
 
 EVERY_SAMPLER = ["weighted", "generator", "distributed", "global", "epochs", "batch sampler", "workers"]
 
@@ -73,12 +73,12 @@ def test_a_smaller_batch_of_a_batch_sampler_is_refused() -> None:
 
 def test_ranks_with_fewer_validation_batches_have_fewer_when_it_is_tried() -> None:
     loaders = [DataLoader(range(21), 1) for _ in range(2)]  # type: ignore[arg-type,var-annotated]
-    shares = [ValidationShare(loader, place(rank, 2), (0, 0), most=4) for rank, loader in enumerate(loaders)]
+    shares = [ValidationShare(loader, topology(rank, 2), (0, 0), most=4) for rank, loader in enumerate(loaders)]
     assert [[int(batch[0]) for batch in share] for share in shares] == [[0, 2, 4, 20], [1, 3, 19]]
     assert [len(share) for share in shares] == [4, 3]
 
 
-def place(rank: int, ranks: int) -> RankTopology:
+def topology(rank: int, ranks: int) -> RankTopology:
     return RankTopology(rank, ranks, rank, ranks, 0, "cpu")
 
 
@@ -89,13 +89,13 @@ def place(rank: int, ranks: int) -> RankTopology:
 def test_a_validation_set_is_shared_out_whole(samples: int, ranks: int, batch: int, seed: int, shuffle: bool) -> None:
     def shares() -> list[list[list[int]]]:
         loaders = [DataLoader(range(samples), batch, shuffle=shuffle) for _ in range(ranks)]  # type: ignore[arg-type]
-        made = [ValidationShare(loader, place(rank, ranks), (seed, 0)) for rank, loader in enumerate(loaders)]
+        made = [ValidationShare(loader, topology(rank, ranks), (seed, 0)) for rank, loader in enumerate(loaders)]
         dealt = [list(share) for share in made]
         assert [len(share) for share in made] == [len(batches) for batches in dealt]
         return dealt
 
     if samples < ranks:
-        with pytest.raises(PlanError, match="fewer than one each"):
+        with pytest.raises(ConfigError, match="fewer than one each"):
             shares()
         return
     dealt = shares()
@@ -119,7 +119,7 @@ def test_a_training_set_is_shared_out_by_updates(updates: int, ranks: int, accum
         shares = []
         for rank in range(ranks):
             loader = DataLoader(range(samples), micro, shuffle=True)  # type: ignore[arg-type]
-            shares.append(list(TrainShare(loader, place(rank, ranks), (seed, 0), micro, count)))
+            shares.append(list(TrainShare(loader, topology(rank, ranks), (seed, 0), micro, count)))
         assert all([len(part) for part in share] == [micro] * count for share in shares)
         steps = [list(chain(*(share[i] for share in shares))) for i in range(count)]
         return [sorted(chain(*steps[i : i + accumulation])) for i in range(0, count, accumulation)]
@@ -132,15 +132,15 @@ def test_a_training_set_is_shared_out_by_updates(updates: int, ranks: int, accum
 def test_a_distributed_sampler_of_another_rank_is_refused() -> None:
     data = range(8)
     sampler = DistributedSampler(data, num_replicas=1, rank=0)  # type: ignore[arg-type,var-annotated]
-    with pytest.raises(PlanError, match="its DistributedSampler is for rank 0 of 1, on rank 1 of 2"):
-        TrainShare(DataLoader(data, 2, sampler=sampler), place(1, 2), (0, 0), 2, 2)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="its DistributedSampler is for rank 0 of 1, on rank 1 of 2"):
+        TrainShare(DataLoader(data, 2, sampler=sampler), topology(1, 2), (0, 0), 2, 2)  # type: ignore[arg-type]
 
 
 def test_what_is_drawn_moves_no_generator_of_the_training() -> None:
     import torch
 
     loader = DataLoader(range(8), batch_sampler=BatchSampler(RandomSampler(range(8)), 2, False))  # type: ignore
-    share = TrainShare(loader, place(0, 1), (0, 0), 2, 4)
+    share = TrainShare(loader, topology(0, 1), (0, 0), 2, 4)
     before = torch.get_rng_state()
     list(share)
     assert torch.equal(torch.get_rng_state(), before)

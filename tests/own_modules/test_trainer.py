@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
@@ -207,5 +207,7 @@ def _noted_here() -> tuple[list[float], list[dict[str, Any]]]:
 
 def test_a_plateau_of_a_training_metric_is_refused() -> None:
     """A trial that goes on from a pause has no figures of the epoch it was in."""
-    with pytest.raises(PlanError, match=r"^workload\.module: its ReduceLROnPlateau follows train_figure, which is not"):
+    with pytest.raises(
+        ConfigError, match=r"^workload\.module: its ReduceLROnPlateau follows train_figure, which is not"
+    ):
         studied(own("plateau of training", budget={"epochs": 2}), pausing=False)

@@ -14,14 +14,14 @@ points = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=25
 
 
 def dominated(a: np.ndarray, others: np.ndarray) -> bool:
-    """Someone is no dearer and no worse, and better in one of the two."""
+    """Some point costs no more and is no worse, and is better in one of the two."""
     no_worse = (others[:, 0] <= a[0]) & (others[:, 1] >= a[1])
     better = (others[:, 0] < a[0]) | (others[:, 1] > a[1])
     return bool((no_worse & better).any())
 
 
 @given(points)
-def test_front_is_what_nobody_dominates(p: np.ndarray) -> None:
+def test_the_front_is_the_non_dominated_points(p: np.ndarray) -> None:
     assert on_front(p).tolist() == [not dominated(a, p) for a in p]
 
 
@@ -42,7 +42,7 @@ def test_order_does_not_matter(p: np.ndarray, rng) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_points_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_non_finite_points_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         on_front(np.array([[1.0, bad]]))
     with pytest.raises(ValueError, match="finite"):
@@ -66,7 +66,7 @@ def test_the_coarse_front_covers_all_and_nothing_twice(p: np.ndarray, tolerance:
     kept = p[taken]
 
     def covers(a: np.ndarray, b: np.ndarray) -> bool:
-        """No worse, and at most (1 + tolerance) times as dear."""
+        """No worse, and at most (1 + tolerance) times the cost."""
         return bool(a[1] >= b[1] and a[0] <= (1 + tolerance) * b[0])
 
     assert all(any(covers(a, b) for a in kept) for b in p[~taken])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.config.schema import Hardware
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, divisors, largest, split_batch
 
 
@@ -15,7 +15,7 @@ from study.planning.batch_split import BatchPlan, divisors, largest, split_batch
 def test_split_is_exact_or_refused(batch: int, world: int, micro: int | None) -> None:
     hardware = Hardware(world_size=world, micro_batch=micro)
     if batch % world:
-        with pytest.raises(PlanError, match="not divisible"):
+        with pytest.raises(ConfigError, match="not divisible"):
             split_batch(batch, world, hardware)
         return
     split = split_batch(batch, world, hardware)
@@ -29,22 +29,22 @@ def test_split_is_exact_or_refused(batch: int, world: int, micro: int | None) ->
 
 def test_fixed_accumulation() -> None:
     assert split_batch(64, 2, Hardware(world_size=2, accumulation=4)) == BatchPlan(64, 2, 8, 4)
-    with pytest.raises(PlanError, match="not divisible by 3"):
+    with pytest.raises(ConfigError, match="not divisible by 3"):
         split_batch(64, 2, Hardware(world_size=2, accumulation=3))
 
 
 def test_refusal_names_the_nearest_batches() -> None:
-    with pytest.raises(PlanError, match="nearest: 63 or 66"):
+    with pytest.raises(ConfigError, match="nearest: 63 or 66"):
         split_batch(64, 3, Hardware(world_size=3))
 
 
-def test_a_batch_plan_that_does_not_multiply_out_cannot_exist() -> None:
+def test_a_batch_plan_with_a_wrong_product_is_refused() -> None:
     with pytest.raises(ValueError, match="not an exact split"):
         BatchPlan(64, 2, 16, 1)
 
 
 @given(boundary=st.integers(0, 5000), at_most=st.integers(1, 5000))
-def test_the_largest_that_fits_is_found_in_about_2_log_n_questions(boundary: int, at_most: int) -> None:
+def test_the_largest_that_fits_is_found_in_about_2_log_n_calls(boundary: int, at_most: int) -> None:
     asked: list[int] = []
 
     def fits(n: int) -> bool:
@@ -66,5 +66,5 @@ def test_a_batch_is_split_into_the_largest_micro_batch_that_fits(local: int, wor
     assert split.micro_batch == max(size for size in range(1, local + 1) if local % size == 0 and size <= boundary)
 
 
-def test_auto_stands_for_the_whole_local_batch_until_a_gpu_was_probed() -> None:
+def test_auto_is_the_whole_local_batch_until_a_gpu_was_probed() -> None:
     assert split_batch(64, 2, Hardware(world_size=2, micro_batch="auto")) == BatchPlan(64, 2, 32, 1)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.config.schema import StudyConfig
-from study.planning.cost_estimate import Pace, price_plan
+from study.planning.cost_estimate import Pace, estimate_plan
 from study.planning.trials import make_plan
 from tests.conftest import make_config
 
@@ -18,17 +18,17 @@ def test_the_most_that_a_plan_can_cost_by_hand(config: Callable[..., StudyConfig
     # 4 trials of 144 and of 36 updates each (2 search, 2 confirm), 3 reports each, on 2 ranks.
     long_s, short_s = 144 * 0.5 + 3 * 2.0, 36 * 0.5 + 3 * 2.0
     work_s = 4 * long_s + 4 * short_s
-    price = price_plan(plan, paces, ranks=5)
+    price = estimate_plan(plan, paces, ranks=5)
     assert price is not None
     assert price.device_h == pytest.approx(2 * work_s / 3600)
     assert price.search_device_h == pytest.approx(price.device_h / 2)
     assert [(cell.search_trials, cell.confirm_trials) for cell in price.cells] == [(2, 2), (2, 2)]
     # Two groups fit; Graham's bound with a search trial and its confirm trial for the longest chain.
     assert price.wall_h == pytest.approx((work_s / 2 + 2 * long_s / 2) / 3600)
-    alone = price_plan(plan, paces, ranks=2)
+    alone = estimate_plan(plan, paces, ranks=2)
     assert alone is not None
     assert alone.wall_h == pytest.approx(work_s / 3600)
-    assert price_plan(plan, {}, ranks=4) is None
+    assert estimate_plan(plan, {}, ranks=4) is None
 
 
 @settings(max_examples=50, deadline=None)
@@ -38,7 +38,7 @@ def test_no_order_of_trials_takes_longer_than_the_price_says(hours: list[float],
     sizes = [2**i for i in range(len(hours))]
     plan = make_plan(make_config(batch_sizes=sizes, search={"lr": [0.1, 0.2]}, confirm={"seeds": seeds}))
     paces = {cell: Pace(0.0, 3600 * h / 3) for cell, h in zip(plan.cells, hours, strict=True)}  # of three reports each
-    price = price_plan(plan, paces, ranks=groups)
+    price = estimate_plan(plan, paces, ranks=groups)
     assert price is not None
     free_h = [0.0] * groups
     searched_h = dict.fromkeys(plan.cells, 0.0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from study.config.schema import Hardware, StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.capacity import Node, check_capacity, ranks_that_fit
 from study.planning.trials import Cell, in_unit, make_plan, whole_in_unit
 
@@ -68,7 +68,7 @@ def test_rungs_in_device_seconds_follow_the_clock(config: Make) -> None:
     assert whole_in_unit(made.scheduler, spec) == 60
 
 
-def test_confirm_seeds_are_ones_the_search_has_not_seen(config: Make) -> None:
+def test_confirm_seeds_are_unseen_in_the_search(config: Make) -> None:
     plan = make_plan(config(search={"lr": [0.05, 0.2], "seeds": 3}))
     assert len(plan.search) == 2 * 2 * 3
     assert {spec.seed for spec in plan.search} == {(0, 0), (0, 1), (0, 2)}
@@ -77,12 +77,12 @@ def test_confirm_seeds_are_ones_the_search_has_not_seen(config: Make) -> None:
 
 
 def test_grace_past_the_end_is_refused(config: Make) -> None:
-    with pytest.raises(PlanError, match=r"scheduler.grace: 5 epochs is past the end"):
+    with pytest.raises(ConfigError, match=r"scheduler.grace: 5 epochs is past the end"):
         make_plan(config(scheduler={"kind": "asha", "grace": 5}))
 
 
 def test_splits_must_leave_something(config: Make) -> None:
-    with pytest.raises(PlanError, match="their sum must be below it"):
+    with pytest.raises(ConfigError, match="their sum must be below it"):
         make_plan(config(workload={"kind": "digits", "val_samples": 800, "test_samples": 997}))
 
 
@@ -90,7 +90,7 @@ def test_capacity_counts_whole_ranks_on_each_node() -> None:
     hardware = Hardware(world_size=4, cpus_per_rank=2)
     nodes = [Node(3, 0), Node(5, 0)]
     assert ranks_that_fit(nodes, hardware) == 1 + 2
-    with pytest.raises(PlanError, match="can never be placed"):
+    with pytest.raises(ConfigError, match="can never be placed"):
         check_capacity(nodes, hardware)
     check_capacity([*nodes, Node(2, 0)], hardware)
 

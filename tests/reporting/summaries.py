@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from study.analysis.records import COST_AXES, NO_COST, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
-from study.analysis.statistics.contrasts import Contrast
+from study.analysis.statistics.hypotheses import Contrast
 from study.analysis.statistics.uncertainty import Frontier, FrontPoint
 from study.ledger.schema import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
@@ -121,7 +121,7 @@ def front(points: Sequence[Point], axis: str) -> Frontier:
         )
         for p, (cost, _), member in zip(points, places.tolist(), on_front(places), strict=True)
     ]
-    return Frontier(tuple(found), (1.0, 0.0), 0.1, None, None)
+    return Frontier(tuple(found), (1.0, 0.0), 0.1, None)
 
 
 def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from study.analysis.claims.records import Details, Figure, Finding, TableCell
+from study.analysis.claims.records import Details, Finding, TableCell, TableRow
 from study.analysis.claims.registry import claims_of
 from study.analysis.records import Summary
-from study.reporting.exports import claims_record, write_report
-from study.reporting.text.claims import details_table, finding_line, print_claims, print_verdicts
+from study.reporting.exports import write_report
+from study.reporting.text.claims import claims_record, details_table, finding_line, print_claims, print_verdicts
 from study.reporting.text.markdown import render_markdown, study_claims_markdown
 from tests.analysis.claims.studies import CONFIGS, make, trials_of
 from tests.reporting.summaries import summary
@@ -136,9 +136,9 @@ def test_a_finding_in_words() -> None:
 
 def test_many_settings_stand_below_one_another() -> None:
     cells = tuple(TableCell(100.0 * i, (90.0 * i, 110.0 * i), 3) for i in range(1, 8))
-    table = details_table(Details(tuple("abcdefg"), (Figure("pace", "1/s", cells),)))
+    table = details_table(Details(tuple("abcdefg"), (TableRow("pace", "1/s", cells),)))
     assert table.heads == ("", "pace, 1/s")
     assert table.rows[1] == ("b", "200 ± 20")
-    few = details_table(Details(("a", "b"), (Figure("x", "", (TableCell(1.0, None, 1), TableCell(None, None, 0))),)))
+    few = details_table(Details(("a", "b"), (TableRow("x", "", (TableCell(1.0, None, 1), TableCell(None, None, 0))),)))
     assert few.heads == ("", "a", "b")
     assert few.rows == (("x", "1 (1 seed)", "–"),)  # noqa: RUF001

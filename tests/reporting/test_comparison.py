@@ -11,13 +11,8 @@ from rich.console import Console
 from test_report_page import ATTACK
 
 from study.analysis.comparison import Comparison, compare
-from study.reporting.comparison import (
-    changes_table,
-    hypervolume_lines,
-    points_table,
-    print_comparison,
-    write_comparison,
-)
+from study.reporting.exports import write_comparison
+from study.reporting.text.comparison import changes_table, compared_points_table, hypervolume_lines, print_comparison
 from tests.analysis.summary.test_summary import summary
 
 
@@ -27,17 +22,17 @@ def comparison() -> Comparison:
 
 
 def test_every_point_and_change_has_its_row(comparison: Comparison) -> None:
-    table = points_table(comparison)
+    table = compared_points_table(comparison)
     assert len(table.rows) == 10
     assert [row[-1] == "yes" for row in table.rows] == list(table.marked)
     changes = {row[0]: row[1:] for row in changes_table(comparison).rows}
     assert changes["optimizer.kind"] == ('"sgd"', '"lars"')
 
 
-def test_the_ratio_is_told_with_its_interval(comparison: Comparison) -> None:
+def test_the_ratio_has_its_interval(comparison: Comparison) -> None:
     first, second = hypervolume_lines(comparison)
     assert first.startswith(f"Hypervolume of {ATTACK}")
-    assert second.startswith("other: ")
+    assert second.startswith("Hypervolume of other: ")
     assert second.count("[") == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 from summaries import point, summary, trial
 
 from study.analysis.records import Cost, Spend
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import PHASES
 from study.reporting.exports import FORMATS, write_report
 
@@ -183,7 +183,7 @@ def test_pictures_are_what_they_are_called(chromium: str, tmp_path: Path, kind: 
 
 def test_a_picture_without_chromium_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
-    with pytest.raises(PlanError, match="png needs Chromium or Chrome, and none was found"):
+    with pytest.raises(ConfigError, match="png needs Chromium or Chrome, and none was found"):
         write_report(summary([point(16, 1, 0.9)]), tmp_path, ["png"])
 
 

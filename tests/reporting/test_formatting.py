@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from study.reporting.text.formatting import column, cost_unit, duration, number, percent, printable
+from study.reporting.text.formatting import column, cost_unit, duration, number, percent
+from study.safe_text import printable
 
 
 @pytest.mark.parametrize(

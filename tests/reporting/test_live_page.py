@@ -15,7 +15,7 @@ import pytest
 from summaries import attempt_row, end_row, lease_row, report_row, study_row
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import AnyRow
 from study.ledger.store import LEDGER, encode
 from study.planning.trials import Plan, make_plan
@@ -144,7 +144,7 @@ def test_it_listens_on_this_machine_alone(live: LivePage) -> None:
 
 def test_a_port_in_use_is_a_plan_error(live: LivePage, tmp_path: Path, plan: Plan) -> None:
     port = urlsplit(live.url).port
-    with pytest.raises(PlanError, match=f"--port {port}: "):
+    with pytest.raises(ConfigError, match=f"--port {port}: "):
         LivePage(tmp_path, plan, port or 0)
 
 

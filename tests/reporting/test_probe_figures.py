@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.analysis.recommend import Candidate, Constraints, recommend
-from study.analysis.records import Summary
-from study.analysis.statistics.contrasts import contrast
+from study.analysis.recommend import Candidate, recommend
+from study.analysis.records import Constraints, Summary
+from study.analysis.statistics.hypotheses import contrast
 from study.analysis.statistics.samples import Sample
 from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig

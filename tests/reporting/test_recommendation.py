@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from study.analysis.choices import choose
-from study.analysis.recommend import Constraints, Recommendation
-from study.analysis.records import Summary
-from study.reporting.text.recommendation import recommendation_json, recommendation_lines
+from study.analysis.recommend import choose
+from study.analysis.records import Constraints, Recommendation, Summary
+from study.reporting.text.recommendation import recommendation_lines, recommendation_record
 from tests.analysis.summary.test_summary import summary
 
 
@@ -50,12 +49,12 @@ def test_none_qualifies_names_the_nearest_miss(found: Summary) -> None:
 
 def test_json_holds_the_configuration_to_run(found: Summary) -> None:
     record = json.loads(
-        json.dumps(recommendation_json(found, chosen(found, Constraints()), Constraints()), allow_nan=False)
+        json.dumps(recommendation_record(found, chosen(found, Constraints()), Constraints()), allow_nan=False)
     )
     assert record["qualifies"]
     assert record["configuration"]["batch_size"] == 16
     assert set(record["limits"]) == set(Constraints.__dataclass_fields__)
-    none = recommendation_json(found, chosen(found, Constraints(gpus=1, min_accuracy=0.999)), Constraints())
+    none = recommendation_record(found, chosen(found, Constraints(gpus=1, min_accuracy=0.999)), Constraints())
     assert (none["qualifies"], none["configuration"]) == (False, None)
 
 

@@ -14,7 +14,10 @@ from test_report_page import ATTACK, Page
 
 from study.analysis.replay.contenders import CONTENDERS
 from study.analysis.replay.replay import Estimate, Replay, Result
-from study.reporting.replay import print_replay, render_replay, replay_figure, replay_json, replay_table, write_replay
+from study.reporting.exports import write_replay
+from study.reporting.figures.comparisons import replay_figure
+from study.reporting.html.analysis_pages import render_replay
+from study.reporting.text.replay import print_replay, replay_record, replay_table
 
 
 def estimate(mean: float) -> Estimate:
@@ -47,7 +50,7 @@ def replayed() -> Replay:
 
 
 def test_json_has_the_promised_keys(replayed: Replay) -> None:
-    told = json.loads(json.dumps(replay_json(replayed)))
+    told = json.loads(json.dumps(replay_record(replayed)))
     assert len(told["schedulers"]) == len(CONTENDERS)
     first = told["schedulers"][0]
     promised = {
@@ -103,5 +106,5 @@ def test_every_scheduler_has_a_mark_of_its_own(replayed: Replay) -> None:
 
 def test_files_are_written(replayed: Replay, tmp_path: Path) -> None:
     data, page = write_replay(replayed, tmp_path)
-    assert json.loads(data.read_text()) == json.loads(json.dumps(replay_json(replayed)))
+    assert json.loads(data.read_text()) == json.loads(json.dumps(replay_record(replayed)))
     assert page.read_text().startswith("<!DOCTYPE html>")

@@ -15,14 +15,11 @@ from test_report_page import ATTACK
 
 from study.analysis.tables.fronts import TableAnalysis, analyze_table
 from study.analysis.tables.table import read_table
-from study.reporting.html.table_page import render_analysis, write_analysis
-from study.reporting.text.table_analysis import (
-    analysis_json,
-    analysis_record,
-    critical_lines,
-    print_analysis,
-    understood_lines,
-)
+from study.reporting.exports import write_analysis
+from study.reporting.html.analysis_pages import render_analysis
+from study.reporting.text.json_records import json_text
+from study.reporting.text.scaling_laws import fit_sentences
+from study.reporting.text.table_analysis import analysis_record, print_analysis, understood_lines
 from tests.analysis.tables.made import read
 from tests.analysis.tables.test_fronts import EXAMPLE, analysed, rows
 
@@ -42,7 +39,9 @@ def shown(analysis: TableAnalysis) -> str:
 
 
 def test_json_has_the_promised_keys(tmp_path: Path) -> None:
-    record = json.loads(analysis_json(analysed(tmp_path, rows())), parse_constant=lambda word: pytest.fail(word))
+    record = json.loads(
+        json_text(analysis_record(analysed(tmp_path, rows()))), parse_constant=lambda word: pytest.fail(word)
+    )
     assert {"points", "frontier", "critical_batch"} <= set(record)
     assert set(record["critical_batch"]) >= CRITICAL_KEYS
     assert {"label", "settings", "batch_size", "cost", "cost_ci", "quality_ci", "p_on_front"} <= set(
@@ -117,7 +116,7 @@ def test_a_misfit_is_said(tmp_path: Path) -> None:
     few = [row for row in rows() if row["batch_size"] < 32]
     fit = analysed(tmp_path, few).whole.critical_batch
     assert fit is not None
-    assert any("Do not trust the law here: too few batches" in line for line in critical_lines(fit))
+    assert any("Do not trust the law here: too few batches" in line for line in fit_sentences(fit))
 
 
 def test_the_page_holds_figures_and_tables_and_opens_offline(example: TableAnalysis, tmp_path: Path) -> None:

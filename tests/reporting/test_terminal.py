@@ -20,11 +20,12 @@ from summaries import (
     trial,
 )
 
-from study.analysis.records import Cost, Cut, Point, TrialRecord
+from study.analysis.records import Cost, LimitCut, Point, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow, LimitRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, make_plan
-from study.reporting.live.progress import Tracker
+from study.reporting.live.progress import StudyProgress
 from study.reporting.text.terminal import ProgressView, print_summary, status_lines
 
 
@@ -51,6 +52,10 @@ def text_of(console: Console) -> str:
 
 def later(row: AnyRow) -> AnyRow:
     return row.model_copy(update={"written": LATER})
+
+
+def followed(plan: Plan, rows: Sequence[AnyRow]) -> StudyProgress:
+    return StudyProgress(plan, StudyState(rows))
 
 
 def a_trial(trial_id: str, at_s: float, outcome: str, epochs: float = 3.0, accuracy: float = 0.9) -> list[AnyRow]:
@@ -111,25 +116,25 @@ def test_status_counts_outcomes_and_bills(plan: Plan) -> None:
     rows.append(attempt_row("search-b64-w1-r0", 20))
     lines = status_lines(plan, rows)
     assert lines == [
-        "search  2 of 4 over: 1 completed, 1 stopped, 1 running",
-        "confirm 0 of 4 over",
-        "billed  20 device-seconds",
+        "search  2/4 finished: 1 completed, 1 stopped, 1 running",
+        "confirm 0/4 finished",
+        "spent   20.5 device-seconds",  # 10 s each, and half a second of setup
     ]
 
 
 def test_status_before_the_first_trial(plan: Plan) -> None:
-    assert status_lines(plan, [study_row()])[:2] == ["search  0 of 4 over", "confirm 0 of 4 over"]
+    assert status_lines(plan, [study_row()])[:2] == ["search  0/4 finished", "confirm 0/4 finished"]
 
 
 def test_a_lost_attempt_is_billed_and_no_longer_running(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
+    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
     assert tracker.count("search").running == 1
-    tracker.follow(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
+    tracker.state.apply(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
     assert tracker.count("search").running == 0
-    tracker.follow(attempt_row("search-b16-w1-r0", 6, attempt=2))
-    tracker.follow(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
+    tracker.state.apply(attempt_row("search-b16-w1-r0", 6, attempt=2))
+    tracker.state.apply(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
     assert tracker.count("search").running == 1
-    assert tracker.billed_device_h == pytest.approx(8 / 3600)
+    assert tracker.state.closed_device_h == pytest.approx(8 / 3600)
 
 
 def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
@@ -153,21 +158,21 @@ def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
 
 
 def test_a_resume_forgets_what_ran_when_the_driver_died(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
+    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
     assert tracker.count("search").running == 0
 
 
 def test_time_left_waits_for_evidence(plan: Plan) -> None:
-    tracker = Tracker(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
+    tracker = followed(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
     assert tracker.left_s() is None
 
 
 def test_time_left_at_a_steady_pace(plan: Plan) -> None:
     rows = [study_row(), *a_trial("search-b16-w1-r0", 100, "completed"), *a_trial("search-b64-w1-r0", 110, "completed")]
-    tracker = Tracker(plan, rows)
+    tracker = followed(plan, rows)
     assert tracker.left_s() == pytest.approx(6 * 10)  # six trials to come, one at a time
-    tracker.follow(attempt_row("search-b16-w1-r1", 120))
-    tracker.follow(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
+    tracker.state.apply(attempt_row("search-b16-w1-r1", 120))
+    tracker.state.apply(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
     assert tracker.left_s() == pytest.approx(5.5 * 10)  # half of it is done
 
 
@@ -177,7 +182,33 @@ def test_time_left_does_not_repeat_the_setup(plan: Plan) -> None:
         start = 100 + 10 * i
         bill = lease_row(name, start + 10, 10.0 + (90 if i == 0 else 0), setup_s=90.0 if i == 0 else 0.0)
         rows += [attempt_row(name, start), end_row(name, start + 10, "completed"), bill]
-    assert Tracker(plan, rows).left_s() == pytest.approx(6 * 10)
+    assert followed(plan, rows).left_s() == pytest.approx(6 * 10)
+
+
+def test_time_left_counts_devices_not_ranks(config: Callable[..., StudyConfig]) -> None:
+    """Four ranks share one GPU. Two of four trials took 100 s each, one after the other: 200 s are left, not 800 s."""
+    hardware = {"world_size": 4, "gpus_per_rank": 0.25}
+    plan = make_plan(config(batch_sizes=[16, 64], search={"lr": [0.1]}, confirm={"seeds": 2}, hardware=hardware))
+    rows: list[AnyRow] = [study_row()]
+    for i, name in enumerate(("confirm-b16-w4-s1", "confirm-b16-w4-s2")):
+        shared = attempt_row(name, 100 * i).model_copy(update={"device": "gpu", "devices_per_rank": 0.25})
+        end_s = 100 * (i + 1)
+        rows += [shared, end_row(name, end_s, "completed"), lease_row(name, end_s, 100.0)]
+    assert followed(plan, rows).left_s() == pytest.approx(200)
+
+
+def test_a_retry_from_a_checkpoint_does_not_show_the_lost_epochs(plan: Plan) -> None:
+    name = "search-b16-w1-r0"
+    rows = [study_row(), attempt_row(name, 1), report_row(name, 1.0, 0.5), report_row(name, 2.0, 0.8)]
+    progress = followed(plan, rows)
+    trial = progress.state.trial(name)
+    assert progress.epochs(trial) == (2.0, 3.0)
+    progress.state.apply(attempt_row(name, 9, attempt=2).model_copy(update={"from_updates": 10}))
+    assert progress.epochs(trial) == (1.0, 3.0)  # of three epochs the second was lost
+    assert trial.last is not None
+    assert trial.last.val_accuracy == 0.5
+    progress.state.apply(attempt_row(name, 12, attempt=3))
+    assert progress.epochs(trial) == (0.0, 3.0)
 
 
 def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
@@ -186,7 +217,7 @@ def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
     names += [f"confirm-b{b}-w1-s{i}" for b in (16, 64) for i in (1, 2)]
     for i, name in enumerate(names):
         rows += a_trial(name, 10 * i, "completed")
-    assert Tracker(plan, rows).left_s() is None
+    assert followed(plan, rows).left_s() is None
 
 
 def test_without_a_terminal_each_ended_trial_is_one_plain_line(plan: Plan) -> None:
@@ -212,7 +243,7 @@ def test_the_past_of_a_resumed_study_is_counted_but_not_told_again(plan: Plan) -
         for row in a_trial("search-b16-w1-r1", 20, "completed"):
             view(later(row))
     assert text_of(console).splitlines() == [
-        "Resumed: 1 of 8 trials are over",
+        "Resumed: 1 of 8 trials finished",
         "[2/8] search-b16-w1-r1 completed at 3.0 of 3 epochs, val accuracy 0.900",
     ]
 
@@ -224,9 +255,11 @@ def test_on_a_terminal_progress_is_shown_in_place(plan: Plan) -> None:
         for row in (*rows, attempt_row("search-b16-w1-r1", 20), report_row("search-b16-w1-r1", 1.0, 0.75, at_s=21)):
             view(later(row))
     last = text_of(console)
-    assert "2 of 4 over: 1 stopped, 1 completed, 1 running" in last
-    assert "20 device-seconds, about " in last
-    assert "1.0 of 3" in last
+    assert "2/4 finished" in last
+    assert "1 completed, 1 stopped, 1 running" in last
+    assert "━" in last
+    assert "spent   21.5 device-seconds, about " in last
+    assert "1.0/3" in last
     assert "75.0%" in last
 
 
@@ -255,7 +288,7 @@ def test_a_passed_limit_is_told_where_nobody_watches(plan: Plan) -> None:
 
 
 def test_the_summary_tells_a_cut_second() -> None:
-    cut = Cut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
+    cut = LimitCut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
     text = " ".join(shown([], cut=cut, planned_trials=12).split())
     assert "Cut by limits.usd: 5.2 of 5 USD spent. Of 12 trials 7 were not run and 2 ended early" in text
     assert "Without a confirmed point because of it: batch 16 on 1 rank, batch 64 (+LR) on 2 ranks." in text

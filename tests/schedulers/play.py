@@ -1,4 +1,4 @@
-"""A policy played with no clock: any running trial may be the next to report."""
+"""Plays a policy without a clock: any running trial may be the next to report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from study.schedulers.bracket import Bracket
 REPORTS = tuple((i + 1) / 9 for i in range(9))
 
 
-class Alone(Bracket):
-    """One bracket as a policy of its own: promotions before newcomers."""
+class BracketPolicy(Bracket):
+    """One bracket as a policy: promotions before newcomers."""
 
     def choose(self) -> str | None:
         return self.promotion() or self.newcomer()
@@ -28,10 +28,10 @@ class Alone(Bracket):
 
 @dataclass
 class Played:
-    """What a policy did; `calls` are those that make up its state."""
+    """What a policy did; `calls` are the calls that make up its state."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
-    started: list[str] = field(default_factory=list)  # again for each time it was taken up
+    started: list[str] = field(default_factory=list)  # once for each start and each resume
     completed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
@@ -46,7 +46,7 @@ def play(
     slots: int,
     at: Sequence[float] = REPORTS,
 ) -> Played:
-    """Until nothing runs and nobody is chosen. `fails`: a trial dies instead of its n-th report, from 0."""
+    """Play until nothing runs and no trial is chosen. `fails`: a trial dies instead of its n-th report, from 0."""
     played, reported, running = Played(), dict.fromkeys(scores, 0), []
 
     def call(name: str, *arguments: Any) -> Any:
@@ -55,7 +55,7 @@ def play(
 
     while True:
         while len(running) < slots and (trial := policy.choose()) is not None:
-            assert policy.choose() == trial, "asking changes nothing"
+            assert policy.choose() == trial, "choose() changes nothing"
             assert trial not in running
             call("begin", trial)
             played.started.append(trial)

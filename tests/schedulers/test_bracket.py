@@ -12,35 +12,35 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from study.schedulers.bracket import Profile, Rung
-from study.schedulers.policies import GENTLE, HARSH, SPARING, STRICT
-from tests.schedulers.play import REPORTS, Alone, play
+from study.schedulers.frontier_asha import GENTLE, HARSH, SPARING, STRICT
+from tests.schedulers.play import REPORTS, BracketPolicy, play
 
 SLOTS = st.integers(1, 8)
 SEEDS = st.integers(0, 2**32)
 profiles = st.sampled_from([GENTLE, SPARING, STRICT, HARSH])
-# Few values, so that ties are common, and some that are no numbers.
+# Few values, so that ties are common, and some non-finite ones.
 score = st.one_of(st.integers(-3, 3).map(float), st.sampled_from([math.nan, math.inf, -math.inf]))
 
 
 @st.composite
 def races(draw: st.DrawFn, values: st.SearchStrategy[float] = score) -> dict[str, list[float]]:
-    """Curves of some trials."""
+    """Draw the curves of up to 14 trials, nine scores each."""
     n = draw(st.integers(1, 14))
     return {f"t{i}": draw(st.lists(values, min_size=9, max_size=9)) for i in range(n)}
 
 
 def better_first(trials: Sequence[str], scores: Mapping[str, float]) -> list[str]:
-    """Best first; scores that are no finite numbers last; ties as planned."""
+    """Sort trials: best first, non-finite scores last, ties as planned."""
     return sorted(trials, key=lambda t: -scores[t] if math.isfinite(scores[t]) else math.inf)
 
 
 def column(race: Mapping[str, Sequence[float]], at: float) -> dict[str, float]:
-    """Everyone's score at a length."""
+    """Return the score of every trial at a length."""
     return {trial: curve[REPORTS.index(at)] for trial, curve in race.items()}
 
 
 def halved(race: Mapping[str, Sequence[float]], rungs: Sequence[Rung]) -> list[str]:
-    """Successive halving in words: sort those who are left, keep the best."""
+    """Successive halving, directly: at each rung sort the remaining trials and keep the best."""
     left = list(race)
     for rung in rungs:
         left = sorted(better_first(left, column(race, rung.at))[: rung.keep], key=list(race).index)
@@ -52,7 +52,7 @@ def test_synchronous_is_sort_and_keep_whatever_the_order_of_arrival(
     race: dict[str, list[float]], profile: Profile, least: int, slots: int, seed: int
 ) -> None:
     rungs = profile.rungs(len(race), least, REPORTS)
-    played = play(Alone(list(race), rungs, synchronous=True), race, {}, Random(seed), slots)
+    played = play(BracketPolicy(list(race), rungs, synchronous=True), race, {}, Random(seed), slots)
     assert played.completed == set(halved(race, rungs))
     assert played.completed | played.dropped == set(race)
     assert not played.completed & played.dropped
@@ -103,18 +103,18 @@ def test_asynchronous_is_the_published_algorithm(
     race: dict[str, list[float]], profile: Profile, least: int, slots: int, seed: int
 ) -> None:
     rungs = profile.rungs(len(race), least, REPORTS)
-    ours = play(Alone(list(race), rungs, synchronous=False), race, {}, Random(seed), slots)
+    played = play(BracketPolicy(list(race), rungs, synchronous=False), race, {}, Random(seed), slots)
     published = play(Published(list(race), rungs), race, {}, Random(seed), slots)
-    assert ours.calls == published.calls
+    assert played.calls == published.calls
 
 
 @given(races(), profiles, st.booleans(), SLOTS, SEEDS, st.data())
-def test_failures_are_replaced_as_long_as_anyone_is_left(
+def test_failures_are_replaced_while_a_trial_is_left(
     race: dict[str, list[float]], profile: Profile, synchronous: bool, slots: int, seed: int, data: st.DataObject
 ) -> None:
     fails = data.draw(st.dictionaries(st.sampled_from(list(race)), st.integers(0, 8)))
     rungs = profile.rungs(len(race), 2, REPORTS)
-    played = play(Alone(list(race), rungs, synchronous), race, fails, Random(seed), slots)
+    played = play(BracketPolicy(list(race), rungs, synchronous), race, fails, Random(seed), slots)
     sound = len(race) - len(fails)
     places = rungs[-1].keep if rungs else len(race)
     assert len(played.completed) >= min(places, sound)
@@ -123,18 +123,18 @@ def test_failures_are_replaced_as_long_as_anyone_is_left(
     assert played.completed | played.failed | played.dropped == set(race)
 
 
-def test_if_nobody_is_left_at_a_rung_the_next_best_comes_from_below() -> None:
+def test_a_rung_without_trials_left_is_filled_from_the_rung_below() -> None:
     rungs = (Rung(1 / 9, 3), Rung(3 / 9, 2))
     race = {trial: [float(value)] * 9 for trial, value in zip("abcdef", (6, 5, 4, 3, 2, 1), strict=True)}
     dies_late = dict.fromkeys("abc", 8)
-    played = play(Alone("abcdef", rungs, synchronous=True), race, dies_late, Random(0), 2)
+    played = play(BracketPolicy("abcdef", rungs, synchronous=True), race, dies_late, Random(0), 2)
     assert played.completed == {"d", "e"}
     assert played.dropped == {"f"}
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
-def test_a_paused_trial_that_is_lost_leaves_its_place_to_the_next(synchronous: bool) -> None:
-    bracket = Alone("abc", (Rung(1 / 9, 1),), synchronous)
+def test_a_paused_trial_that_is_lost_is_replaced_by_the_next(synchronous: bool) -> None:
+    bracket = BracketPolicy("abc", (Rung(1 / 9, 1),), synchronous)
     for trial, value in zip("abc", (3.0, 2.0, 1.0), strict=True):
         bracket.begin(trial)
         bracket.report(trial, 1 / 9, value)
@@ -144,25 +144,25 @@ def test_a_paused_trial_that_is_lost_leaves_its_place_to_the_next(synchronous: b
 
 
 @given(races(), profiles, st.booleans(), SLOTS, SEEDS)
-def test_whoever_leads_at_every_report_is_completed(
+def test_the_trial_that_leads_at_every_report_completes(
     race: dict[str, list[float]], profile: Profile, synchronous: bool, slots: int, seed: int
 ) -> None:
     leader = Random(seed).choice(list(race))
     race[leader] = [100.0] * 9
     rungs = profile.rungs(len(race), 1, REPORTS)
-    played = play(Alone(list(race), rungs, synchronous), race, {}, Random(seed), slots)
+    played = play(BracketPolicy(list(race), rungs, synchronous), race, {}, Random(seed), slots)
     assert leader in played.completed
 
 
 @given(races(), profiles, st.booleans(), SLOTS, SEEDS)
-def test_only_ranks_count(
+def test_only_the_ranking_counts(
     race: dict[str, list[float]], profile: Profile, synchronous: bool, slots: int, seed: int
 ) -> None:
     rungs = profile.rungs(len(race), 2, REPORTS)
     rescaled = {trial: [1e-3 * math.atan(v) ** 3 + 7 if math.isfinite(v) else v for v in race[trial]] for trial in race}
 
     def decisions(curves: Mapping[str, Sequence[float]]) -> list[str]:
-        return play(Alone(list(race), rungs, synchronous), curves, {}, Random(seed), slots).started
+        return play(BracketPolicy(list(race), rungs, synchronous), curves, {}, Random(seed), slots).started
 
     assert decisions(rescaled) == decisions(race)
 
@@ -174,11 +174,11 @@ def test_the_state_follows_from_any_prefix_of_the_calls(
     fails = data.draw(st.dictionaries(st.sampled_from(list(race)), st.integers(0, 8)))
     rungs = profile.rungs(len(race), 2, REPORTS)
     synchronous = data.draw(st.booleans())
-    calls = play(Alone(list(race), rungs, synchronous), race, fails, Random(seed), slots).calls
+    calls = play(BracketPolicy(list(race), rungs, synchronous), race, fails, Random(seed), slots).calls
     cut = data.draw(st.integers(0, len(calls)))
-    live, rebuilt = Alone(list(race), rungs, synchronous), Alone(list(race), rungs, synchronous)
+    live, rebuilt = BracketPolicy(list(race), rungs, synchronous), BracketPolicy(list(race), rungs, synchronous)
     for name, *arguments in calls[:cut]:
-        live.promotion()  # a live one is asked all the time
+        live.promotion()  # the live bracket is queried all the time
         getattr(live, name)(*arguments)
         getattr(rebuilt, name)(*arguments)
     for name, *arguments in calls[cut:]:
@@ -197,7 +197,7 @@ def test_the_state_follows_from_any_prefix_of_the_calls(
     st.integers(1, 40),
 )
 @example([(1 / 9, 2 / 3)], 18, 2, 27)
-def test_rungs_ascend_and_each_cuts_somebody(
+def test_rungs_ascend_and_each_stops_a_trial(
     shares: list[tuple[float, float]], trials: int, least: int, reports: int
 ) -> None:
     profile = Profile(tuple(sorted(shares)))

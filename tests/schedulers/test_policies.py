@@ -1,4 +1,4 @@
-"""Policies against Ray's own class, brute force, and what must hold whatever the curves."""
+"""Policies against Ray's own class, against brute force, and their invariants on random curves."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, RayAsha, grades, levels
+from study.schedulers.asha import MoAsha, RayAsha, rung_levels
+from study.schedulers.base import Grid
+from study.schedulers.frontier_asha import PROFILES, FrontierAsha, grades
 from tests.schedulers.play import REPORTS, play
 from tests.schedulers.test_bracket import SEEDS, SLOTS, halved, score
 
 END = 9.0
 EPOCHS = tuple(9 * share for share in REPORTS)
-CELL_COST = {"cheap": 1.0, "middle": 2.0, "dear": 9.0}
+CELL_COST = {"cheap": 1.0, "middle": 2.0, "costly": 9.0}
 
 Curves = dict[str, list[float]]
 
 
 @st.composite
 def grids(draw: st.DrawFn, values: st.SearchStrategy[float] = score) -> Curves:
-    """Curves of up to 8 trials in each of three cells, named by their cell, in any order."""
+    """Draw curves of up to 8 trials in each of three cells, named by their cell, in any order."""
     names = [f"{cell}-{i}" for cell in CELL_COST for i in range(draw(st.integers(1, 8)))]
     return {name: draw(st.lists(values, min_size=9, max_size=9)) for name in draw(st.permutations(names))}
 
@@ -35,8 +37,8 @@ def cell_of(trial: str) -> str:
     return trial.partition("-")[0]
 
 
-class Costed:
-    """Passes calls on, with costs that differ by cell."""
+class WithCellCosts:
+    """Forwards calls to a policy, with costs that differ by cell."""
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
@@ -51,7 +53,7 @@ class Costed:
 def frontier(curves: Curves, profile: str = "balanced", least: int = 2, synchronous: bool = True) -> Any:
     cells = {trial: cell_of(trial) for trial in curves}
     reports = dict.fromkeys(CELL_COST, REPORTS)
-    return Costed(FrontierAsha(cells, reports, PROFILES[profile], least, synchronous))
+    return WithCellCosts(FrontierAsha(cells, reports, PROFILES[profile], least, synchronous))
 
 
 def ray_like(curves: Curves) -> RayAsha:
@@ -59,7 +61,7 @@ def ray_like(curves: Curves) -> RayAsha:
 
 
 def multi_objective(curves: Curves) -> Any:
-    return Costed(MoAsha(curves, grace=1, eta=3, end=END))
+    return WithCellCosts(MoAsha(curves, grace=1, eta=3, end=END))
 
 
 POLICIES: Mapping[str, tuple[Callable[[Curves], Any], Sequence[float]]] = {
@@ -75,7 +77,7 @@ frontier_policies = pytest.mark.parametrize("synchronous", [True, False])
 
 @every_policy
 @given(grids(), SLOTS, SEEDS)
-def test_whoever_leads_its_bracket_is_completed(
+def test_the_leader_of_its_bracket_completes(
     make: Callable[[Curves], Any], at: Sequence[float], curves: Curves, slots: int, seed: int
 ) -> None:
     leader = Random(seed).choice(list(curves))
@@ -88,7 +90,7 @@ def test_whoever_leads_its_bracket_is_completed(
 
 @every_policy
 @given(grids(), SLOTS, SEEDS, st.data())
-def test_everyone_ends_in_one_way(
+def test_every_trial_ends_in_exactly_one_way(
     make: Callable[[Curves], Any],
     at: Sequence[float],
     curves: Curves,
@@ -134,13 +136,13 @@ def test_the_state_follows_from_any_prefix_of_the_calls(
 def test_rescaling_changes_nothing(
     make: Callable[[Curves], Any], at: Sequence[float], curves: Curves, slots: int, seed: int
 ) -> None:
-    """Any increasing function where only ranks count. Ray's quantile lies between scores and the spread of a front
-    is a distance: those two stand an increasing line alone, here by a power of two, which rounds nothing.
+    """Any increasing function is allowed where only the ranking counts. Ray's quantile interpolates between scores, and
+    the spread of a front is a distance: for these two the function is linear, with a power of two, which is exact.
     """
-    line = make in (ray_like, multi_objective)
+    linear = make in (ray_like, multi_objective)
 
     def rescaled(value: float) -> float:
-        if line or not math.isfinite(value):
+        if linear or not math.isfinite(value):
             return 4 * value
         return math.exp(value) - 20
 
@@ -171,7 +173,7 @@ def test_grades_are_shares_of_the_cost() -> None:
     assert grades({}) == {}
 
 
-def test_one_slow_first_report_does_not_make_a_cell_dear() -> None:
+def test_one_slow_first_report_does_not_make_a_cell_high_cost() -> None:
     """A group's first trial pays for its warm-up: here as much as sixty reports."""
     curves = {f"{cell}-{i}": [float(i)] * 9 for cell in CELL_COST for i in range(9)}
     policy = frontier(curves, "quick")
@@ -181,7 +183,7 @@ def test_one_slow_first_report_does_not_make_a_cell_dear() -> None:
         policy.report(trial, REPORTS[0], 0.0, 60.0 if trial == "cheap-0" else 1.0)
     sparing, _, harsh = PROFILES["quick"]
     assert policy.brackets["cheap"].rungs == sparing.rungs(9, 2, REPORTS)
-    assert policy.brackets["dear"].rungs == harsh.rungs(9, 2, REPORTS)
+    assert policy.brackets["costly"].rungs == harsh.rungs(9, 2, REPORTS)
 
 
 @frontier_policies
@@ -198,7 +200,7 @@ def test_every_cell_has_two_completions_if_two_can_be(
 
 @frontier_policies
 @given(grids(), SLOTS, SEEDS)
-def test_a_paused_trial_is_taken_up_where_it_was(synchronous: bool, curves: Curves, slots: int, seed: int) -> None:
+def test_a_paused_trial_resumes_where_it_was(synchronous: bool, curves: Curves, slots: int, seed: int) -> None:
     played = play(frontier(curves, synchronous=synchronous), curves, {}, Random(seed), slots)
     lengths: dict[str, list[float]] = {}
     for name, trial, *rest in played.calls:
@@ -223,14 +225,16 @@ def test_cells_that_report_once_are_trained_to_the_end(synchronous: bool, slots:
     st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4), score), max_size=80),
     st.sampled_from([(1, 3, 27), (1, 2, 10), (0.5, 4, 20), (2.5, 3.5, 40)]),
 )
-def test_rays_rule_is_rays(steps: list[tuple[int, int, float]], shape: tuple[float, float, float]) -> None:
+def test_the_replayed_rule_is_that_of_rays_class(
+    steps: list[tuple[int, int, float]], shape: tuple[float, float, float]
+) -> None:
     """Random streams: trials report at any lengths, with ties, NaN and infinities; the end is not the rule's."""
     from ray.tune.schedulers import ASHAScheduler
 
     grace, eta, end = shape
     ray = ASHAScheduler("epochs", "score", "max", max_t=end, grace_period=grace, reduction_factor=eta)
     names = [str(i) for i in range(10)]
-    ours = RayAsha(names, grace, eta, end)
+    replayed = RayAsha(names, grace, eta, end)
     for name in names:
         ray.on_trial_add(None, SimpleNamespace(trial_id=name))
     at = dict.fromkeys(names, 0.0)
@@ -239,19 +243,19 @@ def test_rays_rule_is_rays(steps: list[tuple[int, int, float]], shape: tuple[flo
         at[name] += forward
         if at[name] >= end:
             continue
-        told = ray.on_trial_result(None, SimpleNamespace(trial_id=name), {"epochs": at[name], "score": value})
-        assert ours.report(name, at[name], value, 0.0) == told.lower()
+        decision = ray.on_trial_result(None, SimpleNamespace(trial_id=name), {"epochs": at[name], "score": value})
+        assert replayed.report(name, at[name], value, 0.0) == decision.lower()
 
 
 @pytest.mark.parametrize(("grace", "eta", "end"), [(1, 3, 27), (1, 3, 26.9), (1, 2, 1), (0.3, 3, 100), (2, 10, 2000)])
-def test_levels_are_rays(grace: float, eta: float, end: float) -> None:
+def test_rung_levels_are_those_of_ray(grace: float, eta: float, end: float) -> None:
     from ray.tune.schedulers.async_hyperband import _Bracket
 
-    assert levels(grace, eta, end) == tuple(level for level, _ in reversed(_Bracket(grace, end, eta, 0)._rungs))
+    assert rung_levels(grace, eta, end) == tuple(level for level, _ in reversed(_Bracket(grace, end, eta, 0)._rungs))
 
 
 def fronts_by_hand(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Peel off whoever nobody left dominates."""
+    """Remove the non-dominated points again and again; return the front of each point."""
     ranks = [-1] * len(points)
     front = 0
     while -1 in ranks:
@@ -265,10 +269,10 @@ def fronts_by_hand(points: Sequence[tuple[float, float]]) -> list[int]:
     return ranks
 
 
-def spread_by_hand(front: Sequence[tuple[float, float]], me: int) -> float:
-    """Distance between the neighbours on either side along the front; the ends are infinitely lonely."""
+def spread_by_hand(front: Sequence[tuple[float, float]], own: int) -> float:
+    """Distance between the neighbours on either side along the front; infinite at both ends."""
     order = sorted(range(len(front)), key=lambda i: front[i])
-    place = order.index(me)
+    place = order.index(own)
     if place in (0, len(front) - 1):
         return math.inf
     extents = [max(p[k] for p in front) - min(p[k] for p in front) or 1.0 for k in (0, 1)]
@@ -278,7 +282,7 @@ def spread_by_hand(front: Sequence[tuple[float, float]], me: int) -> float:
 
 @given(st.lists(st.tuples(st.integers(0, 6), score), max_size=25))
 def test_multi_objective_rank_is_that_of_brute_force(reports: list[tuple[int, float]]) -> None:
-    """At one rung: how many of those so far stand on a better front, or on the same one and further apart."""
+    """The rank at one rung: how many earlier points are on a better front, or on the same front with more spread."""
     policy = MoAsha([str(i) for i in range(len(reports))], grace=1, eta=3, end=9)
     seen: list[tuple[float, float]] = []
     for i, (cost, value) in enumerate(reports):
@@ -288,7 +292,7 @@ def test_multi_objective_rank_is_that_of_brute_force(reports: list[tuple[int, fl
             continue
         seen.append((float(cost), value))
         ranks = fronts_by_hand(seen)
-        mine = [point for point, rank in zip(seen, ranks, strict=True) if rank == ranks[-1]]
-        lone = [spread_by_hand(mine, k) for k in range(len(mine))]
-        ahead = sum(rank < ranks[-1] for rank in ranks) + sum(np.array(lone) > lone[-1] + 1e-12)
+        same = [point for point, rank in zip(seen, ranks, strict=True) if rank == ranks[-1]]
+        spreads = [spread_by_hand(same, k) for k in range(len(same))]
+        ahead = sum(rank < ranks[-1] for rank in ranks) + sum(np.array(spreads) > spreads[-1] + 1e-12)
         assert verdict == ("continue" if ahead < max(len(seen) / 3, 1) else "stop")

@@ -1,6 +1,5 @@
 """Variants, growing batches, targets and probes on one rank."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,8 @@ import pytest
 import torch
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
+from study.measurement import NO_READINGS
 from study.planning.trials import Plan, TrialSpec, make_plan
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
@@ -88,7 +88,7 @@ def test_ghost_norm_takes_the_place_of_batch_norm(config: Make) -> None:
     assert any(isinstance(module, GhostNorm2d) for module in rank._trial.job.module.modules())
     assert rank.advance().train_loss != plain.train_loss
     rank.halt()
-    with pytest.raises(PlanError, match=r"ghost_batch: 12 does not divide the micro batch, 16"):
+    with pytest.raises(ConfigError, match=r"ghost_batch: 12 does not divide the micro batch, 16"):
         make_plan(config(ghost_batch=12))
 
 
@@ -111,18 +111,18 @@ def test_probes_are_measured_and_change_nothing(config: Make) -> None:
     reports = run(Rank(ALONE, probed), spec)
     assert [r.val_loss for r in reports] == [r.val_loss for r in expected]
     assert [r.train_loss for r in reports] == [r.train_loss for r in expected]
-    assert all(report.probes["noise_b_simple"] > 0 for report in reports)
+    assert all(report.probes.noise_b_simple > 0 for report in reports)
     last = reports[-1].probes
-    assert last["hessian_top"] > 0
-    assert 0 < last["sharpness_full_5e-4"] < last["sharpness_full_1e-3"]
-    assert last["sharpness_subspace_1e-3"] > 0
-    assert len(EPSILONS) == 2
-    assert last["serving_64_p99_ms"] >= last["serving_64_p50_ms"] > 0
-    assert last["serving_1024_predictions_per_s"] > last["serving_1_predictions_per_s"]
+    assert last.hessian_top > 0
+    assert 0 < last.sharpness_full[5e-4] < last.sharpness_full[1e-3]
+    assert last.sharpness_subspace[1e-3] > 0
+    assert tuple(last.sharpness_full) == tuple(last.sharpness_subspace) == EPSILONS
+    alone, some, many = (last.serving_at(size) for size in (1, 64, 1024))
+    assert some.p99_ms >= some.p50_ms > 0
+    assert many.predictions_per_s > alone.predictions_per_s
     assert reports[-1].phases_s["probe"] > 0
     assert expected[-1].phases_s["probe"] < 0.05
-    assert last["parameters"] == sum(p.numel() for p in rank_parameters(plain))
-    assert not math.isnan(last["hessian_top"])
+    assert last.parameters == sum(p.numel() for p in rank_parameters(plain))
 
 
 def rank_parameters(config: StudyConfig) -> list[torch.nn.Parameter]:
@@ -137,7 +137,7 @@ def rank_parameters(config: StudyConfig) -> list[torch.nn.Parameter]:
 def test_search_trials_are_not_probed(config: Make) -> None:
     made = config(probes={"noise_scale": True})
     plan = make_plan(made)
-    assert all(not report.probes for report in run(Rank(ALONE, made), plan.search[0]))
+    assert all(report.probes == NO_READINGS for report in run(Rank(ALONE, made), plan.search[0]))
 
 
 @pytest.mark.parametrize("probe", ["noise_scale", "sharpness", "curvature", "serving"])
@@ -158,14 +158,19 @@ def test_who_measures_at_the_end_of_a_trial_is_not_taken_for_stuck(config: Make,
 
 def test_probes_of_a_users_module_are_refused(config: Make) -> None:
     custom = {
-        "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
+        "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData", "train_samples": 64,
     }  # fmt: skip
-    with pytest.raises(PlanError, match=r"probes: are for the classifiers of the package"):
+    with pytest.raises(ConfigError, match=r"probes: are for the classifiers of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], probes={"sharpness": True}))
 
 
 def test_a_growing_batch_is_refused_for_a_users_data_which_has_one_batch_size(config: Make) -> None:
-    custom = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
+    custom = {
+        "kind": "custom",
+        "module": "tests.linear:LinearModule",
+        "data": "tests.linear:LinearData",
+        "train_samples": 64,
+    }
     growing = {"growth": {"milestones": [0.5], "largest_batch": 16}, "schedule": {"kind": "constant"}}
-    with pytest.raises(PlanError, match=r"growth: is for the workloads of the package"):
+    with pytest.raises(ConfigError, match=r"growth: is for the workloads of the package"):
         make_plan(config(workload=custom, batch_sizes=[8], budget={"epochs": 4}, **growing))

@@ -102,7 +102,7 @@ def test_what_a_trial_runs_is_compiled_when_its_clock_starts(config: Make, monke
     reports = [rank.advance() for _ in spec.report_at]
     rank.halt()
     assert counters["stats"]["unique_graphs"] == graphs
-    assert reports[-1].probes["hessian_top"] > 0  # which compiled code cannot be differentiated for
+    assert reports[-1].probes.hessian_top > 0  # which compiled code cannot be differentiated for
     # Sums in another order: alike at first, and then each rounding grows.
     expected = run(config(**changes))
     assert [r.train_loss for r in reports[:2]] == pytest.approx([r.train_loss for r in expected[:2]], rel=1e-4)

@@ -13,21 +13,20 @@ from study.config.schema import StudyConfig
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Stage, TrialSpec, make_plan
 from study.training import rank as rank_module
-from study.training.device_memory import DATA_SHARE, lay_out, peak_bytes, within_memory
+from study.training.device_memory import DATA_SHARE, peak_bytes, place_splits, within_memory
 from study.training.distributed.topology import RankTopology
 from study.training.messages import OutOfMemory, RankReport
 from study.training.rank import Rank
 from study.workloads.data.batching import EvalBatches, TrainBatches
-from study.workloads.data.splits import Part, Splits
-from study.workloads.registry import load_splits
+from study.workloads.data.splits import Part, Splits, load_splits
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 Make = Callable[..., StudyConfig]
 
 
-def toy(config: Make, **arguments: object) -> StudyConfig:
+def with_linear(config: Make, **arguments: object) -> StudyConfig:
     workload = {
-        "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
+        "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData", "train_samples": 64,
         "val_accuracy": "acc", "val_loss": "loss", "module_args": arguments,
     }  # fmt: skip
     return config(workload=workload, batch_sizes=[8, 32])
@@ -47,7 +46,7 @@ def run(rank: Rank, spec: TrialSpec) -> list[RankReport]:
 
 
 def test_a_rank_that_ran_out_of_memory_is_as_good_as_new(config: Make) -> None:
-    made = toy(config, most=16)
+    made = with_linear(config, most=16)
     rank = Rank(ALONE, made)
     rank.begin(first(made, 32))
     module = weakref.ref(rank._trial.job.module)
@@ -82,9 +81,9 @@ def test_what_is_raised_holds_on_to_nothing_of_the_step() -> None:
 
 def test_a_mistake_of_the_trials_own_stays_what_it_is() -> None:
     def step() -> None:
-        raise ArithmeticError("the toy broke")
+        raise ArithmeticError("the module broke down")
 
-    with pytest.raises(ArithmeticError, match="the toy broke"):
+    with pytest.raises(ArithmeticError, match="the module broke down"):
         within_memory(step)
 
 
@@ -97,7 +96,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, int], None]:
         monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: reserved)
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: reserved)
 
-    monkeypatch.setattr(RankTopology, "torch_device", property(lambda place: torch.device("meta")))
+    monkeypatch.setattr(RankTopology, "torch_device", property(lambda topology: torch.device("meta")))
     return says
 
 
@@ -121,7 +120,7 @@ def test_data_lies_on_the_gpu_if_half_of_the_free_memory_holds_it(
     tiny = Part(torch.zeros(1), torch.zeros(0, dtype=torch.int64))
     splits = Splits(part, empty, tiny, 10)
     assert splits.nbytes == 100
-    placed = lay_out(splits, replace(ALONE, device="cuda", gpu_share=share))
+    placed = place_splits(splits, replace(ALONE, device="cuda", gpu_share=share))
     assert (placed.train.x.device.type == "meta") is resident
     assert placed.train.used_on == (None if resident else torch.device("meta"))
 
@@ -154,7 +153,7 @@ def test_a_trial_on_streamed_data_is_the_same_to_the_last_bit(config: Make, monk
     made = config()
     spec = first(made, 16)
     resident = run(Rank(ALONE, made), spec)
-    monkeypatch.setattr(rank_module, "lay_out", lambda splits, place: splits.streamed_to(torch.device("cpu")))
+    monkeypatch.setattr(rank_module, "place_splits", lambda splits, topology: splits.streamed_to(torch.device("cpu")))
     streamed = run(Rank(ALONE, made), spec)
     assert [(r.train_loss, r.val_loss, r.test_accuracy) for r in streamed] == [
         (r.train_loss, r.val_loss, r.test_accuracy) for r in resident

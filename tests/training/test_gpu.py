@@ -14,7 +14,7 @@ from study.training.messages import OutOfMemory, RankReport
 from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
-from study.workloads.data.crops import crop, draw_crops
+from study.workloads.data.augment import crop, draw_crops
 from tests.conftest import TINY, make_config
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -66,7 +66,7 @@ def test_data_that_does_not_fit_is_streamed(monkeypatch: pytest.MonkeyPatch) -> 
     config = make_config(workload=CONVNET, hardware={"gpus_per_rank": 1})
     spec = make_plan(config).search[0]
     curves = []
-    for free in (memory.free_bytes, lambda place: 0):
+    for free in (memory.free_bytes, lambda topology: 0):
         monkeypatch.setattr(memory, "free_bytes", free)
         rank = Rank(GPU, config)
         rank.begin(spec)

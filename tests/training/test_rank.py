@@ -102,8 +102,8 @@ def test_a_rate_that_blows_up_is_diverged(config: Make) -> None:
 def custom(config: Make, **changes: object) -> StudyConfig:
     workload = {
         "kind": "custom",
-        "module": "tests.toy:ToyModule",
-        "data": "tests.toy:ToyData",
+        "module": "tests.linear:LinearModule",
+        "data": "tests.linear:LinearData",
         "train_samples": 64,
         "val_accuracy": "acc",
         "val_loss": "loss",
@@ -126,7 +126,7 @@ class Clock:
 def test_samples_per_second_of_a_step_of_known_duration(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("study.training.fit_loop.time", clock)
-    monkeypatch.setattr("tests.toy.time", clock)
+    monkeypatch.setattr("tests.linear.time", clock)
     step_s, updates = 0.25, 4
     made = custom(config, module_args={"step_s": step_s})
     spec = confirm(made, 8)
@@ -150,10 +150,10 @@ def test_a_users_own_module_learns_under_our_optimizer(config: Make) -> None:
     [
         ({"val_accuracy": "accuracy"}, "workload.val_accuracy: the module does not log accuracy; it logs acc, loss"),
         ({"train_samples": 80}, "workload.train_samples: is 80, but the data module has 64"),
-        ({"module": "tests.toy:ToyModul"}, r"has no class ToyModul \(did you mean ToyModule\?\)"),
+        ({"module": "tests.linear:ToyModul"}, r"has no class ToyModul \(did you mean LinearModule\?\)"),
         ({"module": "tests.nothing:X"}, "workload.module: cannot import tests.nothing"),
-        ({"data_args": {"size": 3}}, "workload.data: tests.toy:ToyData does not take size"),
-        ({"module_args": {"fail_at": 3}}, "the toy broke"),
+        ({"data_args": {"size": 3}}, "workload.data: tests.linear:LinearData does not take size"),
+        ({"module_args": {"fail_at": 3}}, "the module broke down"),
     ],
 )
 def test_a_users_mistake_is_told_as_it_is(config: Make, changes: dict[str, object], says: str) -> None:

@@ -20,12 +20,12 @@ from tests.conftest import TINY
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 CUSTOM: dict[str, Any] = {
-    "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
+    "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData", "train_samples": 64,
     "val_accuracy": "acc", "val_loss": "loss",
 }  # fmt: skip
 STREAM = CUSTOM | {
-    "module": "tests.own:Net", "data": "tests.own:Streamed", "data_args": {"noisy": True}, "val_accuracy": "val_acc",
-    "val_loss": None, "optimizer": "module",
+    "module": "tests.user_code:Net", "data": "tests.user_code:Streamed", "data_args": {"noisy": True},
+    "val_accuracy": "val_acc", "val_loss": None, "optimizer": "module",
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {},

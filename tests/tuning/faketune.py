@@ -1,4 +1,4 @@
-"""Tune's loop without Ray, on a clock of its own: the study's own searcher, scheduler, recorder and books drive it."""
+"""Tune's loop without Ray, on a fake clock, around the study's real searcher, scheduler, callback and books."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,16 +16,20 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from study.ledger.schema import AnyRow, LeaseRow
+from study.ledger.schema import AnyRow, LeaseRow, StudyRow
 from study.planning.capacity import Node
 from study.planning.trials import Plan, TrialSpec
 from study.training.messages import RankReport
-from study.tuning import leases
-from study.tuning.cluster_capacity import ClusterCapacity
+from study.tuning.checkpoint_store import CheckpointRef
+from study.tuning.leases import Death, GroupRequest
+from study.tuning.ledger_writer import LedgerWriter
+from study.tuning.limit_watch import LimitWatch
+from study.tuning.messages import AttemptConfig, GroupInfo, StepResult
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
-from study.tuning.searcher import LedgerScheduler, PlanSearcher
-from study.tuning.trainable import GroupInfo
+from study.tuning.tune_callback import RecorderCallback
+from study.tuning.tune_scheduler import LedgerScheduler
+from study.tuning.tune_searcher import ClusterCapacity, PlanSearcher
 
 TURN_S = 0.5  # the longest turn of the loop; a tenth of a second in Tune
 
@@ -39,33 +44,33 @@ class Memory:
         self.rows.extend(rows)
 
 
-class FakeShelf:
-    """Checkpoints by trial: the updates they were taken after, the newest last."""
+class FakeStore:
+    """A checkpoint store in memory: by trial, the updates that checkpoints were taken after, the newest last."""
 
     def __init__(self, keep: int = 2) -> None:
         self.keep = keep
         self.held: dict[str, list[int]] = {}
 
-    def put(self, trial_id: str, updates: int, snapshot: int) -> None:
-        assert snapshot == updates
+    def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
+        assert int(checkpoint) == updates
         held = sorted({*self.held.get(trial_id, []), updates})
         self.held[trial_id] = held[-self.keep :]
 
-    def start(self, trial_id: str, updates: int) -> dict[str, Any]:
+    def start(self, trial_id: str, updates: int) -> CheckpointRef | None:
         held = self.held[trial_id] = [at for at in self.held.get(trial_id, []) if at <= updates]
-        return {"snapshot": held[-1], "from_updates": held[-1]} if held else {"snapshot": None, "from_updates": 0}
+        return CheckpointRef("node", Path(trial_id), held[-1]) if held else None
 
     def remove(self, trial_id: str) -> None:
         self.held.pop(trial_id, None)
 
-    def tidy(self, over: Collection[str]) -> None:
-        for trial_id in over:
+    def tidy(self, ended: Collection[str]) -> None:
+        for trial_id in ended:
             self.remove(trial_id)
 
 
 @dataclass(eq=False)
 class Group:
-    """A placement group, and what of a Trainable's actor the driver asks."""
+    """A placement group, and the methods of its Trainable's actor that the driver calls."""
 
     name: str
     ranks: int
@@ -76,53 +81,59 @@ class Group:
     kept_s: float = 0.0  # when a checkpoint of its trial was taken last, or its attempt began
 
     @property
-    def placement(self) -> Any:
-        return SimpleNamespace(id=SimpleNamespace(hex=lambda: self.name), group=self)
-
-    @property
     def describe(self) -> Any:
         return SimpleNamespace(remote=lambda: self.info)
 
     @property
     def snapshot(self) -> Any:
-        return SimpleNamespace(remote=lambda: (self.updates, 0.0))
+        return SimpleNamespace(remote=lambda: (b"%d" % self.updates, 0.0))
 
 
 class FakeCluster:
-    """Places at once; a group is back when it has died."""
+    """Places a group at once and has it back when it dies. An actor has the id of its group."""
 
-    def creation_s(self, placement: Any) -> float:
+    def __init__(self) -> None:
+        self.groups: dict[str, Group] = {}
+
+    def creation_s(self, group_id: str) -> float:
         return 0.0
 
-    def is_removed(self, placement: Any) -> bool:
-        return placement.group.died_s is not None
+    def is_removed(self, group_id: str) -> bool:
+        return self.groups[group_id].died_s is not None
+
+    def group_of(self, actor_id: str) -> str:
+        return actor_id
 
 
 @dataclass(eq=False)
 class FakeTrial:
-    """As much of Tune's trial as is looked at."""
+    """The part of Tune's trial that the study reads."""
 
     config: dict[str, Any]
     status: str = Trial.PENDING
-    last_result: dict[str, Any] = field(default_factory=dict)
     temporary_state: Any = field(default_factory=SimpleNamespace)
     group: Group | None = None
-    error_file: str | None = None
+    death: Death | None = None  # of its last attempt that died
     failures: int = 0
     began_s: float = 0.0
     metric_analysis: dict[str, Any] = field(default_factory=dict)
     metric_n_steps: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def attempt(self) -> AttemptConfig:
+        return AttemptConfig.from_tune(self.config)
+
+    @property
     def spec(self) -> TrialSpec:
-        spec: TrialSpec = self.config["spec"]
-        return spec
+        return self.attempt.spec
 
     def init_local_path(self) -> None: ...
 
+    def update_resources(self, request: GroupRequest) -> None: ...
 
-class Cache:
-    """Of idle groups: how many are kept is not asked for here."""
+
+class FakeCache:
+    """The cache of idle groups, which keeps all of them here."""
 
     _may_keep_one = True
 
@@ -141,7 +152,7 @@ class FakeTune:
         self,
         plan: Plan,
         ledger: Memory,
-        shelf: FakeShelf,
+        store: FakeStore,
         slots: int,
         interval_s: Mapping[int, float],
         setup_s: float = 3.0,
@@ -149,12 +160,15 @@ class FakeTune:
         machines: Sequence[tuple[float, int]] = (),
         dies_starting: Sequence[int] = (),
         fails: Callable[[TrialSpec, int], str | None] = lambda spec, updates: None,
+        reports: Callable[[TrialSpec, int], RankReport] | None = None,
     ) -> None:
-        """A group dies before the reports that `dies` numbers, and in the starts that `dies_starting` does. `fails`
-        says what a trial's own code raises on the way to its report after so many updates.
+        """`dies` numbers the reports before which a group dies, `dies_starting` the starts in which one does.
+
+        `fails` returns the error of a trial's own code before its report after so many updates, or None. `reports`
+        returns that report; without it, reports are made up from the trial's rate and seed.
         """
-        self._fails = fails
-        self.plan, self.ledger, self.shelf, self.slots = plan, ledger, shelf, slots
+        self._fails, self._reported = fails, reports
+        self.plan, self.ledger, self.store, self.slots = plan, ledger, store, slots
         self.interval_s, self.setup_s = interval_s, setup_s
         self.now_s = 1000.0
         self.groups: list[Group] = []
@@ -166,35 +180,39 @@ class FakeTune:
         self._machines = [(self.now_s + at_s, ranks) for at_s, ranks in machines]
         self.seen: list[tuple[float, int, bool]] = []  # at every turn: when, ranks there, whether a group lives
         self._dies_starting, self._starts = set(dies_starting), count()
-        leases._asked.clear()
         self.progress = Progress(plan, ledger.rows)
-        self.recorder = Recorder(ledger, self.progress, shelf, lambda row: None, FakeCluster(), lambda: self.now_s)
-        room = ClusterCapacity(plan.config.hardware, lambda: self.now_s)
-        self.searcher = PlanSearcher(self.progress, shelf, room)
-        self.verdicts = LedgerScheduler(self.recorder, self.progress, room)
-        # What the scheduler reaches into.
+        self.writer = LedgerWriter(ledger, [self.progress.follow], lambda: self.now_s)
+        self.cluster = FakeCluster()
+        self.recorder = Recorder(self.writer, self.progress, store, self.cluster)
+        self.limits = LimitWatch(self.writer, self.progress, self.recorder.leases)
+        self.callback = RecorderCallback(self.recorder)
+        capacity = ClusterCapacity(plan.config.hardware, lambda: self.now_s)
+        self.searcher = PlanSearcher(self.progress, store, capacity)
+        self.scheduler = LedgerScheduler(self.recorder, self.limits, self.progress, capacity)
+        # The parts of Tune's controller that the scheduler reaches into.
         self.search_alg = self
         self.finished = False
         self._staged_trials: set[FakeTrial] = set()
         self._trial_to_actor: dict[FakeTrial, Group] = {}
-        self._actor_manager, self._actor_cache = self, Cache()
+        self._actor_manager, self._actor_cache = self, FakeCache()
 
     def run(self) -> bool:
-        """Until nothing is left to do; whether the study is finished."""
-        self.shelf.tidy(self.progress.ends)
+        """Run until nothing is left to do. Return whether the study is finished."""
+        self.store.tidy(self.progress.state.ended)
         self.recorder.settle()
-        if (passed := self.recorder.limit_passed()) is not None:
-            self.recorder.write(passed)
+        if (passed := self.limits.passed()) is not None:
+            self.limits.record(passed)
             return False
-        self.recorder.open_study(study_id="s", config={}, config_hash="h", hardware={}, versions={})
+        opens = {"study_id": "s", "config": {}, "config_hash": "h", "hardware": {}, "versions": {}}
+        self.recorder.open_study(StudyRow(**self.writer.stamp(), **opens))
         while not (self.finished and all(trial.status in ("TERMINATED", "ERROR") for trial in self.trials)):
             self._come_and_go()
             self._ask()
-            self.verdicts.choose_trial_to_run(self)
+            self.scheduler.choose_trial_to_run(self)
             self._start()
             if not (self.finished and not self._due):
                 self._next()
-            self.recorder.on_step_end(0, [])
+            self.callback.on_step_end(0, [])
             if self.finished and not any(trial.status == Trial.PENDING for trial in self.trials):
                 self._end_idle()
         self._end_idle()
@@ -203,7 +221,9 @@ class FakeTune:
         return self.progress.finished
 
     def misbilled_s(self) -> dict[str, float]:
-        """By group, how far the bills of one that is gone are from its life, in seconds; a turn or two is not told."""
+        """Return by how many seconds the bills of a group differ from its life, for groups that died, by name. A
+        difference of a turn or two is left out.
+        """
         billed_s: dict[str, float] = defaultdict(float)
         for row in self.ledger.rows:
             if isinstance(row, LeaseRow):
@@ -214,7 +234,7 @@ class FakeTune:
 
     @property
     def leased_s(self) -> float:
-        """Device-seconds that all groups lived, as the cluster knows it."""
+        """Device-seconds that all groups lived, by the cluster's own account."""
         return sum(group.ranks * ((group.died_s or self.now_s) - group.born_s) for group in self.groups)
 
     def _come_and_go(self) -> None:
@@ -241,6 +261,7 @@ class FakeTune:
                 self.finished = True
             else:
                 self.trials.append(FakeTrial(config))
+                self.scheduler.on_trial_add(self, self.trials[-1])
         assert self.finished or self.get_live_trials()  # else Tune would wait for ten minutes
 
     def _start(self) -> None:
@@ -255,7 +276,8 @@ class FakeTune:
             elif sum(g.ranks for g in self._alive) + ranks <= self.slots:
                 group = Group(f"g{next(self._serial)}", ranks, self.now_s)
                 self.groups.append(group)
-                leases._asked.append(leases._Group(group.placement, ranks, "cpu", self.now_s))
+                self.cluster.groups[group.name] = group
+                self.recorder.leases.enter(group.name, ranks, "cpu")
                 self._wait(self.setup_s, "ready", trial, group)
             else:
                 self._end_idle()  # of another world size
@@ -267,7 +289,7 @@ class FakeTune:
         heapq.heappush(self._due, (self.now_s + seconds, next(self._serial), event, trial, group))
 
     def _next(self) -> None:
-        """One event, or a turn in which there was none."""
+        """Handle one event, or let a turn pass without one."""
         if not self._due or self._due[0][0] > self.now_s + TURN_S:
             self.now_s += TURN_S
             return
@@ -283,9 +305,8 @@ class FakeTune:
             return
         hand_over_s = 0.02 if event == "reset" else self.setup_s
         group.info = GroupInfo(group.name, ("n",), ("h",), "cpu", None, hand_over_s)
-        group.updates = trial.config["snapshot"] or 0
-        assert group.updates == trial.config["from_updates"]
-        self.recorder.on_trial_start(0, [], trial)
+        group.updates = trial.attempt.from_updates
+        self.callback.on_trial_start(0, [], trial)
         trial.status, trial.began_s, group.kept_s = Trial.RUNNING, self.now_s, self.now_s
         self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial, group)
 
@@ -296,38 +317,37 @@ class FakeTune:
         spec = trial.spec
         group.updates = next(at for at in spec.report_at if at > group.updates)
         if (error := self._fails(spec, group.updates)) is not None:
-            result = {"report": None, "snapshot": None, "over": True, "error": error}
-            self.recorder.on_trial_result(0, [], trial, result)
-            self._complete(trial, group, result)
+            self._step(trial, group, StepResult(None, error=error))
             return
         final = group.updates == spec.total_updates
         # The clock that policies grade by is the trial's own, so that drivers and turns do not enter.
         done = spec.report_at.index(group.updates) + 1
-        before = sum(at <= trial.config["from_updates"] for at in spec.report_at)
+        before = sum(at <= trial.attempt.from_updates for at in spec.report_at)
         worked_s = (done - before) * self.interval_s[spec.batch.global_batch]
         accuracy = round(1 - abs(spec.base_lr - 0.1) - 1 / (1 + done) - spec.seed_index / 1e3, 6)
-        report = RankReport(
+        report = self._reported(spec, group.updates) if self._reported else RankReport(
             updates=group.updates, samples=spec.samples_at(group.updates), epochs=spec.epochs_at(group.updates),
             lr=spec.lr, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy, test_accuracy=None,
             samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=final,
         )  # fmt: skip
         unkept_s = self.now_s - group.kept_s
-        due = group.updates in trial.config["pause_at"] or unkept_s >= self.plan.config.recovery.checkpoint_every_s
+        due = group.updates in trial.attempt.pause_at or unkept_s >= self.plan.config.recovery.checkpoint_every_s
         kept = due and not final
         if kept:
             group.kept_s = self.now_s
-        result = {"report": report, "snapshot": group.updates if kept else None, "over": final, "error": None}
-        goes_on = not final and self.verdicts.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
-        self.recorder.on_trial_result(0, [], trial, result)
-        if goes_on:
-            trial.last_result = result
-            self._wait(self.interval_s[spec.batch.global_batch], "report", trial, group)
-        else:
-            self._complete(trial, group, result)
+        self._step(trial, group, StepResult(report, b"%d" % group.updates if kept else None))
 
-    def _complete(self, trial: FakeTrial, group: Group, result: dict[str, Any]) -> None:
-        trial.last_result = result
-        self.recorder.on_trial_complete(0, [], trial)
+    def _step(self, trial: FakeTrial, group: Group, step: StepResult) -> None:
+        result = step.to_tune()
+        goes_on = self.scheduler.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
+        self.callback.on_trial_result(0, [], trial, result)
+        if goes_on:
+            self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial, group)
+        else:
+            self._complete(trial, group)
+
+    def _complete(self, trial: FakeTrial, group: Group) -> None:
+        self.callback.on_trial_complete(0, [], trial)
         trial.status = Trial.TERMINATED
         self._trial_to_actor.pop(trial)
         if self.finished:
@@ -340,21 +360,22 @@ class FakeTune:
         group.died_s = self.now_s
         self._trial_to_actor.pop(trial)
         trial.failures += 1
+        trial.death = Death("the process that drives its group died", group.name)
         turn = next(self._serial)
         if trial.failures <= self.plan.config.max_retries:
             trial.status = Trial.PENDING
-            self.recorder.on_trial_recover(turn, [], trial)
+            self.callback.on_trial_recover(turn, [], trial)
             if not handed_over:
                 return
-        trial.status = Trial.ERROR  # in a hand-over Tune tells twice, and the second time gives the trial up
-        self.recorder.on_trial_error(turn, [], trial)
+        trial.status = Trial.ERROR  # Tune reports a death in a hand-over twice, and the second time gives the trial up
+        self.callback.on_trial_error(turn, [], trial)
 
     def _end_idle(self) -> None:
         for group in self._idle:
             group.died_s = self.now_s
         self._idle.clear()
 
-    # What the scheduler calls of Tune's controller and of its actor manager.
+    # The methods of Tune's controller and actor manager that the scheduler calls.
 
     def set_finished(self) -> None:
         self.finished = True
@@ -376,10 +397,11 @@ class FakeTune:
 
 @contextmanager
 def without_ray(ranks: int | Callable[[], int]) -> Iterator[None]:
-    """Within, the cluster holds so many ranks of one CPU, and actors answer at once."""
+    """Within, the cluster holds `ranks` ranks of one CPU, and actors answer at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "study.tuning.cluster_capacity.alive_nodes", lambda: (Node(ranks() if callable(ranks) else ranks, 0),)
+            "study.tuning.tune_searcher.alive_nodes", lambda: (Node(ranks() if callable(ranks) else ranks, 0),)
         )
-        patch.setattr("study.tuning.recorder.ray.get", lambda answer: answer)
+        patch.setattr("ray.get", lambda answer: answer)
+        patch.setattr("study.tuning.tune_callback.death_of", lambda trial: trial.death)
         yield

@@ -1,4 +1,4 @@
-"""Where checkpoints lie."""
+"""The checkpoint store: what it keeps, and what an attempt starts from."""
 
 import zlib
 from collections.abc import Callable
@@ -29,14 +29,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("absolute", [True, False])
-def test_so_many_of_the_newest_stay_until_the_trial_is_over(
+def test_the_newest_checkpoints_are_kept_until_the_trial_ends(
     absolute: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shelf = CheckpointStore((tmp_path if absolute else Path()) / "checkpoints", keep=2)
+    store = CheckpointStore((tmp_path if absolute else Path()) / "checkpoints", keep=2)
     for updates, snapshot in ((9, b"old"), (10, b"newer"), (20, b"new")):  # by number, not by name
-        shelf.put("a", updates, snapshot)
-    shelf.put("b", 10, b"other")
+        store.put("a", updates, snapshot)
+    store.put("b", 10, b"other")
     files = content(tmp_path / "checkpoints")
     assert files == {
         name("a", 10, b"newer"): b"newer",
@@ -44,26 +44,31 @@ def test_so_many_of_the_newest_stay_until_the_trial_is_over(
         name("b", 10, b"other"): b"other",
     }
     monkeypatch.chdir("/")
-    shelf.remove("a")
+    store.remove("a")
     assert list(content(tmp_path / "checkpoints")) == [name("b", 10, b"other")]
 
 
-def test_an_attempt_begins_at_the_newest_that_its_ledger_knows_of(
+def test_an_attempt_starts_from_the_newest_checkpoint_that_the_ledger_knows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf = CheckpointStore(tmp_path / "checkpoints", keep=3)
-    assert shelf.start("a", 100) == {"snapshot": None, "from_updates": 0}
+    store = CheckpointStore(tmp_path / "checkpoints", keep=3)
+    assert store.start("a", 100) is None
     for updates in (5, 10, 20):
-        shelf.put("a", updates, b"at %d" % updates)
-    assert shelf.start("a", 20)["from_updates"] == 20
-    start = shelf.start("a", 19)
-    assert start == {"snapshot": CheckpointRef("here", shelf.folder / name("a", 10, b"at 10")), "from_updates": 10}
-    assert start["snapshot"].read() == b"at 10"
-    # Its curve begins at 10 again: what another attempt did up to 20 is no part of it any more.
-    assert shelf.start("a", 100)["from_updates"] == 10
-    assert shelf.start("a", 4)["from_updates"] == 0
-    assert content(shelf.folder) == {}
+        store.put("a", updates, b"at %d" % updates)
+    assert updates_of(store.start("a", 20)) == 20
+    start = store.start("a", 19)
+    assert start == CheckpointRef("here", store.folder / name("a", 10, b"at 10"), 10)
+    assert start.read() == b"at 10"
+    # The trial's curve goes on from 10: what another attempt did up to 20 is no part of it any more.
+    assert updates_of(store.start("a", 100)) == 10
+    assert store.start("a", 4) is None
+    assert content(store.folder) == {}
     assert caplog.messages == []
+
+
+def updates_of(start: CheckpointRef | None) -> int:
+    assert start is not None
+    return start.updates
 
 
 def flipped(content: bytes) -> bytes:
@@ -78,31 +83,31 @@ def flipped(content: bytes) -> bytes:
         (flipped, "its checksum does not match"),
     ],
 )
-def test_a_damaged_one_is_named_and_removed_and_the_one_before_it_used(
+def test_a_damaged_checkpoint_is_logged_and_removed_and_the_one_before_it_is_used(
     spoil: Callable[[bytes], bytes], wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shelf = CheckpointStore(tmp_path / "checkpoints", keep=2)
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
     for updates in (10, 20):
-        shelf.put("a", updates, b"at %d" % updates)
-    older, newer = (shelf.folder / name("a", updates, b"at %d" % updates) for updates in (10, 20))
+        store.put("a", updates, b"at %d" % updates)
+    older, newer = (store.folder / name("a", updates, b"at %d" % updates) for updates in (10, 20))
     newer.write_bytes(spoil(newer.read_bytes()))
-    assert shelf.start("a", 20) == {"snapshot": CheckpointRef("here", older), "from_updates": 10}
-    assert list(content(shelf.folder)) == [older.name]
+    assert store.start("a", 20) == CheckpointRef("here", older, 10)
+    assert list(content(store.folder)) == [older.name]
     older.write_bytes(spoil(older.read_bytes()))
-    assert shelf.start("a", 20) == {"snapshot": None, "from_updates": 0}
+    assert store.start("a", 20) is None
     assert caplog.messages == [
         f"checkpoint {newer} is damaged ({wrong}): the trial goes on from the one before, at 10 updates",
         f"checkpoint {older} is damaged ({wrong}): the trial goes on from its beginning",
     ]
 
 
-def test_what_drivers_that_were_killed_have_left_is_taken_away(tmp_path: Path) -> None:
-    shelf = CheckpointStore(tmp_path / "checkpoints", keep=1)
-    shelf.tidy(over=["a"])  # no folder yet
-    shelf.put("a", 5, b"a")
-    shelf.put("ab", 5, b"ab")
-    (shelf.folder / f".{name('ab', 6, b'torn')}.x1.tmp").write_bytes(b"to")
-    (shelf.folder / "a@7.pt").write_bytes(b"of an earlier version")
-    assert shelf.start("a", 100)["from_updates"] == 5
-    shelf.tidy(over=["a"])
-    assert list(content(shelf.folder)) == [name("ab", 5, b"ab")]
+def test_tidy_removes_what_killed_drivers_have_left(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    store.tidy(ended=["a"])  # no folder yet
+    store.put("a", 5, b"a")
+    store.put("ab", 5, b"ab")
+    (store.folder / f".{name('ab', 6, b'torn')}.x1.tmp").write_bytes(b"to")
+    (store.folder / "a@7.pt").write_bytes(b"of an earlier version")
+    assert updates_of(store.start("a", 100)) == 5
+    store.tidy(ended=["a"])
+    assert list(content(store.folder)) == [name("ab", 5, b"ab")]

@@ -1,4 +1,4 @@
-"""A study on a real Ray that is cut, and goes on."""
+"""A study on a real Ray that a limit cuts, and that goes on."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import pytest
 
 from study.analysis.summary.summarize import summarize
 from study.config.sections import LimitName, LimitsConfig
+from study.errors import LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
-from study.ledger.store import LedgerError, read
+from study.ledger.store import read
 from study.planning.trials import make_plan
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
@@ -33,13 +34,13 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
         if isinstance(row, ReportRow):
             reports.add((row.trial_id, row.updates))
 
-    def so_many(
+    def reports_for_hours(
         self: LimitsConfig, device_h: float, wall_h: float, usd: float | None, wait_h: float
     ) -> dict[LimitName, object]:
-        """Reports for device-hours: no clock decides where the study is cut."""
+        """Count reports as device-hours, so that no clock decides where the study is cut."""
         return {"device_hours": (float(len(reports)), self.device_hours)}
 
-    monkeypatch.setattr(LimitsConfig, "against", so_many)
+    monkeypatch.setattr(LimitsConfig, "against", reports_for_hours)
     folder = tmp_path / "cut"
     plans = {allowed: make_plan(make_config(**GRID, limits={"device_hours": allowed})) for allowed in (4.0, 13.0, 1e3)}
     first = run_study(plans[4.0], folder, "local", None, count)
@@ -48,7 +49,7 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     assert (first.cut.allowed, first.cut.spent) == (4, 4)
     rows = read(folder).rows
     at = rows.index(first.cut)
-    # Nothing starts any more, and of each trial that ran there is at most one report.
+    # Nothing starts after it, and each running trial reports at most once.
     assert not any(isinstance(row, AttemptRow) for row in rows[at:])
     late = [row.trial_id for row in rows[at:] if isinstance(row, ReportRow)]
     assert len(late) == len(set(late)) <= 2

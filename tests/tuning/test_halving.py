@@ -11,13 +11,13 @@ from study.analysis.summary.summarize import summarize
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import Cell, make_plan
-from study.schedulers.policies import PROFILES, SCOUTS, FrontierAsha, grades
+from study.schedulers.frontier_asha import COST_TRIALS, PROFILES, FrontierAsha, grades
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import FRONTIER, Run, make_config, run_for_real
 
 
 def outcomes(run: Run) -> dict[Cell, list[str]]:
-    """How the search trials of each cell ended, audited ones apart."""
+    """Return how the search trials of each cell ended; audited ones are named `audited`."""
     audited = {row.trial_id for row in run.of(DecisionRow) if row.decision == "audit"}
     ends = {row.trial_id: row.outcome for row in run.of(EndRow)}
     by_cell = defaultdict(list)
@@ -27,17 +27,17 @@ def outcomes(run: Run) -> dict[Cell, list[str]]:
 
 
 def first_costs(run: Run) -> dict[Cell, float]:
-    """Device-seconds of a whole trial of each cell by its scouts' first reports, on which its grade rests."""
+    """Return the device-seconds of a whole trial of each cell, by its first reports, which decide its grade."""
     specs = {spec.trial_id: spec for spec in run.plan.search}
     costs: dict[Cell, dict[str, float]] = defaultdict(dict)
     for row in run.of(ReportRow):
         spec = specs.get(row.trial_id)
-        if spec is not None and len(costs[spec.cell]) < SCOUTS:
+        if spec is not None and len(costs[spec.cell]) < COST_TRIALS:
             costs[spec.cell].setdefault(row.trial_id, row.device_seconds * spec.total_updates / row.updates)
     return {cell: min(some.values()) for cell, some in costs.items()}
 
 
-def test_every_batch_size_keeps_as_many_as_its_bracket_says(frontier_run: Run) -> None:
+def test_every_batch_size_completes_as_many_trials_as_its_bracket_keeps(frontier_run: Run) -> None:
     grade = grades({cell: 6 * seconds for cell, seconds in first_costs(frontier_run).items()})
     for cell, ended in outcomes(frontier_run).items():
         last_rung = PROFILES["balanced"][grade[cell]].rungs(6, 2, [i / 9 for i in range(1, 10)])[-1]
@@ -46,7 +46,7 @@ def test_every_batch_size_keeps_as_many_as_its_bracket_says(frontier_run: Run) -
 
 
 def test_only_the_best_of_those_compared_go_on(frontier_run: Run) -> None:
-    """Halving again, from the reports alone."""
+    """Successive halving, repeated from the reports alone."""
     ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
     audited = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "audit"}
     scores = {(row.trial_id, row.epochs): row.val_accuracy for row in frontier_run.of(ReportRow)}
@@ -87,7 +87,7 @@ def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run:
         PROFILES["balanced"], min_completions=2, synchronous=True,
     )  # fmt: skip
     simulated = defaultdict(list)
-    for step in simulate(policy, courses, slots=2).decisions:
+    for step in simulate(policy, courses, slots=2).events:
         simulated[step.kind].append(step.trial)
     decided = defaultdict(list)
     for row in frontier_run.of(DecisionRow):
@@ -99,7 +99,7 @@ def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run:
     assert sorted(simulated["pause"]) == sorted(decided["pause"])
 
 
-def test_a_trial_that_paused_gave_the_curve_of_one_that_did_not(frontier_run: Run, grid_run: Run) -> None:
+def test_pausing_does_not_change_a_curve(frontier_run: Run, grid_run: Run) -> None:
     paused = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "pause"}
     ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
     assert not any(row.decision == "pause" for row in grid_run.of(DecisionRow))
@@ -137,11 +137,11 @@ def test_each_pause_is_an_attempt_that_ended_and_is_billed(frontier_run: Run) ->
         assert sum(lease.phases_s.values()) == pytest.approx(lease.billed_s, rel=0.01)
 
 
-def test_no_snapshot_outlives_its_trial(frontier_run: Run) -> None:
+def test_no_checkpoint_outlives_its_trial(frontier_run: Run) -> None:
     assert list((frontier_run.folder / "checkpoints").iterdir()) == []
 
 
-def test_audited_trials_end_and_are_told_of(frontier_run: Run) -> None:
+def test_audited_trials_end_and_are_summarized(frontier_run: Run) -> None:
     audited = [row for row in frontier_run.of(DecisionRow) if row.decision == "audit"]
     ends = {row.trial_id: row for row in frontier_run.of(EndRow)}
     assert audited
@@ -156,11 +156,11 @@ def test_audited_trials_end_and_are_told_of(frontier_run: Run) -> None:
 
 
 class Interrupted(Exception):
-    """Stands for a driver that died."""
+    """Simulates the death of a driver."""
 
 
 @pytest.mark.slow
-def test_a_study_resumed_among_paused_trials_decides_as_if_nothing_had_happened(
+def test_a_study_resumed_among_paused_trials_decides_as_an_undisturbed_one(
     local_ray: None, frontier_run: Run, tmp_path: Path
 ) -> None:
     config = make_config(**FRONTIER | {"scheduler": {"kind": "frontier_asha", "audit": 0.3}})
@@ -182,7 +182,7 @@ def test_a_study_resumed_among_paused_trials_decides_as_if_nothing_had_happened(
     run = Run(plan, tmp_path, list(read(tmp_path).rows))
     assert run.rows[: len(before)] == list(before)
     assert any(row.from_updates for row in run.of(AttemptRow))
-    # Rungs are in shares of a trial; only how strict a bracket is hangs on the clock.
+    # Rungs are shares of a trial; only the strictness of a bracket depends on the clock.
     if {c: o.count("completed") for c, o in outcomes(run).items()} == {
         c: o.count("completed") for c, o in outcomes(frontier_run).items()
     }:

@@ -1,4 +1,4 @@
-"""When a group that is waited for is given up, on a clock without Ray."""
+"""When a heartbeat gives a group up, on a fake clock without Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOUNDS = st.floats(1.0, 4000.0)
 
 
 class Ranks:
-    """Each answers with its progress at that time, or not at all. Stands for ray, too."""
+    """Fake ranks, and a fake ray module: each rank answers with its progress at that time, or not at all."""
 
     def __init__(self, ready_s: float, *alive: Callable[[float], int | None]) -> None:
         self.now_s, self.ready_s, self.alive = 0.0, ready_s, alive
@@ -31,7 +31,7 @@ class Ranks:
         return of
 
     def get(self, calls: Any, timeout: float = math.inf) -> Any:
-        """One ping, or the calls that are waited for."""
+        """Return a ping's answer, or the awaited calls once they are ready."""
         if callable(calls):
             return calls(self.now_s)
         if self.ready_s <= self.now_s + timeout:
@@ -41,7 +41,7 @@ class Ranks:
         raise GetTimeoutError
 
     def wait(self, pings: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        """Those that are answered."""
+        """Return the answered pings first."""
         return [ping for ping in pings if ping(self.now_s) is not None], []
 
 
@@ -53,44 +53,42 @@ def wait_for(ranks: Ranks, recovery: Recovery, *met: int) -> list[Any]:
         return heartbeat.get(["call"])
 
 
-def at_work(now_s: float) -> int:
-    """Gets something done every second."""
+def working(now_s: float) -> int:
+    """Make progress every second."""
     return int(now_s)
 
 
 @given(silent_s=BOUNDS, stuck_s=BOUNDS, from_s=st.floats(0.0, 300.0))
-def test_a_rank_that_falls_silent_is_lost_after_its_bound_and_not_much_later(
-    silent_s: float, stuck_s: float, from_s: float
-) -> None:
-    ranks = Ranks(math.inf, at_work, lambda now_s: at_work(now_s) if now_s < from_s else None)
+def test_a_silent_rank_is_lost_at_its_limit_and_not_much_later(silent_s: float, stuck_s: float, from_s: float) -> None:
+    ranks = Ranks(math.inf, working, lambda now_s: working(now_s) if now_s < from_s else None)
     recovery = Recovery(silent_s=silent_s, stuck_s=stuck_s)
     with pytest.raises(RankLost, match=r"^rank 1 did not answer for"):
         wait_for(ranks, recovery, 1)
     every_s = min(silent_s / 4, stuck_s / 4, ASK_EVERY_S)
-    # What was answered just before it fell silent is seen up to two looks earlier.
+    # Its last answer may be from up to two looks before it fell silent.
     assert silent_s - 2 * every_s <= ranks.now_s - from_s <= silent_s + 2 * every_s + 1e-6
 
 
 @given(silent_s=BOUNDS, stuck_s=BOUNDS, from_s=st.floats(0.0, 300.0))
-def test_a_group_that_gets_nothing_done_is_lost_after_its_bound_and_not_much_later(
+def test_a_group_without_progress_is_lost_at_its_limit_and_not_much_later(
     silent_s: float, stuck_s: float, from_s: float
 ) -> None:
-    ranks = Ranks(math.inf, *[lambda now_s: at_work(min(now_s, from_s))] * 2)
-    with pytest.raises(RankLost, match=r"^no rank got anything done for"):
+    ranks = Ranks(math.inf, *[lambda now_s: working(min(now_s, from_s))] * 2)
+    with pytest.raises(RankLost, match=r"^no rank made progress for"):
         wait_for(ranks, Recovery(silent_s=silent_s, stuck_s=stuck_s))
     every_s = min(silent_s / 4, stuck_s / 4, ASK_EVERY_S)
     assert stuck_s - 2 * every_s <= ranks.now_s - int(from_s) <= stuck_s + 3 * every_s + 1
 
 
 @given(silent_s=BOUNDS, stuck_s=st.floats(8.0, 4000.0), ready_s=st.floats(0.0, 2000.0))
-def test_a_group_in_which_one_rank_goes_on_is_waited_for(silent_s: float, stuck_s: float, ready_s: float) -> None:
-    ranks = Ranks(ready_s, lambda now_s: 7, at_work)
+def test_a_group_with_one_rank_in_progress_is_waited_for(silent_s: float, stuck_s: float, ready_s: float) -> None:
+    ranks = Ranks(ready_s, lambda now_s: 7, working)
     assert wait_for(ranks, Recovery(silent_s=silent_s, stuck_s=stuck_s)) == ["call"]
     assert ranks.now_s == ready_s
 
 
-def test_a_call_that_is_soon_answered_asks_nobody() -> None:
-    ranks = Ranks(1.0, at_work)
+def test_a_call_that_is_soon_answered_sends_no_heartbeat() -> None:
+    ranks = Ranks(1.0, working)
     wait_for(ranks, Recovery())
     assert ranks.asked == 0
 
@@ -103,7 +101,7 @@ def test_a_rank_whose_process_has_yet_to_start_has_more_time() -> None:
 
 
 @given(silent_s=st.floats(8.0, 100.0), stuck_s=st.floats(8.0, 1000.0))
-def test_a_group_is_not_stuck_whose_processes_have_yet_to_start(silent_s: float, stuck_s: float) -> None:
+def test_a_group_whose_processes_have_yet_to_start_is_not_stuck(silent_s: float, stuck_s: float) -> None:
     ranks = Ranks(math.inf, lambda now_s: 7, lambda now_s: None)
     with pytest.raises(RankLost, match=r"^rank 1 did not answer for"):
         wait_for(ranks, Recovery(silent_s=silent_s, stuck_s=stuck_s), 0)

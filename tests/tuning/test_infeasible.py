@@ -1,4 +1,4 @@
-"""Trials that run out of memory in a whole study on a real Ray, on a module that raises what torch does."""
+"""Trials that run out of memory in a study on a real Ray, with a module that raises torch's error."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def test_a_trial_that_does_not_fit_is_infeasible_and_the_next_one_trains(
     config = make_config(
         batch_sizes=[32, 8], search={"lr": [0.1]}, confirm={"seeds": 2}, hardware={"world_size": world_size},
         workload={
-            "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
-            "val_accuracy": "acc", "val_loss": "loss", "module_args": arguments,
+            "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData",
+            "train_samples": 64, "val_accuracy": "acc", "val_loss": "loss", "module_args": arguments,
         },
     )  # fmt: skip
     run = run_for_real(config.model_copy(update={"max_retries": 0}), tmp_path)

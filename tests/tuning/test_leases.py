@@ -1,12 +1,9 @@
-"""The driver's books, on a fake clock and a fake cluster."""
-
-from dataclasses import dataclass
+"""The driver's books of leases, on a fake clock and a fake cluster."""
 
 import pytest
 
-from study.tuning import leases as module
-from study.tuning.leases import ClosedLease, GroupRequest, Leases
-from study.tuning.trainable import GroupInfo
+from study.tuning.leases import ClosedLease, Death, GroupRequest, Leases
+from study.tuning.messages import GroupInfo
 from tests.conftest import make_config
 
 
@@ -17,32 +14,22 @@ class Clock:
         return self.now_s
 
 
-@dataclass(frozen=True)
-class Id:
-    name: str
-
-    def hex(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Placement:
-    id: Id
-
-
 class FakeCluster:
-    """Places a group 2 s after it was asked for; remembers what was given back."""
+    """Places a group 2 s after its request; `removed` groups were given back. The actor of group `g` is `g-driver`."""
 
     def __init__(self) -> None:
         self.removed: set[str] = set()
         self.waiting: set[str] = set()
         self.clock_set_by_s = 0.0
 
-    def creation_s(self, placement: Placement) -> float | None:
-        return None if placement.id.name in self.waiting else 2.0 + self.clock_set_by_s
+    def creation_s(self, group_id: str) -> float | None:
+        return None if group_id in self.waiting else 2.0 + self.clock_set_by_s
 
-    def is_removed(self, placement: Placement) -> bool:
-        return placement.id.name in self.removed
+    def is_removed(self, group_id: str) -> bool:
+        return group_id in self.removed
+
+    def group_of(self, actor_id: str) -> str | None:
+        return actor_id.removesuffix("-driver")
 
 
 def info(group: str, hand_over_s: float = 0.5) -> GroupInfo:
@@ -61,12 +48,17 @@ def cluster() -> FakeCluster:
 
 @pytest.fixture
 def books(clock: Clock, cluster: FakeCluster) -> Leases:
-    module._asked.clear()
     return Leases(cluster, clock)
 
 
-def ask(clock: Clock, group: str) -> None:
-    module._asked.append(module._Group(Placement(Id(group)), 2, "cpu", clock.now_s))
+def died(group: str | None) -> Death:
+    """The death of an attempt whose driving process was in this group; None: it has no process."""
+    return Death("died", None if group is None else f"{group}-driver")
+
+
+def enter(books: Leases, group: str) -> None:
+    """Tune asks Ray for a group of two CPU devices."""
+    books.enter(group, 2, "cpu")
 
 
 def billed(closed: ClosedLease) -> float:
@@ -76,7 +68,7 @@ def billed(closed: ClosedLease) -> float:
 def test_a_group_is_billed_without_gap_from_placement_to_removal(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    ask(clock, "g")  # at 100: placed at 102
+    enter(books, "g")  # at 100: placed at 102
     clock.now_s = 110
     _, none_closed = books.start("a", 1, 2, info("g"))
     assert none_closed == []
@@ -97,7 +89,7 @@ def test_a_group_is_billed_without_gap_from_placement_to_removal(
 
 
 def test_the_time_before_the_first_report_is_setup(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
-    ask(clock, "g")
+    enter(books, "g")
     clock.now_s = 110
     books.start("a", 1, 2, info("g"))
     clock.now_s = 111
@@ -108,16 +100,16 @@ def test_the_time_before_the_first_report_is_setup(books: Leases, clock: Clock, 
     assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 8, "teardown": 3, "idle": 1}
 
 
-def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
+def test_an_attempt_that_died_is_billed_as_lost_and_its_retry_apart(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    ask(clock, "g")
+    enter(books, "g")
     clock.now_s = 110
     lease, _ = books.start("a", 1, 2, info("g"))
-    lease.heard(115, {"train": 4})
+    lease.add_report(115, {"train": 4})
     clock.now_s = 118
-    assert books.lost("a", 1, 2) == (lease, [])
-    ask(clock, "h")  # at 118: placed at 120
+    assert books.lost("a", 1, 2, died("g")) == (lease, [])
+    enter(books, "h")  # at 118: placed at 120
     cluster.waiting.add("h")
     clock.now_s = 119
     cluster.removed.add("g")
@@ -133,45 +125,45 @@ def test_an_attempt_that_died_is_billed_as_lost_and_the_retry_anew(
 def test_a_group_that_died_in_setup_is_billed_to_the_attempt_it_was_for(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    ask(clock, "waiting")
+    enter(books, "waiting")
     cluster.waiting.add("waiting")
-    ask(clock, "g")
-    ask(clock, "alive")
+    enter(books, "g")
+    enter(books, "alive")
     clock.now_s = 109
     cluster.removed.add("g")
-    lease, _ = books.lost("a", 1, 2, "died")
+    lease, _ = books.lost("a", 1, 2, died("g"))
     assert lease is not None
     assert (lease.group_id, lease.opened_s) == ("g", 102)
     (closed,) = books.sweep()
     assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 0, "lost": 7, "idle": 0}
 
 
-@pytest.mark.parametrize("why", ["", "died"])
+@pytest.mark.parametrize("death", [None, died(None), died("unknown")])
 def test_a_trial_that_never_had_a_group_costs_nothing(
-    books: Leases, clock: Clock, cluster: FakeCluster, why: str
+    books: Leases, clock: Clock, cluster: FakeCluster, death: Death | None
 ) -> None:
-    ask(clock, "waiting")
+    enter(books, "waiting")
     cluster.waiting.add("waiting")
-    assert books.lost("a", 1, 2, why) == (None, [])
+    assert books.lost("a", 1, 2, death) == (None, [])
 
 
-def test_to_tune_groups_of_one_size_are_alike_whatever_their_study_is_called() -> None:
+def test_tune_pools_groups_of_one_size_of_any_study() -> None:
     sizes = [GroupRequest(make_config(name=name), size) for size in (1, 2) for name in ("a", "b")]
     assert sizes[0] == sizes[1] != sizes[2] == sizes[3]
     assert len(set(sizes)) == 2
 
 
-def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_nobody_while_another_waits(
+def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_no_trial_while_another_waits(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    ask(clock, "unused")
-    ask(clock, "used")
+    enter(books, "unused")
+    enter(books, "used")
     clock.now_s += 10
     assert books.starting_device_s() == 2 * 2 * (10 - 2)
     cluster.removed.add("unused")
     clock.now_s += 3600
     assert books.starting_device_s() == 2 * (3610 - 2)
-    lease, _ = books.lost("t", 1, 2)  # ended by the driver
+    lease, _ = books.lost("t", 1, 2)  # the driver ends it
     assert lease is not None
     assert lease.group_id == "used"
 
@@ -179,23 +171,23 @@ def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_
 def test_a_group_is_billed_up_to_when_the_cluster_had_it_back_however_late_an_attempt_takes_the_bill(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    ask(clock, "g")  # placed at 102
+    enter(books, "g")  # placed at 102
     clock.now_s = 105
     cluster.removed.add("g")
     assert books.sweep() == []
     clock.now_s = 3600
-    lease, _ = books.lost("t", 1, 2, "died")
+    lease, _ = books.lost("t", 1, 2, died("g"))
     assert lease is not None
     (closed,) = books.sweep()
     assert billed(closed) == 3
 
 
 @pytest.mark.parametrize("set_by_s", [-3600.0, 3600.0])
-def test_a_wall_clock_that_is_set_while_a_group_waits_for_its_place_is_on_no_bill(
+def test_a_wall_clock_set_while_a_group_waits_for_placement_changes_no_bill(
     books: Leases, clock: Clock, cluster: FakeCluster, set_by_s: float
 ) -> None:
     cluster.waiting.add("g")
-    ask(clock, "g")
+    enter(books, "g")
     cluster.clock_set_by_s = set_by_s
     clock.now_s = 500  # it has waited long
     books.sweep()
@@ -207,28 +199,26 @@ def test_a_wall_clock_that_is_set_while_a_group_waits_for_its_place_is_on_no_bil
     assert 500 <= lease.opened_s <= 500.2
 
 
-def two_groups_one_trial(books: Leases, clock: Clock) -> None:
-    """At 120, `a` has paused in `g`, which waits idle with its lease."""
-    ask(clock, "g")
+def paused_in_g(books: Leases, clock: Clock) -> None:
+    """Until 120: trial `a` has paused in group `g`, which waits idle with its lease."""
+    enter(books, "g")
     clock.now_s = 110
     books.start("a", 1, 2, info("g"))
     clock.now_s = 120
     books.ended("a")
 
 
-def test_what_is_told_of_a_trial_is_booked_on_its_attempt_that_runs(
-    books: Leases, clock: Clock, cluster: FakeCluster
-) -> None:
-    ask(clock, "h")
+def test_events_of_a_trial_are_booked_on_its_running_attempt(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
+    enter(books, "h")
     clock.now_s = 110
     books.start("b", 1, 2, info("h"))
-    two_groups_one_trial(books, clock)
+    paused_in_g(books, clock)
     books.ended("b")
     clock.now_s = 121
     lease, _ = books.start("a", 2, 2, info("h"))
     assert books.lease_of("a") is lease
     clock.now_s = 130
-    assert books.lost("a", 2, 2, "died") == (lease, [])
+    assert books.lost("a", 2, 2, died("h")) == (lease, [])
     assert books.lease_of("a") is None
     assert not books.running
     cluster.removed |= {"g", "h"}
@@ -240,30 +230,29 @@ def test_what_is_told_of_a_trial_is_booked_on_its_attempt_that_runs(
     assert billed(by_group["h"]) == 130 - 120.5
 
 
-def test_an_attempt_that_dies_in_setup_is_not_booked_on_the_group_that_its_trial_paused_in(
+def test_an_attempt_that_dies_in_setup_is_not_booked_on_the_group_in_which_its_trial_paused(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    two_groups_one_trial(books, clock)
-    ask(clock, "h")  # placed at 122
+    paused_in_g(books, clock)
+    enter(books, "h")  # placed at 122
     clock.now_s = 130
     assert books.lease_of("a") is None
     cluster.removed.add("h")
-    lease, _ = books.lost("a", 2, 2, "died")
+    lease, _ = books.lost("a", 2, 2, died("h"))
     assert lease is not None
     assert (lease.group_id, lease.attempt, lease.opened_s) == ("h", 2, 122)
     (closed,) = books.sweep()
     assert (closed.lease.group_id, closed.reason, billed(closed)) == ("h", "lost", 8)
 
 
-def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_on_none_that_lives(
+def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_not_on_a_living_one(
     books: Leases, clock: Clock, cluster: FakeCluster
 ) -> None:
-    two_groups_one_trial(books, clock)
-    ask(clock, "young")  # in its setup, for another trial
+    paused_in_g(books, clock)
+    enter(books, "young")  # in its set-up, for another trial
     clock.now_s = 125
-    assert books.lost("b", 1, 2, "died") == (None, [])  # nothing has died
     cluster.removed.add("g")
-    lease, (before,) = books.lost("b", 1, 2, "died")
+    lease, (before,) = books.lost("b", 1, 2, died("g"))
     assert lease is not None
     assert (lease.group_id, lease.trial_id, lease.why, lease.hosts) == ("g", "b", "died", ("host",))
     assert (before.lease.trial_id, before.reason, before.closed_s) == ("a", "hand_over", 125)

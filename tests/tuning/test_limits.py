@@ -1,4 +1,4 @@
-"""Limits on spending: what is started past one, what it may cost all the same, and that nothing is lost."""
+"""Limits on spending: nothing starts past one, the extra cost is bounded, and no work is lost."""
 
 from collections import defaultdict
 from typing import Any
@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary.summarize import summarize
-from study.ledger.billing import Spent
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow, StudyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.tuning.faketune import TURN_S, FakeShelf, FakeTune, Memory, without_ray
+from tests.tuning.faketune import TURN_S, FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
-SLACK_S = 3 * TURN_S  # a limit, and that a group is gone, is noticed within some turns of the loop
+SLACK_S = 3 * TURN_S  # a passed limit, or a lost group, is noticed within some turns of the loop
 
 
 def study_plan(**changes: Any) -> Plan:
@@ -24,8 +24,8 @@ def study_plan(**changes: Any) -> Plan:
     return make_plan(make_config(**base | changes))
 
 
-def drivers_of(rows: list[AnyRow]) -> list[list[AnyRow]]:
-    """The rows of each driver."""
+def split_by_driver(rows: list[AnyRow]) -> list[list[AnyRow]]:
+    """Split rows by driver."""
     drivers: list[list[AnyRow]] = []
     for row in rows:
         if isinstance(row, StudyRow):
@@ -41,7 +41,7 @@ def ended(rows: list[AnyRow]) -> dict[str, str]:
 
 
 def curves(rows: list[AnyRow]) -> dict[str, list[tuple[int, float]]]:
-    """What each trial reported, less what was lost with an attempt that died."""
+    """Return (updates, accuracy) of each trial's reports, less those lost with an attempt that died."""
     found: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for row in rows:
         if isinstance(row, AttemptRow):
@@ -74,8 +74,8 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
     every_s: float,
     by_usd: bool,
 ) -> None:
-    """A study is cut again and again, each time allowed a little more, and then set free."""
-    ledger, shelf, allowed_s, leased_s, n_groups = Memory(), FakeShelf(), 0.0, 0.0, 0
+    """A study is cut again and again, each time allowed a little more, then runs without a limit."""
+    ledger, store, allowed_s, leased_s, n_groups = Memory(), FakeStore(), 0.0, 0.0, 0
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler}, "hardware": {"world_size": world_size}}
     changes |= {"recovery": {"checkpoint_every_s": every_s}}
     for more_s in (*limits_s, 1e6):
@@ -83,19 +83,19 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
         limits = {"usd": 2 * allowed_s / 3600} if by_usd else {"device_hours": allowed_s / 3600}
         plan = study_plan(limits=limits, price={"usd_per_device_hour": 2.0}, **changes)
         with without_ray(groups * world_size):
-            tune = FakeTune(plan, ledger, shelf, groups * world_size, INTERVAL_S, dies=dies)
+            tune = FakeTune(plan, ledger, store, groups * world_size, INTERVAL_S, dies=dies)
             finished = tune.run()
         leased_s += tune.leased_s
         n_groups += len(tune.groups)
-        # Every second that a group lived is billed, whatever became of it.
+        # Every second of a group's life is billed.
         assert billed_s(ledger.rows) == pytest.approx(leased_s, abs=SLACK_S * n_groups * world_size)
         if finished:
             break
         assert isinstance(ledger.rows[-1], LimitRow) or any(isinstance(row, LimitRow) for row in ledger.rows[-40:])
         assert billed_s(ledger.rows) >= allowed_s - SLACK_S * n_groups * world_size
-        assert tune.progress.cut is not None
+        assert tune.progress.state.limit is not None
     assert finished
-    for rows in drivers_of(ledger.rows):
+    for rows in split_by_driver(ledger.rows):
         check_driver(rows, world_size)
     # Nothing is lost: each trial that completed has reported everywhere, once.
     plan_specs = {spec.trial_id: spec for spec in plan.search}
@@ -113,7 +113,7 @@ def test_nothing_starts_past_a_limit_and_what_runs_ends_at_its_next_report(
 
 
 def check_driver(rows: list[AnyRow], world_size: int) -> None:
-    """What holds within one driver's rows, if a limit was passed: by the books that the rows themselves make."""
+    """Check one driver's rows, if it passed a limit: nothing starts after it, and the extra spend is bounded."""
     at = next((i for i, row in enumerate(rows) if isinstance(row, LimitRow)), None)
     if at is None:
         return
@@ -128,7 +128,7 @@ def check_driver(rows: list[AnyRow], world_size: int) -> None:
             running.pop(row.lease_id, None)
     reports = [row.trial_id for row in rows[at:] if isinstance(row, ReportRow)]
     assert len(reports) == len(set(reports))
-    # By dollars or by device-hours: what is spent after the row is at most an interval of each group that ran.
+    # By dollars or device-hours, the spend after the row is at most one interval of each running group.
     bound_s = sum(world_size * INTERVAL_S[row.batch_size] for row in running.values())
     spent_s = sum(
         row.devices * (row.at_s - max(limit.at_s, row.at_s - row.billed_s))
@@ -140,14 +140,14 @@ def check_driver(rows: list[AnyRow], world_size: int) -> None:
 
 @pytest.mark.parametrize("scheduler", ["grid", "frontier_asha"])
 def test_a_study_that_was_cut_decides_as_one_that_was_not(scheduler: str) -> None:
-    """One group, so that trials come in the same order; what was cut goes on first."""
+    """One group, so that trials come in the same order; trials that were cut go on first."""
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler, **({"audit": 0.4} if scheduler != "grid" else {})}}
-    whole, ledger, shelf = Memory(), Memory(), FakeShelf()
+    whole, ledger, store = Memory(), Memory(), FakeStore()
     with without_ray(1):
-        assert FakeTune(study_plan(**changes), whole, FakeShelf(), 1, INTERVAL_S).run()
+        assert FakeTune(study_plan(**changes), whole, FakeStore(), 1, INTERVAL_S).run()
         for hours in (0.01, 0.02, 0.05, 0.06, 0.09, 0.1, 100):
             plan = study_plan(limits={"device_hours": hours}, **changes)
-            finished = FakeTune(plan, ledger, shelf, 1, INTERVAL_S).run()
+            finished = FakeTune(plan, ledger, store, 1, INTERVAL_S).run()
     assert finished
     assert sum(isinstance(row, LimitRow) for row in ledger.rows) >= 4
     assert any(isinstance(row, DecisionRow) and row.decision == "cut" for row in ledger.rows)
@@ -159,15 +159,15 @@ def test_a_study_that_was_cut_decides_as_one_that_was_not(scheduler: str) -> Non
         return {(r.trial_id, r.updates, r.decision) for r in rows if isinstance(r, DecisionRow) and r.decision in kept}
 
     assert verdicts(ledger.rows) == verdicts(whole.rows)
-    assert not shelf.held
+    assert not store.held
 
 
-def test_the_wall_clock_goes_on_over_drivers() -> None:
-    ledger, shelf = Memory(), FakeShelf()
+def test_the_wall_clock_continues_across_drivers() -> None:
+    ledger, store = Memory(), FakeStore()
     ends_s = []
     with without_ray(2):
         for wall_s in (20.0, 20.0, 45.0):
-            tune = FakeTune(study_plan(limits={"wall_h": wall_s / 3600}), ledger, shelf, 2, INTERVAL_S)
+            tune = FakeTune(study_plan(limits={"wall_h": wall_s / 3600}), ledger, store, 2, INTERVAL_S)
             assert not tune.run()
             ends_s.append(ledger.rows[-1].at_s)
     assert 20 <= ends_s[0] <= 20 + max(INTERVAL_S.values()) + SLACK_S
@@ -177,12 +177,12 @@ def test_the_wall_clock_goes_on_over_drivers() -> None:
     assert [(row.limit, 3600 * row.allowed) for row in limits] == [("wall_h", pytest.approx(s)) for s in (20, 20, 45)]
 
 
-def test_groups_that_are_being_set_up_count_and_are_not_waited_for() -> None:
+def test_groups_in_set_up_count_and_are_ended_at_once() -> None:
     """Two groups of one device, set up for 30 s: 10 device-seconds are spent after 5 s."""
     ledger = Memory()
     with without_ray(2):
         plan = study_plan(limits={"device_hours": 10 / 3600})
-        assert not FakeTune(plan, ledger, FakeShelf(), 2, INTERVAL_S, setup_s=30.0).run()
+        assert not FakeTune(plan, ledger, FakeStore(), 2, INTERVAL_S, setup_s=30.0).run()
     limit = next(row for row in ledger.rows if isinstance(row, LimitRow))
     assert 5 <= limit.at_s <= 5 + SLACK_S
     assert 10 <= billed_s(ledger.rows) <= 2 * (5 + SLACK_S)
@@ -192,23 +192,23 @@ def test_groups_that_are_being_set_up_count_and_are_not_waited_for() -> None:
 def test_open_leases_count_from_their_beginning() -> None:
     ledger = Memory()
     with without_ray(2):
-        tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeShelf(), 2, INTERVAL_S)
+        tune = FakeTune(study_plan(hardware={"world_size": 2}), ledger, FakeStore(), 2, INTERVAL_S)
         tune.run()
-    spent = Spent()
+    state = StudyState()
     attempts = [row for row in ledger.rows if isinstance(row, AttemptRow)]
-    spent.follow(attempts[0])
+    state.apply(attempts[0])
     began_s = attempts[0].at_s - attempts[0].setup_s
-    assert spent.device_h(began_s + 36) == pytest.approx(2 * 36 / 3600)
+    assert state.device_h(began_s + 36) == pytest.approx(2 * 36 / 3600)
     lease = next(row for row in ledger.rows if isinstance(row, LeaseRow) and row.lease_id == attempts[0].lease_id)
-    spent.follow(lease)
-    assert spent.device_h(began_s + 1e6) == pytest.approx(2 * lease.billed_s / 3600)
+    state.apply(lease)
+    assert state.device_h(began_s + 1e6) == pytest.approx(2 * lease.billed_s / 3600)
 
 
-def test_the_summary_says_what_was_cut() -> None:
-    ledger, shelf = Memory(), FakeShelf()
+def test_the_summary_reports_a_cut() -> None:
+    ledger, store = Memory(), FakeStore()
     plan = study_plan(scheduler={"kind": "grid"}, limits={"device_hours": 130 / 3600})
     with without_ray(2):
-        FakeTune(plan, ledger, shelf, 2, INTERVAL_S).run()
+        FakeTune(plan, ledger, store, 2, INTERVAL_S).run()
     cut = summarize(ledger.rows, plan).cut
     assert cut is not None
     over, begun = ended(ledger.rows), {row.trial_id for row in ledger.rows if isinstance(row, AttemptRow)}
@@ -220,5 +220,5 @@ def test_the_summary_says_what_was_cut() -> None:
     assert {f"b{cell.batch_size}" for cell in cut.unconfirmed} == {"b16", "b64"} - confirmed
     free = study_plan(scheduler={"kind": "grid"})
     with without_ray(2):
-        assert FakeTune(free, ledger, shelf, 2, INTERVAL_S).run()
+        assert FakeTune(free, ledger, store, 2, INTERVAL_S).run()
     assert summarize(ledger.rows, free).cut is None

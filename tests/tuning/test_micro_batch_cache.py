@@ -1,4 +1,4 @@
-"""`micro_batch: auto` on the way to a number, with a fake GPU."""
+"""How `micro_batch: auto` becomes a number, with a fake GPU."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ import torch
 from ray.exceptions import WorkerCrashedError
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.capacity import Node
 from study.planning.trials import Plan, make_plan
 from study.training.distributed.topology import RankTopology
-from study.training.preflight import micro_batch as microbatch
-from study.tuning import micro_batch_cache as fitting
+from study.training.preflight import micro_batch as preflight
+from study.tuning import micro_batch_cache
 from study.tuning.driver import run_study
-from study.tuning.json_cache import JsonCache
-from study.tuning.micro_batch_cache import CACHE, Fitted, fitted, key_of, probe
+from study.tuning.micro_batch_cache import CACHE, Fitted, JsonCache, fitted, key_of, probe
 
 Make = Callable[..., StudyConfig]
 AUTO = {"gpus_per_rank": 1, "micro_batch": "auto"}
 
 
-def test_numbers_are_remembered_and_a_damaged_file_is_an_empty_one(tmp_path: Path) -> None:
-    memory = JsonCache(tmp_path / "study" / "numbers.json")
-    assert memory.get("a") is None
-    memory.put("a", 3)
-    memory.put("b", 4)
-    assert [JsonCache(memory.path).get(key) for key in ("a", "b", "c")] == [3, 4, None]
+def test_the_cache_keeps_numbers_and_takes_a_damaged_file_for_an_empty_one(tmp_path: Path) -> None:
+    cache = JsonCache(tmp_path / "study" / "numbers.json")
+    assert cache.get("a") is None
+    cache.put("a", 3)
+    cache.put("b", 4)
+    assert [JsonCache(cache.path).get(key) for key in ("a", "b", "c")] == [3, 4, None]
     for damage in (b'{"a": 3', b"[]", b'{"a": "3"}', b'{"a": 0}', b"\xff\xfe"):
-        memory.path.write_bytes(damage)
-        assert memory.get("a") is None
-    memory.put("a", 5)
-    assert memory.get("a") == 5
-    assert [path.name for path in memory.path.parent.iterdir()] == ["numbers.json"]
+        cache.path.write_bytes(damage)
+        assert cache.get("a") is None
+    cache.put("a", 5)
+    assert cache.get("a") == 5
+    assert [path.name for path in cache.path.parent.iterdir()] == ["numbers.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "study").write_text("a file where the folder should be")
-    memory = JsonCache(tmp_path / "study" / "numbers.json")
-    memory.put("a", 3)
-    assert memory.get("a") is None
+    cache = JsonCache(tmp_path / "study" / "numbers.json")
+    cache.put("a", 3)
+    assert cache.get("a") is None
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,17 @@ class Properties:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RankTopology]:
-    """A GPU that holds 20 samples; where it was probed, every time."""
-    asked: list[RankTopology] = []
+    """A GPU that holds 20 samples. Returns the list of its probes."""
+    probes: list[RankTopology] = []
 
-    def found(plan: Plan, place: RankTopology) -> tuple[int, int]:
-        asked.append(place)
+    def found(plan: Plan, topology: RankTopology) -> tuple[int, int]:
+        probes.append(topology)
         return 20, 7
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties())
-    monkeypatch.setattr(microbatch, "largest_micro_batch", found)
+    monkeypatch.setattr(preflight, "largest_micro_batch", found)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return asked
+    return probes
 
 
 def test_a_gpu_is_probed_once_for_each_model(config: Make, gpu: list[RankTopology], tmp_path: Path) -> None:
@@ -79,7 +78,12 @@ def test_a_gpu_is_probed_once_for_each_model(config: Make, gpu: list[RankTopolog
 
 
 def test_code_behind_an_import_path_may_change_and_is_probed_every_time(config: Make, gpu: list[RankTopology]) -> None:
-    workload = {"kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64}
+    workload = {
+        "kind": "custom",
+        "module": "tests.linear:LinearModule",
+        "data": "tests.linear:LinearData",
+        "train_samples": 64,
+    }
     plan = make_plan(config(workload=workload, batch_sizes=[8], hardware=AUTO))
     assert [probe(plan).tried for _ in range(2)] == [7, 7]
 
@@ -94,7 +98,7 @@ def test_code_behind_an_import_path_may_change_and_is_probed_every_time(config: 
         {"hardware": AUTO | {"gpus_per_rank": 0.5}},
     ],
 )
-def test_the_key_is_another_where_the_answer_may_be(config: Make, change: dict[str, object]) -> None:
+def test_the_key_differs_where_the_answer_may(config: Make, change: dict[str, object]) -> None:
     def key(plan: Plan, sizes: tuple[int, ...] = (1, 2), gpu: str = "H100", memory: int = 80, torch: str = "2") -> str:
         return key_of(plan, list(sizes), gpu, memory, torch)
 
@@ -115,7 +119,7 @@ def test_on_the_cpu_auto_is_no_limit(config: Make) -> None:
 
 
 class FakeRay:
-    """Runs a task where it stands; remembers what it was to lease."""
+    """A ray module whose one task returns, or raises, `found`; `leased` holds the resources that it asked for."""
 
     def __init__(self, found: Fitted | Exception) -> None:
         self.found = found
@@ -131,19 +135,21 @@ class FakeRay:
         return found
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, plan: Plan, found: Fitted | Exception) -> tuple[Plan, list[str], FakeRay]:
+def fitted_with(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, found: Fitted | Exception
+) -> tuple[Plan, list[str], FakeRay]:
     ray, said = FakeRay(found), list[str]()
-    monkeypatch.setattr(fitting, "ray", ray)
-    monkeypatch.setattr(fitting, "connected", lambda address, cpus: nullcontext((Node(4, 1),)))
+    monkeypatch.setattr(micro_batch_cache, "ray", ray)
+    monkeypatch.setattr(micro_batch_cache, "connected", lambda address, cpus: nullcontext((Node(4, 1),)))
     return fitted(plan, "local", None, said.append), said, ray
 
 
-def test_a_gpu_of_the_cluster_is_asked_and_batches_are_split_accordingly(
+def test_a_gpu_of_the_cluster_is_probed_and_batches_are_split_accordingly(
     config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(config(hardware=AUTO | {"gpus_per_rank": 0.5}))
     assert [spec.batch.micro_batch for spec in plan.search] == [16, 16, 64, 64]
-    split, said, ray = asked(monkeypatch, plan, Fitted("H100", 20, tried=7))
+    split, said, ray = fitted_with(monkeypatch, plan, Fitted("H100", 20, tried=7))
     assert [(spec.batch.micro_batch, spec.batch.accumulation) for spec in split.search] == [(16, 1)] * 2 + [(16, 4)] * 2
     assert split.config.hardware.micro_batch == 20
     assert said == ["Micro batch: at most 20 samples, which fit on H100 (7 sizes tried)."]
@@ -157,24 +163,24 @@ def test_a_gpu_of_the_cluster_is_asked_and_batches_are_split_accordingly(
         (WorkerCrashedError(), "hardware.micro_batch: probing a GPU failed: The worker died unexpectedly"),
     ],
 )
-def test_a_probe_that_finds_nothing_is_one_clear_line(
+def test_a_probe_that_finds_nothing_raises_one_clear_line(
     config: Make, monkeypatch: pytest.MonkeyPatch, found: Fitted | Exception, says: str
 ) -> None:
-    with pytest.raises(PlanError, match=says) as told:
-        asked(monkeypatch, make_plan(config(hardware=AUTO)), found)
-    assert len(str(told.value).splitlines()) == 1
+    with pytest.raises(ConfigError, match=says) as raised:
+        fitted_with(monkeypatch, make_plan(config(hardware=AUTO)), found)
+    assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_number_is_left_alone(config: Make) -> None:
+def test_a_given_number_is_not_changed(config: Make) -> None:
     plan = make_plan(config(hardware={"micro_batch": 8}))
     assert fitted(plan, "nowhere", None, print) is plan
 
 
 def test_a_plan_is_exact_before_it_runs(config: Make, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="auto must be a number by now"):
+    with pytest.raises(ConfigError, match="auto must be a number by now"):
         run_study(make_plan(config(hardware=AUTO)), tmp_path, "local", None, lambda row: None)
 
 
 def test_without_a_gpu_a_probe_is_refused_like_any_rank(local_ray: None, config: Make) -> None:
-    with pytest.raises(PlanError, match=r"1 ranks of 1 CPU and 1 GPU can never be placed on 1 node"):
+    with pytest.raises(ConfigError, match=r"1 ranks of 1 CPU and 1 GPU can never be placed on 1 node"):
         fitted(make_plan(config(hardware=AUTO)), "local", None, print)

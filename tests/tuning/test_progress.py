@@ -1,4 +1,4 @@
-"""What is left of a study, from its rows."""
+"""What runs next in a study, from its rows."""
 
 from collections.abc import Callable
 
@@ -43,86 +43,87 @@ def end(spec: TrialSpec, outcome: Outcome = "completed") -> EndRow:
     )  # fmt: skip
 
 
-def told(spec: TrialSpec, accuracy: float, outcome: Outcome = "completed", updates: int | None = None) -> list[AnyRow]:
+def ended(spec: TrialSpec, accuracy: float, outcome: Outcome = "completed", updates: int | None = None) -> list[AnyRow]:
+    """Return the rows of a trial that begins, reports once and ends."""
     return [attempt(spec), report(spec, accuracy, updates), end(spec, outcome)]
 
 
-def of(plan: Plan, cell: Cell) -> tuple[TrialSpec, TrialSpec]:
+def rates_of(plan: Plan, cell: Cell) -> tuple[TrialSpec, TrialSpec]:
     low, high = (spec for spec in plan.search if spec.cell == cell)
     return low, high
 
 
-def run_dry(progress: Progress) -> list[TrialSpec]:
-    """All that is handed out before anything is over."""
+def hand_out_all(progress: Progress) -> list[TrialSpec]:
+    """Return all trials that are handed out before any of them ends."""
     handed = []
     while (assignment := progress.hand_out(1000)) is not None:
         handed.append(assignment.spec)
     return handed
 
 
-def test_search_comes_in_the_seeds_order_and_one_world_size_after_the_other(plan: Plan) -> None:
-    order = run_dry(Progress(plan))
-    assert order == run_dry(Progress(plan))
+def test_search_trials_come_in_the_order_of_the_seed_one_world_size_at_a_time(plan: Plan) -> None:
+    order = hand_out_all(Progress(plan))
+    assert order == hand_out_all(Progress(plan))
     assert sorted(spec.trial_id for spec in order) == sorted(
         spec.trial_id for spec in plan.search if spec.batch.world_size == 1
     )
-    rows = [row for spec in plan.search if spec.batch.world_size == 1 for row in told(spec, 0.5)]
-    confirm = run_dry(progress := Progress(plan, rows))
+    rows = [row for spec in plan.search if spec.batch.world_size == 1 for row in ended(spec, 0.5)]
+    confirm = hand_out_all(progress := Progress(plan, rows))
     assert {(spec.phase, spec.batch.world_size) for spec in confirm} == {("confirm", 1)}
     assert progress.wants_groups(2)
     assert not progress.wants_groups(1)  # all of it is handed out
     for spec in confirm:
         progress.follow(end(spec))
-    assert {spec.batch.world_size for spec in run_dry(progress)} == {2}
+    assert {spec.batch.world_size for spec in hand_out_all(progress)} == {2}
 
 
-def test_the_best_rate_of_those_that_got_furthest_is_chosen(plan: Plan) -> None:
+def test_the_best_rate_among_the_longest_trained_is_chosen(plan: Plan) -> None:
     cell = plan.cells[0]
-    low, high = of(plan, cell)
+    low, high = rates_of(plan, cell)
     assert Progress(plan).chosen_rate(cell) is None
-    assert Progress(plan, told(low, 0.8) + told(high, 0.9)).chosen_rate(cell) == high.base_lr
+    assert Progress(plan, ended(low, 0.8) + ended(high, 0.9)).chosen_rate(cell) == high.base_lr
     # An early lead is no end: the stopped one does not count while another got to the end.
-    early = told(low, 0.95, "stopped", updates=10)
-    assert Progress(plan, early + told(high, 0.9)).chosen_rate(cell) == high.base_lr
-    assert Progress(plan, early + told(high, 0.9, "stopped", updates=10)).chosen_rate(cell) == low.base_lr
+    early = ended(low, 0.95, "stopped", updates=10)
+    assert Progress(plan, early + ended(high, 0.9)).chosen_rate(cell) == high.base_lr
+    assert Progress(plan, early + ended(high, 0.9, "stopped", updates=10)).chosen_rate(cell) == low.base_lr
 
 
 @pytest.mark.parametrize("outcome", ["diverged", "failed"])
-def test_what_diverged_or_failed_is_never_chosen(plan: Plan, outcome: Outcome) -> None:
+def test_a_diverged_or_failed_rate_is_never_chosen(plan: Plan, outcome: Outcome) -> None:
     cell = plan.cells[0]
-    low, high = of(plan, cell)
-    assert Progress(plan, told(low, 0.99, outcome) + told(high, 0.5)).chosen_rate(cell) == high.base_lr
-    assert Progress(plan, told(low, 0.99, outcome) + told(high, 0.99, outcome)).chosen_rate(cell) is None
+    low, high = rates_of(plan, cell)
+    assert Progress(plan, ended(low, 0.99, outcome) + ended(high, 0.5)).chosen_rate(cell) == high.base_lr
+    assert Progress(plan, ended(low, 0.99, outcome) + ended(high, 0.99, outcome)).chosen_rate(cell) is None
 
 
 def test_the_rate_is_chosen_by_its_mean_over_seeds(config: Callable[..., StudyConfig]) -> None:
     plan = make_plan(config(batch_sizes=[16], search={"lr": [0.05, 0.2], "seeds": 2}))
     accuracies = {(0.05, 0): 0.95, (0.05, 1): 0.7, (0.2, 0): 0.9, (0.2, 1): 0.85}
-    rows = [row for spec in plan.search for row in told(spec, accuracies[spec.base_lr, spec.seed_index])]
+    rows = [row for spec in plan.search for row in ended(spec, accuracies[spec.base_lr, spec.seed_index])]
     assert Progress(plan, rows).chosen_rate(plan.cells[0]) == 0.2
 
 
-def test_what_a_driver_left_running_runs_again_first(plan: Plan) -> None:
-    first, second = run_dry(Progress(plan))[:2]
-    progress = Progress(plan, [attempt(first), report(first, 0.5, updates=48), *told(second, 0.4)])
+def test_trials_that_a_dead_driver_left_run_again_first(plan: Plan) -> None:
+    first, second = hand_out_all(Progress(plan))[:2]
+    progress = Progress(plan, [attempt(first), report(first, 0.5, updates=48), *ended(second, 0.4)])
     again = progress.hand_out(1000)
     assert again is not None
     assert (again.spec, again.from_updates) == (first, 0)
-    assert first not in run_dry(progress)
+    assert first not in hand_out_all(progress)
 
 
-def test_no_more_is_handed_out_than_groups_fit(plan: Plan) -> None:
+def test_at_most_as_many_trials_as_groups_fit_are_handed_out(plan: Plan) -> None:
     progress = Progress(plan)
     assert [progress.hand_out(ranks=2) is not None for _ in range(3)] == [True, True, False]
     # Even if the cluster has shrunk below a single group, one waits for it to grow.
     assert [Progress(plan).hand_out(ranks=0) is not None for _ in range(2)] == [True, True]
 
 
-def test_a_cell_is_confirmed_as_soon_as_its_own_search_is_over(plan: Plan) -> None:
+def test_a_cell_is_confirmed_as_soon_as_its_own_search_has_ended(plan: Plan) -> None:
     cell = plan.cells[0]
-    low, high = of(plan, cell)
-    progress = Progress(plan, told(low, 0.9) + told(high, 0.8))
-    handed = run_dry(progress)
+    low, high = rates_of(plan, cell)
+    progress = Progress(plan, ended(low, 0.9) + ended(high, 0.8))
+    handed = hand_out_all(progress)
     confirm = [spec for spec in handed if spec.phase == "confirm"]
     assert {(spec.cell, spec.base_lr) for spec in confirm} == {(cell, low.base_lr)}
     assert len(confirm) == plan.config.confirm.seeds
@@ -151,7 +152,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
     accuracies = {0.05: 0.2, 0.1: 0.9, 0.2: 0.5}
     rows: list[AnyRow] = []
     scouts = []
-    for _ in range(3):  # three trials tell what the cell costs
+    for _ in range(3):  # three trials measure what the cell costs
         assignment = Progress(halving, rows).hand_out(1000)
         assert assignment is not None
         spec = assignment.spec
@@ -161,10 +162,10 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
         rows += [attempt(spec), report(spec, accuracies[spec.base_lr], an_epoch), pause(spec, an_epoch)]
         scouts.append(spec.trial_id)
     progress = Progress(halving, rows)
-    assert progress.paused == set(scouts)
+    assert {name for name, trial in progress.state.trials.items() if trial.status == "paused"} == set(scouts)
     again = progress.hand_out(1000)
     assert again is not None
-    # One cell alone is not dear, and the gentle bracket has no rung there: they go on at once.
+    # One cell alone is not high-cost, and the gentle bracket has no rung there: they go on at once.
     assert (again.spec.trial_id, again.from_updates) == (scouts[0], an_epoch)
 
 
@@ -180,7 +181,7 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
     while (assignment := progress.hand_out(1000)) is not None and assignment.spec.phase == "search":
         spec = assignment.spec
         assert Progress(halving, rows).hand_out(1000) == assignment
-        follow(attempt(spec, progress.attempts.get(spec.trial_id, 0) + 1, assignment.from_updates))
+        follow(attempt(spec, progress.state.trial(spec.trial_id).attempts + 1, assignment.from_updates))
         for updates in sorted(u for u in (*assignment.pause_at, spec.total_updates) if u > assignment.from_updates):
             follow(report(spec, accuracies[spec.base_lr], updates))
             if progress.verdict(spec.trial_id) == "pause":
@@ -188,7 +189,7 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
                 break
         else:
             follow(end(spec))
-    assert list(progress.ends) == [spec.trial_id for spec in halving.search if spec.base_lr == 0.1]
+    assert list(progress.state.ended) == [spec.trial_id for spec in halving.search if spec.base_lr == 0.1]
     others = sorted(spec.trial_id for spec in halving.search if spec.base_lr != 0.1)
     assert sorted(progress.dropped()) == sorted(Progress(halving, rows).dropped()) == others
 
@@ -197,19 +198,26 @@ def test_an_audited_trial_trains_on_but_does_not_count_for_the_choice(halving: P
     cell = halving.cells[0]
     low, middle, high = halving.search
     audit = DecisionRow(**STAMP, trial_id=high.trial_id, attempt=1, updates=144, decision="audit")  # at 1/9
-    rows = [*told(low, 0.9), *told(middle, 0.8), attempt(high), report(high, 0.3, 144), pause(high, 144), audit]
+    rows = [
+        *ended(low, 0.9),
+        *ended(middle, 0.8),
+        attempt(high),
+        report(high, 0.3, 144),
+        pause(high, 144),
+        audit,
+    ]
     progress = Progress(halving, rows)
-    handed = run_dry(progress)
+    handed = hand_out_all(progress)
     assert [spec.phase for spec in handed] == ["confirm"] * halving.config.confirm.seeds + ["search"]
     assert handed[-1] == high
     assert progress.is_to_be_audited(high.trial_id)
-    for row in told(high, 0.99):
+    for row in ended(high, 0.99):
         progress.follow(row)
     assert progress.chosen_rate(cell) == low.base_lr
 
 
 def test_a_diverged_report_sets_no_bar(plan: Plan) -> None:
-    low, _ = of(plan, plan.cells[0])
+    low, _ = rates_of(plan, plan.cells[0])
     lost = report(low, 0.1).model_copy(update={"val_loss": float("nan")})
     assert lost.diverged
     progress = Progress(plan, [attempt(low), lost])

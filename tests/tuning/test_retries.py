@@ -1,4 +1,4 @@
-"""Attempts that die and are tried again: nothing that was shelved is lost, nothing counts or is decided twice."""
+"""Attempts that die and are retried: no checkpoint is lost, and nothing is counted or decided twice."""
 
 import heapq
 from collections import defaultdict
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from study.ledger.schema import AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit, told
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.faults.ledger_audit import Audit, audit, trial_facts
+from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -24,7 +24,7 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
 
 
 def study_plan(scheduler: str, every_s: float, **changes: Any) -> Plan:
-    """Two batch sizes, four rates, nine reports a trial; as many retries as a test may need."""
+    """Two batch sizes, four rates, nine reports a trial, and enough retries for any test."""
     base: dict[str, Any] = {
         "search": {"lr": [0.2, 0.1, 0.05, 0.01]},
         "budget": {"epochs": 9},
@@ -42,35 +42,35 @@ def run(
     slots: int = 1,
     interval_s: float | None = None,
 ) -> FakeTune:
-    ledger, shelf = Memory(), FakeShelf(plan.config.recovery.checkpoints)
+    ledger, store = Memory(), FakeStore(plan.config.recovery.checkpoints)
     intervals_s = INTERVAL_S if interval_s is None else dict.fromkeys(INTERVAL_S, interval_s)
     with without_ray(slots):
-        tune = FakeTune(plan, ledger, shelf, slots, intervals_s, dies=dies or (), dies_starting=dies_starting or ())
+        tune = FakeTune(plan, ledger, store, slots, intervals_s, dies=dies or (), dies_starting=dies_starting or ())
         assert tune.run()
-    assert not shelf.held
+    assert not store.held
     return tune
 
 
 @cache
 def undisturbed(scheduler: str) -> dict[str, Any]:
-    return told(run(study_plan(scheduler, 60.0)).ledger.rows)
+    return trial_facts(run(study_plan(scheduler, 60.0)).ledger.rows)
 
 
 @settings(max_examples=15, deadline=None)
-@example(scheduler="asha", every_s=4.0, dies=[0, 48], dies_starting=[])  # past an audit's decision once more
+@example(scheduler="asha", every_s=4.0, dies=[0, 48], dies_starting=[])  # passes an audit decision twice
 @given(
     scheduler=st.sampled_from(list(SCHEDULERS)),
     every_s=st.sampled_from([0.0, 4.0, 7.0, 60.0]),
     dies=st.lists(st.integers(0, 120), max_size=8),
     dies_starting=st.lists(st.integers(0, 30), max_size=4),
 )
-def test_whatever_dies_when_a_study_says_what_it_says_undisturbed(
+def test_deaths_at_any_time_change_no_result(
     scheduler: str, every_s: float, dies: list[int], dies_starting: list[int]
 ) -> None:
-    """One group, so that trials come in one order, and costs by the trials' own clock."""
+    """One group, so that trials have one order; costs are by the trials' own clock."""
     plan = study_plan(scheduler, every_s)
     rows = run(plan, dies, dies_starting).ledger.rows
-    assert told(rows) == undisturbed(scheduler)
+    assert trial_facts(rows) == undisturbed(scheduler)
     assert audit(rows) == Audit(0.0, 0)
 
 
@@ -83,14 +83,14 @@ def test_whatever_dies_when_a_study_says_what_it_says_undisturbed(
     dies=st.lists(st.integers(0, 120), max_size=8),
     dies_starting=st.lists(st.integers(0, 30), max_size=4),
 )
-def test_an_attempt_goes_on_from_the_last_checkpoint_that_its_ledger_knows_of(
+def test_an_attempt_goes_on_from_the_last_checkpoint_that_the_ledger_knows(
     scheduler: str, every_s: float, slots: int, retries: int, dies: list[int], dies_starting: list[int]
 ) -> None:
     tune = run(study_plan(scheduler, every_s, max_retries=retries), dies, dies_starting, slots)
     rows = tune.ledger.rows
     assert audit(rows) == Audit(0.0, 0)
     assert not tune.misbilled_s()
-    decided: dict[str, list[int]] = defaultdict(list)  # reports of each trial that its curve rests on
+    decided: dict[str, list[int]] = defaultdict(list)  # reports of each trial's curve
     for row in rows:
         if isinstance(row, AttemptRow):
             known = decided[row.trial_id]
@@ -120,20 +120,20 @@ def test_a_trial_that_goes_on_in_another_idle_group_is_booked_there(slots: int) 
     assert all(row.phases_s["train"] > 0 for row in leases)
 
 
-class Cursed(FakeTune):
-    """One trial is given none but idle groups while there is any group, and each dies as it is handed over."""
+class DyingHandOvers(FakeTune):
+    """One trial only gets idle groups while any group lives, and each dies while it is handed over."""
 
-    cursed = ""
+    victim = ""
 
     def _start(self) -> None:
         trials = self.trials
         if self._alive and not self._idle:
-            self.trials = [trial for trial in trials if trial.spec.trial_id != self.cursed]
+            self.trials = [trial for trial in trials if trial.spec.trial_id != self.victim]
         super()._start()
         self.trials = trials
 
     def _next(self) -> None:
-        if self._due and self._due[0][2] == "reset" and self._due[0][3].spec.trial_id == self.cursed:
+        if self._due and self._due[0][2] == "reset" and self._due[0][3].spec.trial_id == self.victim:
             _, _, _, trial, group = heapq.heappop(self._due)
             self._die(trial, group)
         else:
@@ -141,35 +141,35 @@ class Cursed(FakeTune):
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
-def test_a_trial_whose_group_dies_in_every_hand_over_fails_in_the_end(retries: int) -> None:
+def test_a_trial_whose_group_dies_in_every_hand_over_fails_after_its_retries(retries: int) -> None:
     plan, ledger = study_plan("grid", 60.0, max_retries=retries, confirm={"seeds": 1}), Memory()
     with without_ray(2):
-        tune = Cursed(plan, ledger, FakeShelf(), 2, INTERVAL_S)
-        tune.cursed = plan.search[3].trial_id
+        tune = DyingHandOvers(plan, ledger, FakeStore(), 2, INTERVAL_S)
+        tune.victim = plan.search[3].trial_id
         assert tune.run()
-    (end,) = (row for row in ledger.rows if isinstance(row, EndRow) and row.trial_id == tune.cursed)
+    (end,) = (row for row in ledger.rows if isinstance(row, EndRow) and row.trial_id == tune.victim)
     assert (end.outcome, end.attempts) == ("failed", retries + 1)
     assert sum(isinstance(row, EndRow) and row.outcome != "completed" for row in ledger.rows) == 1
     lost = [row for row in ledger.rows if isinstance(row, LeaseRow) and row.reason == "lost"]
-    assert [(row.trial_id, row.attempt) for row in lost] == [(tune.cursed, n + 1) for n in range(retries + 1)]
+    assert [(row.trial_id, row.attempt) for row in lost] == [(tune.victim, n + 1) for n in range(retries + 1)]
     assert all(row.why for row in lost)
     assert audit(ledger.rows) == Audit(0.0, 0)
     assert not tune.misbilled_s()
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_no_more_checkpoints_are_kept_than_the_study_says(keep: int) -> None:
+def test_at_most_the_configured_number_of_checkpoints_is_kept(keep: int) -> None:
     plan = study_plan("frontier_asha", 0.0, recovery={"checkpoint_every_s": 0, "checkpoints": keep})
     most = 0
 
-    class Watched(FakeShelf):
-        def put(self, trial_id: str, updates: int, snapshot: int) -> None:
+    class CountingStore(FakeStore):
+        def put(self, trial_id: str, updates: int, checkpoint: bytes) -> None:
             nonlocal most
-            super().put(trial_id, updates, snapshot)
+            super().put(trial_id, updates, checkpoint)
             most = max(most, *map(len, self.held.values()))
 
-    shelf = Watched(keep)
+    store = CountingStore(keep)
     with without_ray(2):
-        assert FakeTune(plan, Memory(), shelf, 2, INTERVAL_S, dies=[5, 9, 30]).run()
+        assert FakeTune(plan, Memory(), store, 2, INTERVAL_S, dies=[5, 9, 30]).run()
     assert most == keep
-    assert not shelf.held
+    assert not store.held

@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.summary.summarize import summarize
-from study.cluster.metrics.readings import Meter
+from study.cluster.metrics.readings import MetricReadings
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, MistakeRow, ReportRow, StudyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, TrialSpec, make_plan
-from study.reporting.live.progress import Tracker
 from study.reporting.text.terminal import status_lines
 from study.reporting.text.verdict import mistake_sentence, nothing_completed, verdict
 from study.tuning.progress import Progress
 from study.tuning.same_mistake import without_what_varies
 from tests.conftest import make_config
-from tests.faults.books import Audit, audit
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.faults.ledger_audit import Audit, audit
+from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 Fails = Callable[[TrialSpec, int], str | None]
 SIZES = [16, 32, 64]
@@ -57,7 +57,7 @@ def test_mistakes_are_the_same_whatever_numbers_and_paths_are_in_them(one: str, 
         ("ValueError: too many labels (net.py:41)", "ValueError: too few labels (net.py:41)"),
     ],
 )
-def test_mistakes_of_other_places_kinds_or_words_are_others(one: str, other: str) -> None:
+def test_mistakes_differ_by_place_kind_or_words(one: str, other: str) -> None:
     assert without_what_varies(one) != without_what_varies(other)
 
 
@@ -78,7 +78,7 @@ def run(
 ) -> tuple[list[AnyRow], FakeTune]:
     ledger = ledger or Memory()
     with without_ray(slots):
-        tune = FakeTune(plan, ledger, FakeShelf(), slots, dict.fromkeys(SIZES, 4.0), fails=fails, dies=dies)
+        tune = FakeTune(plan, ledger, FakeStore(), slots, dict.fromkeys(SIZES, 4.0), fails=fails, dies=dies)
         tune.run()
     return ledger.rows, tune
 
@@ -98,9 +98,7 @@ def never(spec: TrialSpec, updates: int) -> None:
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(("sizes", "most"), [([16], 2), ([16, 32], 2), (SIZES, 3)])
 @pytest.mark.parametrize("at", [1, 5])  # the report on the way to which it fails
-def test_one_trial_of_every_batch_size_is_paid_for_and_no_more(
-    scheduler: str, sizes: list[int], most: int, at: int
-) -> None:
+def test_one_trial_of_every_batch_size_runs_and_no_more(scheduler: str, sizes: list[int], most: int, at: int) -> None:
     plan = study_plan(scheduler, batch_sizes=sizes)
     rows, _ = run(plan, lambda spec, updates: always(spec, updates) if updates >= spec.report_at[at - 1] else None)
     (mistake,) = of(MistakeRow, rows)
@@ -117,7 +115,7 @@ def test_one_trial_of_every_batch_size_is_paid_for_and_no_more(
 
 
 @pytest.mark.parametrize("slots", [2, 5])
-def test_trials_side_by_side_fail_as_many_as_there_are_slots_more(slots: int) -> None:
+def test_at_most_one_trial_per_slot_fails_in_addition(slots: int) -> None:
     rows, _ = run(study_plan(), always, slots=slots)
     assert len(of(MistakeRow, rows)) == 1
     assert len(of(EndRow, rows)) <= len(SIZES) + slots
@@ -149,7 +147,7 @@ def test_a_study_of_a_single_trial_can_be_tried_again() -> None:
         (lambda spec, updates: always(spec, updates) if spec.base_lr > 0.05 else None, "low rates are sound"),
     ],
 )
-def test_a_study_in_which_something_else_happens_goes_on_to_its_end(fails: Fails, why: str) -> None:
+def test_a_study_with_another_event_goes_on_to_its_end(fails: Fails, why: str) -> None:
     for slots in (1, 4):
         rows, tune = run(study_plan(), fails, slots=slots)
         unlucky = why == "low rates are sound" and of(MistakeRow, rows)  # the first of every batch size was a high one
@@ -158,13 +156,13 @@ def test_a_study_in_which_something_else_happens_goes_on_to_its_end(fails: Fails
             assert len(of(EndRow, rows)) >= len(tune.plan.search)
 
 
-def test_a_process_that_is_lost_is_no_mistake() -> None:
+def test_a_lost_process_is_not_a_mistake() -> None:
     rows, tune = run(study_plan(), never, dies=range(1000))
     assert tune.progress.finished
     assert {(row.outcome, row.mistake) for row in of(EndRow, rows)} == {("failed", False)}
 
 
-def test_a_trial_that_gets_further_than_those_that_failed_speaks_against_the_mistake() -> None:
+def test_a_trial_that_gets_further_than_the_failed_ones_refutes_the_mistake() -> None:
     """It runs when the last batch size fails: nothing starts until it has reported, and then the study goes on."""
     plan = study_plan(batch_sizes=[16, 32], search={"lr": [0.2, 0.1]})
     order = [spec.trial_id for spec in Progress(plan)._order]
@@ -176,7 +174,7 @@ def test_a_trial_that_gets_further_than_those_that_failed_speaks_against_the_mis
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_study_that_is_mended_begins_again_and_its_bills_add_up(scheduler: str) -> None:
+def test_a_corrected_study_begins_again_and_its_bills_add_up(scheduler: str) -> None:
     plan, ledger = study_plan(scheduler), Memory()
     _, first = run(plan, lambda spec, updates: always(spec, updates) if updates >= spec.report_at[2] else None, ledger)
     n_first, tried = len(ledger.rows), {row.trial_id for row in of(EndRow, ledger.rows) if row.mistake}
@@ -210,22 +208,22 @@ def test_a_study_that_is_mended_begins_again_and_its_bills_add_up(scheduler: str
     assert {trial.outcome for trial in summary.trials} <= {"completed", "stopped"}
 
 
-def test_everyone_who_follows_the_rows_says_the_same() -> None:
+def test_all_readers_of_the_rows_agree() -> None:
     plan, ledger = study_plan(), Memory()
     run(plan, always, ledger)
     at_first = list(ledger.rows)
     run(plan, never, ledger)
     for rows, failed, completed in ((at_first, 3, 0), (ledger.rows, 0, 18)):
-        summary, tracker, meter = summarize(rows, plan), Tracker(plan, rows), Meter(plan)
+        summary, state, meter = summarize(rows, plan), StudyState(rows), MetricReadings(plan)
         for row in rows:
             meter.follow(row)
-        told = {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
+        values = {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
         for n, outcome in ((failed, "failed"), (completed, "completed")):
             assert sum(trial.outcome == outcome for trial in summary.trials) == n
-            assert sum(end.outcome == outcome for end in tracker.ends.values()) == n
-            assert sum(told["study_trials", phase, outcome] for phase in ("search", "confirm")) == n
+            assert sum(trial.status == outcome for trial in state.ended.values()) == n
+            assert sum(values["study_trials", phase, outcome] for phase in ("search", "confirm")) == n
         hours = dict.fromkeys(("search", "confirm", "censored"), 0.0)
-        for (name, *tags), value in told.items():
+        for (name, *tags), value in values.items():
             if name == "study_device_hours":
                 hours[tags[0]] += value
         assert sum(hours.values()) == pytest.approx(summary.spend.total_device_h)
@@ -241,7 +239,7 @@ def test_everyone_who_follows_the_rows_says_the_same() -> None:
     assert not any(line.startswith("ended") for line in status_lines(plan, ledger.rows))
 
 
-def test_a_study_in_which_nothing_completed_says_what_came_of_its_trials() -> None:
+def test_a_study_in_which_nothing_completed_reports_the_outcomes_of_its_trials() -> None:
     plan = study_plan(batch_sizes=[16, 32], search={"lr": [0.2, 0.1]})
 
     def fails(spec: TrialSpec, updates: int) -> str:
@@ -266,7 +264,7 @@ def test_a_limit_that_is_passed_as_well_does_not_hide_the_mistake() -> None:
     assert not tune.progress.finished
     _, tune = run(plan, never, ledger)
     assert tune.progress.finished
-    assert {row.outcome for row in tune.progress.ends.values()} == {"completed"}
+    assert {trial.status for trial in tune.progress.state.ended.values()} == {"completed"}
 
 
 # Whatever fails in whatever order, and whenever drivers die.
@@ -274,8 +272,8 @@ def test_a_limit_that_is_passed_as_well_does_not_hide_the_mistake() -> None:
 MISTAKES = ("IndexError: index 3 is out of bounds (net.py:41)", "KeyError: 'b' (net.py:7)")
 
 
-def the_rule(rows: Sequence[AnyRow], plan: Plan) -> bool:
-    """By the definition, from all rows at once, of studies of one world size that fit into memory."""
+def same_mistake_by_definition(rows: Sequence[AnyRow], plan: Plan) -> bool:
+    """Apply the definition to all rows at once, for studies of one world size that fit into memory."""
     began, mistake = 0, False
     for i, row in enumerate(rows):
         if isinstance(row, MistakeRow):
@@ -304,19 +302,19 @@ def the_rule(rows: Sequence[AnyRow], plan: Plan) -> bool:
     return True
 
 
-class Killed(Exception):
-    """The driver."""
+class DriverKilled(Exception):
+    """Simulates the death of a driver."""
 
 
-class Mortal(Memory):
-    """Takes so many more rows."""
+class KillingLedger(Memory):
+    """Kills its driver after a number of rows."""
 
     left = 10**9
 
     def append(self, *rows: AnyRow, durable: bool = True) -> None:
         for row in rows:
             if self.left == 0:
-                raise Killed
+                raise DriverKilled
             self.left -= 1
             super().append(row, durable=durable)
 
@@ -331,7 +329,7 @@ class Mortal(Memory):
     dies=st.lists(st.integers(0, 60), max_size=2),
     mends=st.booleans(),
 )
-def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
+def test_any_rows_give_the_same_result_live_and_after_a_resume(
     scheduler: str,
     slots: int,
     kinds: list[int | None],
@@ -340,7 +338,7 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
     dies: list[int],
     mends: bool,
 ) -> None:
-    plan, ledger, shelf = study_plan(scheduler, confirm={"seeds": 1}), Mortal(), FakeShelf()
+    plan, ledger, store = study_plan(scheduler, confirm={"seeds": 1}), KillingLedger(), FakeStore()
     fate = {
         spec.trial_id: (MISTAKES[kind], spec.report_at[at])
         for spec, kind, at in zip(plan.search, kinds, ats, strict=True)
@@ -355,10 +353,10 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         ledger.left = left
         ended = bool(of(MistakeRow, ledger.rows))
         with without_ray(slots):
-            tune = FakeTune(plan, ledger, shelf, slots, dict.fromkeys(SIZES, 4.0), dies=dies, fails=fails)
+            tune = FakeTune(plan, ledger, store, slots, dict.fromkeys(SIZES, 4.0), dies=dies, fails=fails)
             try:
                 tune.run()
-            except Killed:
+            except DriverKilled:
                 continue
         if mends and not ended:
             fate.clear()
@@ -369,12 +367,14 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
         if n % 9 and not isinstance(row, EndRow | MistakeRow | StudyRow):
             continue
         resumed = Progress(plan, rows[:n])
-        holds = the_rule(rows[:n], plan)
+        holds = same_mistake_by_definition(rows[:n], plan)
         assert (live.same_mistake is not None) == (resumed.same_mistake is not None) == holds
         assert live.same_mistake == resumed.same_mistake
-        assert live.mistake == resumed.mistake
-        assert live.ends == resumed.ends
-        assert {trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome} == live.ends.keys()
+        assert live.state.mistake == resumed.state.mistake
+        assert live.state.ended == resumed.state.ended
+        assert {
+            trial.trial_id for trial in summarize(rows[:n], plan).trials if trial.outcome
+        } == live.state.ended.keys()
         if isinstance(row, MistakeRow):
             assert holds
     for i, row in enumerate(rows):
@@ -382,6 +382,6 @@ def test_any_rows_give_the_same_verdict_live_and_after_a_resume(
             after = next((j for j in range(i, len(rows)) if isinstance(rows[j], StudyRow)), len(rows))
             assert not of(AttemptRow, rows[i:after])
             assert not of(EndRow, rows[i:after])
-    assert tune.progress.finished or tune.progress.mistake is not None
+    assert tune.progress.finished or tune.progress.state.mistake is not None
     assert audit(rows) == Audit(0.0, 0)
-    assert not shelf.held or tune.progress.mistake is not None
+    assert not store.held or tune.progress.state.mistake is not None

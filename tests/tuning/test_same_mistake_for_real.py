@@ -12,15 +12,15 @@ import yaml
 
 from study.ledger.schema import AttemptRow, EndRow, LeaseRow, MistakeRow
 from study.ledger.store import read
-from tests.faults.books import Audit, audit
+from tests.faults.ledger_audit import Audit, audit
 
 pytestmark = pytest.mark.slow
 
 # Later than what is tried before a study.
 BROKEN = """
-from tests.toy import ToyModule
+from tests.linear import LinearModule
 
-class Net(ToyModule):
+class Net(LinearModule):
     def training_step(self, batch, batch_idx):
         if self.global_step >= 6:
             raise IndexError(f"index {len(batch[1])} is out of bounds at {id(self):#x}")
@@ -31,7 +31,7 @@ STUDY = {
     "name": "own", "batch_sizes": [8, 16], "search": {"lr": [0.01, 0.05, 0.1]}, "confirm": {"seeds": 1},
     "budget": {"epochs": 3}, "scheduler": {"kind": "grid"}, "hardware": {"world_size": 2},
     "workload": {
-        "kind": "custom", "module": "net:Net", "data": "tests.toy:ToyData", "train_samples": 64,
+        "kind": "custom", "module": "net:Net", "data": "tests.linear:LinearData", "train_samples": 64,
         "val_accuracy": "acc", "val_loss": "loss",
     },
 }  # fmt: skip

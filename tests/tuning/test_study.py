@@ -8,9 +8,9 @@ import ray
 from ray.util import placement_group_table
 
 from study.analysis.summary.summarize import summarize
-from study.errors import PlanError
+from study.errors import ConfigError, LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
-from study.ledger.store import LedgerError, read
+from study.ledger.store import read
 from study.planning.trials import make_plan
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
@@ -65,14 +65,14 @@ def test_phases_add_up_to_the_lease_and_leases_to_the_groups_life(asha_run: Run)
         assert total == pytest.approx(span, rel=0.01)
 
 
-def test_what_the_ranks_measured_is_most_of_a_warm_lease(asha_run: Run) -> None:
+def test_measured_time_is_most_of_a_warm_lease(asha_run: Run) -> None:
     completed = {row.trial_id for row in asha_run.of(EndRow) if row.outcome == "completed"}
     for lease in asha_run.of(LeaseRow):
         if lease.trial_id in completed and lease.reason == "hand_over" and lease.phases_s["setup"] < 1:
             assert lease.phases_s["train"] > 0.3 * lease.billed_s
 
 
-def test_a_report_is_on_disk_before_the_decision_that_rests_on_it(asha_run: Run) -> None:
+def test_a_report_is_on_disk_before_its_decision(asha_run: Run) -> None:
     seen = set()
     for row in asha_run.rows:
         key = (getattr(row, "trial_id", None), getattr(row, "attempt", None), getattr(row, "updates", None))
@@ -95,26 +95,26 @@ def test_the_summary_charges_every_device_second_once(asha_run: Run) -> None:
     assert summary.notes == ("Only 2 seed(s) behind some points: differences may be noise.",)
 
 
-def test_groups_are_handed_on_and_not_rebuilt(asha_run: Run, frontier_run: Run) -> None:
+def test_groups_are_handed_over_and_not_rebuilt(asha_run: Run, frontier_run: Run) -> None:
     # Four CPUs hold two groups of two ranks: one set-up a slot.
     assert len({row.group_id for row in asha_run.of(LeaseRow)}) == 2
     assert len({row.group_id for row in frontier_run.of(LeaseRow)}) == 2
 
 
-def test_a_trials_own_mistake_fails_it_without_a_retry(local_ray: None, tmp_path: Path) -> None:
+def test_an_error_of_the_trials_own_code_fails_it_without_a_retry(local_ray: None, tmp_path: Path) -> None:
     config = make_config(
         batch_sizes=[8],
         search={"lr": [0.1]},
         confirm={"seeds": 2},
         workload={
-            "kind": "custom", "module": "tests.toy:ToyModule", "data": "tests.toy:ToyData", "train_samples": 64,
-            "val_accuracy": "acc", "val_loss": "loss", "module_args": {"fail_at": 10},
+            "kind": "custom", "module": "tests.linear:LinearModule", "data": "tests.linear:LinearData",
+            "train_samples": 64, "val_accuracy": "acc", "val_loss": "loss", "module_args": {"fail_at": 10},
         },
     )  # fmt: skip
     run = run_for_real(config, tmp_path)
     ends = run.of(EndRow)
     assert [(end.outcome, end.attempts, end.error) for end in ends] == [
-        ("failed", 1, "ArithmeticError: the toy broke (toy.py:29)")
+        ("failed", 1, "ArithmeticError: the module broke down (linear.py:29)")
     ] * 2
     summary = summarize(run.rows, run.plan)
     assert summary.points == ()
@@ -139,13 +139,13 @@ def test_several_world_sizes_run_side_by_side(local_ray: None, tmp_path: Path) -
 
 def test_ranks_that_can_never_be_placed_are_refused_before_the_start(local_ray: None, tmp_path: Path) -> None:
     plan = make_plan(make_config(hardware={"world_size": 8}))
-    with pytest.raises(PlanError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
+    with pytest.raises(ConfigError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
         run_study(plan, tmp_path / "s", "local", None, lambda row: None)
     assert not (tmp_path / "s" / "ledger.jsonl").exists()
 
 
 class Interrupted(Exception):
-    """Stands for a driver that died."""
+    """Simulates the death of a driver."""
 
 
 def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None, tmp_path: Path) -> None:

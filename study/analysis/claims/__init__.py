@@ -1,1 +1,1 @@
-"""What the literature says of batch size, and what a study's own trials say of it."""
+"""Claims of the literature about batch size, and what the trials of a study say about each."""

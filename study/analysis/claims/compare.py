@@ -1,45 +1,44 @@
-"""Questions asked of a study, their answers as findings, and the verdict that follows from several."""
+"""Comparisons of settings, their findings, and the verdict on a claim that follows from several findings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from study.analysis.claims.measures import Measure
-from study.analysis.claims.records import Answer, ClaimVerdict, Details, Figure, Finding, Statement, TableCell
+from study.analysis.claims.records import ClaimAnswer, ClaimVerdict, Details, Finding, Statement, TableCell, TableRow
 from study.analysis.claims.settings import Setting
-from study.analysis.statistics.hypotheses import Arm, Claim, Verdict, judge
+from study.analysis.statistics.hypotheses import Arm, Hypothesis, HypothesisKind, Judgement, judge
 from study.analysis.statistics.samples import mean_interval
-
-Kind = Literal["greater", "equivalent", "no_less"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A comparison of two arms; `margin` is in recorded units of the measure, of logarithms for a ratio."""
+    """A hypothesis about two arms; `margin` is in recorded units of the measure, of logarithms for a ratio."""
 
     statement: str
-    kind: Kind
+    kind: HypothesisKind
     a: Arm
     b: Arm
     measure: Measure
     margin: float = 0.0
-    diverged: tuple[str, ...] = ()  # ids of trials that either side lost
+    diverged: tuple[str, ...] = ()  # ids of trials of either side that diverged
 
 
-def ask(statement: str, kind: Kind, a: Setting, b: Setting, measure: Measure, margin: float = 0.0) -> Question:
-    """The question of two settings."""
+def ask(
+    statement: str, kind: HypothesisKind, a: Setting, b: Setting, measure: Measure, margin: float = 0.0
+) -> Question:
+    """Return the comparison of two settings by a measure."""
     return Question(statement, kind, a.arm(measure), b.arm(measure), measure, margin, a.diverged + b.diverged)
 
 
 def answers(questions: Sequence[Question]) -> tuple[Finding, ...]:
-    """A finding each; the questions are one family under Holm's correction."""
-    verdicts = judge([Claim(q.statement, q.kind, q.a, q.b, q.margin) for q in questions])
+    """Return a finding for each question; all are one family under Holm's correction."""
+    verdicts = judge([Hypothesis(q.statement, q.kind, q.a, q.b, q.margin) for q in questions])
     return tuple(_finding(question, verdict) for question, verdict in zip(questions, verdicts, strict=True))
 
 
-def _finding(question: Question, verdict: Verdict) -> Finding:
+def _finding(question: Question, verdict: Judgement) -> Finding:
     found, measure = verdict.difference, question.measure
     finding = Finding(
         statement=question.statement,
@@ -56,7 +55,7 @@ def _finding(question: Question, verdict: Verdict) -> Finding:
         to_settle=_to_settle(verdict) if verdict.verdict == "inconclusive" else None,
     )
     if question.diverged and verdict.verdict != "inconclusive":
-        # The seeds that are left are the lucky ones.
+        # The seeds that remain are the lucky ones.
         return replace(
             finding,
             verdict="inconclusive",
@@ -66,7 +65,7 @@ def _finding(question: Question, verdict: Verdict) -> Finding:
     return finding
 
 
-def _to_settle(verdict: Verdict) -> str:
+def _to_settle(verdict: Judgement) -> str:
     if verdict.difference is None:
         return "two or more completed seeds on each side; confirm.seeds of 3 at least"
     if verdict.p_supported is None:
@@ -76,16 +75,16 @@ def _to_settle(verdict: Verdict) -> str:
     return f"about {verdict.more_seeds} more seed(s) a side, if effect and spread stay as they are"
 
 
-def all_of(verdicts: Iterable[Answer]) -> Answer:
-    """Of a claim that says all of several things."""
+def all_of(verdicts: Iterable[ClaimAnswer]) -> ClaimAnswer:
+    """Return the verdict on a conjunction: contradicted if any part is, supported if all parts are."""
     verdicts = list(verdicts)
     if "contradicted" in verdicts:
         return "contradicted"
     return "supported" if set(verdicts) == {"supported"} else "inconclusive"
 
 
-def any_of(verdicts: Iterable[Answer]) -> Answer:
-    """Of a claim that says at least one of several things."""
+def any_of(verdicts: Iterable[ClaimAnswer]) -> ClaimAnswer:
+    """Return the verdict on a disjunction: supported if any part is, contradicted if all parts are."""
     verdicts = list(verdicts)
     if "supported" in verdicts:
         return "supported"
@@ -96,9 +95,9 @@ def concluded(
     statement: Statement,
     findings: tuple[Finding, ...],
     details: Details,
-    decide: Callable[[Iterable[Answer]], Answer] = all_of,
+    decide: Callable[[Iterable[ClaimAnswer]], ClaimAnswer] = all_of,
 ) -> ClaimVerdict:
-    """The claim's verdict, from those of its findings."""
+    """Return the verdict on a claim that `decide` draws from the verdicts of its findings."""
     verdict = decide(finding.verdict for finding in findings)
     drafted = ClaimVerdict(statement, verdict, findings, details, None)
     deciding = drafted.deciding
@@ -106,14 +105,14 @@ def concluded(
 
 
 def unproved(statement: Statement) -> ClaimVerdict:
-    """For a study that holds no evidence."""
+    """Return the verdict of a study that holds no evidence on a claim."""
     return ClaimVerdict(statement, "no_evidence", (), None, statement.needs)
 
 
 def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | None = None) -> Details:
-    """The measures of each setting over its seeds, those left out that no trial has."""
+    """Return the measures of each setting over its seeds, without measures that no trial has."""
     figures = [
-        Figure(measure.name, measure.unit, tuple(cell(setting, measure) for setting in settings))
+        TableRow(measure.name, measure.unit, tuple(cell(setting, measure) for setting in settings))
         for measure in measures
     ]
     known = tuple(figure for figure in figures if any(cell.n_seeds for cell in figure.cells))
@@ -121,12 +120,12 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
 
 
 def cell(setting: Setting, measure: Measure) -> TableCell:
-    """A measure of a setting, in the unit that it is shown in."""
+    """Return a measure of a setting, in the unit for display."""
     found = [measure.value(trial) for trial in setting.trials]
-    return cell_of([measure.scale * value for value in found if value is not None])
+    return cell_over_seeds([measure.scale * value for value in found if value is not None])
 
 
-def cell_of(values: Sequence[float]) -> TableCell:
-    """Mean and 95% interval of values, one a seed."""
+def cell_over_seeds(values: Sequence[float]) -> TableCell:
+    """Return mean and 95% interval of values, one for each seed."""
     mean = sum(values) / len(values) if values else None
     return TableCell(mean, mean_interval(values), len(values))

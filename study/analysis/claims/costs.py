@@ -1,16 +1,16 @@
-"""Claims about cost: larger batches are cheaper to train with, and batches of requests are cheaper to answer."""
+"""Claims about cost: larger batches cost less to train, and batches of requests cost less to answer."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from study.analysis.claims.compare import Question, answers, ask, cell_of, concluded, table, unproved
+from study.analysis.claims.compare import Question, answers, ask, cell_over_seeds, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, DEVICE_S, GRADIENT_GB, SAMPLES_PER_S, UPDATES, Measure, probe
-from study.analysis.claims.records import ClaimVerdict, Details, Figure, Statement
-from study.analysis.claims.settings import Series, Setting, has_equal_epochs, series_of
+from study.analysis.claims.records import ClaimVerdict, Details, Statement, TableRow
+from study.analysis.claims.settings import BatchSeries, Setting, batch_series, has_equal_epochs
+from study.measurement import ProbeReadings, ServingPoint
 
 SATURATED = 0.9  # of the highest throughput
 LATENCY_LIMIT_MS = 10.0
@@ -32,10 +32,10 @@ SERVING = Statement(
 
 
 def cost(settings: Sequence[Setting]) -> ClaimVerdict:
-    """Device time of the smallest batch against the largest, over the same epochs."""
+    """Compare device time of the smallest batch against the largest, over the same epochs."""
     if any(setting.config.hardware.shares_gpus for setting in settings):
         return replace(unproved(COST), to_settle="hardware.gpus_per_rank: 1; ranks that share a GPU slow one another")
-    found = series_of(settings, has_equal_epochs)
+    found = batch_series(settings, has_equal_epochs)
     if not found:
         return unproved(COST)
     series = found[0]
@@ -47,9 +47,9 @@ def cost(settings: Sequence[Setting]) -> ClaimVerdict:
     return concluded(COST, findings, table(series, measures, _saturation(series)))
 
 
-def _saturation(series: Series) -> str | None:
-    """Where more samples at once stop being faster, in words."""
-    paces = [(s, cell_of(known).mean) for s in series if (known := _throughputs(s))]
+def _saturation(series: BatchSeries) -> str | None:
+    """Name the batch size from which larger ones are hardly faster; None without throughputs."""
+    paces = [(s, cell_over_seeds(known).mean) for s in series if (known := _throughputs(s))]
     if not paces:
         return None
     most = max(pace for _, pace in paces if pace is not None)
@@ -62,11 +62,11 @@ def _throughputs(setting: Setting) -> list[float]:
 
 
 def serving(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The largest batch of requests against single ones, on the same networks."""
+    """Compare the largest batch of requests against single requests, on the same networks."""
     measured = [setting for setting in settings if setting.config.probes.serving]
     if not measured:
         return unproved(SERVING)
-    # One network per seed: all batch sizes train the same, and their timings would not be independent.
+    # One batch size alone: the others train the same network, and its timings would count several times.
     network = max(measured, key=lambda setting: len(setting.trials))
     sizes = _request_batches(network)
     if len(sizes) < 2:
@@ -85,35 +85,45 @@ def serving(settings: Sequence[Setting]) -> ClaimVerdict:
 
 
 def _request_batches(setting: Setting) -> list[int]:
-    names = {name for trial in setting.trials for point in trial.curve for name in point.probes}
-    found = [re.fullmatch(r"serving_(\d+)_predictions_per_s", name) for name in names]
-    return sorted(int(match[1]) for match in found if match)
+    points = (point for trial in setting.trials for point in trial.curve)
+    return sorted({served.batch_size for point in points for served in point.probes.serving})
+
+
+def _served(label: str, unit: str, size: int, figure: Callable[[ServingPoint], float]) -> Measure:
+    """Return the measure of one figure of the request batch `size`."""
+
+    def read(readings: ProbeReadings) -> float | None:
+        point = readings.serving_at(size)
+        return None if point is None else figure(point)
+
+    return probe(label, read, unit)
 
 
 def _rate(size: int) -> Measure:
-    return probe(f"serving_{size}_predictions_per_s", "predictions a second", "1/s")
+    return _served("predictions a second", "1/s", size, lambda point: point.predictions_per_s)
 
 
 def _serving_table(network: Setting, sizes: Sequence[int]) -> Details:
-    """Throughput, latency and device time by request batch, with the knee under the latency limit."""
+    """Return throughput, latency and device time by request batch; the note names the best one within the limit."""
 
     def values(measure: Measure) -> list[float]:
         return [value for trial in network.trials if (value := measure.value(trial)) is not None]
 
     rates = [values(_rate(size)) for size in sizes]
-    p50, p99 = (
-        [values(probe(f"serving_{size}_{name}_ms", f"latency, {name}")) for size in sizes] for name in ("p50", "p99")
-    )
+    p50 = [values(_served("latency, p50", "ms", size, lambda point: point.p50_ms)) for size in sizes]
+    p99 = [values(_served("latency, p99", "ms", size, lambda point: point.p99_ms)) for size in sizes]
     figures = (
-        Figure("predictions", "1/s", tuple(cell_of(each) for each in rates)),
-        Figure("latency, median", "ms", tuple(cell_of(each) for each in p50)),
-        Figure("latency, p99", "ms", tuple(cell_of(each) for each in p99)),
-        Figure("a million predictions", "device-s", tuple(cell_of([1e6 / rate for rate in each]) for each in rates)),
+        TableRow("predictions", "1/s", tuple(cell_over_seeds(each) for each in rates)),
+        TableRow("latency, median", "ms", tuple(cell_over_seeds(each) for each in p50)),
+        TableRow("latency, p99", "ms", tuple(cell_over_seeds(each) for each in p99)),
+        TableRow(
+            "a million predictions", "device-s", tuple(cell_over_seeds([1e6 / rate for rate in each]) for each in rates)
+        ),
     )
     within = [
-        (cell_of(rate).mean or 0.0, size)
+        (cell_over_seeds(rate).mean or 0.0, size)
         for rate, late, size in zip(rates, p99, sizes, strict=True)
-        if late and (cell_of(late).mean or math.inf) <= LATENCY_LIMIT_MS
+        if late and (cell_over_seeds(late).mean or math.inf) <= LATENCY_LIMIT_MS
     ]
     knee = f"{max(within)[1]} is the best request batch" if within else "No request batch is"
     note = f"{knee} within {LATENCY_LIMIT_MS:g} ms at p99. Measured on the networks of {network.name}."

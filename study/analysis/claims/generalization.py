@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
 from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Series, Setting, has_equal_epochs, has_margin, has_one_rate, series_of
+from study.analysis.claims.settings import (
+    BatchSeries,
+    Setting,
+    batch_series,
+    has_equal_epochs,
+    has_margin,
+    has_one_rate,
+)
 from study.config.schema import StudyConfig
 
 GENERALIZATION_GAP = Statement(
@@ -29,8 +36,8 @@ TRAIN_LONGER = Statement(
 
 
 def generalization_gap(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The smallest batch against the largest, of seeds that came to the target training loss."""
-    found = series_of(settings, lambda c: c.budget.target_train_loss is not None and c.probes.sharpness)
+    """Compare the smallest batch against the largest, over seeds that reached the target training loss."""
+    found = batch_series(settings, lambda c: c.budget.target_train_loss is not None and c.probes.sharpness)
     if not found:
         return unproved(GENERALIZATION_GAP)
     target = found[0][0].config.budget.target_train_loss
@@ -51,21 +58,21 @@ def generalization_gap(settings: Sequence[Setting]) -> ClaimVerdict:
 
 
 def _that_met(setting: Setting, train_loss: float) -> Setting:
-    """With only the seeds that are at the training loss: the others are not at a minimum to be compared."""
+    """Return the setting with only the seeds at the training loss: others are at no minimum to compare."""
     return setting.keep(lambda trial: bool(trial.curve) and trial.curve[-1].train_loss <= train_loss)
 
 
 def train_longer(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The columns of the paper's table 1: small batch, large batch, and the large one with one remedy after another."""
-    for series in series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c) and has_margin(c)):
+    """Compare the columns of the paper's table 1: small batch, large batch, and the large batch with each remedy."""
+    for series in batch_series(settings, lambda c: has_equal_epochs(c) and has_one_rate(c) and has_margin(c)):
         columns = _columns(series, settings)
         if columns is not None:
             return _remedied(columns)
     return unproved(TRAIN_LONGER)
 
 
-def _columns(series: Series, settings: Sequence[Setting]) -> Series | None:
-    """Small, large, other remedies in the order of the study, and as many updates as the small; None without these."""
+def _columns(series: BatchSeries, settings: Sequence[Setting]) -> BatchSeries | None:
+    """Return small, large, further remedies, and large with as many updates as small; None if one is missing."""
     longer = [s for s in settings if _adapts(s.config, series[0].batch_size) and s.batch_size > series[0].batch_size]
     for last in longer:
         large = next((s for s in series if s.batch_size == last.batch_size), None)
@@ -79,7 +86,7 @@ def _adapts(config: StudyConfig, small_batch: int) -> bool:
     return config.budget.regime_batch == small_batch
 
 
-def _remedied(columns: Series) -> ClaimVerdict:
+def _remedied(columns: BatchSeries) -> ClaimVerdict:
     small, large, longer = columns[0], columns[1], columns[-1]
     margin = small.config.report.margin
     findings = answers(

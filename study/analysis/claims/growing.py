@@ -1,4 +1,4 @@
-"""Claims about more of something: a batch that grows in training, and larger batches for contrastive learning."""
+"""Claims about growing batches in training, and about larger batches for contrastive learning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, DEVICE_S, SAMPLES, UPDATES, VAL_LOSS
 from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Setting, has_margin, is_contrastive, likeness, series_of
+from study.analysis.claims.settings import Setting, batch_series, has_margin, is_contrastive, likeness
 
 GROW_BATCH = Statement(
     "grow_batch",
@@ -27,7 +27,7 @@ CONTRASTIVE = Statement(
 
 
 def grow_batch(settings: Sequence[Setting]) -> ClaimVerdict:
-    """Each variant that grows its batch against the one that decays the rate instead, for as many epochs."""
+    """Compare each variant that grows its batch against the one that decays the rate, over the same epochs."""
     staged = [setting for setting in settings if setting.config.growth is not None and has_margin(setting.config)]
     decays = next((setting for setting in staged if not _grows(setting)), None)
     grown = [s for s in staged if _grows(s) and decays and s.config.budget.epochs == decays.config.budget.epochs]
@@ -46,8 +46,8 @@ def _grows(setting: Setting) -> bool:
 
 
 def contrastive(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The largest batch against the smallest at the fewest epochs, where the batch matters most; and more epochs."""
-    found = series_of(settings, lambda c: is_contrastive(c) and c.budget.epochs is not None)
+    """Compare the largest batch against the smallest at the fewest epochs, and more epochs against fewest."""
+    found = batch_series(settings, lambda c: is_contrastive(c) and c.budget.epochs is not None)
     for series in found:
         alike = [s for s in found if likeness(s[0].config, True) == likeness(series[0].config, True)]
         by_epochs = sorted(alike, key=lambda s: s[0].config.budget.epochs or 0)

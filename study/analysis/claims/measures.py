@@ -1,69 +1,79 @@
-"""What is read off a trial to compare settings by."""
+"""Measures of a trial by which claims compare settings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from study.analysis.records import TrialRecord
-from study.analysis.summary.time_to_target import first_meeting
+from study.analysis.summary.time_to_target import time_to_target
+from study.measurement import ProbeReadings, power
 
 BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a trial. Costs and curvatures spread by factors, so they are compared in the logarithm."""
+    """A figure of a trial. Costs and curvatures vary by factors, so tests compare their logarithms."""
 
     name: str
     unit: str
     read: Callable[[TrialRecord], float | None]
     effect_unit: str = "times"
-    scale: float = 1.0  # shown values are this many recorded ones
-    ratio: bool = True  # compared in the logarithm: a difference is a factor
+    scale: float = 1.0  # from recorded to shown values
+    ratio: bool = True  # tests compare logarithms: a difference is a factor
 
     def value(self, trial: TrialRecord) -> float | None:
-        """The figure in recorded units; None where it is not known, or is no number to compare."""
+        """Return the figure in recorded units; None where it is unknown, non-finite, or 0 or less for a ratio."""
         value = self.read(trial)
         if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
             return None
         return value
 
     def compared(self, value: float) -> float:
-        """The number that tests are made on."""
+        """Return the value that tests compare: its logarithm for a ratio."""
         return math.log(value) if self.ratio else value
 
     def effect(self, difference: float) -> float:
-        """A difference of two such numbers, in `effect_unit`."""
+        """Return a difference of two compared values in `effect_unit`; inf where a factor overflows."""
         if not self.ratio:
             return self.scale * difference
         return math.exp(difference) if difference < 700 else math.inf
 
 
-def probe(name: str, label: str, unit: str = "") -> Measure:
-    """A probe's figure at the last report that has it."""
-    return Measure(label, unit, lambda trial: last_probe(trial, name))
+def probe(label: str, read: Callable[[ProbeReadings], float | None], unit: str = "") -> Measure:
+    """Return the measure of a probe's reading at the last report that has it."""
+    return Measure(label, unit, lambda trial: _last_reading(trial, read))
 
 
-def last_probe(trial: TrialRecord, name: str) -> float | None:
-    """The figure at the last report that has it."""
-    return next((point.probes[name] for point in reversed(trial.curve) if name in point.probes), None)
+def _last_reading(trial: TrialRecord, read: Callable[[ProbeReadings], float | None]) -> float | None:
+    readings = (read(point.probes) for point in reversed(trial.curve))
+    return next((value for value in readings if value is not None), None)
+
+
+def _sharpness(space: Literal["full", "subspace"], eps: float) -> Measure:
+    def read(readings: ProbeReadings) -> float | None:
+        return (readings.sharpness_full if space == "full" else readings.sharpness_subspace).get(eps)
+
+    words = "full space" if space == "full" else "random subspace"
+    return probe(f"sharpness, {words}, eps {power(eps)}", read)
 
 
 def updates_to(train_loss: float) -> Measure:
-    """Updates until a training loss was first met; None for a trial that never met it."""
+    """Return the measure of updates until a training loss was first met; it is None for a trial that never met it."""
 
     def read(trial: TrialRecord) -> float | None:
-        met = first_meeting(trial.curve, "train_loss", train_loss)
+        met = time_to_target(trial.curve, "train_loss", train_loss)
         return met.updates if met is not None and met.reached else None
 
     return Measure("updates to the train loss", "", read)
 
 
 def _gradient_gb(trial: TrialRecord) -> float | None:
-    """Sent by each rank in a ring all-reduce: 2 (W - 1)/W of the gradient at every update."""
-    parameters = last_probe(trial, "parameters")
+    """Return GB sent by each rank in ring all-reduces: 2 (W - 1)/W of the gradient at every update."""
+    parameters = _last_reading(trial, lambda readings: readings.parameters)
     if parameters is None:
         return None
     share = 2 * (trial.world_size - 1) / trial.world_size
@@ -84,9 +94,6 @@ DEVICE_S = Measure(
 )
 SAMPLES_PER_S = Measure("throughput", "samples/s", lambda trial: trial.samples_per_s)
 GRADIENT_GB = Measure("gradients sent by a rank", "GB", _gradient_gb)
-SHARPNESS = tuple(
-    probe(f"sharpness_{space}_{eps}", f"sharpness, {words}, eps {eps}")
-    for space, words in (("full", "full space"), ("subspace", "random subspace"))
-    for eps in ("1e-3", "5e-4")
-)
-HESSIAN_TOP = probe("hessian_top", "largest Hessian eigenvalue")
+_SPACES: tuple[Literal["full", "subspace"], ...] = ("full", "subspace")
+SHARPNESS = tuple(_sharpness(space, eps) for space in _SPACES for eps in (1e-3, 5e-4))
+HESSIAN_TOP = probe("largest Hessian eigenvalue", lambda readings: readings.hessian_top)

@@ -1,4 +1,4 @@
-"""Claims about batch size and learning rate: larger batches are worse at one rate, and as good at their own."""
+"""Claims about batch size and learning rate: larger batches are worse at one rate, and equal at adjusted rates."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from study.analysis.claims.compare import all_of, answers, any_of, ask, concluded, table, unproved
 from study.analysis.claims.measures import ACCURACY, TRAIN_LOSS, UPDATES, VAL_LOSS
-from study.analysis.claims.records import Answer, ClaimVerdict, Statement
+from study.analysis.claims.records import ClaimAnswer, ClaimVerdict, Statement
 from study.analysis.claims.settings import (
     Setting,
+    batch_series,
     has_equal_epochs,
     has_margin,
     has_one_rate,
     is_contrastive,
-    series_of,
 )
 
 FIXED_LR = Statement(
@@ -34,8 +34,8 @@ SCALED_LR = Statement(
 
 
 def fixed_lr(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The smallest batch against the largest, at one rate for the same epochs."""
-    found = series_of(settings, lambda c: has_one_rate(c) and has_equal_epochs(c) and not is_contrastive(c))
+    """Compare the smallest batch against the largest, at one rate for the same epochs."""
+    found = batch_series(settings, lambda c: has_one_rate(c) and has_equal_epochs(c) and not is_contrastive(c))
     if not found:
         return unproved(FIXED_LR)
     small, large = found[0][0], found[0][-1]
@@ -51,14 +51,14 @@ def fixed_lr(settings: Sequence[Setting]) -> ClaimVerdict:
 
 
 def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
-    """The smallest batch against the largest under each way to adjust the rate; and without, where that was run.
+    """Compare the smallest batch against the largest under each way to adjust the rate, and at one rate if it was run.
 
-    It takes one way that works, and, where the rate was held too, a gap that there was to close.
+    Supported if one way closes the gap and, where one rate was run too, there was a gap.
     """
-    adjusted = series_of(settings, lambda c: has_equal_epochs(c) and has_margin(c) and not has_one_rate(c))
+    adjusted = batch_series(settings, lambda c: has_equal_epochs(c) and has_margin(c) and not has_one_rate(c))
     if not adjusted:
         return unproved(SCALED_LR)
-    held = series_of(settings, lambda c: has_equal_epochs(c) and has_one_rate(c))[:1]
+    held = batch_series(settings, lambda c: has_equal_epochs(c) and has_one_rate(c))[:1]
     margin = settings[0].config.report.margin
     gap = [
         ask(f"{s[0].name} ends more accurate than {s[-1].name}", "greater", s[0], s[-1], ACCURACY, margin) for s in held
@@ -68,7 +68,7 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
     ]
     shown = [setting for series in (*held, *adjusted) for setting in (series[0], series[-1])]
 
-    def decide(verdicts: Iterable[Answer]) -> Answer:
+    def decide(verdicts: Iterable[ClaimAnswer]) -> ClaimAnswer:
         found = list(verdicts)
         return all_of((*found[: len(gap)], any_of(found[len(gap) :])))
 

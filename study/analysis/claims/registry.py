@@ -1,4 +1,4 @@
-"""All claims, asked of one study."""
+"""The registry of claims, and the verdicts of one study on all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.analysis.claims.settings import Setting, settings_of
 from study.analysis.records import TrialRecord
 from study.config.schema import StudyConfig
 
-# By the name of the claim, which is that of its shipped study.
+# By short name, which is also the name of the shipped study that tests the claim.
 CLAIMS: Mapping[str, Callable[[Sequence[Setting]], ClaimVerdict]] = {
     "fixed_lr": fixed_lr,
     "scaled_lr": scaled_lr,
@@ -29,6 +29,6 @@ CLAIMS: Mapping[str, Callable[[Sequence[Setting]], ClaimVerdict]] = {
 
 
 def claims_of(trials: Sequence[TrialRecord], config: StudyConfig) -> tuple[ClaimVerdict, ...]:
-    """A study's verdict on every claim; it need not have been made for any of them."""
+    """Return the verdict of any study on every claim, "no_evidence" where it lacks the trials."""
     settings = settings_of(trials, config)
     return tuple(judged(settings) for judged in CLAIMS.values())

@@ -1,9 +1,8 @@
-"""The settings of a study that claims compare, found by what their configuration says."""
+"""The settings of a study that claims compare, selected by their configuration."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +16,16 @@ from study.planning.learning_rates import base_rates
 
 @dataclass(frozen=True)
 class Setting:
-    """One batch size in one variant, with what its confirm trials gave."""
+    """One batch size in one variant, with its confirm trials."""
 
     name: str  # for people
     batch_size: int
     config: StudyConfig  # the variant's
-    trials: tuple[TrialRecord, ...]  # completed ones, a seed each
-    diverged: tuple[str, ...]  # ids of those whose loss was no number in the end
+    trials: tuple[TrialRecord, ...]  # completed ones, one for each seed
+    diverged: tuple[str, ...]  # ids of trials that diverged
 
     def arm(self, measure: Measure) -> Arm:
-        """The seeds that have the measure, as tests compare them."""
+        """Return the values by seed that tests compare, of the trials that have the measure."""
         known = [(trial, value) for trial in self.trials if (value := measure.value(trial)) is not None]
         return Arm(
             self.name,
@@ -35,15 +34,15 @@ class Setting:
         )
 
     def keep(self, wanted: Callable[[TrialRecord], bool]) -> Setting:
-        """With only the trials that are wanted."""
+        """Return the setting with only the trials for which `wanted` is true."""
         return replace(self, trials=tuple(trial for trial in self.trials if wanted(trial)))
 
 
-Series = tuple[Setting, ...]  # by batch size, ascending
+BatchSeries = tuple[Setting, ...]  # by batch size, ascending
 
 
 def settings_of(trials: Sequence[TrialRecord], config: StudyConfig) -> tuple[Setting, ...]:
-    """Every batch size of every variant, on the number of ranks that most trials completed on (the least of equals)."""
+    """Return every batch size of every variant, at the world size with most completed trials (the least of equals)."""
     confirm = [trial for trial in trials if trial.phase == "confirm" and trial.outcome is not None]
     counts = Counter(trial.world_size for trial in confirm if trial.outcome == "completed")
     world_size = min(config.hardware.world_sizes, key=lambda size: (-counts[size], size))
@@ -59,20 +58,15 @@ def settings_of(trials: Sequence[TrialRecord], config: StudyConfig) -> tuple[Set
                     name=variant if lone else ", ".join(filter(None, (variant, batch))),
                     batch_size=batch_size,
                     config=meant,
-                    trials=tuple(trial for trial in here if trial.outcome == "completed" and not _diverged(trial)),
-                    diverged=tuple(trial.trial_id for trial in here if _diverged(trial)),
+                    trials=tuple(trial for trial in here if trial.outcome == "completed" and not trial.diverged),
+                    diverged=tuple(trial.trial_id for trial in here if trial.diverged),
                 )
             )
     return tuple(settings)
 
 
-def _diverged(trial: TrialRecord) -> bool:
-    final = trial.final_val_accuracy
-    return trial.outcome == "diverged" or (final is not None and not math.isfinite(final))
-
-
-def series_of(settings: Sequence[Setting], trait: Callable[[StudyConfig], bool]) -> list[Series]:
-    """Settings with the trait, together where they differ in nothing but the batch; each of two sizes or more."""
+def batch_series(settings: Sequence[Setting], trait: Callable[[StudyConfig], bool]) -> list[BatchSeries]:
+    """Return groups of settings with the trait that differ in batch size alone, each of two sizes or more."""
     found: dict[str, dict[int, Setting]] = {}
     for setting in settings:
         if trait(setting.config):
@@ -81,7 +75,7 @@ def series_of(settings: Sequence[Setting], trait: Callable[[StudyConfig], bool])
 
 
 def likeness(config: StudyConfig, but_for_epochs: bool = False) -> str:
-    """The same for configs that differ in nothing but batch sizes, or epochs too."""
+    """Return a text that is equal for configs that differ in batch sizes, or with `but_for_epochs` in epochs too."""
     plain = config.model_dump(mode="json", exclude={"batch_sizes": True, "variants": True})
     if but_for_epochs:
         plain["budget"]["epochs"] = None
@@ -89,22 +83,22 @@ def likeness(config: StudyConfig, but_for_epochs: bool = False) -> str:
 
 
 def has_one_rate(config: StudyConfig) -> bool:
-    """The rate is the same at every batch size."""
+    """Say whether every batch size has one and the same rate."""
     return config.search.lr_rule == "none" and len(base_rates(config.search, config.seed)) == 1
 
 
 def has_equal_epochs(config: StudyConfig) -> bool:
-    """Every batch size takes the same passes over the data, each at one size, to their end."""
+    """Say whether every batch size trains the same epochs to their end, without growing the batch."""
     budget = config.budget
     others = (budget.regime_batch, budget.device_seconds, budget.target_val_accuracy, budget.target_train_loss)
     return budget.epochs is not None and config.growth is None and all(other is None for other in others)
 
 
 def has_margin(config: StudyConfig) -> bool:
-    """There is an accuracy too small to matter, without which nothing is ever the same."""
+    """Say whether the config has a margin, without which no two settings are ever equivalent."""
     return config.report.margin > 0
 
 
 def is_contrastive(config: StudyConfig) -> bool:
-    """The loss is over the pairs of a batch, so that losses of different batch sizes cannot be compared."""
+    """Say whether the loss contrasts the pairs of a batch: losses of different batch sizes are then incomparable."""
     return config.workload.kind == "contrastive"

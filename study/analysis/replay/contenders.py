@@ -11,14 +11,16 @@ from typing import Literal
 import numpy as np
 
 from study.analysis.replay.curves import Curve
-from study.errors import PlanError, did_you_mean
-from study.schedulers.policies import PROFILES, FrontierAsha, Grid, MoAsha, Policy, RayAsha
+from study.errors import ConfigError, did_you_mean
+from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.base import Grid, Policy
+from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
 GRACE, ETA = 1.0, 3.0  # epochs; Ray's rungs are at 1, 3, 9, 27, ...
 MIN_COMPLETIONS = 2
 RANDOM_SHARE = 0.25
 
-# The trials of a draw in the order to run them, and whatever chance the scheduler needs of its own.
+# Takes the trials of a draw in the order to run them, and a generator for the random choices of the scheduler.
 Make = Callable[[Sequence[Curve], np.random.Generator], Policy]
 
 
@@ -27,8 +29,8 @@ class Contender:
     """A scheduler under one of its profiles."""
 
     scheduler: str
-    profile: str  # empty where there is only one
-    unit: Literal["shares", "epochs", "cost_s"]  # the field of a Curve that tells its policy how far a trial is
+    profile: str  # empty where the scheduler has only one
+    unit: Literal["shares", "epochs", "cost_s"]  # in which the policy measures the progress of a trial
     make: Make
 
 
@@ -45,7 +47,7 @@ def _asha_in_epochs(curves: Sequence[Curve], chance: np.random.Generator) -> Pol
 
 
 def _asha_in_device_seconds(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
-    """From the first report of the cheapest trial to the end of the dearest."""
+    """Place rungs from the first report of the cheapest trial to the end of the most expensive one."""
     grace = min(curve.cost_s[0] for curve in curves)
     return RayAsha(_ids(curves), grace, ETA, max(curve.cost_s[-1] for curve in curves))
 
@@ -87,13 +89,13 @@ CONTENDERS: Mapping[str, Contender] = {
 
 
 def contenders(names: str) -> tuple[Contender, ...]:
-    """Those of a list with commas between, each once. Raises PlanError for an unknown name."""
+    """Return the contenders of a comma-separated list, each once. Raises ConfigError for an unknown name."""
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in CONTENDERS:
-            raise PlanError(
-                f"{name}: must be of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}", "--scheduler"
+            raise ConfigError(
+                f"{name}: must be one of {', '.join(CONTENDERS)}{did_you_mean(name, CONTENDERS)}", "--scheduler"
             )
     if not wanted:
-        raise PlanError(f"names none; known: {', '.join(CONTENDERS)}", "--scheduler")
+        raise ConfigError(f"names none; allowed: {', '.join(CONTENDERS)}", "--scheduler")
     return tuple(CONTENDERS[name] for name in wanted)

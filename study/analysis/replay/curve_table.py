@@ -1,4 +1,4 @@
-"""A table of learning curves, csv or parquet, to checked Curve records."""
+"""Checked Curve records from a table of learning curves, csv or parquet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from study.analysis.replay.curves import Curve, check_grid
-from study.errors import PlanError, did_you_mean
+from study.errors import DataError, did_you_mean
 from study.planning.trials import Cell
+from study.safe_text import printable
 
 SUFFIXES = (".csv", ".parquet")
 
 
 class Column(NamedTuple):
-    """What a column may hold."""
+    """The bounds of the values in a column."""
 
     low: float
     high: float
@@ -45,12 +46,12 @@ TRIAL = ["batch_size", "world_size", "lr", "seed"]
 
 
 def read_curves(path: Path) -> tuple[Curve, ...]:
-    """The curves of a table with a row for each report of each trial, in the order in which trials first appear.
+    """Read the curves of a table with a row for each report of each trial, in the order in which trials first appear.
 
     Columns: batch_size, lr, seed, epoch, val_accuracy; cost_s (device-seconds, cumulative) or epoch_s (seconds since
-    the report before, on each device); if wanted world_size (1 when left out) and test_accuracy (that of a trial's last
-    row counts). A trial whose last val_accuracy is empty diverged there. Other columns are ignored.
-    Raises PlanError: `file:line: column: what is allowed`.
+    the report before, on each device); optional: world_size (default 1) and test_accuracy (of a trial's last row).
+    A trial whose last val_accuracy is empty diverged there. Other columns are ignored.
+    Raises DataError: `file:line: column: what is allowed`.
     """
     table = _checked(_read(path), path)
     trials = [_in_order(rows, path) for _, rows in table.groupby(TRIAL, sort=False)]
@@ -65,44 +66,44 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise PlanError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise PlanError(f"{path}: must end in .csv or .parquet{did_you_mean(suffix, SUFFIXES)}")
+        raise DataError(f"{path}: must end in .csv or .parquet{did_you_mean(suffix, SUFFIXES)}")
     try:
-        # As text: what is no number is to be shown as it stands.
+        # As text, so that an error can quote a value exactly as written.
         table = pd.read_csv(path, dtype=str, keep_default_na=False) if suffix == ".csv" else pd.read_parquet(path)
     except Exception as error:  # whatever a parser makes of a file
-        raise PlanError(f"{path}: cannot be read as {suffix[1:]}: {_plain(error)}") from error
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_plain(error)}") from error
     table.columns = pd.Index([_plain(name) for name in table.columns])
     return table.reset_index(drop=True)
 
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The known columns as numbers within their bounds."""
+    """Return the known columns as numbers within their bounds."""
     found = list(table.columns)
     listed = ", ".join(found[:12]) + (", …" if len(found) > 12 else "")
     for name in REQUIRED:
         if name not in found:
-            raise PlanError(f"{path}: {name}: column is missing; found {listed}{did_you_mean(name, found)}")
+            raise DataError(f"{path}: {name}: column is missing; found {listed}{did_you_mean(name, found)}")
     if ("cost_s" in found) == ("epoch_s" in found):
-        raise PlanError(f"{path}: cost_s, epoch_s: give exactly one of these columns; found {listed}")
+        raise DataError(f"{path}: cost_s, epoch_s: give exactly one of these columns; found {listed}")
     if not len(table):
-        raise PlanError(f"{path}: has no rows")
+        raise DataError(f"{path}: has no rows")
     numbers = pd.DataFrame({name: _numbers(table, name, path) for name in COLUMNS if name in found})
     if "world_size" not in found:
         numbers["world_size"] = 1.0
     twice = numbers.duplicated([*TRIAL, "epoch"]).to_numpy()
     if twice.any():
         row = numbers.iloc[int(twice.argmax())]
-        raise PlanError(f"{_place(path, row.name)}: epoch: {row['epoch']:g} of {_trial(row)} stands twice")
+        raise DataError(f"{_place(path, row.name)}: epoch: {row['epoch']:g} of {_trial(row)} appears twice")
     return numbers
 
 
 def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
     rule, column = COLUMNS[name], table[name]
     if not isinstance(column, pd.Series):
-        raise PlanError(f"{path}: {name}: column stands twice")
+        raise DataError(f"{path}: {name}: column appears twice")
     text = column.astype(str).fillna("").str.strip()
     values = pd.to_numeric(text, errors="coerce").to_numpy(dtype=float)
     good = (values >= rule.low) & (values <= rule.high)
@@ -112,26 +113,26 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
         good |= text.str.lower().isin(["", "nan", "none", "<na>"]).to_numpy()
     if not good.all():
         row = int((~good).argmax())
-        raise PlanError(f"{_place(path, row)}: {name}: {rule}; got {_plain(text[row]) or 'nothing'}")
+        raise DataError(f"{_place(path, row)}: {name}: {rule}; got {_plain(text[row]) or 'nothing'}")
     return values
 
 
 def _in_order(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A trial's rows by epoch, checked against one another, with cost_s."""
+    """Return a trial's rows by epoch, checked against each other, with cost_s."""
     rows = rows.sort_values("epoch")
     if "epoch_s" in rows:
         rows = rows.assign(cost_s=rows["epoch_s"].cumsum() * rows["world_size"])
     empty = rows["val_accuracy"].isna().to_numpy()[:-1]
     if empty.any():
         row = rows.iloc[int(empty.argmax())]
-        raise PlanError(
+        raise DataError(
             f"{_place(path, row.name)}: val_accuracy: is empty, but {_trial(row)} goes on; "
             "only a trial that diverged ends with an empty one"
         )
     fallen = rows["cost_s"].diff().to_numpy() <= 0
     if fallen.any():
         row = rows.iloc[int(fallen.argmax())]
-        raise PlanError(f"{_place(path, row.name)}: cost_s: is cumulative and must grow over {_trial(row)}")
+        raise DataError(f"{_place(path, row.name)}: cost_s: is cumulative and must grow over {_trial(row)}")
     return rows
 
 
@@ -141,7 +142,7 @@ def _curve(rows: pd.DataFrame, end: tuple[float, ...], path: Path) -> Curve:
     completed = not np.isnan(last["val_accuracy"])
     missing = set(end if completed else end[: len(epochs)]) - set(epochs)
     if missing:
-        raise PlanError(
+        raise DataError(
             f"{path}: epoch: {_trial(last)} lacks {min(missing):g}, which others of its batch size have; "
             "a trial that diverged ends with an empty val_accuracy"
         )
@@ -169,11 +170,11 @@ def _trial(row: pd.Series) -> str:
 
 
 def _place(path: Path, row: object) -> str:
-    """Of a row, counted from 0; a csv has its heads on line 1."""
+    """Return the place of a row, counted from 0, for a message; a csv has its header on line 1."""
     number = int(str(row))
     return f"{path}:{number + 2}" if path.suffix.lower() == ".csv" else f"{path}: row {number}"
 
 
 def _plain(value: object) -> str:
-    """What stands in a file, short and without control codes."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(value)[:80])
+    """Return a value of a file as one short line."""
+    return printable(str(value)[:80])

@@ -1,4 +1,4 @@
-"""Schedulers replayed on the curves of a full grid: what each costs, and what it keeps of the frontier."""
+"""Schedulers replayed on the curves of a full grid: the cost of each, and the part of the frontier that it keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.analysis.replay.contenders import Contender
 from study.analysis.replay.curves import Curve
 from study.analysis.replay.simulate import Course, Simulation, simulate
 from study.analysis.statistics.samples import mean_interval
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.planning.trials import Cell
 
@@ -24,7 +24,7 @@ GOOD = 0.99
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over all draws."""
+    """Mean and spread of a figure over all draws."""
 
     mean: float
     sd: float
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """One scheduler in one draw."""
+    """The figures of one scheduler in one draw."""
 
     cost_fraction: float  # of the draw's grid, in device-seconds, pooled within each cell
     hv: float  # hypervolume of the completed trials, relative to the grid's
@@ -42,14 +42,14 @@ class Score:
     min_completions: int  # of any cell
     front_kept: float  # share of the true front's cells that are on the front found
     front_false: float  # share of the found front's cells that are not on the true one
-    optimism: float | None  # accuracy of a cell's chosen trial, less that of its rate on seeds held back
+    optimism: float | None  # accuracy of a cell's chosen trial, less that of its rate on held-back seeds
     test_gap: float | None  # accuracy of a cell's chosen trial, less its test accuracy
-    idle_share: float  # of the slots' time until the last trial is over
+    idle_share: float  # of the slots' time until the last trial has ended
 
 
 @dataclass(frozen=True)
 class Result:
-    """One scheduler over all draws."""
+    """The figures of one scheduler over all draws."""
 
     scheduler: str
     profile: str
@@ -77,7 +77,7 @@ class Replay:
     seeds: int  # of a draw
     held_back: int  # seeds
     batch_sizes: int
-    reference_cost_s: float  # of the hypervolumes, with an accuracy of 0: what the dearest trial costs
+    reference_cost_s: float  # of the hypervolumes, with an accuracy of 0: cost of the most expensive trial
     results: tuple[Result, ...]
 
 
@@ -91,15 +91,15 @@ def replay(
 ) -> Replay:
     """Draw `shuffles` studies of some seeds of the grid in random order, and play every scheduler on each.
 
-    `seeds`: how many a draw takes, a third (rounded up) when left out; the others are held back as fresh ones.
-    Raises PlanError where the grid has not that many, or no trial of it completed.
+    `seeds`: how many a draw takes, a third (rounded up) when left out; the others are held back to estimate optimism.
+    Raises ConfigError where the grid has fewer seeds, or no completed trial.
     """
     every = sorted({curve.seed for curve in curves})
     n = seeds if seeds is not None else math.ceil(len(every) / 3)
     if n > len(every):
-        raise PlanError(f"{source} has {len(every)} seeds", "--seeds")
+        raise ConfigError(f"{source} has {len(every)} seeds", "--seeds")
     if not any(curve.completed for curve in curves):
-        raise PlanError(f"{source}: no trial completed")
+        raise ConfigError(f"{source}: no trial completed")
     judge = _Judge(curves)
     chosen = tuple(contenders)
     scores: list[list[Score]] = [[] for _ in chosen]
@@ -107,8 +107,10 @@ def replay(
         chance = np.random.default_rng([draw, 0])
         drawn = {every[i] for i in chance.permutation(len(every))[:n]}
         trials = [curves[i] for i in chance.permutation(len(curves)) if curves[i].seed in drawn]
-        for contender, told in zip(chosen, scores, strict=True):
-            told.append(judge.score(trials, play(contender, trials, np.random.default_rng([draw, 1]), slots), slots))
+        for contender, of_contender in zip(chosen, scores, strict=True):
+            of_contender.append(
+                judge.score(trials, play(contender, trials, np.random.default_rng([draw, 1]), slots), slots)
+            )
     return Replay(
         source=source,
         shuffles=shuffles,
@@ -117,19 +119,19 @@ def replay(
         seeds=n,
         held_back=len(every) - n,
         batch_sizes=len({curve.cell.batch_size for curve in curves}),
-        reference_cost_s=judge.dearest_s,
+        reference_cost_s=judge.highest_cost_s,
         results=tuple(map(_result, chosen, scores)),
     )
 
 
 def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Generator, slots: int) -> Simulation:
-    """One study: world sizes one after the other, each with a policy of its own."""
+    """Simulate one study: world sizes one after the other, each with a separate policy."""
     played = []
     for world_size in sorted({trial.cell.world_size for trial in trials}):
         some = [trial for trial in trials if trial.cell.world_size == world_size]
         courses = {
             trial.trial_id: Course(
-                getattr(trial, contender.unit), trial.val_accuracy, trial.cost_s, world_size, trial.completed
+                trial.progress(contender.unit), trial.val_accuracy, trial.cost_s, world_size, trial.completed
             )
             for trial in some
         }
@@ -138,15 +140,15 @@ def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Genera
 
 
 class _Judge:
-    """What the whole grid says, draws aside: what cells cost, how good rates are, and the true front."""
+    """Figures of the whole grid that do not depend on draws: cost of cells, accuracy of rates, and the true front."""
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         whole = [curve for curve in curves if curve.completed]
-        self.dearest_s = max(curve.cost_s[-1] for curve in whole)
+        self.highest_cost_s = max(curve.cost_s[-1] for curve in whole)
         costs: dict[Cell, list[float]] = defaultdict(list)
         for curve in whole:
             costs[curve.cell].append(curve.cost_s[-1])
-        # One cost a cell: its trials do the same work, so what they differ by is noise of the clock.
+        # One cost for a cell: its trials do the same work and differ by the noise of the clock.
         self.cost_s = {cell: fmean(some) for cell, some in costs.items()}
         reports: dict[tuple[Cell, int], list[float]] = defaultdict(list)
         for curve in curves:
@@ -155,14 +157,14 @@ class _Judge:
         self.cost_to_report_s = {place: fmean(some) for place, some in reports.items()}
         self.accuracies: dict[tuple[Cell, float], dict[int, float]] = defaultdict(dict)
         for curve in curves:
-            # Whoever takes a rate that diverges gets nothing.
+            # A rate that diverges has an accuracy of 0.
             self.accuracies[curve.cell, curve.lr][curve.seed] = curve.val_accuracy[-1] if curve.completed else 0.0
         self.true_front = self._front(
             [(cell, fmean(some.values())) for (cell, _), some in self.accuracies.items() if cell in self.cost_s]
         )
 
     def score(self, trials: Sequence[Curve], played: Simulation, slots: int) -> Score:
-        """Set what was completed against what the draw's grid would have completed."""
+        """Score what a scheduler completed against what the full grid of the draw completes."""
         done = [trial for trial in trials if played.trials[trial.trial_id].completed]
         everyone = [trial for trial in trials if trial.completed]
         completions = Counter(trial.cell for trial in done)
@@ -190,7 +192,7 @@ class _Judge:
         )
 
     def _spent_s(self, trials: Sequence[Curve], reports: Sequence[int]) -> float:
-        """Device-seconds that trials take to come so far."""
+        """Return the device-seconds of trials up to so many reports, at the mean pace of their cells."""
         return sum(self.cost_to_report_s[trial.cell, n] for trial, n in zip(trials, reports, strict=True) if n)
 
     def _optimism(self, trial: Curve, drawn: set[int]) -> float | None:
@@ -198,49 +200,47 @@ class _Judge:
         return trial.val_accuracy[-1] - fmean(others) if others else None
 
     def _front(self, points: Sequence[tuple[Cell, float]]) -> set[Cell]:
-        """Cells on the coarse front; a cell costs the same for all of its points, so it is there once."""
+        """Return the cells on the coarse front; points of a cell cost the same, so each cell is on it at most once."""
         places = np.array([(self.cost_s[cell], accuracy) for cell, accuracy in points])
         return {points[int(i)][0] for i in np.flatnonzero(on_coarse_front(places, COST_TOLERANCE))}
 
     def _kept(self, done: Sequence[Curve], everyone: Sequence[Curve], log: bool) -> float:
         whole = self._hypervolume(everyone, log)
-        return self._hypervolume(done, log) / whole if whole else 1.0  # nothing there, nothing lost
+        return self._hypervolume(done, log) / whole if whole else 1.0  # the grid has no area, so none is lost
 
     def _hypervolume(self, trials: Sequence[Curve], log: bool) -> float:
         places = np.array([(self.cost_s[trial.cell], trial.val_accuracy[-1]) for trial in trials]).reshape(-1, 2)
-        dearest = self.dearest_s
+        reference_cost = self.highest_cost_s
         if log:
-            places[:, 0], dearest = np.log(places[:, 0]), math.log(dearest)
-        return hypervolume(places, (dearest, 0.0))
+            places[:, 0], reference_cost = np.log(places[:, 0]), math.log(reference_cost)
+        return hypervolume(places, (reference_cost, 0.0))
 
 
 def _result(contender: Contender, scores: Sequence[Score]) -> Result:
-    def over(name: str) -> Estimate | None:
-        values = [value for score in scores if (value := getattr(score, name)) is not None]
-        if not values:
-            return None
-        return Estimate(fmean(values), stdev(values) if len(values) > 1 else 0.0, mean_interval(values))
-
-    def always(name: str) -> Estimate:
-        estimate = over(name)
-        assert estimate is not None
-        return estimate
-
     return Result(
         scheduler=contender.scheduler,
         profile=contender.profile,
-        cost_fraction=always("cost_fraction"),
-        log_hv=always("log_hv"),
+        cost_fraction=_estimate([score.cost_fraction for score in scores]),
+        log_hv=_estimate([score.log_hv for score in scores]),
         log_hv_ge_99=fmean(score.log_hv >= GOOD for score in scores),
-        hv=always("hv"),
-        batch_sizes_completed=always("batch_sizes_completed"),
+        hv=_estimate([score.hv for score in scores]),
+        batch_sizes_completed=_estimate([score.batch_sizes_completed for score in scores]),
         min_completions=min(score.min_completions for score in scores),
-        front_kept=always("front_kept"),
-        front_false=always("front_false"),
-        optimism=over("optimism"),
-        test_gap=over("test_gap"),
-        idle_share=always("idle_share"),
+        front_kept=_estimate([score.front_kept for score in scores]),
+        front_false=_estimate([score.front_false for score in scores]),
+        optimism=_estimate_of_known([score.optimism for score in scores]),
+        test_gap=_estimate_of_known([score.test_gap for score in scores]),
+        idle_share=_estimate([score.idle_share for score in scores]),
     )
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    return Estimate(fmean(values), stdev(values) if len(values) > 1 else 0.0, mean_interval(values))
+
+
+def _estimate_of_known(values: Iterable[float | None]) -> Estimate | None:
+    known = [value for value in values if value is not None]
+    return _estimate(known) if known else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -1,4 +1,4 @@
-"""A search policy played on recorded curves: a discrete-event simulation of some slots."""
+"""A search policy replayed on recorded curves: a discrete-event simulation of a number of slots."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, NamedTuple
 
-from study.schedulers.policies import Policy
+from study.schedulers.base import Policy
 
-Kind = Literal["start", "promote", "pause", "stop", "drop", "complete", "fail"]
+EventKind = Literal["start", "promote", "pause", "stop", "drop", "complete", "fail"]
 
 
 @dataclass(frozen=True)
 class Course:
-    """What a trial reports if it is trained as far as it goes."""
+    """The reports of a trial if it is trained to its end."""
 
     at: Sequence[float]  # lengths at its reports, ascending, in the policy's unit
     scores: Sequence[float]  # to maximise
     cost_s: Sequence[float]  # device-seconds, cumulative
     ranks: int = 1  # a report is cost / ranks seconds after the start
-    completes: bool = True  # False: instead of its last report it diverges
+    completes: bool = True  # False: it diverges instead of its last report
 
 
-class Decision(NamedTuple):
-    """What became of a trial, and when."""
+class Event(NamedTuple):
+    """A change in the state of a trial, and its time."""
 
     at_s: float
     trial: str
-    kind: Kind
+    kind: EventKind
 
 
 class Ran(NamedTuple):
-    """How far a trial got."""
+    """The reports that a trial reached, and their cost."""
 
     reports: int
     cost_s: float  # device-seconds
@@ -42,35 +42,30 @@ class Ran(NamedTuple):
 
 @dataclass(frozen=True)
 class Simulation:
-    """A whole search."""
+    """The course of a simulated search."""
 
     trials: Mapping[str, Ran]  # in the order of the courses
-    decisions: tuple[Decision, ...]  # in order of time
+    events: tuple[Event, ...]  # in order of time
     makespan_s: float
-    idle_slot_s: float  # slots without a trial x seconds, until the last trial was over
-
-    @property
-    def cost_s(self) -> float:
-        """Device-seconds of all trials."""
-        return sum(ran.cost_s for ran in self.trials.values())
+    idle_slot_s: float  # slots without a trial x seconds, until the last trial ended
 
     def __add__(self, later: Simulation) -> Simulation:
-        """One search after the other."""
+        """Return the two searches, one after the other."""
         return Simulation(
             {**self.trials, **later.trials},
-            (*self.decisions, *(step._replace(at_s=step.at_s + self.makespan_s) for step in later.decisions)),
+            (*self.events, *(step._replace(at_s=step.at_s + self.makespan_s) for step in later.events)),
             self.makespan_s + later.makespan_s,
             self.idle_slot_s + later.idle_slot_s,
         )
 
 
 def simulate(policy: Policy, courses: Mapping[str, Course], slots: int) -> Simulation:
-    """Play a policy until nothing runs and it chooses nobody.
+    """Run a policy until no trial runs and it chooses none.
 
-    A slot takes one trial, whatever its ranks. Setting up, pausing and handing over take no time, and a trial that is
-    promoted goes on where it paused. Reports at the same time come in the order in which they were begun.
+    A slot takes one trial, regardless of its ranks. Set-up, pauses and hand-overs take no time, and a promoted trial
+    continues where it paused. Reports at the same time come in the order in which their intervals began.
     """
-    decisions: list[Decision] = []
+    events: list[Event] = []
     reported = dict.fromkeys(courses, 0)
     completed: set[str] = set()
     serial = count()
@@ -79,7 +74,7 @@ def simulate(policy: Policy, courses: Mapping[str, Course], slots: int) -> Simul
     while True:
         while len(due) < slots and (trial := policy.choose()) is not None:
             policy.begin(trial)
-            decisions.append(Decision(now_s, trial, "promote" if reported[trial] else "start"))
+            events.append(Event(now_s, trial, "promote" if reported[trial] else "start"))
             heapq.heappush(due, (now_s + _interval_s(courses[trial], reported[trial]), next(serial), trial))
         if not due:
             break
@@ -89,13 +84,13 @@ def simulate(policy: Policy, courses: Mapping[str, Course], slots: int) -> Simul
         course, done = courses[trial], reported[trial]
         reported[trial] = done + 1
         last = done + 1 == len(course.at)
-        kind: Kind
+        kind: EventKind
         if last and not course.completes:
             policy.leave(trial, completed=False)
             kind = "fail"
         else:
             verdict = policy.report(trial, course.at[done], course.scores[done], course.cost_s[done])
-            if last:  # whatever the verdict: there is nothing left to stop
+            if last:  # the verdict no longer matters: the trial has no updates left
                 policy.leave(trial, completed=True)
                 completed.add(trial)
                 kind = "complete"
@@ -104,15 +99,15 @@ def simulate(policy: Policy, courses: Mapping[str, Course], slots: int) -> Simul
                 continue
             else:
                 kind = verdict
-        decisions.append(Decision(now_s, trial, kind))
-        decisions += [Decision(now_s, dropped, "drop") for dropped in policy.dropped()]
+        events.append(Event(now_s, trial, kind))
+        events += [Event(now_s, dropped, "drop") for dropped in policy.dropped()]
     ran = {
         trial: Ran(n, courses[trial].cost_s[n - 1] if n else 0.0, trial in completed) for trial, n in reported.items()
     }
-    return Simulation(ran, tuple(decisions), now_s, idle_slot_s)
+    return Simulation(ran, tuple(events), now_s, idle_slot_s)
 
 
 def _interval_s(course: Course, done: int) -> float:
-    """Seconds to the next report."""
+    """Return the seconds from report number `done` to the next."""
     before = course.cost_s[done - 1] if done else 0.0
     return (course.cost_s[done] - before) / course.ranks

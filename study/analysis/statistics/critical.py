@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, stdtrit
 
-from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics import Flags, Floats
 from study.analysis.statistics.lawcheck import misfits
 
-_BEYOND = math.log(1000)  # how far outside the batch sizes run B_crit is looked for
+_BEYOND = math.log(1000)  # the search for B_crit extends so far beyond the batch sizes that were run
 _GRID = 400
 _FINEST = 1e-12  # variance of log steps below which steps count as exact
 
 
 @dataclass(frozen=True)
 class StepsToTarget:
-    """One run: updates until the target was met, or, if it was not `reached`, updates after which it gave up.
+    """One run: updates until it met the target or, where `reached` is false, updates after which it gave up.
 
     Raises ValueError unless both figures are positive and finite.
     """
@@ -37,7 +37,7 @@ class StepsToTarget:
 class CriticalBatch:
     """(S/s_min - 1)(E/e_min - 1) = 1, with b_crit = e_min/s_min. Intervals are 95%; an open side is 0 or inf.
 
-    An estimate is None where the runs only bound it, or there are too few to fit.
+    An estimate is None where the runs only bound it, or are too few to fit.
     """
 
     b_crit: float | None  # samples
@@ -57,7 +57,7 @@ class CriticalBatch:
 
 @dataclass(frozen=True)
 class _Profile:
-    """The law's best fit at each candidate log B_crit (g,)."""
+    """The best fit of the law at each candidate log B_crit; all arrays are (g,)."""
 
     log_b: Floats
     log_s: Floats  # best log s_min
@@ -66,7 +66,7 @@ class _Profile:
 
 
 def fit_critical_batch(runs: Sequence[StepsToTarget]) -> CriticalBatch:
-    """Maximum likelihood in log steps over all runs, with profile-likelihood intervals.
+    """Fit the law by maximum likelihood in log steps over all runs, with profile-likelihood intervals.
 
     S = s_min (1 + b_crit/B) with lognormal noise. Runs that gave up enter as lower bounds of their steps. The
     likelihood is profiled on a grid of b_crit, exact however curved it is there, and compared with Student's t in
@@ -118,7 +118,7 @@ def _unfitted(runs: Sequence[StepsToTarget], reasons: Sequence[str]) -> Critical
 
 
 def _profile(log_b: Floats, x: Floats, y: Floats, censored: Flags) -> _Profile:
-    """Best log s_min and variance at each log B_crit; by expectation-maximisation where runs gave up."""
+    """Fit log s_min and variance at each log B_crit (g,) to runs (n,); expectation-maximisation where runs gave up."""
     shape = np.logaddexp(0, log_b[:, None] - x)  # (g, n): log(1 + b_crit/B)
     log_s = (y - shape).mean(axis=1)
     variance = np.maximum(((y - shape - log_s[:, None]) ** 2).mean(axis=1), _FINEST)
@@ -130,7 +130,7 @@ def _profile(log_b: Floats, x: Floats, y: Floats, censored: Flags) -> _Profile:
 
 
 def _expect(shape: Floats, y: Floats, censored: Flags, log_s: Floats, variance: Floats) -> tuple[Floats, Floats]:
-    """The same with bounds: fill in the mean and spread that a run has beyond its bound, refit, until it rests."""
+    """Refit with bounds: fill in mean and spread of a run beyond its bound, refit, and repeat until it converges."""
     bound = y[censored]
     filled = np.broadcast_to(y, shape.shape).copy()
     for _ in range(300):
@@ -150,7 +150,7 @@ def _expect(shape: Floats, y: Floats, censored: Flags, log_s: Floats, variance: 
 
 
 def _zoom(x: Floats, y: Floats, censored: Flags, slack: float) -> tuple[_Profile, float]:
-    """The profile on a grid that the plausible region of log B_crit fills, and the limit of what is plausible."""
+    """Return the profile on a grid that the plausible region of log B_crit fills, and the limit of that region."""
     limit = 1 + slack
     low, high = float(x.min()) - _BEYOND, float(x.max()) + _BEYOND
     while True:
@@ -163,13 +163,13 @@ def _zoom(x: Floats, y: Floats, censored: Flags, slack: float) -> tuple[_Profile
 
 
 def _ratio(profile: _Profile, n: int) -> Floats:
-    """How many times the smallest residual sum of squares each candidate has, or what is equally unlikely."""
+    """Return each candidate's residual sum of squares over the smallest, (g,), with bounds counted as likelihood."""
     behind = 2 * (profile.log_likelihood.max() - profile.log_likelihood) / n
     return np.exp(np.minimum(behind, 50))  # a bound far on the wrong side overflows
 
 
 def _intervals(profile: _Profile, limit: float, n: int) -> list[tuple[float, float]]:
-    """Of b_crit, s_min and e_min: the extremes of the joint region of (log b_crit, log s_min)."""
+    """Return intervals of b_crit, s_min and e_min: the extremes of the joint region of (log b_crit, log s_min)."""
     ratio = _ratio(profile, n)
     inside = np.flatnonzero(ratio <= limit)
     first, last = int(inside[0]), int(inside[-1])
@@ -187,5 +187,5 @@ def _intervals(profile: _Profile, limit: float, n: int) -> list[tuple[float, flo
 
 
 def _cross(at: Floats, ratio: Floats, left: int, right: int, limit: float) -> float:
-    """Where the ratio passes the limit between two neighbours."""
+    """Return where the ratio crosses the limit between two neighbours, by linear interpolation."""
     return float(at[left] + (at[right] - at[left]) * (limit - ratio[left]) / (ratio[right] - ratio[left]))

@@ -1,4 +1,4 @@
-"""Whether steps to a target by batch size look like the law that `critical` fits, and if not, why."""
+"""Tests of whether steps to a target by batch size follow the law that `critical` fits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import fdtrc, stdtrit
 
-from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics import Flags, Floats
 
 MIN_BATCHES = 4  # two parameters, and something left over to contradict them
 _TOO_FAR = 0.2  # with one seed a batch: misses that no plausible noise between seeds explains
@@ -18,7 +18,7 @@ _LEVELS = {"monotone": 0.01, "trend": 0.03, "fit": 0.03}  # false alarms of each
 
 
 def misfits(x: Floats, y: Floats, censored: Flags, fitted: Floats | None) -> list[str]:
-    """Why not to trust the law on these n runs; empty if nothing speaks against it.
+    """Return reasons not to trust the law on n runs; empty if no test speaks against it.
 
     `x` are log batch sizes, `y` log steps, `censored` says which of these are bounds, `fitted` are the law's log steps,
     None if there were too few runs to fit it; all (n,).
@@ -42,7 +42,7 @@ def misfits(x: Floats, y: Floats, censored: Flags, fitted: Floats | None) -> lis
 
 
 def _censored_side(x: Floats, met: Floats) -> list[str]:
-    """Nothing at an end of the range met the target, so that the law's bend there is not seen."""
+    """Report that no run at an end of the range met the target: the bend of the law there is then not visible."""
     ends = []
     if len(met) and x.max() > met[-1]:
         ends.append(f"no run above batch {math.exp(met[-1]):.0f} met the target")
@@ -52,12 +52,12 @@ def _censored_side(x: Floats, met: Floats) -> list[str]:
 
 
 def _pure_error(y: Floats, groups: Sequence[NDArray[np.intp]]) -> tuple[float, int]:
-    """Sum of squares between seeds of one batch size, and its degrees of freedom."""
+    """Return the sum of squares between seeds of one batch size, and its degrees of freedom."""
     return sum(float(((y[g] - y[g].mean()) ** 2).sum()) for g in groups), len(y) - len(groups)
 
 
 def _not_monotone(x: Floats, y: Floats, residual: Floats, groups: Sequence[NDArray[np.intp]]) -> list[str]:
-    """Samples must not fall, nor steps rise, as the batch grows: t tests of all pairs, Bonferroni-corrected."""
+    """Test that samples do not fall, nor steps rise, as the batch grows: t tests of all pairs, Bonferroni-corrected."""
     squares, degrees = _pure_error(y, groups)
     if degrees < 2:
         squares, degrees = float((residual**2).sum()), len(y) - 2
@@ -80,7 +80,7 @@ def _not_monotone(x: Floats, y: Floats, residual: Floats, groups: Sequence[NDArr
 
 
 def _trend(x: Floats, residual: Floats, fitted: Floats) -> list[str]:
-    """Residuals bend with log batch: t test of a parabola beside the law's own two directions."""
+    """Test residuals for a bend with log batch: t test of a parabola beside the two directions of the law."""
     if len(residual) < 4:
         return []
     offset, slope = fitted.min(), x - x.mean()
@@ -100,7 +100,7 @@ def _trend(x: Floats, residual: Floats, fitted: Floats) -> list[str]:
 
 
 def _lack_of_fit(y: Floats, residual: Floats, groups: Sequence[NDArray[np.intp]]) -> list[str]:
-    """Batches miss the law by more than their seeds explain: F test against the spread between seeds."""
+    """Test whether batches miss the law by more than seeds explain: F test against the spread between seeds."""
     squares, degrees = _pure_error(y, groups)
     over = len(groups) - 2
     if degrees < 2:

@@ -1,9 +1,9 @@
-"""Plausible true means of configurations that were each measured with a few seeds only.
+"""Draws of plausible true means of configurations that were each measured with a few seeds.
 
-Resampling three to five seeds is over-confident: it never draws past the seeds it saw, and their spread is itself a
+Resampling three to five seeds is too confident: it never draws past the seeds it saw, and their spread is itself a
 guess from two to four degrees of freedom. Two things are borrowed from the other configurations instead: how noisy a
 seed is (moderated variances), and how far apart configurations tend to lie (partial pooling). Both give way to the
-configuration's own seeds where the configurations turn out to be unlike each other.
+seeds of the configuration itself where the configurations turn out to be unlike each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-from study.analysis.statistics.arrays import Floats
+from study.analysis.statistics import Floats
 
 _POOL_FROM = 4  # a line and a spread around it need more than three configurations
 _SPREADS = np.concatenate(
@@ -25,18 +25,18 @@ _SPREADS = np.concatenate(
 def draw_means(
     values: Sequence[Sequence[float]], rank: Floats | None, n_draws: int, rng: np.random.Generator
 ) -> Floats:
-    """Draws (n_draws, k) from what the true means of k configurations may be, given two or more values of each.
+    """Draw true means (n_draws, k) of k configurations from their posterior, given two or more values of each.
 
     `rank` (k,) places the configurations on a line that their means may follow, with a scatter around it; without it
     they scatter around one common mean. Hierarchical normal model with a flat prior on the scatter (Gelman 2006,
-    doi:10.1214/06-BA117A). Fewer than four configurations are not pooled: each is then its own Student's t.
+    doi:10.1214/06-BA117A). Fewer than four configurations are not pooled: each mean then follows Student's t.
     """
     mean = np.array([np.mean(v) for v in values])
     variance, degrees = moderate(
         np.array([np.var(v, ddof=1) for v in values]), np.array([len(v) - 1.0 for v in values])
     )
     if not variance.any():
-        return np.tile(mean, (n_draws, 1))  # a cost that is the same for every seed is known
+        return np.tile(mean, (n_draws, 1))  # a cost that is equal for all seeds is known exactly
     shape = (n_draws, len(mean))
     error = variance / [len(v) for v in values] * degrees / rng.chisquare(degrees, shape)
     spread = float(mean.std())
@@ -50,9 +50,9 @@ def draw_means(
 
 
 def moderate(variance: Floats, degrees: Floats) -> tuple[Floats, Floats]:
-    """Variances (k,) drawn towards a common one as far as they look alike, and their degrees of freedom (k,).
+    """Return variances (k,) shrunk towards a common one as far as they look alike, and their degrees of freedom (k,).
 
-    Smyth 2004, doi:10.2202/1544-6115.1027. No one is credited with more degrees of freedom than all have together.
+    Smyth 2004, doi:10.2202/1544-6115.1027. No variance gets more degrees of freedom than all have together.
     """
     if len(variance) < 2 or not variance.any():
         return variance, degrees
@@ -70,7 +70,7 @@ def moderate(variance: Floats, degrees: Floats) -> tuple[Floats, Floats]:
 def _draw_prior(
     mean: Floats, error: Floats, design: Floats, scatters: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """A scatter (n_draws, 1) and a line (n_draws, k) for each draw of the error variances (n_draws, k).
+    """Draw a scatter (n_draws, 1) and a line (n_draws, k) for each draw of the error variances (n_draws, k).
 
     The scatter is drawn from its marginal posterior on a grid, then the line given the scatter.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics import Flags, Floats
 
 _MAX_OVERLAP = 10.0
 _STARTS = (1.2, 2.5, 6.0)  # values of the overlap that the search begins from
@@ -18,7 +18,7 @@ _STARTS = (1.2, 2.5, 6.0)  # values of the overlap that the search begins from
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one optimizer step, measured. Raises ValueError for figures that cannot be."""
+    """Measured seconds of one optimizer step. Raises ValueError for a size below 1, or seconds of 0 or non-finite."""
 
     world_size: int
     micro_batch: int  # samples a rank in one forward pass
@@ -32,11 +32,11 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a step."""
+    """The predicted time and throughput of one optimizer step."""
 
     step_s: float
     samples_per_s: float  # of all ranks
-    extrapolated: bool  # a world size that was not run, or a micro batch or accumulation outside the range run
+    extrapolated: bool  # the world size was not run, or the micro batch or accumulation is outside the range run
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class StepModel:
         return float(np.sqrt(np.mean(np.square(self.residuals))))
 
     def predict(self, world_size: int, micro_batch: int, accumulation: int = 1) -> Prediction | None:
-        """A step of any shape; None where the runs say nothing of what it costs to keep so many ranks in step."""
+        """Predict a step of any shape; None where the runs do not determine the synchronization of so many ranks."""
         compute = self.compute_s + self.compute_s_per_sample * micro_batch
         sync, overlap = 0.0, self.overlap or 1.0
         if world_size > 1:
@@ -80,10 +80,10 @@ class StepModel:
 
 
 def fit_step_model(runs: Sequence[StepTime]) -> StepModel | None:
-    """Least squares in log seconds, all parameters at least 0; None for fewer than two micro batches.
+    """Fit by least squares in log seconds, all parameters at least 0; None for fewer than two micro batches.
 
-    A run's noise is a share of its time, so logarithms weigh all runs alike. The overlap makes the fit uneven:
-    it starts from several values and the best end is kept.
+    The noise of a run is a share of its time, so logarithms weigh all runs alike. The overlap makes several local
+    minima: the fit starts from several values and keeps the best.
     """
     world = np.array([r.world_size for r in runs])
     micro = np.array([r.micro_batch for r in runs], dtype=float)
@@ -127,7 +127,7 @@ def fit_step_model(runs: Sequence[StepTime]) -> StepModel | None:
 
 
 def _starts(size: Floats, free: Flags) -> list[Floats]:
-    """Half of a typical pass for each part, with each overlap to begin from where it is fitted."""
+    """Return starting points: half of a typical pass for each part, with each starting overlap where it is fitted."""
     starts = []
     for overlap in _STARTS if free[4] else (1.0,):
         start = 0.5 * size

@@ -1,4 +1,4 @@
-"""A frontier with its uncertainty: who is on it, with what probability, and how much area it dominates."""
+"""A frontier with its uncertainty: the points on it, their probability, and the dominated area."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from study.analysis.statistics.arrays import Flags, Floats
+from study.analysis.statistics import Flags, Floats
 from study.analysis.statistics.pooling import draw_means
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown
-MAX_DRAWN = 400  # configurations; beyond, what rests on draws would take minutes and gigabytes
+MAX_DRAWN = 400  # configurations; draws of more would take minutes and gigabytes
 
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A configuration's place, and how sure it is. Intervals are 95%."""
+    """Cost and quality of a configuration with 95% intervals, and its probability of being on the front."""
 
     label: str
     n_seeds: int
@@ -32,16 +32,15 @@ class FrontPoint:
 
 @dataclass(frozen=True)
 class Frontier:
-    """All points, in the order given. What rests on draws is None if any configuration has under 3 seeds.
+    """All points, in the order given.
 
-    Nor is anything drawn for more than MAX_DRAWN configurations.
+    Figures from draws are None if any configuration has under 3 seeds, or for more than MAX_DRAWN configurations.
     """
 
     points: tuple[FrontPoint, ...]
     reference: tuple[float, float]  # of the hypervolume: a cost and a quality
     hypervolume: float  # of the means
     hypervolume_ci: tuple[float, float] | None
-    p_dominates: tuple[tuple[float, ...], ...] | None  # [i][j]: i is no dearer and no worse than j, and better in one
 
 
 def frontier(
@@ -51,7 +50,7 @@ def frontier(
     n_draws: int = 2000,
     seed: int = 0,
 ) -> Frontier:
-    """The front of the means, and over `n_draws` plausible sets of true means (see `pooling`).
+    """Return the front of the means, and its uncertainty over `n_draws` plausible sets of true means (see `pooling`).
 
     `reference` is the cost and quality that the hypervolume is measured from. Costs as close as `cost_tolerance`
     count as equal on the front, as in `pareto.on_coarse_front`. The draws depend on `seed` alone. Each draw's front is
@@ -59,10 +58,10 @@ def frontier(
     """
     means = np.array([(s.mean_cost, s.mean_quality) for s in samples]).reshape(-1, 2)
     known = bool(samples) and min(s.n_seeds for s in samples) >= MIN_SEEDS
-    member, dominates, area = None, None, None
+    member, area = None, None
     if known and len(samples) <= MAX_DRAWN:
         cost, quality = draw_places(samples, n_draws, np.random.default_rng(seed))
-        member, dominates = membership(cost, quality, cost_tolerance), dominance(cost, quality)
+        member = membership(cost, quality, cost_tolerance)
         area = np.quantile(hypervolumes(cost, quality, reference), [0.025, 0.975])
     points = [
         FrontPoint(
@@ -82,7 +81,6 @@ def frontier(
         reference=reference,
         hypervolume=hypervolume(means, reference),
         hypervolume_ci=None if area is None else (float(area[0]), float(area[1])),
-        p_dominates=None if dominates is None else tuple(tuple(map(float, row)) for row in dominates),
     )
 
 
@@ -91,9 +89,9 @@ def _members(means: Floats, cost_tolerance: float) -> Flags:
 
 
 def membership(cost: Floats, quality: Floats, cost_tolerance: float = 0.0) -> Floats:
-    """How often each of k points is on the front (k,), over draws (n_draws, k).
+    """Return the share of draws (n_draws, k) in which each of k points is on the front, (k,).
 
-    The rule is that of `on_coarse_front`, but for equal points, which stand or fall together.
+    The rule is that of `on_coarse_front`, except that equal points are on the front together or not at all.
     """
     order = np.lexsort((cost, -quality), axis=1)  # best quality first, of equal ones the cheapest
     c, q = np.take_along_axis(cost, order, axis=1), np.take_along_axis(quality, order, axis=1)
@@ -110,17 +108,8 @@ def membership(cost: Floats, quality: Floats, cost_tolerance: float = 0.0) -> Fl
     return member.mean(axis=0)
 
 
-def dominance(cost: Floats, quality: Floats) -> Floats:
-    """How often i dominates j (k, k), over draws (n_draws, k)."""
-    often = np.empty((cost.shape[1], cost.shape[1]))
-    for i in range(cost.shape[1]):
-        c, q = cost[:, [i]], quality[:, [i]]
-        often[i] = ((c <= cost) & (q >= quality) & ((c < cost) | (q > quality))).mean(axis=0)
-    return often
-
-
 def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) -> Floats:
-    """The hypervolume (n_draws,) of each row of points (n_draws, k), as `pareto.hypervolume` has it for one."""
+    """Return the hypervolume (n_draws,) of each row of points (n_draws, k), as `pareto.hypervolume` of one."""
     order = np.argsort(cost, axis=1)
     edge = np.minimum(np.take_along_axis(cost, order, axis=1), reference[0])
     width = np.diff(edge, axis=1, append=reference[0])
@@ -129,9 +118,9 @@ def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) 
 
 
 def draw_places(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Plausible true costs and qualities of k configurations of two or more seeds, each (n_draws, k).
+    """Draw plausible true costs and qualities of k configurations of two or more seeds, each (n_draws, k).
 
-    Quality may follow the order of costs, as it does on a true trade-off.
+    Qualities may follow a trend over the order of costs, as on a true trade-off.
     """
     mean_cost = np.array([s.mean_cost for s in samples])
     rank = np.searchsorted(np.sort(mean_cost), mean_cost).astype(float)

@@ -1,33 +1,33 @@
-"""Trials to points: a configuration over its confirm seeds, and the frontier on each cost axis."""
+"""Points of a study, each a configuration averaged over its confirm seeds, and the frontier on each cost axis."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from study.analysis.records import COST_AXES, Cost, Point, TrialRecord
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.analysis.statistics.uncertainty import MIN_SEEDS, Frontier, frontier
+from study.config.sections import CostAxis
 from study.planning.trials import Cell
 
 
 def points_of(
-    trials: Iterable[TrialRecord], axis: str, variants: Sequence[str], include_setup: bool = False
+    trials: Iterable[TrialRecord], axis: CostAxis, variants: Sequence[str], include_setup: bool = False
 ) -> tuple[Point, ...]:
-    """A point for each configuration with a completed confirm trial; by world size, variant in the order
-    of `variants`, and batch size.
+    """Return a point for each configuration with a completed confirm trial.
 
-    Nothing is said yet of who is on the frontier: `on_frontier` is false and `p_on_front` None everywhere.
+    By world size, variant in the order of `variants`, and batch size. `on_frontier` is false and `p_on_front` None
+    everywhere: `frontiers_of` finds the frontier.
     """
     confirm: dict[Cell, list[TrialRecord]] = defaultdict(list)
     search: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm":
-            confirm[cell_of(trial)].append(trial)
+            confirm[trial.cell].append(trial)
         else:
-            search[cell_of(trial)].append(trial)
+            search[trial.cell].append(trial)
     return tuple(
         _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
@@ -35,48 +35,49 @@ def points_of(
     )
 
 
-def samples_of(
-    points: Sequence[Point], trials: Iterable[TrialRecord], axis: str, include_setup: bool = False
+def point_samples(
+    points: Sequence[Point], trials: Iterable[TrialRecord], axis: CostAxis, include_setup: bool = False
 ) -> tuple[Sample, ...] | None:
-    """Cost and final validation accuracy of the trials behind each point; None if one has no cost on that axis.
+    """Return cost and final validation accuracy of the trials behind each point; None if one has no cost on `axis`.
 
-    Costs are those compared: without the setup of cold groups unless it is to be included.
+    Costs leave out the setup of cold groups unless `include_setup`.
     """
     behind: dict[Cell, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome == "completed":
-            behind[cell_of(trial)].append(trial)
+            behind[trial.cell].append(trial)
     samples = []
     for point in points:
-        done = behind[cell_of(point)]
-        costs = [getattr(trial.compared(include_setup), axis) for trial in done]
-        if None in costs:
+        done = behind[point.cell]
+        costs = [trial.compared(include_setup).on(axis) for trial in done]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
             return None
         seeds = tuple(trial.seed_index for trial in done)
-        samples.append(Sample(point.label, tuple(map(float, costs)), tuple(map(_final, done)), seeds))
+        samples.append(Sample(point.label, tuple(map(float, known)), tuple(map(_final, done)), seeds))
     return tuple(samples)
 
 
 def frontiers_of(
     points: Sequence[Point],
     trials: Sequence[TrialRecord],
-    axis: str,
+    axis: CostAxis,
     cost_tolerance: float,
     include_setup: bool = False,
-) -> dict[str, Frontier]:
-    """The frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
+) -> dict[CostAxis, Frontier]:
+    """Return the frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
     found = {}
     for name in (axis, *(other for other in COST_AXES if other != axis)):
-        samples = samples_of(points, trials, name, include_setup)
-        dearest = max((sample.mean_cost for sample in samples or ()), default=0.0)
-        if samples and (dearest > 0 or name == axis):
-            # The hypervolume then lies between 0 and the dearest point's cost.
-            found[name] = frontier(samples, (dearest, 0.0), cost_tolerance)
+        samples = point_samples(points, trials, name, include_setup)
+        highest_cost = max((sample.mean_cost for sample in samples or ()), default=0.0)
+        if samples and (highest_cost > 0 or name == axis):
+            # With this reference the hypervolume is at least 0 and at most the highest cost.
+            found[name] = frontier(samples, (highest_cost, 0.0), cost_tolerance)
     return found
 
 
 def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
-    """What one cold group's setup cost, by world size: the mean over all that started."""
+    """Return the mean cost of setting up one cold group, by world size."""
     started: dict[int, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         if trial.cold_starts:
@@ -87,19 +88,14 @@ def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
     }
 
 
-def cell_of(of: TrialRecord | Point) -> Cell:
-    """Which configuration a trial is evidence for, or a point is."""
-    return Cell(of.batch_size, of.world_size, of.variant)
-
-
 def _point(
-    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: str, include_setup: bool
+    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: CostAxis, include_setup: bool
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
     tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
     compared = [trial.compared(include_setup) for trial in done]
-    costs = [getattr(cost, axis) for cost in compared]
+    costs = [known for cost in compared if (known := cost.on(axis)) is not None]
     return Point(
         variant=first.variant,
         batch_size=first.batch_size,
@@ -114,7 +110,7 @@ def _point(
         cost=combined([trial.cost for trial in done], len(done)),
         cold_setup=combined([trial.cold_setup for trial in done], len(done)),
         compared=combined(compared, len(done)),
-        cost_ci=None if None in costs else mean_interval(costs, at_least=MIN_SEEDS),
+        cost_ci=mean_interval(costs, at_least=MIN_SEEDS) if len(costs) == len(done) else None,
         search_cost=combined([trial.cost for trial in search]),
         search_cold_setup=combined([trial.cold_setup for trial in search]),
         val_accuracy=fmean(finals),
@@ -129,14 +125,21 @@ def _point(
 
 
 def combined(costs: Sequence[Cost], shares: int = 1) -> Cost:
-    """The sum of costs over a number of shares; None where one of them is not known."""
-    sums: Mapping[str, float | None] = {field.name: _sum(costs, field.name, shares) for field in fields(Cost)}
-    return Cost(**sums)  # type: ignore[arg-type]
+    """Return the sum of costs divided by `shares`; a figure is None where one of the costs does not know it."""
 
+    def known(values: Iterable[float | None]) -> float | None:
+        found = [value for value in values if value is not None]
+        return sum(found) / shares if len(found) == len(costs) else None
 
-def _sum(costs: Sequence[Cost], name: str, shares: int) -> float | None:
-    values = [getattr(cost, name) for cost in costs]
-    return None if None in values else sum(values) / shares
+    return Cost(
+        billed_device_h=sum(cost.billed_device_h for cost in costs) / shares,
+        billed_gpu_h=sum(cost.billed_gpu_h for cost in costs) / shares,
+        usd=known(cost.usd for cost in costs),
+        wall_h=sum(cost.wall_h for cost in costs) / shares,
+        energy_j=known(cost.energy_j for cost in costs),
+        samples=sum(cost.samples for cost in costs) / shares,
+        updates=sum(cost.updates for cost in costs) / shares,
+    )
 
 
 def _final(trial: TrialRecord) -> float:

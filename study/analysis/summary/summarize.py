@@ -1,49 +1,49 @@
-"""A ledger to a Summary: points over seeds, the frontier, and where the money went."""
+"""One Summary of a ledger: points over seeds, the frontier, and where the device-hours went."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 
-from study.analysis.choices import choose
 from study.analysis.claims.registry import claims_of
-from study.analysis.recommend import Constraints
-from study.analysis.records import Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
-from study.analysis.statistics.contrasts import contrast
+from study.analysis.early_stopping import measured_stopping
+from study.analysis.recommend import choose
+from study.analysis.records import Constraints, Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
+from study.analysis.statistics.hypotheses import contrast
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
-from study.analysis.summary.limit_cut import cut_of
-from study.analysis.summary.points import cell_of, frontiers_of, group_setups_of, points_of, samples_of
-from study.analysis.summary.stopping import stopping
-from study.analysis.summary.targets import criticals_of
-from study.analysis.summary.trials import Gathered, gather, trial_records
+from study.analysis.summary.limit_cut import limit_cut
+from study.analysis.summary.points import frontiers_of, group_setups_of, point_samples, points_of
+from study.analysis.summary.time_to_target import critical_batches
+from study.analysis.summary.trials import gather, trial_records
+from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
+from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan
 
 
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
-    """The state of a study, finished or not. The rows are gone through once, and not kept."""
+    """Summarize a study, finished or not, from the rows of its ledger; reads `rows` once and does not keep them."""
     report = plan.config.report
-    found = gather(rows)
-    trials = trial_records(found, plan.config.price.usd_per_device_hour)
+    state = gather(rows)
+    trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
-    criticals, missing = criticals_of(fixed, target)
+    criticals, missing = critical_batches(fixed, target)
     steps = _step_times(fixed)
     hopeless = _hopeless(trials, plan)
     planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
-        study=_facts(found, plan.config.name),
+        study=_facts(state, plan.config.name),
         cost_axis=axis,
         include_setup=report.include_setup,
         group_setups=group_setups_of(trials),
@@ -52,7 +52,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         points=points,
         trials=trials,
         spend=_spend(trials),
-        stopping=stopping(trials),
+        stopping=measured_stopping(trials),
         hypervolume=frontiers[axis].hypervolume if points else None,
         hypervolume_ci=frontiers[axis].hypervolume_ci if points else None,
         frontiers=frontiers,
@@ -64,18 +64,18 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         throughput_model=fit_step_model(steps),
         recommendation=choose(points, trials, axis, Constraints(), report.margin, report.include_setup),
         planned_trials=planned,
-        cut=cut_of(found, trials, points, plan, planned, hopeless),
-        mistaken=_mistaken(found, len(plan.search) + plan.n_confirm),
-        notes=(*_waiting(found), *unmetered, *_mixed(found), *_notes(trials, points, plan, planned)),
+        cut=limit_cut(state, trials, points, plan, planned, hopeless),
+        mistaken=_mistaken(state, len(plan.search) + plan.n_confirm),
+        notes=(*_waiting(state), *unmetered, *_mixed(state), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
     )
     return _with_steps(found_summary)
 
 
 def _with_steps(summary: Summary) -> Summary:
-    """The same with what the steps along its frontier gain."""
+    """Return the summary with the gains of the steps along its frontier."""
     points = summary.frontier
-    samples = samples_of(points, summary.trials, summary.cost_axis, summary.include_setup) or ()
+    samples = point_samples(points, summary.trials, summary.cost_axis, summary.include_setup) or ()
     return replace(
         summary,
         steps=tuple(contrast(after, before) for before, after in pairwise(samples)),
@@ -83,38 +83,40 @@ def _with_steps(summary: Summary) -> Summary:
     )
 
 
-def _axes(trials: Iterable[TrialRecord], wanted: tuple[str, str | None]) -> tuple[str, str | None, tuple[str, ...]]:
-    """The cost axes asked for, but for energy where no meter was read; and a note of that."""
+def _axes(
+    trials: Iterable[TrialRecord], wanted: tuple[CostAxis, CostAxis | None]
+) -> tuple[CostAxis, CostAxis | None, tuple[str, ...]]:
+    """Return the wanted cost axes, without energy if no meter was read, and notes that say so."""
     read = all(trial.cost.energy_j is not None for trial in trials if trial.outcome == "completed")
     if read or "energy_j" not in wanted:
         return *wanted, ()
-    first = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
+    first: CostAxis = "billed_device_h" if wanted[0] == "energy_j" else wanted[0]
     second = None if wanted[1] in (first, "energy_j") else wanted[1]
     return first, second, ("No GPU's energy meter was read: there is no frontier over energy.",)
 
 
-def _mistaken(found: Gathered, planned: int) -> Mistaken | None:
-    """What has ended the study, if a mistake has."""
-    row = found.mistake
-    return None if row is None else Mistaken(row.error, row.failed, planned - len(found.attempts))
+def _mistaken(state: StudyState, planned: int) -> Mistaken | None:
+    """Return the mistake that ended the study, or None."""
+    row = state.mistake
+    return None if row is None else Mistaken(row.error, row.failed, planned - len(list(state.begun)))
 
 
-def _waiting(found: Gathered) -> tuple[str, ...]:
-    """A note, while the study waits for a larger cluster."""
-    return () if found.waiting is None else (f"Waiting: {found.waiting.why}.",)
+def _waiting(state: StudyState) -> tuple[str, ...]:
+    """Return a note while the study waits for a larger cluster."""
+    return () if state.waiting is None else (f"Waiting: {state.waiting.why}.",)
 
 
-def _mixed(found: Gathered) -> tuple[str, ...]:
-    """A note, if trials that completed ran on devices of several types."""
-    done = [trial_id for trial_id, end in found.ends.items() if end.outcome == "completed"]
-    devices = sorted({lease.device for trial_id in done for lease in found.leases[trial_id]})
+def _mixed(state: StudyState) -> tuple[str, ...]:
+    """Return a note if completed trials ran on devices of several types."""
+    done = [trial for trial in state.ended.values() if trial.status == "completed"]
+    devices = sorted({lease.device for trial in done for lease in trial.leases})
     if len(devices) < 2:
         return ()
     return (f"Trials ran on different devices ({', '.join(devices)}): a device-hour is not the same on each.",)
 
 
 def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...]:
-    """The points, each with its place on the frontier or off it."""
+    """Return the points with `on_frontier` and `p_on_front` filled in."""
     places = found.points if found else ()
     return tuple(
         replace(point, on_frontier=place.on_front, p_on_front=place.p_on_front)
@@ -123,7 +125,7 @@ def _placed(points: Sequence[Point], found: Frontier | None) -> tuple[Point, ...
 
 
 def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
-    """Seconds of a training step of each trial that reported twice: the first interval holds what happens once."""
+    """Return seconds per training step of each trial with two reports: the first interval holds one-time work."""
     return tuple(
         StepTime(trial.world_size, trial.micro_batch, trial.accumulation, trial.batch_size / trial.samples_per_s)
         for trial in trials
@@ -132,9 +134,9 @@ def _step_times(trials: Iterable[TrialRecord]) -> tuple[StepTime, ...]:
 
 
 def _noise_scale(trials: Iterable[TrialRecord]) -> float | None:
-    """At the end of training, the median over confirm trials; in samples."""
+    """Return the median noise scale over confirm trials at the end of training, in samples."""
     ends = [trial.curve[-1].probes for trial in trials if trial.phase == "confirm" and trial.curve]
-    found = [probes["noise_b_simple"] for probes in ends if probes.get("noise_b_simple", math.nan) > 0]
+    found = [scale for probes in ends if (scale := probes.noise_b_simple) is not None and scale > 0]
     return median(found) if found else None
 
 
@@ -154,38 +156,40 @@ def _spend(trials: Sequence[TrialRecord]) -> Spend:
     )
 
 
-def _facts(found: Gathered, name: str) -> StudyFacts:
-    first = found.study
-    assert first is not None, "opens every ledger"
+def _facts(state: StudyState, name: str) -> StudyFacts:
+    first, last = state.first, state.last_opened
+    assert first is not None, "a study row opens every ledger"
+    assert last is not None, "the first or a later one"
+    leases = [lease for trial in state.trials.values() for lease in trial.leases]
     return StudyFacts(
         study_id=first.study_id,
         name=name,
-        config=found.config,
+        config=last.config,
         config_hash=first.config_hash,
         hardware=first.hardware,
         versions=first.versions,
-        devices=tuple(sorted({lease.device for leases in found.leases.values() for lease in leases})),
-        hosts=tuple(sorted({host for leases in found.leases.values() for lease in leases for host in lease.hosts})),
+        devices=tuple(sorted({lease.device for lease in leases})),
+        hosts=tuple(sorted({host for lease in leases for host in lease.hosts})),
         started=first.written,
-        wall_s=found.last_s,
+        wall_s=state.now_s,
     )
 
 
 def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
-    """Cells whose every search trial diverged, failed or did not fit: they have nothing to confirm."""
+    """Return the cells whose every search trial diverged, failed or ran out of memory: nothing is left to confirm."""
     searched = Counter(spec.cell for spec in plan.search)
     lost: Counter[Cell] = Counter()
     for trial in trials:
         if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
-            lost[cell_of(trial)] += 1
+            lost[trial.cell] += 1
     return [cell for cell, n in searched.items() if lost[cell] == n]
 
 
 def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, planned: int) -> tuple[str, ...]:
     notes = []
-    over = sum(trial.outcome is not None for trial in trials)
-    if over < planned:
-        notes.append(f"Not finished: {over} of {planned} planned trials are over.")
+    finished = sum(trial.outcome is not None for trial in trials)
+    if finished < planned:
+        notes.append(f"Not finished: {finished} of {planned} planned trials have ended.")
     seeds = min((point.n_seeds for point in points), default=0)
     if points and seeds < 3:
         notes.append(f"Only {seeds} seed(s) behind some points: differences may be noise.")
@@ -216,9 +220,9 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
         )
     if any(isinstance(one.workload, Custom) and one.workload.optimizer == "module" for one in plan.variants.values()):
         notes.append("Rates are factors of those that the module's own optimizer has.")
-    shown = {cell_of(point) for point in points}
+    shown = {point.cell for point in points}
     missing = [cell for cell in plan.cells if cell not in shown]
-    if over >= planned and missing:
+    if finished >= planned and missing:
         listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
         notes.append(f"No completed confirm trial for {listed}.")
     return tuple(notes)

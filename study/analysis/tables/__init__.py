@@ -1,1 +1,1 @@
-"""Results that were not made here, from a table."""
+"""Tables of results that other tools made: read, understood and analysed (docs/tables.md)."""

@@ -1,4 +1,4 @@
-"""One cell to a number, a fraction, a duration or a time."""
+"""A cell of a table as a number, a fraction, a duration or a point in time."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def is_blank(cell: Any) -> bool:
 
 
 def is_missing(cell: Any) -> bool:
-    """The cell holds no figure: it is blank, or a word such as N/A says so."""
+    """Return whether a cell holds no value: it is blank, or a word such as N/A."""
     return is_blank(cell) or (isinstance(cell, str) and cell.strip().lower() in _MISSING)
 
 
 def is_not_finite(cell: Any) -> bool:
-    """NaN or Infinity was written here, as a figure that diverged is."""
+    """Return whether a cell holds NaN or infinity, which a run that diverged leaves."""
     if isinstance(cell, str):
         return cell.strip().lower() in _NOT_FINITE
     return isinstance(cell, float) and math.isinf(cell)
 
 
 def number(cell: Any, decimal_comma: bool = False, mixed_point: bool = False) -> float:
-    """A finite number. Raises ValueError, for one with an ambiguous thousands sign too."""
+    """Return a cell as a finite number. Raises ValueError, also where a separator may mean thousands or a fraction."""
     if isinstance(cell, bool):
         raise ValueError("a truth value")
     if isinstance(cell, str) and decimal_comma:
@@ -56,7 +56,7 @@ def number(cell: Any, decimal_comma: bool = False, mixed_point: bool = False) ->
 
 
 def _with_point(text: str, mixed_point: bool) -> str:
-    """A number written with a decimal comma, with a point."""
+    """Return a number that was written with a decimal comma with a point instead."""
     if re.fullmatch(r"[+-]?\d{1,3}(\.\d{3})+,\d+", text):
         return text.replace(".", "").replace(",", ".")
     separators = r"[.,]" if mixed_point else r"\."
@@ -66,16 +66,16 @@ def _with_point(text: str, mixed_point: bool) -> str:
 
 
 def scaled(cell: Any, decimal_comma: bool = False, mixed_point: bool = False) -> tuple[float, bool]:
-    """A number, and whether it was a percentage with its sign, which is then divided by 100. Raises ValueError."""
+    """Return a number, and whether it had a percent sign, in which case it is divided by 100. Raises ValueError."""
     if isinstance(cell, str) and cell.strip().endswith("%"):
         return number(cell.strip()[:-1].strip(), decimal_comma, mixed_point) / 100, True
     return number(cell, decimal_comma, mixed_point), False
 
 
 def duration_s(cell: Any, unit_s: float = 1.0, decimal_comma: bool = False, mixed_point: bool = False) -> float:
-    """Seconds of a number of units, or of a time with its own: 0:17:02, 17.1min, 0 days 00:17:02.25, 1h 2m, PT17M.
+    """Return seconds of a number in `unit_s`, or of a duration: 0:17:02, 17.1min, 0 days 00:17:02.25, 1h 2m, PT17M.
 
-    Raises ValueError for anything else, and for 17:02, which may be of hours or of minutes.
+    Raises ValueError for anything else, and for 17:02, which may start with hours or with minutes.
     """
     if isinstance(cell, pd.Timedelta):
         return cell.total_seconds()
@@ -96,7 +96,7 @@ def duration_s(cell: Any, unit_s: float = 1.0, decimal_comma: bool = False, mixe
 
 
 def is_duration_text(cell: Any) -> bool:
-    """A time with its own units, not just a number."""
+    """Return whether a cell holds a duration with units, not just a number."""
     if isinstance(cell, pd.Timedelta):
         return True
     return (
@@ -107,9 +107,9 @@ def is_duration_text(cell: Any) -> bool:
 
 
 def time_s(cell: Any) -> float:
-    """A point in time, in seconds since 1970: ISO text, or a number of seconds, milliseconds or nanoseconds.
+    """Return a point in time in seconds since 1970, from ISO text or a number of seconds, milliseconds or nanoseconds.
 
-    Raises ValueError for anything else, such as 02/03/2026, which may be of February or of March.
+    Raises ValueError for anything else, such as 02/03/2026, which may be in February or in March.
     """
     try:
         value = number(cell)

@@ -1,4 +1,4 @@
-"""The columns that say what a run cost, and wall time as durations and device-hours."""
+"""The columns that hold what a run cost; wall time as durations and device-hours."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.analysis.tables.cells import SECONDS, duration_s, is_duration_text, is_missing, time_s
-from study.analysis.tables.columns import Columns, option
-from study.analysis.tables.names import HARDWARE, SETTING, Header, header
-from study.errors import PlanError
+from study.analysis.tables.columns import HARDWARE, SETTING, Columns, Header, header, option
+from study.errors import DataError
 
 # By preference, where a table has several; wall time comes after all of these.
 COSTS: dict[str, tuple[str, ...]] = {
@@ -49,12 +48,12 @@ _ENDS = (
 _CLOCKS = 0.03  # two clocks of one run may differ by this share, or by _ROUNDED_S
 _ROUNDED_S = 2.0
 _DURATIONS = "a duration such as 17.1min, 1h 2m or 0:17:02"
-_LONGEST_S = 1e8  # what is more is a date in seconds since 1970
+_LONGEST_S = 1e8  # a larger number is a date in seconds since 1970
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A column of costs; `unit_s` is given where it is wall time, in so many seconds."""
+class CostColumn:
+    """A column of costs; `unit_s` are the seconds of its unit where it is wall time, else None."""
 
     column: str
     unit_s: float | None = None
@@ -66,7 +65,7 @@ def is_cost(head: Header) -> bool:
 
 
 def wall_unit(head: Header) -> float | None:
-    """Seconds of the unit that a column of wall time is in; None for other columns."""
+    """Return the seconds of the unit that a column of wall time is in, 1 if it names none; None for other columns."""
     found = _WALL.fullmatch(head.plain)
     if found is None or head.kind == SETTING:
         return None
@@ -74,8 +73,8 @@ def wall_unit(head: Header) -> float | None:
     return SECONDS[_UNITS[word]] if word else 1.0
 
 
-def find_cost(columns: Columns, without: Sequence[str] = ()) -> Cost | None:
-    """The likeliest cost but for the columns in `without`; None if there is none."""
+def find_cost(columns: Columns, without: Sequence[str] = ()) -> CostColumn | None:
+    """Return the likeliest cost, leaving out the columns in `without`; None if there is none."""
     filled = [head for head in columns.filled if head.name not in without]
     for meaning, others in COSTS.items():
         for alias in (meaning, *others):
@@ -83,12 +82,12 @@ def find_cost(columns: Columns, without: Sequence[str] = ()) -> Cost | None:
             same = [head for head in same if head.kind != SETTING] or same
             same = [head for head in same if head.name == alias] or same
             if same:
-                return Cost(columns.one(same, meaning, "cost"))
+                return CostColumn(columns.merge(same, meaning, "cost"))
     return _find_wall(columns, filled) or _between_times(columns, filled)
 
 
-def cost_meant(columns: Columns, word: str) -> str | None:
-    """The column for a bare word such as `device_hours` or `wall_s`, None if there is none."""
+def cost_column_for(columns: Columns, word: str) -> str | None:
+    """Return the column for a bare word such as `device_hours` or `wall_s`, None if there is none."""
     for meaning, others in COSTS.items():
         if word in (meaning, *others):
             return next((head.name for head in columns.filled if head.plain in (meaning, *others)), None)
@@ -97,8 +96,8 @@ def cost_meant(columns: Columns, word: str) -> str | None:
     return None
 
 
-def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
-    """Wall time. Raises PlanError where two columns of it differ by more than two clocks do."""
+def _find_wall(columns: Columns, filled: Sequence[Header]) -> CostColumn | None:
+    """Return the column of wall time. Raises DataError where two such columns differ by more than two clocks do."""
     found = [head for head in filled if wall_unit(head) is not None and _is_time(columns, head)]
     if not found:
         return None
@@ -109,9 +108,9 @@ def _find_wall(columns: Columns, filled: Sequence[Header]) -> Cost | None:
     for other in found[1:]:
         for i, (a, b) in enumerate(zip(seconds[first], seconds[other.name], strict=True)):
             if a is not None and b is not None and abs(a - b) > max(_CLOCKS * abs(a), _ROUNDED_S):
-                raise PlanError(
+                raise DataError(
                     f"{columns.source}: columns {first!r} and {other.name!r} both are wall times and differ (row "
-                    f"{columns.sheet.numbers[i]}: {a:g} s, {b:g} s); name one with {option('cost')}"
+                    f"{columns.sheet.row_numbers[i]}: {a:g} s, {b:g} s); name one with {option('cost')}"
                 )
         if any(a != b for a, b in zip(seconds[first], seconds[other.name], strict=True) if None not in (a, b)):
             columns.sheet.note(f"{first} and {other.name} are two clocks that nearly agree: the cost is {first}.")
@@ -139,8 +138,8 @@ def _seconds(columns: Columns, head: Header) -> list[float | None]:
     return found
 
 
-def unread_time(columns: Columns) -> PlanError | None:
-    """The error for the first cell of wall time that cannot be read, None if there is none."""
+def unread_time(columns: Columns) -> DataError | None:
+    """Return the error for the first cell of wall time that cannot be read, None if there is none."""
     for head in columns.filled:
         for i, seconds in enumerate(_seconds(columns, head) if wall_unit(head) is not None else []):
             if seconds is None and not is_missing(columns.sheet.cells[head.name][i]):
@@ -148,17 +147,17 @@ def unread_time(columns: Columns) -> PlanError | None:
     return None
 
 
-def as_cost(columns: Columns, name: str) -> Cost:
-    """A column as a cost; durations become numbers of the header's unit, or else seconds; plain numbers stay.
+def as_cost(columns: Columns, name: str) -> CostColumn:
+    """Return a column as a cost. Durations become numbers in the header's unit, or seconds without one; numbers stay.
 
-    Raises PlanError for a duration that cannot be read.
+    Raises DataError for a duration that cannot be read.
     """
     head = columns.headers.get(name)
     unit = wall_unit(head) if head else None
     says_unit = _says_unit(name)
     cells = columns.sheet.cells[name]
     if not any(map(is_duration_text, cells)):
-        return Cost(name, unit)
+        return CostColumn(name, unit)
     sheet, found, scale = columns.sheet, list[Any](), (unit or 1.0) if says_unit else 1.0
     if not says_unit:
         for i, cell in enumerate(cells):
@@ -174,17 +173,17 @@ def as_cost(columns: Columns, name: str) -> Cost:
     sheet.cells[name] = found
     if not says_unit:
         columns.in_seconds.add(name)
-    return Cost(name, scale)
+    return CostColumn(name, scale)
 
 
-def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
-    """Seconds from start to end, None without both."""
+def _between_times(columns: Columns, filled: Sequence[Header]) -> CostColumn | None:
+    """Return the seconds from a column of starts to one of ends; None if either is missing."""
     ends = [next((h.name for word in words for h in filled if h.plain == word), None) for words in (_STARTS, _ENDS)]
     start, end = ends
     if start is None or end is None:
         return None
     seconds: list[Any] = []
-    for i in range(len(columns.sheet.numbers)):
+    for i in range(len(columns.sheet.row_numbers)):
         times = []
         for name in (start, end):
             cell = columns.sheet.cells[name][i]
@@ -201,11 +200,11 @@ def _between_times(columns: Columns, filled: Sequence[Header]) -> Cost | None:
             seconds.append(ended - begun)
     name = columns.add(f"{end} - {start}", seconds)
     columns.in_seconds.add(name)
-    return Cost(name, 1.0)
+    return CostColumn(name, 1.0)
 
 
-def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
-    """Wall time multiplied by the devices that it was spent on, in hours, where any run used several."""
+def in_device_hours(columns: Columns, cost: CostColumn, devices: str | None) -> CostColumn:
+    """Return wall time times the number of devices, in hours, if any run used several; else the cost as it is."""
     if cost.unit_s is None:
         return cost
     if devices is None:
@@ -219,7 +218,7 @@ def in_device_hours(columns: Columns, cost: Cost, devices: str | None) -> Cost:
         hours.append(None if seconds is None or n is None else seconds * cost.unit_s * n / 3600)
     said = "" if cost.column in columns.in_seconds or _says_unit(cost.column) else f", {cost.column} taken for seconds"
     columns.sheet.note(f"The cost is device-hours: {cost.column} x {devices}{said}.")
-    return Cost(columns.add(f"device_hours ({cost.column} x {devices})", hours))
+    return CostColumn(columns.add(f"device_hours ({cost.column} x {devices})", hours))
 
 
 def _says_unit(name: str) -> bool:
@@ -227,7 +226,7 @@ def _says_unit(name: str) -> bool:
     return bool(found and (found["unit"] or found["only"]))
 
 
-def _note_hardware(columns: Columns, cost: Cost) -> None:
+def _note_hardware(columns: Columns, cost: CostColumn) -> None:
     """Note that what is called gpu may be the number of devices, or begins with it: 8, or 8x A100."""
     if "devices" in columns.chosen:
         return

@@ -1,4 +1,4 @@
-"""Tables with a row for each report of a run: recognised, and brought to the last row of each run."""
+"""Tables of learning curves, with a row for each report of a run: recognised, and reduced to each run's last row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 from study.analysis.tables.cells import is_blank
-from study.analysis.tables.columns import Columns, option
+from study.analysis.tables.columns import RESULT, SETTING, Columns, option
 from study.analysis.tables.costs import is_cost, wall_unit
-from study.analysis.tables.names import RESULT, SETTING
-from study.analysis.tables.states import flags, state_columns, truth
+from study.analysis.tables.final_rows import is_true, state_columns, state_flags
 from study.analysis.tables.varying import is_setting_by_name
-from study.errors import PlanError
+from study.errors import DataError
 
 _PROGRESS = (
     *("training_iteration", "epoch", "train_epoch", "current_epoch", "trainer_epoch", "iteration", "iter"),
@@ -32,21 +31,21 @@ _EVEN = 1.5  # the largest step of such times, of the smallest
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns that matter in curves."""
+    """The columns by which curves are recognised."""
 
-    key: tuple[str, ...]  # what makes a configuration, and the seed
+    key: tuple[str, ...]  # those that make a configuration, and the seed
     cost: str | None
     quality: str | None
     seed: str | None
-    lr: str | None  # unless it is of the key
+    lr: str | None  # unless it is in `key`
 
 
 def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | None, bool]:
-    """Bring a table of curves to one row for each run, in place, with a note: the last of each column's filled cells.
+    """Reduce a table of curves to one row for each run, in place, with a note: the last filled cell of each column.
 
     Returns the column that counts epochs or steps, None for a table of final results, and whether the learning rate
-    follows a schedule, so that its last value is not what the run was set to. With `as_seeds` times that rise from row
-    to row are no sign of curves. Raises PlanError where it is a table of curves and the runs cannot be distinguished.
+    follows a schedule, so that its last value is not the configured one. With `as_seeds` times that rise from row
+    to row are not taken for curves. Raises DataError where the rows are curves whose runs cannot be distinguished.
     """
     counts = _counts(columns)
     runs, scheduled = _runs(columns, counts, roles)
@@ -59,15 +58,15 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
     if roles.cost is not None:
         _check_cumulative(columns, roles.cost, runs)
     sheet = columns.sheet
-    n_rows = len(sheet.numbers)
-    # Runs are as long as their figures go: a training row may follow.
+    n_rows = len(sheet.row_numbers)
+    # A run ends at its last row with a quality: a row of training alone may follow.
     has, at = _has(columns, roles.quality), sheet.cells[counts[0]]
     ends = [_last(at, [i for i in rows if has[i]] or rows) for rows in runs]
     if roles.cost is not None:
         _note_early(columns, roles.cost, counts[0], runs, has)
     sheet.cells = {name: [_last(cells, rows) for rows in runs] for name, cells in sheet.cells.items()}
     sheet.cells[counts[0]] = ends
-    sheet.numbers = [sheet.numbers[rows[-1]] for rows in runs]
+    sheet.row_numbers = [sheet.row_numbers[rows[-1]] for rows in runs]
     kept = "the last row is taken" if len(runs) == 1 else f"the last row of each of {len(runs)} runs is taken"
     sheet.note(f"The {n_rows} rows are curves, by {counts[0]}: {kept}; {_HINT}.")
     if scheduled:
@@ -76,13 +75,13 @@ def last_rows(columns: Columns, roles: Roles, as_seeds: bool) -> tuple[str | Non
 
 
 def _runs(columns: Columns, counts: Sequence[str], roles: Roles) -> tuple[list[list[int]] | None, bool]:
-    """Rows by run, None for final results; and whether the learning rate changes within runs.
+    """Return the rows (from 0) by run, None for final results, and whether the learning rate changes within runs.
 
-    Rates tell runs apart only where these are mixed without them.
+    Learning rates distinguish runs only where the other columns do not.
     """
     if roles.lr is not None:
         cells = columns.sheet.cells[roles.lr]
-        with suppress(PlanError):
+        with suppress(DataError):
             runs = _distinguished(columns, counts, roles, roles.key)
             rates = [{str(cells[i]).strip() for i in rows if not is_blank(cells[i])} for rows in runs or ()]
             if any(len(some) > 1 for some in rates):
@@ -98,13 +97,13 @@ def _distinguished(columns: Columns, counts: Sequence[str], roles: Roles, key: S
     return runs
 
 
-def _says_what_became(columns: Columns) -> bool:
-    """Every row has the state of a run that has ended, so that each is a run."""
+def _rows_have_states(columns: Columns) -> bool:
+    """Return whether every row has the state of a run that has ended, so that each row is a run."""
     if state_columns(columns):
         return True
-    done = [name for name, _, final in flags(columns) if final]
+    done = [name for name, _, final in state_flags(columns) if final]
     return any(
-        all(not is_blank(cell) and truth(columns, i, name) for i, cell in enumerate(columns.sheet.cells[name]))
+        all(not is_blank(cell) and is_true(columns, i, name) for i, cell in enumerate(columns.sheet.cells[name]))
         for name in done
     )
 
@@ -114,7 +113,7 @@ def _last(cells: Sequence[Any], rows: Sequence[int]) -> Any:
 
 
 def _counts(columns: Columns) -> list[str]:
-    """The columns that count epochs, iterations or steps, coarsest first."""
+    """Return the columns that count epochs, iterations or steps, coarsest first."""
     found = []
     for word in _PROGRESS:
         for head in columns.filled:
@@ -127,7 +126,7 @@ def _counts(columns: Columns) -> list[str]:
 def _runs_by_column(
     columns: Columns, counts: Sequence[str], key: Sequence[str], quality: str | None
 ) -> list[list[int]] | None:
-    """Rows by run as a column names them; None without one whose runs have rows of growing progress."""
+    """Return the rows by the run that a column names; None if no such column has runs with rows of growing progress."""
     asked = "run" in columns.chosen
     names = [columns.chosen["run"]] if asked else []
     if not names:
@@ -147,7 +146,7 @@ def _runs_by_column(
             if any(rows is None or not (asked or _from_start(at, rows)) for rows in ordered):
                 continue
             if not asked and columns.headers[name].plain in _DISPLAYED and state_columns(columns):
-                raise PlanError(
+                raise DataError(
                     f"{columns.source}: several rows have one {name} and a growing {progress}: {option('run')} {name} "
                     f"says that they are one run, {option('run')} none that each row is a run"
                 )
@@ -156,7 +155,7 @@ def _runs_by_column(
         repeats = any(len({_key(columns, others, i) for i in rows}) < len(rows) for rows in runs.values())
         if asked or (repeats and columns.headers[name].plain not in _DISPLAYED):
             lacking = f"of one {counts[-1]}" if counts else "and no column counts their epochs or steps"
-            raise PlanError(
+            raise DataError(
                 f"{columns.source}: {name}: some runs have several rows {lacking}; {option('run')} none says that "
                 f"each row is a run; {_HINT}"
             )
@@ -164,21 +163,21 @@ def _runs_by_column(
 
 
 def _key(columns: Columns, key: Sequence[str], i: int) -> tuple[str, ...]:
-    """Return the cells of row i in the columns of `key`, which tell runs apart."""
+    """Return the cells of row i in the columns of `key`, which distinguish runs."""
     return tuple(str(columns.sheet.cells[name][i]).strip() for name in key)
 
 
 def _has(columns: Columns, quality: str | None) -> list[bool]:
-    """Whether each row has a figure of quality, or what else may not stand twice in a run at one progress."""
+    """Return whether each row has a quality, which a run has at most once at one progress."""
     if quality is None:
-        return [True] * len(columns.sheet.numbers)
+        return [True] * len(columns.sheet.row_numbers)
     return [not is_blank(cell) for cell in columns.sheet.cells[quality]]
 
 
 def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[int] | None:
-    """Rows by progress, those that say none by their place; None if they are no curve.
+    """Return rows by progress, those without one by their place; None if they are not one curve.
 
-    A curve has at most one row with a figure (`has`) at each progress, and two different ones.
+    A curve has at most one row with a quality (`has`) at each progress, and at least two values of progress.
     """
     figures = [at[i] for i in rows if has[i] and at[i] is not None]
     if len(rows) > 1 and (len({at[i] for i in rows} - {None}) < 2 or len(set(figures)) < len(figures)):
@@ -195,16 +194,16 @@ def _in_order(at: Sequence[float | None], rows: Sequence[int], has: Sequence[boo
 def _runs_by_restart(
     columns: Columns, counts: Sequence[str], key: Sequence[str], roles: Roles, without: Sequence[str]
 ) -> list[list[int]] | None:
-    """Rows by run where no column names it: a run ends where its configuration does, or its counter starts again.
+    """Return rows by run where no column names it: a run ends with its configuration, or where its counter restarts.
 
-    None where progress says nothing. Raises PlanError where runs seem to be mixed; but where each row says what became
-    of a run, only plain curves count.
+    None where progress does not show runs. Raises DataError where runs seem to be mixed. Where each row has the state
+    of a run, only clear curves count.
     """
     others = _settings(columns, [*key, *counts, *without])
     by_key: dict[Hashable, list[int]] = defaultdict(list)
-    for i in range(len(columns.sheet.numbers)):
+    for i in range(len(columns.sheet.row_numbers)):
         by_key[_key(columns, [*key, *others], i)].append(i)
-    has, certain = _has(columns, roles.quality), not _says_what_became(columns)
+    has, certain = _has(columns, roles.quality), not _rows_have_states(columns)
     counting = []
     for progress in counts:
         at = columns.numbers(progress)
@@ -218,7 +217,7 @@ def _runs_by_restart(
         _refuse_jumps(columns, progress, runs)
         return sorted(runs)
     if counting and certain:
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: the rows are curves, by {counting[0]}, and runs are mixed or cannot be distinguished; "
             f"name the column that distinguishes them with {option('run')}; {_HINT}"
         )
@@ -226,7 +225,7 @@ def _runs_by_restart(
 
 
 def _from_start(at: Sequence[float | None], rows: Sequence[int]) -> bool:
-    """The count begins within a step of 0, as of curves; runs that ended here and there begin later."""
+    """Return whether a count begins within one step of 0, as curves do; ends of different runs begin later."""
     counted = sorted({value for value in (at[i] for i in rows) if value is not None})
     return len(counted) < 2 or counted[0] <= max(1.0, *(b - a for a, b in pairwise(counted)))
 
@@ -234,7 +233,7 @@ def _from_start(at: Sequence[float | None], rows: Sequence[int]) -> bool:
 def _of_one_seed(
     columns: Columns, seed: str | None, at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]
 ) -> list[list[int]] | None:
-    """The one run of a configuration and seed, in whatever order its rows are; None for several runs or no seed."""
+    """Return the one run of a configuration and seed, in any order of its rows; None for several runs or no seed."""
     if seed is None or is_blank(columns.sheet.cells[seed][rows[0]]):
         return None
     ordered = [rows[0]] if len(rows) == 1 else _in_order(at, rows, has)
@@ -242,9 +241,9 @@ def _of_one_seed(
 
 
 def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -> list[list[int]] | None:
-    """The rows of one configuration by run, None where they are mixed: not all runs begin at the first progress.
+    """Return the rows of one configuration by run, None where runs are mixed: not all begin at the first progress.
 
-    A run has at most one row with a figure (`has`) at each progress.
+    A run has at most one row with a quality (`has`) at each progress.
     """
     runs: list[list[int]] = [[]]
     seen: dict[float, bool] = {}  # progress in this run, and whether it has its figure
@@ -269,18 +268,18 @@ def _cut(at: Sequence[float | None], rows: Sequence[int], has: Sequence[bool]) -
 
 
 def _refuse_jumps(columns: Columns, progress: str, runs: Sequence[Sequence[int]]) -> None:
-    """Two rows with progress far apart are settings of two runs as well as a curve."""
+    """Raise DataError for pairs of rows with progress far apart, which may be settings of two runs or a curve."""
     at = columns.numbers(progress)
     ends = [(at[run[0]] or 0.0, at[run[-1]] or 0.0) for run in runs if len(run) > 1]
     if all(len(run) <= 2 for run in runs) and all(last - first > max(first, 1.0) for first, last in ends):
-        raise PlanError(
+        raise DataError(
             f"{columns.source}: {progress} varies within a configuration, as in curves or as a setting; say "
             f"--config {progress} if it is one, or name the column that distinguishes runs with {option('run')}"
         )
 
 
 def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]) -> None:
-    """A run's last cost is its whole cost only where costs add up from row to row."""
+    """Raise DataError where costs do not add up from row to row, so that a run's last cost is not its whole cost."""
     head = columns.headers.get(cost)
     if head is not None and not is_cost(head):
         return
@@ -289,14 +288,14 @@ def _check_cumulative(columns: Columns, cost: str, runs: Sequence[Sequence[int]]
         known = [(i, values[i]) for i in run if values[i] is not None]
         for (_, a), (i, b) in pairwise(known):
             if (b or 0.0) < (a or 0.0) or known[0][1] == known[-1][1] != 0:
-                raise PlanError(
-                    f"{columns.source}: row {columns.sheet.numbers[i]}: {cost}: does not add up from row to row of a "
-                    f"run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
+                raise DataError(
+                    f"{columns.source}: row {columns.sheet.row_numbers[i]}: {cost}: does not add up from row to row "
+                    f"of a run, so its last value is not what the run cost; name another with {option('cost')}; {_HINT}"
                 )
 
 
 def _note_early(columns: Columns, cost: str, progress: str, runs: Sequence[Sequence[int]], has: Sequence[bool]) -> None:
-    """Note runs whose last cost stands before their last figure: they cost more than that."""
+    """Note runs whose last cost comes before their last quality: they cost more than that."""
     at, costs = columns.numbers(progress), columns.sheet.cells[cost]
 
     def latest(rows: Sequence[int]) -> float:
@@ -307,12 +306,12 @@ def _note_early(columns: Columns, cost: str, progress: str, runs: Sequence[Seque
     )
     if early:
         columns.sheet.note(
-            f"In {early} of {len(runs)} runs {cost} ends before the last figure: they cost more than it."
+            f"In {early} of {len(runs)} runs {cost} ends before the last figure: they cost more than that."
         )
 
 
 def _refuse_rising(columns: Columns, roles: Roles) -> None:
-    """Times that grow by equal steps from row to row of every configuration are those of curves without a counter."""
+    """Raise DataError for times that grow by equal steps from row to row of every configuration, as curves do."""
     cost, key = roles.cost or "", [*roles.key, *([roles.lr] if roles.lr else [])]
     head = columns.headers.get(cost)
     if head is None or wall_unit(head) is None:
@@ -329,12 +328,12 @@ def _refuse_rising(columns: Columns, roles: Roles) -> None:
         0 < max(some) <= _EVEN * min(some) and times[-1] >= 2 * times[0]
         for some, times in zip(steps, by_key.values(), strict=True)
     ):
-        raise PlanError(
-            f"{columns.source}: {cost} rises evenly from row to row of each configuration, as in curves, which are no "
+        raise DataError(
+            f"{columns.source}: {cost} rises evenly from row to row of each configuration, as in curves, which are not "
             f"final results; add a column that counts epochs or steps, or say --as-seeds all; {_HINT}"
         )
 
 
 def _settings(columns: Columns, without: Sequence[str]) -> list[str]:
-    """Columns that one run does not change, by their names."""
+    """Return the columns of settings by their names, which do not change within a run."""
     return [head.name for head in columns.filled if head.name not in without and is_setting_by_name(head)]

@@ -1,4 +1,4 @@
-"""A table's groups to fronts with uncertainty and critical batch sizes."""
+"""The analysis of a table: fronts with uncertainty, and critical batch sizes, of each group and of all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MAX_DRAWN, MIN_SEEDS, Frontier, FrontPoint, frontier
 from study.analysis.tables.objectives import Objective
-from study.analysis.tables.table import Configuration, Table, Understood
+from study.analysis.tables.table import Configuration, Interpretation, ResultTable
 
 
 @dataclass(frozen=True)
 class GroupPoint(FrontPoint):
-    """A configuration of a table, in the table's own units."""
+    """A configuration of a table on its cost and quality axes, in the table's own units."""
 
     group: str  # empty without --group-by
     settings: dict[str, str]  # by column
@@ -24,11 +24,11 @@ class GroupPoint(FrontPoint):
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What the rows of one group say, or those of all groups together."""
+class FrontFindings:
+    """The front and the critical batch size of one group, or of all groups together."""
 
-    points: tuple[GroupPoint, ...]  # by batch size; those with a run that was not censored
-    hypervolume: float | None  # against the dearest cost and the worst quality
+    points: tuple[GroupPoint, ...]  # by batch size; configurations with a final result
+    hypervolume: float | None  # against the highest cost and the worst quality
     hypervolume_ci: tuple[float, float] | None
     runs: tuple[StepsToTarget, ...]
     critical_batch: CriticalBatch | None  # None without runs to a target, and of several groups together
@@ -36,24 +36,24 @@ class Findings:
 
     @property
     def frontier(self) -> tuple[GroupPoint, ...]:
-        """The points that no other dominates, cheapest first."""
+        """Return the points that no other dominates, cheapest first."""
         return tuple(sorted((point for point in self.points if point.on_front), key=lambda point: point.cost))
 
 
 @dataclass(frozen=True)
 class TableAnalysis:
-    """A table, analysed."""
+    """The analysis of a table, with how the table was read."""
 
     source: str
     cost: Objective | None
     quality: Objective | None
-    whole: Findings  # one front over all configurations of all groups
-    groups: dict[str, Findings]  # empty without --group-by
-    understood: Understood
+    whole: FrontFindings  # one front over all configurations of all groups
+    groups: dict[str, FrontFindings]  # empty without --group-by
+    understood: Interpretation
 
 
-def analyze_table(table: Table, grouped: bool) -> TableAnalysis:
-    """Fronts and critical batch sizes of a table, of each group too if it is `grouped`."""
+def analyze_table(table: ResultTable, grouped: bool) -> TableAnalysis:
+    """Return fronts and critical batch sizes of a table, and also of each group if it is `grouped`."""
     return TableAnalysis(
         source=table.source,
         cost=table.cost,
@@ -64,13 +64,13 @@ def analyze_table(table: Table, grouped: bool) -> TableAnalysis:
     )
 
 
-def _findings(table: Table, chosen: Sequence[int]) -> Findings:
+def _findings(table: ResultTable, chosen: Sequence[int]) -> FrontFindings:
     groups = [table.groups[i] for i in chosen]
     kept = [(group.name, one) for group in groups for one in group.configurations if one.sample is not None]
     samples = [one.sample for _, one in kept if one.sample is not None]
     front = _front(samples)
     runs = tuple(run for group in groups for run in group.runs) if len(groups) == 1 else ()
-    return Findings(
+    return FrontFindings(
         points=tuple(
             _place(name, one, place, table)
             for (name, one), place in zip(kept, front.points if front else (), strict=True)
@@ -90,7 +90,7 @@ def _front(samples: Sequence[Sample]) -> Frontier | None:
     return frontier(samples, worst)
 
 
-def _place(group: str, one: Configuration, place: FrontPoint, table: Table) -> GroupPoint:
+def _place(group: str, one: Configuration, place: FrontPoint, table: ResultTable) -> GroupPoint:
     assert table.cost is not None, "or there were no samples"
     assert table.quality is not None, "or there were no samples"
     # Samples hold costs to be minimised and qualities to be maximised, whatever the table's sign.
@@ -120,7 +120,10 @@ def _signed(ci: tuple[float, float] | None, sign: int) -> tuple[float, float] | 
 
 
 def _notes(
-    configurations: Sequence[Configuration], samples: Sequence[Sample], runs: Sequence[StepsToTarget], table: Table
+    configurations: Sequence[Configuration],
+    samples: Sequence[Sample],
+    runs: Sequence[StepsToTarget],
+    table: ResultTable,
 ) -> tuple[str, ...]:
     notes = []
     few = sum(sample.n_seeds < MIN_SEEDS for sample in samples)

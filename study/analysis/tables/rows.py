@@ -1,38 +1,106 @@
-"""A table's rows to what each says of one run."""
+"""The rows of a table as runs: settings, seed, cost, quality and state."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.tables.cells import is_blank, is_missing
 from study.analysis.tables.columns import Columns
 from study.analysis.tables.costs import is_cost
 from study.analysis.tables.curves import Roles, last_rows
-from study.analysis.tables.file_reader import read_sheet
-from study.analysis.tables.finals import diverged_rows, final_values, note_huge
-from study.analysis.tables.objectives import find_objectives
-from study.analysis.tables.rates import find_rate, logged_rates
-from study.analysis.tables.reading import Choices, Reading, Row
-from study.analysis.tables.scale import find_batch, find_devices
-from study.analysis.tables.states import flags, named_states, note_lengths, state_columns, why_not_final
+from study.analysis.tables.file_reader import Sheet, numbers_text
+from study.analysis.tables.final_rows import (
+    OF_CONFIGURATION,
+    diverged_rows,
+    final_values,
+    named_states,
+    note_huge_losses,
+    note_lengths,
+    state_columns,
+    state_flags,
+    why_not_final,
+)
+from study.analysis.tables.objectives import Objective, find_objectives
+from study.analysis.tables.settings import find_batch, find_devices, find_rate, learning_rates, logged_rates
 from study.analysis.tables.varying import refuse_varying, varying
-from study.errors import PlanError
+from study.errors import DataError
 
 
-def read_rows(path: Path, choices: Choices) -> Reading:
-    """The rows of a table. Raises PlanError, one line."""
-    return _Reader(path, choices).reading()
+@dataclass(frozen=True)
+class ReadOptions:
+    """The options of `read_table`, which explains them."""
+
+    config: Sequence[str]
+    group_by: Sequence[str]
+    minimize: Sequence[str]
+    maximize: Sequence[str]
+    as_seeds: Sequence[str]
+    named: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run of the table."""
+
+    number: int  # of its row in the file, from 1
+    group: str
+    settings: tuple[tuple[str, str], ...]
+    pooled: tuple[str, ...]  # values of settings that --as-seeds names
+    batch_size: int
+    lr: float | None
+    seed: str | None
+    why: str  # why it is not a final result, in a word or two; empty if it is one
+    cost: float | None  # signed; None if censored
+    quality: float | None
+    run: StepsToTarget | None
+
+    @property
+    def censored(self) -> bool:
+        """Return whether the run is not a final result."""
+        return bool(self.why)
+
+    @property
+    def counts_against(self) -> bool:
+        """Return whether the run ended early because of its configuration, not because of the machine."""
+        return self.why in OF_CONFIGURATION
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """The rows of a table and how they were read."""
+
+    source: str
+    rows: list[RunRow]
+    cost: Objective | None
+    quality: Objective | None
+    columns: dict[str, str]
+    n_left_out: int
+    as_seeds: tuple[str, ...]
+    notes: list[str]
+    sheet: Sheet
+    others: tuple[str, ...]  # columns without a role
+
+    def differing_columns(self, one: RunRow, other: RunRow) -> str:
+        """Return the names of columns without a role in which two rows differ, at most 6."""
+        numbers = self.sheet.row_numbers
+        i, j = numbers.index(one.number), numbers.index(other.number)
+        found = [name for name in self.others if str(self.sheet.cells[name][i]) != str(self.sheet.cells[name][j])]
+        return ", ".join(found[:6])
+
+
+def read_rows(sheet: Sheet, choices: ReadOptions) -> ReadRows:
+    """Return the rows of a table as runs. Raises DataError, one line."""
+    return _Reader(sheet, choices).reading()
 
 
 class _Reader:
-    """Which columns mean what, and rows read by them."""
+    """Finds the columns with a role, then reads the rows by them."""
 
-    def __init__(self, path: Path, choices: Choices) -> None:
-        self.sheet = read_sheet(path)
+    def __init__(self, sheet: Sheet, choices: ReadOptions) -> None:
+        self.sheet = sheet
         self.source = self.sheet.source
         self.choices = choices
         self.columns = columns = Columns(self.sheet, choices.named)
@@ -46,7 +114,7 @@ class _Reader:
         self.reached = columns.find("reached")
         self.target = self._find_target()
         self.size = columns.find("dataset_size")
-        self.group_by = [columns.named(word, "--group-by") for word in choices.group_by]
+        self.group_by = [columns.resolve(word, "--group-by") for word in choices.group_by]
         self.config = self._find_config()
         self.cost, self.quality = find_objectives(
             columns, choices.minimize, choices.maximize, self.devices, self.target is not None
@@ -55,34 +123,34 @@ class _Reader:
         self.pooled: list[str] = []
 
     def _find_target(self) -> tuple[str, str] | None:
-        """What the way to the target is counted in, and the column that has it."""
+        """Return the meaning and the column of steps, samples or epochs to the target; None without such a column."""
         for meaning in ("steps_to_target", "samples_to_target", "epochs_to_target"):
             column = self.columns.find(meaning)
             if column is not None:
                 if meaning == "epochs_to_target" and self.columns.find("dataset_size") is None:
-                    raise PlanError(f"{self.source}: {column}: needs a column dataset_size to become steps")
+                    raise DataError(f"{self.source}: {column}: needs a column dataset_size to become steps")
                 return meaning, column
         return None
 
     def _find_config(self) -> list[str]:
-        named = [self.columns.named(word, "--config") for word in self.choices.config]
+        named = [self.columns.resolve(word, "--config") for word in self.choices.config]
         if named:
             return named if self.batch in named else [self.batch, *named]
         varies = self.devices is not None and len({*self.columns.numbers(self.devices)} - {None}) > 1
         return [self.batch, self.devices] if self.devices is not None and varies else [self.batch]
 
     def _find_as_seeds(self) -> list[str] | None:
-        """The columns of --as-seeds; None if it says all."""
+        """Return the columns that --as-seeds names; None if it says all."""
         if list(self.choices.as_seeds) == ["all"] and "all" not in self.columns.names:
             return None
-        return [self.columns.named(word, "--as-seeds") for word in self.choices.as_seeds]
+        return [self.columns.resolve(word, "--as-seeds") for word in self.choices.as_seeds]
 
-    def reading(self) -> Reading:
-        """The rows, once curves are brought to their last and what is not final is censored."""
+    def reading(self) -> ReadRows:
+        """Return the rows, after curves are reduced to their last row and rows that are not final are censored."""
         columns, sheet = self.columns, self.sheet
-        n_rows = len(sheet.numbers)
+        n_rows = len(sheet.row_numbers)
         self._leave_out_unknown()
-        for i in range(len(sheet.numbers)):
+        for i in range(len(sheet.row_numbers)):
             self._whole(i, self.batch)
         cost, quality = (one.column if one else None for one in (self.cost, self.quality))
         key = dict.fromkeys(name for name in (*self.config, *self.group_by, self.seed) if name is not None)
@@ -90,7 +158,7 @@ class _Reader:
         progress, scheduled = last_rows(columns, roles, self.as_seeds is None)
         if scheduled:
             self.lr = None
-        before_curves = n_rows if progress is None else len(sheet.numbers)
+        before_curves = n_rows if progress is None else len(sheet.row_numbers)
         why = why_not_final(columns, self.batch, self.reached, progress)
         diverged = diverged_rows(columns, self.quality)
         why = [word or ("diverged" if i in diverged else "") for i, word in enumerate(why)]
@@ -100,20 +168,21 @@ class _Reader:
         final = [i for i, word in enumerate(why) if not word]
         if not final and self.target is None:
             reasons = ", ".join(f"{n} {word}" for word, n in Counter(why).items())
-            raise PlanError(f"{self.source}: no row is a final result ({reasons})")
+            raise DataError(f"{self.source}: no row is a final result ({reasons})")
         self._check_settings(final)
-        without = [sheet.numbers[i] for i in final if self.seed is not None and is_missing(sheet.cells[self.seed][i])]
-        if without:
-            sheet.note(f"{self.seed} is empty in {_rows(without)}: each counts as a seed of its own.")
+        if self.seed is not None:
+            without = [i for i in final if is_missing(sheet.cells[self.seed][i])]
+            if without:
+                sheet.note(f"{self.seed} is empty in {sheet.rows_text(without)}: each counts as another seed.")
         if progress is None and self.reached is None:
             note_lengths(columns, [*self.config, *self.group_by], final)
-        note_huge(columns, final)
+        note_huge_losses(columns, final)
         self._note_repeats(final)
-        costs, qualities = self._figures(final)
-        rates = self._rates(final)
+        costs, qualities = self._objectives(final)
+        rates = learning_rates(columns, None if self.lr in self.pooled else self.lr, final)
         rows = [self._row(i, word, costs, qualities, rates[i]) for i, word in enumerate(why)]
         rows = self._with_known_rates(rows)
-        return Reading(
+        return ReadRows(
             source=self.source,
             rows=rows,
             cost=self.cost,
@@ -132,21 +201,17 @@ class _Reader:
         axes = [one.column for one in (self.cost, self.quality) if one]
         found = [self.batch, self.lr, self.seed, self.devices, self.reached, *self.group_by, *target, *axes]
         states = named_states(columns) if "state" in columns.chosen else state_columns(columns)
-        found += [
-            *states,
-            *(name for name, *_ in flags(columns)),
-            columns.chosen.get("run"),
-            columns.chosen.get("state"),
-        ]
+        flags = [name for name, *_ in state_flags(columns)]
+        found += [*states, *flags, columns.chosen.get("run"), columns.chosen.get("state")]
         rates = [] if columns.chosen.get("lr", "") is None else logged_rates(columns)
         return [name for name in (*found, *rates, *self.config) if name is not None]
 
     def _states(self) -> list[str]:
-        others = [] if "state" in self.columns.chosen else [name for name, *_ in flags(self.columns)]
+        others = [] if "state" in self.columns.chosen else [name for name, *_ in state_flags(self.columns)]
         return [*state_columns(self.columns), *others]
 
     def _leave_out_unknown(self) -> None:
-        """Rows without a batch size, as of evaluations: they belong to no configuration."""
+        """Leave out rows without a batch size, as those of evaluations: they belong to no configuration."""
         sheet = self.sheet
         empty = {i for i, cell in enumerate(sheet.cells[self.batch]) if is_missing(cell)}
         if not empty:
@@ -156,13 +221,13 @@ class _Reader:
             results = [one.column for one in (self.quality,) if one] + ([self.target[1]] if self.target else [])
             if any(not is_missing(sheet.cells[name][i]) for name in results) and not status:
                 raise sheet.error(i, self.batch, "a whole number of at least 1")
-        sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.batch}.")
-        sheet.keep([i for i in range(len(sheet.numbers)) if i not in empty])
-        if not sheet.numbers:
-            raise PlanError(f"{self.source}: {self.batch}: no row has one")
+        sheet.note(f"Left out: {sheet.rows_text(empty)} without {self.batch}.")
+        sheet.keep([i for i in range(len(sheet.row_numbers)) if i not in empty])
+        if not sheet.row_numbers:
+            raise DataError(f"{self.source}: {self.batch}: no row has one")
 
     def _without_quality(self, why: list[str]) -> list[str]:
-        """Leave out final rows without a quality, as of evaluations; what is left of `why`."""
+        """Leave out final rows without a quality, as those of evaluations, and return `why` of the other rows."""
         if self.quality is None or self.target is not None:
             return why
         sheet = self.sheet
@@ -172,92 +237,66 @@ class _Reader:
             return why
         if len(empty) == len(why):
             raise sheet.error(0, self.quality.column, "a finite number")
-        sheet.note(f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])} without {self.quality.column}.")
-        kept = [i for i in range(len(why)) if i not in empty]
-        sheet.keep(kept)
-        return [why[i] for i in kept]
+        return self._leave_out(empty, f" without {self.quality.column}", why)
 
     def _without_settings(self, why: list[str]) -> list[str]:
-        """Leave out censored rows whose configuration is not known; what is left of `why`."""
-        sheet = self.sheet
-        names = [*self.config, *self.group_by]
-        empty = {i for i, word in enumerate(why) if word and any(is_blank(sheet.cells[name][i]) for name in names)}
-        if not empty:
-            return why
-        sheet.note(
-            f"Left out: {_rows([sheet.numbers[i] for i in sorted(empty)])}, unfinished and without all settings."
-        )
-        kept = [i for i in range(len(why)) if i not in empty]
-        sheet.keep(kept)
+        """Leave out censored rows without all settings, and return `why` of the other rows."""
+        cells, names = self.sheet.cells, [*self.config, *self.group_by]
+        empty = {i for i, word in enumerate(why) if word and any(is_blank(cells[name][i]) for name in names)}
+        return self._leave_out(empty, ", unfinished and without all settings", why) if empty else why
+
+    def _leave_out(self, rows: set[int], because: str, why: Sequence[str]) -> list[str]:
+        self.sheet.note(f"Left out: {self.sheet.rows_text(rows)}{because}.")
+        kept = [i for i in range(len(why)) if i not in rows]
+        self.sheet.keep(kept)
         return [why[i] for i in kept]
 
     def _note_censored(self, why: Sequence[str]) -> None:
         reasons = Counter(word for word in why if word and word != "not reached")
         if reasons:
             listed = ", ".join(f"{n} {word}" for word, n in sorted(reasons.items()))
-            self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are no final results ({listed}).")
+            self.sheet.note(f"Censored: {sum(reasons.values())} of {len(why)} rows are not final results ({listed}).")
 
     def _note_repeats(self, final: Sequence[int]) -> None:
         cells, seen, repeated = self.sheet.cells, set[Hashable](), []
         for i in final:
             row = tuple(str(column[i]) for column in cells.values())
             if row in seen:
-                repeated.append(self.sheet.numbers[i])
+                repeated.append(i)
             seen.add(row)
         if repeated:
             self.sheet.note(
-                f"All columns of {_rows(repeated)} are those of an earlier row: each counts as a seed; leave out what "
-                "is the same run."
+                f"All columns of {self.sheet.rows_text(repeated)} are those of an earlier row: each counts as a seed; "
+                "leave out rows of the same run."
             )
 
     def _check_settings(self, final: Sequence[int]) -> None:
-        """What varies within a configuration must be a seed, or called so."""
+        """Raise DataError for settings that vary within a configuration and are not counted as seeds."""
         pooled = self.as_seeds or []
         key = [name for name in (*self.config, *self.group_by, self.lr) if name is not None and name not in pooled]
         found = varying(self.columns, key, final, [*self._used(), *pooled])
         self.pooled = list(found) if self.as_seeds is None else self.as_seeds
         refuse_varying(self.columns, {name: values for name, values in found.items() if name not in self.pooled})
 
-    def _figures(self, final: list[int]) -> tuple[dict[int, float], dict[int, float]]:
-        """Costs and qualities of final rows, signed so that less cost and more quality are better."""
+    def _objectives(self, final: list[int]) -> tuple[dict[int, float], dict[int, float]]:
+        """Return costs and qualities of final rows (from 0), signed so that less cost and more quality are better."""
         if self.cost is None or self.quality is None:
             return {}, {}
-        sheet = self.sheet
-        if self.target is not None:  # beside steps to a target, figures may be missing
-            final = [i for i in final if not is_missing(sheet.cells[self.quality.column][i])]
-        costs = final_values(self.columns, self.cost, final)
-        qualities = final_values(self.columns, self.quality, final)
+        if self.target is not None:  # with steps to a target, a quality may be missing
+            cells = self.sheet.cells[self.quality.column]
+            final = [i for i in final if not is_missing(cells[i])]
+        costs, qualities = (final_values(self.columns, one, final) for one in (self.cost, self.quality))
         head = self.columns.headers.get(self.cost.column)
         for i, value in costs.items():
             if value < 0 and (head is None or is_cost(head)):
-                raise sheet.error(i, self.cost.column, "a number of at least 0")
+                raise self.sheet.error(i, self.cost.column, "a number of at least 0")
         return (
             {i: -value if self.cost.maximize else value for i, value in costs.items()},
             {i: value if self.quality.maximize else -value for i, value in qualities.items()},
         )
 
-    def _rates(self, final: Sequence[int]) -> list[float | None]:
-        """Learning rates by row; a rate of 0 or none is unknown."""
-        rates: list[float | None] = [None] * len(self.sheet.numbers)
-        if self.lr is None or self.lr in self.pooled:
-            return rates
-        for i, cell in enumerate(self.sheet.cells[self.lr]):
-            if is_missing(cell) or str(cell).strip().lower() == "nan":
-                continue
-            try:
-                rate = self.columns.number(cell)
-            except ValueError:
-                raise self.sheet.error(i, self.lr, "a number above 0") from None
-            rates[i] = rate or None
-            if rate < 0:
-                raise self.sheet.error(i, self.lr, "a number above 0")
-        unknown = [self.sheet.numbers[i] for i in final if rates[i] is None]
-        if unknown:
-            self.sheet.note(f"{self.lr} is 0 or empty in {_rows(unknown)}: the learning rate is unknown there.")
-        return rates
-
-    def _with_known_rates(self, rows: list[Row]) -> list[Row]:
-        """Rows of unknown rate: with the only rate of their configuration, or left out beside several rates."""
+    def _with_known_rates(self, rows: list[RunRow]) -> list[RunRow]:
+        """Return rows of unknown rate with the only rate of their configuration, and without them if it has several."""
         known: dict[Hashable, set[float]] = defaultdict(set)
         for row in rows:
             if row.lr is not None:
@@ -269,17 +308,17 @@ class _Reader:
             self.sheet.note("Rows of unknown rate are counted with the only rate of their configuration.")
             one = {key: next(iter(rates)) for key, rates in known.items() if rates}
             return [replace(row, lr=one[row.group, row.settings]) if row.number in unknown else row for row in rows]
-        self.sheet.note(f"Left out: {_rows(sorted(unknown))} of unknown rate beside several rates.")
+        self.sheet.note(f"Left out: {numbers_text(sorted(unknown))} of unknown rate beside several rates.")
         return [row for row in rows if row.number not in unknown]
 
     def _row(
         self, i: int, why: str, costs: Mapping[int, float], qualities: Mapping[int, float], rate: float | None
-    ) -> Row:
-        """Row i, from 0. Raises PlanError naming row and column."""
+    ) -> RunRow:
+        """Return what row i (from 0) says. Raises DataError naming row and column."""
         batch = self._whole(i, self.batch)
         seed = self.sheet.cells[self.seed][i] if self.seed else None
-        return Row(
-            number=self.sheet.numbers[i],
+        return RunRow(
+            number=self.sheet.row_numbers[i],
             group=", ".join(self._setting(i, name) for name in self.group_by),
             settings=tuple((name, self._setting(i, name)) for name in self.config),
             pooled=tuple(str(self.sheet.cells[name][i]) for name in self.pooled),
@@ -297,7 +336,7 @@ class _Reader:
             return None
         meaning, column = self.target
         if censored and is_missing(self.sheet.cells[column][i]):
-            return None  # it gave up, nobody knows when
+            return None  # it ended without the target, and when is not known
         count = self._positive(i, column)
         per_step = {"steps_to_target": 1.0, "samples_to_target": 1.0 / batch}
         if meaning == "epochs_to_target" and self.size is not None:
@@ -307,7 +346,7 @@ class _Reader:
     def _setting(self, i: int, column: str) -> str:
         cell = self.sheet.cells[column][i]
         if is_blank(cell):
-            raise self.sheet.error(i, column, "a value, since it tells configurations apart")
+            raise self.sheet.error(i, column, "a value, since it distinguishes configurations")
         try:
             return f"{self.columns.number(cell):.12g}"  # 32, 32.0 and "32" are one setting
         except ValueError:
@@ -331,8 +370,8 @@ class _Reader:
         except ValueError:
             raise self.sheet.error(i, column, allowed) from None
 
-    def _meanings(self, rows: Sequence[Row]) -> dict[str, str]:
-        """The columns by what they were taken for."""
+    def _meanings(self, rows: Sequence[RunRow]) -> dict[str, str]:
+        """Return the columns by the role that they were read in, for users."""
         ways = {True: "higher", False: "lower"}
         found = {"batch size": self.batch}
         for what, one in (("cost", self.cost), ("quality", self.quality)):
@@ -357,11 +396,3 @@ class _Reader:
         if others:
             found["configuration"] = ", ".join(others)
         return found
-
-
-def _rows(numbers: Sequence[int]) -> str:
-    """`row 3`, or `rows 3, 5, 9 and 4 more`."""
-    if len(numbers) == 1:
-        return f"row {numbers[0]}"
-    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
-    return f"rows {', '.join(map(str, numbers[:5]))}{more}"

@@ -1,4 +1,4 @@
-"""A table of results that were not made here to configurations over seeds, and what was understood of it."""
+"""Reads a table of results into configurations over seeds, and reports how it was understood."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from statistics import fmean
 
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.statistics.samples import Sample
+from study.analysis.tables.file_reader import Sheet, read_sheet
 from study.analysis.tables.objectives import Objective
-from study.analysis.tables.reading import Choices, Reading, Row
-from study.analysis.tables.rows import read_rows
-from study.errors import PlanError
+from study.analysis.tables.rows import ReadOptions, ReadRows, RunRow, read_rows
+from study.errors import DataError
 
 
 @dataclass(frozen=True)
-class Understood:
-    """How a table was read, for people to check."""
+class Interpretation:
+    """How a table was read, for the user to check."""
 
     columns: dict[str, str]  # by meaning: batch size, cost, quality, ...
     n_rows: int
@@ -27,13 +27,13 @@ class Understood:
     n_censored: int
     n_left_out: int
     why: dict[str, int]  # rows that are not final, by reason
-    as_seeds: tuple[str, ...]  # settings whose differing values count as seeds, as the user says
-    notes: tuple[str, ...]  # what was assumed, left out or is in doubt
+    as_seeds: tuple[str, ...]  # settings whose different values count as seeds, by --as-seeds
+    notes: tuple[str, ...]  # what was assumed, left out, or is doubtful
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The rows that differ in nothing but their seed."""
+    """The rows that differ in their seed alone."""
 
     label: str
     settings: dict[str, str]  # by column
@@ -45,7 +45,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Group:
-    """Configurations that share a front, and a critical batch."""
+    """Configurations that share a front and a critical batch size."""
 
     name: str
     configurations: tuple[Configuration, ...]  # by batch size
@@ -53,26 +53,26 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
-    """What was read; either both objectives are there, or runs to a target, or all."""
+class ResultTable:
+    """A table that was read. It has cost and quality, or runs to a target, or all of them."""
 
     source: str
     cost: Objective | None
     quality: Objective | None
     groups: tuple[Group, ...]
-    understood: Understood
+    understood: Interpretation
 
 
 def read_table(
-    path: Path,
+    source: Path | Sheet,
     config: Sequence[str] = (),
     group_by: str | Sequence[str] | None = None,
     minimize: Sequence[str] = (),
     maximize: Sequence[str] = (),
     as_seeds: Sequence[str] = (),
     named: Mapping[str, str] | None = None,
-) -> Table:
-    """Read and check a table.
+) -> ResultTable:
+    """Read and check a table, from a file or from a sheet of its cells.
 
     `config` names the columns that make a configuration beside the batch size; world_size where it varies, unless said
     otherwise. `group_by` names those that make a group. `minimize` and `maximize` name at most two objectives; the
@@ -80,25 +80,26 @@ def read_table(
     within a configuration and may, or is `all`. `named` says which column has a role (batch, cost, quality, seed, lr,
     state, run, devices), `none` for no column.
 
-    Rows that are not finished, diverged, or whose `reached` is false are censored; rows without a quality are left
-    out. Of curves the last row of each run counts. Where the table has several learning rates and `config` does not
-    name them, each configuration is shown at its best.
+    Rows that are not finished, that diverged, or whose `reached` is false are censored; rows without a quality are left
+    out. In tables of curves the last row of each run counts. Where the table has several learning rates and `config`
+    does not name them, each configuration is shown at its best.
 
-    Raises PlanError, one line that names the file, the column and what is allowed.
+    Raises DataError, one line that names the file, the column and what is allowed.
     """
     groups_by = [group_by] if isinstance(group_by, str) else group_by or []
-    reading = read_rows(path, Choices(config, groups_by, minimize, maximize, as_seeds, named or {}))
+    sheet = source if isinstance(source, Sheet) else read_sheet(source)
+    reading = read_rows(sheet, ReadOptions(config, groups_by, minimize, maximize, as_seeds, named or {}))
     _refuse_repeats(reading)
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, list[RunRow]] = defaultdict(list)
     for row in reading.rows:
         groups[row.group].append(row)
     found = tuple(_group(name, groups[name], reading) for name in sorted(groups))
-    return Table(str(path), reading.cost, reading.quality, found, _understood(reading))
+    return ResultTable(reading.source, reading.cost, reading.quality, found, _understood(reading))
 
 
-def _understood(reading: Reading) -> Understood:
+def _understood(reading: ReadRows) -> Interpretation:
     why = Counter(row.why for row in reading.rows if row.why)
-    return Understood(
+    return Interpretation(
         columns=reading.columns,
         n_rows=len(reading.rows) + reading.n_left_out,
         n_final=sum(not row.censored for row in reading.rows),
@@ -110,28 +111,28 @@ def _understood(reading: Reading) -> Understood:
     )
 
 
-def _refuse_repeats(reading: Reading) -> None:
-    """The same seed twice in one configuration means that some column tells them apart."""
-    seen: dict[Hashable, Row] = {}
+def _refuse_repeats(reading: ReadRows) -> None:
+    """Raise DataError for a seed that is twice in one configuration: another column must distinguish these rows."""
+    seen: dict[Hashable, RunRow] = {}
     for row in reading.rows:
         if row.seed is None or row.censored:
             continue
         first = seen.setdefault((row.group, row.settings, row.lr, row.seed, row.pooled), row)
         if first is not row:
-            apart = reading.apart(first, row)
+            apart = reading.differing_columns(first, row)
             differ = f" (they differ in {apart})" if apart else ""
-            raise PlanError(
-                f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} stands in row {first.number} "
-                f"too; name the columns that tell them apart with --config{differ}"
+            raise DataError(
+                f"{reading.source}: row {row.number}: seed {row.seed} of {_label(row)} is in row {first.number} too; "
+                f"name the columns that distinguish them with --config{differ}"
             )
 
 
-def _label(row: Row) -> str:
+def _label(row: RunRow) -> str:
     return ", ".join(f"{name}={value}" for name, value in row.settings)
 
 
-def _group(name: str, rows: Sequence[Row], reading: Reading) -> Group:
-    by_settings: dict[Hashable, list[Row]] = defaultdict(list)
+def _group(name: str, rows: Sequence[RunRow], reading: ReadRows) -> Group:
+    by_settings: dict[Hashable, list[RunRow]] = defaultdict(list)
     for row in rows:
         by_settings[row.settings].append(row)
     chosen = sorted((_at_best_rate(same) for same in by_settings.values()), key=lambda same: same[0].batch_size)
@@ -139,19 +140,19 @@ def _group(name: str, rows: Sequence[Row], reading: Reading) -> Group:
     return Group(name, tuple(_configuration(same) for same in chosen), runs)
 
 
-def _at_best_rate(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the learning rate that has results, was censored least, is best in quality, then quickest.
+def _at_best_rate(rows: Sequence[RunRow]) -> list[RunRow]:
+    """Return the rows of one learning rate: with results, then least censored, then best in quality, then quickest.
 
-    Rows that ended for reasons of the machine, or have not ended, do not count against a rate.
+    Rows that ended because of the machine, or have not ended, do not count against a rate.
     """
-    by_rate: dict[float | None, list[Row]] = defaultdict(list)
+    by_rate: dict[float | None, list[RunRow]] = defaultdict(list)
     for row in rows:
         by_rate[row.lr].append(row)
 
-    def merit(same: list[Row]) -> tuple[bool, float, float, float]:
+    def merit(same: list[RunRow]) -> tuple[bool, float, float, float]:
         quality = [row.quality for row in same if row.quality is not None]
         steps = [row.run.steps for row in same if row.run is not None]
-        judged = [row.against for row in same if row.against or not row.censored]
+        judged = [row.counts_against for row in same if row.counts_against or not row.censored]
         censored = sum(judged) / len(judged) if judged else 1.0
         has_final = any(not row.censored for row in same)
         return has_final, -censored, fmean(quality) if quality else -math.inf, -fmean(steps) if steps else -math.inf
@@ -159,7 +160,7 @@ def _at_best_rate(rows: Sequence[Row]) -> list[Row]:
     return max(by_rate.values(), key=merit)
 
 
-def _configuration(rows: Sequence[Row]) -> Configuration:
+def _configuration(rows: Sequence[RunRow]) -> Configuration:
     label = _label(rows[0])
     places = [(row.cost, row.quality) for row in rows if row.cost is not None and row.quality is not None]
     cost, quality = zip(*places, strict=True) if places else ((), ())

@@ -1,4 +1,4 @@
-"""What varies among the rows of one configuration: settings must not be averaged as if they were seeds.
+"""Settings that vary among the rows of one configuration: they must not be averaged as if they were seeds.
 
 A tracker's prefix says what is a setting (config., params., config/) and what was measured (metrics., summary.).
 Without one, known words do; then a column whose fractions or words all differ is a measurement or a name, and whatever
@@ -13,10 +13,19 @@ from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
 from study.analysis.tables.cells import is_blank
-from study.analysis.tables.columns import Columns
+from study.analysis.tables.columns import (
+    ATTRIBUTE,
+    HARDWARE,
+    RESULT,
+    SETTING,
+    TAG,
+    Columns,
+    Header,
+    quality_of,
+    split_of,
+)
 from study.analysis.tables.costs import is_cost
-from study.analysis.tables.names import ATTRIBUTE, HARDWARE, RESULT, SETTING, TAG, Header, figure_of, split_of
-from study.errors import PlanError
+from study.errors import DataError
 
 _SETTING_WORDS = {
     *("model", "arch", "architecture", "backbone", "network", "net", "encoder", "optimizer", "optim"),
@@ -108,7 +117,7 @@ _DISTINCT = 0.75
 
 
 def is_setting_by_name(head: Header) -> bool:
-    """The header says that the column is a setting."""
+    """Return whether a header by itself says that the column is a setting."""
     if _is_name(head) or head.internal:
         return False
     if head.kind == SETTING:
@@ -121,7 +130,7 @@ def is_setting_by_name(head: Header) -> bool:
 
 
 def _is_name(head: Header) -> bool:
-    """The header is that of a run's name, place or time, or of its seed."""
+    """Return whether a header is that of a run's name, place or time, or of its seed."""
     tokens = head.tokens
     if head.plain in _NAMES or head.leaf in _SEEDS or (head.kind == TAG and tokens[0] == "mlflow"):
         return True
@@ -132,7 +141,7 @@ def _is_name(head: Header) -> bool:
 
 def _is_measured(head: Header) -> bool:
     tokens = head.leaf.split("_")
-    if head.kind == RESULT or figure_of(head) is not None or is_cost(head) or re.fullmatch(r"values_\d+", head.plain):
+    if head.kind == RESULT or quality_of(head) is not None or is_cost(head) or re.fullmatch(r"values_\d+", head.plain):
         return True
     if len(head.parts) > 1 and tokens == [head.leaf] and head.leaf in _RATES:
         return True  # img/s
@@ -146,7 +155,7 @@ def _is_measured(head: Header) -> bool:
 
 
 def _is_setting(columns: Columns, head: Header) -> bool | None:
-    """Whether a column holds settings, by its name; None where its name does not say."""
+    """Return whether a column holds settings, by its name and kind of cells; None where these do not say."""
     if _is_name(head) or head.internal:
         return False
     if head.kind == SETTING:
@@ -172,16 +181,16 @@ def _has_fractions(columns: Columns, head: Header) -> bool:
 
 
 def _looks_measured(columns: Columns, head: Header, rows: Sequence[int]) -> bool:
-    """By its cells a column holds measurements or names: fractions or words nearly all of which differ."""
+    """Return whether a column seems to hold measurements or names: fractions or words that nearly all differ."""
     values = [value for value in (_value(columns, head.name, i) for i in rows) if value]
     differ = len(set(values)) > _DISTINCT * len(values) and len(values) >= _LEAST_ROWS
     return differ and (not columns.is_numeric(head.name) or _has_fractions(columns, head))
 
 
 def varying(columns: Columns, key: Sequence[str], rows: Sequence[int], used: Sequence[str]) -> dict[str, list[str]]:
-    """Settings that vary among `rows` (from 0) that are equal in all `key` columns, with some of their values.
+    """Return settings that vary among `rows` (from 0) that are equal in all `key` columns, with their values.
 
-    Columns that are no settings by their cells alone are noted.
+    Columns that only their cells show not to be settings are noted.
     """
     by_key: dict[Hashable, list[int]] = defaultdict(list)
     for i in rows:
@@ -201,7 +210,7 @@ def varying(columns: Columns, key: Sequence[str], rows: Sequence[int], used: Seq
     if measured:
         columns.sheet.note(
             f"Taken for measurements or names, by their cells: {', '.join(measured)}; --config names those that are "
-            "settings, --as-seeds those that are none."
+            "settings, --as-seeds those that are not."
         )
     return found
 
@@ -217,14 +226,14 @@ def _value(columns: Columns, name: str, i: int) -> str:
 
 
 def refuse_varying(columns: Columns, found: dict[str, list[str]]) -> None:
-    """Raise PlanError for settings that vary within a configuration."""
+    """Raise DataError for settings that vary within a configuration."""
     if not found:
         return
     listed = ", ".join(f"{name} ({_some(values)})" for name, values in found.items())
     names = ",".join(found)
-    raise PlanError(
+    raise DataError(
         f"{columns.source}: settings vary within a configuration: {listed}; they are not averaged as seeds: say "
-        f"--config {names} to tell configurations apart, --group-by {names} for fronts of their own, or "
+        f"--config {names} to distinguish configurations, --group-by {names} for separate fronts, or "
         f"--as-seeds {names}"
     )
 

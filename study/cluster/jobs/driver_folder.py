@@ -11,7 +11,7 @@ import ray
 from study.cluster.connection import connected
 from study.cluster.jobs.storage import Mirror, Store, shared_folder
 from study.cluster.jobs.submissions import STUDIES, is_id
-from study.errors import PlanError
+from study.errors import ClusterError
 
 
 @contextmanager
@@ -19,10 +19,10 @@ def study_folder(study_id: str, storage: str | None) -> Iterator[Path]:
     """The study's folder, joined to the cluster all the while.
 
     It lies in the shared folder, or else in Ray's own log folder, from where the head hands it out; behind a URI it is
-    mirrored. Raises PlanError if it cannot be written.
+    mirrored. Raises ClusterError if it cannot be written.
     """
     if not is_id(study_id):
-        raise PlanError(f"{study_id}: no study has such an id")
+        raise ClusterError(f"{study_id}: no study has such an id")
     with connected("auto", None):
         # The one folder that Ray serves files from; nothing public tells where it is.
         seen = Path(ray._private.worker._global_node.get_logs_dir_path()) / STUDIES / study_id
@@ -36,7 +36,7 @@ def study_folder(study_id: str, storage: str | None) -> Iterator[Path]:
             else:
                 seen.mkdir(exist_ok=True)
         except OSError as error:
-            raise PlanError(f"{error.filename}: {error.strerror}", "--storage") from None
+            raise ClusterError(f"{error.filename}: {error.strerror}", "--storage") from None
         mirrored = storage is not None and shared is None
         with Mirror(seen, Store(str(storage), study_id)) if mirrored else nullcontext():
             yield shared / study_id if shared is not None else seen

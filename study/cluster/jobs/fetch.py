@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from study.cluster.jobs.head import Head
 from study.cluster.jobs.results import in_order
-from study.cluster.jobs.storage import TROUBLE, Store, in_one_line, shared_folder
+from study.cluster.jobs.storage import TROUBLE, Store, shared_folder
 from study.cluster.jobs.submissions import SubmittedStudy
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError, error_context, first_line
 from study.ledger.atomic_files import replacing
 from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
 
@@ -33,9 +33,9 @@ class OnNode:
     """Through the head, from Ray's log folder on the node of the driver."""
 
     def __init__(self, head: Head, study: SubmittedStudy) -> None:
-        """Raises PlanError if no driver of the study has started."""
+        """Raises ClusterError if no driver of the study has started."""
         if study.node_id is None:
-            raise PlanError(f"{study.study_id} has not started, so there is nothing of it yet")
+            raise ClusterError(f"{study.study_id} has not started, so there is nothing of it yet")
         self._head, self._node, self._folder = head, study.node_id, study.folder
 
     def names(self) -> list[str]:
@@ -55,7 +55,7 @@ def source_of(head: Head, study: SubmittedStudy) -> Source:
         return OnNode(head, study)
     shared = shared_folder(study.storage)
     if shared is None or (shared / study.study_id).is_dir():
-        with suppress(PlanError, *TROUBLE):  # the store may be open to the nodes alone
+        with suppress(ClusterError, *TROUBLE):  # the store may be open to the nodes alone
             store = Store(shared.as_uri() if shared else study.storage, study.study_id)
             store.names()  # some connect no earlier
             return store
@@ -68,32 +68,32 @@ def config_of(source: Source) -> bytes:
     for chunk in source.chunks(CONFIG):
         found += chunk
         if len(found) > MOST_CONFIG_BYTES:
-            raise PlanError(f"{CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
+            raise ClusterError(f"{CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
     return bytes(found)
 
 
 def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_BYTES) -> list[str]:
     """Write the results into `out`; returns their names. Snapshots that the study has replaced meanwhile are left out.
 
-    Raises PlanError if there are none yet, if they are more than `most_bytes` or of too many files, or if `out` holds
-    something else: a link where a folder belongs, or a ledger that the fetched one does not go on from. Raises
-    DiskError.
+    Raises ClusterError if there are none yet or if they are too many files; ConfigError if they take more than
+    `most_bytes`, or if `out` holds something else: a link where a folder belongs, or a ledger that the fetched one does
+    not continue; and DiskError.
     """
     names = [name for name in _names(source) if checkpoints or not name.startswith(f"{CHECKPOINTS}/")]
     if LEDGER not in names or CONFIG not in names:
-        raise PlanError("the study has written nothing yet")
+        raise ClusterError("the study has written nothing yet")
     if len(names) > MOST_FILES:
-        raise PlanError(f"the study has {len(names):,} files, which no study has")
+        raise ClusterError(f"the study has {len(names):,} files, which no study has")
     fetched = []
-    with _blaming("--out"):
+    with error_context(ConfigError, "--out", TROUBLE, first_line):
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             if (out / name).parent.is_symlink() and (out / name).parent != out:
-                raise PlanError(f"{(out / name).parent}: is a link; name another folder", "--out")
+                raise ConfigError(f"{(out / name).parent}: is a link; name another folder", "--out")
             try:
                 most_bytes -= _write(source, name, out / name, most_bytes)
                 fetched.append(name)
-            except PlanError:
+            except (ClusterError, ConfigError):
                 # Its trial has gone on, as the ledger knows, which comes later; a resume does without the snapshot.
                 if not name.startswith(f"{CHECKPOINTS}/") or name in _names(source):
                     raise
@@ -101,23 +101,13 @@ def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_B
 
 
 def _names(source: Source) -> list[str]:
-    with _blaming("--storage"):
+    with error_context(ClusterError, "--storage", TROUBLE, first_line):
         return in_order(source.names())
 
 
 def _chunks(source: Source, name: str) -> Iterator[bytes]:
-    with _blaming("--storage"):
+    with error_context(ClusterError, "--storage", TROUBLE, first_line):
         yield from source.chunks(name)
-
-
-@contextmanager
-def _blaming(key: str) -> Iterator[None]:
-    try:
-        yield
-    except PlanError:
-        raise
-    except TROUBLE as error:
-        raise PlanError(in_one_line(error), key) from None
 
 
 def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
@@ -126,12 +116,12 @@ def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
     with replacing(target) as file:
         for chunk in _chunks(source, name):
             if file.tell() + len(chunk) > most_bytes:
-                raise PlanError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
+                raise ConfigError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
             file.write(chunk)
         size = file.tell()
         file.seek(0)
         if name == LEDGER and target.is_file() and not _begins_with(file, target):
-            raise PlanError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
+            raise ConfigError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
         return size
 
 

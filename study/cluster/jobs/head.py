@@ -20,7 +20,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from study.cluster.connection import CONNECT_TIMEOUT_S
 from study.cluster.jobs.submissions import STOP_WAIT_S, Submission
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_HINT = "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
@@ -47,20 +47,20 @@ def environment_address() -> str | None:
 
 
 def head_address(given: str | None) -> str:
-    """What --address says, else the environment. Raises PlanError."""
+    """What --address says, else the environment. Raises ClusterError."""
     given = given or environment_address()
     if given is None:
-        raise PlanError(f"say which cluster, as http://head:8265, or set {ADDRESS_VARIABLES[0]}", "--address")
+        raise ConfigError(f"say which cluster, as http://head:8265, or set {ADDRESS_VARIABLES[0]}", "--address")
     if not is_http(given) or not urlsplit(given).hostname:
-        raise PlanError(f"{given}: must be the head's HTTP address, as http://head:8265", "--address")
+        raise ConfigError(f"{given}: must be the head's HTTP address, as http://head:8265", "--address")
     return given.rstrip("/")
 
 
 class Head:
-    """One cluster's head. Methods raise PlanError where it does not answer, refuses the token, or fails."""
+    """One cluster's head. Methods raise ClusterError where it does not answer, refuses the token, or fails."""
 
     def __init__(self, address: str) -> None:
-        """Raises PlanError if there is no Ray head at the address, or if it refuses the token."""
+        """Raises ClusterError if there is no Ray head at the address, or if it refuses the token."""
         self.address = address
         # The client has advice to log, and lets the environment win over the address it is given.
         for name in _ADVISERS:
@@ -105,11 +105,11 @@ class Head:
             self._client.stop_job(job_id)
 
     def wait_until_over(self, job_id: str, timeout_s: float) -> None:
-        """Return when a job has ended. Raises PlanError if it has not by then."""
+        """Return when a job has ended. Raises ClusterError if it has not by then."""
         deadline = time.monotonic() + timeout_s
         while not (status := self.status(job_id)).is_terminal():
             if time.monotonic() > deadline:
-                raise PlanError(f"{job_id} is still {status.value.lower()} after {timeout_s:.0f} s")
+                raise ClusterError(f"{job_id} is still {status.value.lower()} after {timeout_s:.0f} s")
             time.sleep(POLL_EVERY_S)
 
     def log(self, job_id: str) -> str:
@@ -168,6 +168,8 @@ class Head:
         """What goes wrong, as one line that holds no token."""
         try:
             yield
+        except ClusterError:
+            raise
         except AuthenticationError as error:
             text = str(error)
             if text.startswith("Authentication required"):
@@ -182,16 +184,14 @@ class Head:
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError, TimeoutError):
             raise self._wrong("nobody answers there, or no longer") from None
         except (ValueError, KeyError, requests.exceptions.RequestException) as error:
-            if isinstance(error, PlanError):
-                raise
             raise self._wrong(f"what answers there is no Ray head ({type(error).__name__})") from None
         except OSError as error:
             raise self._wrong(f"nobody answers there: {error.strerror or error}") from None
         except RuntimeError as error:
             raise self._wrong(str(error).removeprefix("Request failed with status code ").splitlines()[0]) from None
 
-    def _wrong(self, why: str) -> PlanError:
-        return PlanError(f"{self.address}: {why}", "--address")
+    def _wrong(self, why: str) -> ClusterError:
+        return ClusterError(f"{self.address}: {why}", "--address")
 
 
 def _text(answer: requests.Response) -> str:

@@ -17,7 +17,7 @@ import study
 from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.store import CONFIG
 
 LIMIT_BYTES = DASHBOARD_CLIENT_MAX_SIZE  # of one request to the head
@@ -36,13 +36,15 @@ class Code:
 def code_of(config: StudyConfig) -> Code:
     """This package, and every module beside the user's own that has been imported with it.
 
-    The user's classes must have been imported. Raises PlanError for a package in several folders, and for data that the
-    study file names by a path of this machine's.
+    The user's classes must have been imported. Raises ConfigError for a package in several folders, and for data that
+    the study file names by a path of this machine's.
     """
     for name in config.variant_names:
         data = getattr(config.variant(name).workload, "path", None)
         if data is not None and not Path(data).is_absolute():
-            raise PlanError(f"{data}: a submitted study reads it on the nodes; give an absolute path", "workload.path")
+            raise ConfigError(
+                f"{data}: a submitted study reads it on the nodes; give an absolute path", "workload.path"
+            )
     package = Path(study.__file__).resolve().parent
     files = dict(_below(package, package.parent))
     installed = set()
@@ -60,7 +62,7 @@ def code_of(config: StudyConfig) -> Code:
 def pack(config: StudyConfig, code: Code, archive: Path, limit_bytes: int = LIMIT_BYTES) -> int:
     """Write the archive that becomes a job's working directory; returns its bytes.
 
-    Equal content gives equal bytes. Raises PlanError, naming the largest files, if it is more than Ray's head takes.
+    Equal content gives equal bytes. Raises ConfigError, naming the largest files, if it is more than Ray's head takes.
     """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         _write(packed, CONFIG, to_yaml(config).encode())
@@ -70,7 +72,7 @@ def pack(config: StudyConfig, code: Code, archive: Path, limit_bytes: int = LIMI
                 break
     size = archive.stat().st_size
     if size >= limit_bytes:
-        raise PlanError(
+        raise ConfigError(
             f"the upload is larger than the {limit_bytes / MIB:.0f} MiB that Ray's head takes; largest: "
             f"{', '.join(_largest(code.files))}; data belong on the nodes, not into a package"
         )
@@ -102,7 +104,9 @@ def _place(name: str) -> Path:
     assert spec is not None, f"{name} has been imported"
     folders = list(spec.submodule_search_locations or ())
     if len(folders) > 1:
-        raise PlanError(f"{name} lies in several folders, {' and '.join(folders)}: give it an __init__.py", "workload")
+        raise ConfigError(
+            f"{name} lies in several folders, {' and '.join(folders)}: give it an __init__.py", "workload"
+        )
     return Path(folders[0] if folders else spec.origin or "").resolve()
 
 

@@ -14,9 +14,10 @@ from pyarrow import ArrowException
 from pyarrow import fs as arrow
 
 from study.cluster.jobs.results import in_order, results_in
-from study.errors import PlanError, did_you_mean, masked
+from study.errors import ClusterError, ConfigError, did_you_mean, error_context, first_line
 from study.ledger.atomic_files import write_atomic
 from study.ledger.store import LEDGER
+from study.safe_text import masked
 
 EVERY_S = 5.0
 AT_MOST_BUSY = 0.05  # share of the time that goes into the mirror
@@ -28,7 +29,7 @@ TROUBLE = (OSError, ValueError, ImportError, ArrowException)
 def shared_folder(storage: str) -> Path | None:
     """The folder meant by a path or a file:// URI; None for a store that cannot be written to in place.
 
-    Raises PlanError for a relative path, for a scheme that nobody knows, and for a URI with a password or a token in
+    Raises ClusterError for a relative path, for a scheme that nobody knows, and for a URI with a password or a token in
     it: jobs are listed with their storage.
     """
     import fsspec
@@ -36,14 +37,14 @@ def shared_folder(storage: str) -> Path | None:
     uri = urlsplit(storage)
     known = ("", "file", *fsspec.available_protocols())
     if uri.scheme not in known or "::" in storage:  # fsspec would chain any of its kinds
-        raise PlanError(f"{storage}: no such kind of storage{did_you_mean(uri.scheme, known)}", "--storage")
+        raise ConfigError(f"{storage}: no such kind of storage{did_you_mean(uri.scheme, known)}", "--storage")
     if masked(storage) != storage:
-        raise PlanError("credentials belong into the environment of the cluster's nodes, not into a URI", "--storage")
+        raise ConfigError("credentials belong into the environment of the cluster's nodes, not into a URI", "--storage")
     if uri.scheme not in ("", "file"):
         return None
     folder = Path(uri.path if uri.scheme else storage)
     if not folder.is_absolute():
-        raise PlanError(f"{storage}: give an absolute path, or a URI such as s3://bucket/folder", "--storage")
+        raise ConfigError(f"{storage}: give an absolute path, or a URI such as s3://bucket/folder", "--storage")
     return folder
 
 
@@ -51,13 +52,11 @@ class Store:
     """One study's results behind a URI."""
 
     def __init__(self, storage: str, study_id: str) -> None:
-        """Raises PlanError where no library at hand can open such a URI, or nothing answers there."""
+        """Raises ClusterError where no library at hand can open such a URI, or nothing answers there."""
         place, mark, options = storage.partition("?")
         self.uri = f"{place.rstrip('/')}/{study_id}{mark}{options}"
-        try:
+        with error_context(ClusterError, f"--storage: {storage}", TROUBLE, first_line):
             self._fs, self._path = _filesystem(self.uri)
-        except TROUBLE as error:
-            raise PlanError(f"{storage}: {in_one_line(error)}", "--storage") from None
 
     def names(self) -> list[str]:
         """The results that are there."""
@@ -94,15 +93,10 @@ def _filesystem(uri: str) -> tuple[arrow.FileSystem, str]:
         return arrow.PyFileSystem(arrow.FSSpecHandler(found)), path
 
 
-def in_one_line(error: BaseException) -> str:
-    """What a store says of its trouble."""
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
 class Mirror:
     """Keeps a store like a study's folder, from a thread of its own; whole when the block is left.
 
-    Raises PlanError on entering if the store cannot be used, and on leaving if the last of it could not be written.
+    Raises ClusterError on entering if the store cannot be used, and on leaving if the last of it could not be written.
     """
 
     def __init__(self, folder: Path, store: Store, every_s: float = EVERY_S) -> None:
@@ -114,11 +108,9 @@ class Mirror:
         self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
 
     def __enter__(self) -> Mirror:
-        try:
+        with error_context(ClusterError, f"--storage: {self.store.uri}", TROUBLE, first_line):
             self._pull()
             self.push()
-        except TROUBLE as error:
-            raise PlanError(f"{self.store.uri}: {in_one_line(error)}", "--storage") from None
         self._thread.start()
         return self
 
@@ -131,8 +123,8 @@ class Mirror:
             for _ in range(2):  # the second takes away what the first has found gone
                 self.push()
         except TROUBLE as error:
-            raise PlanError(
-                f"{self.store.uri}: {in_one_line(error)}; the results lie in {self.folder} alone", "--storage"
+            raise ClusterError(
+                f"{self.store.uri}: {first_line(error)}; the results lie in {self.folder} alone", "--storage"
             ) from value
 
     def push(self) -> None:
@@ -174,7 +166,7 @@ class Mirror:
             try:
                 self.push()
             except TROUBLE as error:
-                print(f"{self.store.uri}: {in_one_line(error)}; trying again", file=sys.stderr)
+                print(f"{self.store.uri}: {first_line(error)}; trying again", file=sys.stderr)
             wait_s = max(self._every_s, (time.monotonic() - began) / AT_MOST_BUSY)
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ray.job_submission import JobDetails, JobStatus
 
-from study.errors import PlanError, did_you_mean
+from study.errors import ClusterError, did_you_mean
 
 STOP_WAIT_S = 120  # to end the trials, bill them and write the report, before Ray kills the driver
 STUDIES = "studies"  # in Ray's log folder on the driver's node
@@ -132,11 +132,11 @@ def studies_of(jobs: Iterable[JobDetails]) -> dict[str, SubmittedStudy]:
 
 
 def find(studies: Mapping[str, SubmittedStudy], study_id: str) -> SubmittedStudy:
-    """The study of that id. Raises PlanError."""
+    """The study of that id. Raises ClusterError."""
     if study_id in studies:
         return studies[study_id]
     there = f"; there are {', '.join(list(studies)[:5])}" if studies else "; none was submitted there"
-    raise PlanError(f"{study_id}: no study of that id{did_you_mean(study_id, studies) or there}")
+    raise ClusterError(f"{study_id}: no study of that id{did_you_mean(study_id, studies) or there}")
 
 
 def trials_over(log: str) -> str | None:

@@ -1,16 +1,15 @@
-"""When Prometheus is to call somebody: the alert rules over the metrics."""
+"""The alert rules of Prometheus over the metrics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.cluster.metrics.definitions import OUTCOMES
-from study.cluster.metrics.queries import most, total
+from study.cluster.metrics.definitions import OUTCOMES, most, total
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One rule: it fires once `expr` has had a result for `hold`."""
+    """A rule that fires once `expr` has had a result for `hold`."""
 
     name: str
     expr: str
@@ -20,7 +19,7 @@ class Alert:
     description: str
 
 
-_OVER = f'state=~"{"|".join(OUTCOMES)}"'
+_ENDED = f'state=~"{"|".join(OUTCOMES)}"'
 _FAILED = total("study_trials", "", 'state="failed"')
 _QUIET, _LONGEST = most("study_quiet_seconds"), most("study_longest_interval_seconds")
 _LAST_SIGN = "max by (study) (last_over_time(ray_study_heartbeat_timestamp_seconds[f][1h]))"
@@ -31,7 +30,7 @@ ALERTS = (
         f"({_QUIET} > 60 and {_QUIET} > 3 * {_LONGEST}) or ({_QUIET} > 1800 unless {_LONGEST})",
         "1m",
         "warning",
-        "A trial of {{ $labels.study }} has said nothing for {{ $value | humanizeDuration }}",
+        "A trial of {{ $labels.study }} has not reported for {{ $value | humanizeDuration }}",
         "That is three times the longest interval so far, or half an hour without any report. Its leases are billed "
         "all the same: look at the group in Ray's dashboard, under the study's name.",
     ),
@@ -61,10 +60,10 @@ ALERTS = (
     ),
     Alert(
         "StudyTrialsFail",
-        f"{_FAILED} / {total('study_trials', '', _OVER)} > 0.1 and {_FAILED} >= 3",
+        f"{_FAILED} / {total('study_trials', '', _ENDED)} > 0.1 and {_FAILED} >= 3",
         "0s",
         "warning",
-        "{{ $value | humanizePercentage }} of the trials of {{ $labels.study }} that are over have failed",
+        "{{ $value | humanizePercentage }} of the trials of {{ $labels.study }} that finished have failed",
         "Failed is not diverged: processes died, memory ran out, or the user's code raised. `study status` and the "
         "report name the errors.",
     ),

@@ -1,4 +1,4 @@
-"""Sets the metrics of a running study in its Ray, again and again."""
+"""Sets the metrics of a running study in its Ray, every few seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from study.cluster.metrics.definitions import METRICS
-from study.cluster.metrics.readings import Meter, Reading
+from study.cluster.metrics.readings import MetricReadings, Reading
 from study.ledger.schema import AnyRow
 from study.planning.trials import Plan
 
@@ -19,22 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class Export:
-    """An observer of rows while a cluster is joined: enter it after joining, leave it before.
+    """Exports metrics while a cluster is joined: enter it after joining, exit it before leaving the cluster.
 
-    Whatever fails in here is counted and said once, and never disturbs the study.
+    A failure here is counted and logged once, and never disturbs the study.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.failures = 0
-        self._meter, self._study = Meter(plan), plan.config.name
+        self._readings, self._study = MetricReadings(plan), plan.config.name
         self._gauges: dict[str, Any] = {}
-        self._over = threading.Event()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="study-metrics", daemon=True)
 
     def follow(self, row: AnyRow) -> None:
-        """Take in one more row."""
+        """Take in the next row."""
         try:
-            self._meter.follow(row)
+            self._readings.follow(row)
         except Exception as error:
             self._failed(error)
 
@@ -43,25 +43,25 @@ class Export:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
+        self._ending.set()
         self._thread.join()
-        # A driver that ends by a mistake of its own has not ended in order, and an alert is to say so.
-        self._set(over=error is None)
+        # A driver that raised has not ended in order: StudyDriverGone fires for it.
+        self._set(ended=error is None)
         if self.failures > 1:
             log.warning("study: metrics failed %d times; the study was not disturbed", self.failures)
 
     def _run(self) -> None:
         while True:
-            self._set(over=False)
-            if self._over.wait(SET_EVERY_S):
+            self._set(ended=False)
+            if self._ending.wait(SET_EVERY_S):
                 return
 
-    def _set(self, over: bool) -> None:
+    def _set(self, ended: bool) -> None:
         try:
-            now_s = time.time()  # for both: to the alert, a driver whose last sign is later than its end is gone
-            ended_s = now_s if over else 0.0
+            now_s = time.time()  # one time for both: the alert fires for a driver whose last sign is later than its end
+            ended_s = now_s if ended else 0.0
             signs = {"study_heartbeat_timestamp_seconds": now_s, "study_ended_timestamp_seconds": ended_s}
-            for reading in (*self._meter.read(), *(Reading(name, value, {}) for name, value in signs.items())):
+            for reading in (*self._readings.read(), *(Reading(name, value, {}) for name, value in signs.items())):
                 self._gauge(reading.name).set(reading.value, {"study": self._study, **reading.tags})
         except Exception as error:
             self._failed(error)

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from study.cluster.metrics.alerts import ALERTS
+from study.cluster.metrics.definitions import filtered
 from study.cluster.metrics.panels import PANELS, Panel
-from study.cluster.metrics.queries import filtered
 
-# As Ray's own dashboards have it, so that ours reads in the same Grafana; its newer versions migrate it themselves.
+# The version of Ray's own dashboards, so that one Grafana reads both; newer Grafanas migrate it.
 SCHEMA_VERSION = 27
 ROW_WIDTH, PANEL_HEIGHT = 24, 8
 GRAFANA_UNITS = {"fraction": "percentunit", "ratio": "percentunit", "USD": "currencyUSD", "s": "s"}
@@ -20,7 +20,7 @@ _FILTERS = 'SessionName=~"$SessionName",ray_io_cluster=~"$Cluster",study=~"$stud
 
 
 def dashboard_json() -> str:
-    """The dashboard as Grafana imports and provisions it."""
+    """Return the dashboard as JSON for Grafana."""
     panels, x, y = [], 0, 0
     for number, panel in enumerate(PANELS, 1):
         if x + panel.width > ROW_WIDTH:
@@ -74,7 +74,7 @@ def _panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
 
 
 def _variables() -> list[dict[str, Any]]:
-    """What one chooses at the top: where Prometheus is, and of which session, cluster and study."""
+    """Return the choices at the top of the dashboard: data source, session, cluster and study."""
     sign = "ray_study_heartbeat_timestamp_seconds"
     queries = {
         "SessionName": (f"label_values({sign}, SessionName)", ".*", False),
@@ -101,7 +101,7 @@ def _variables() -> list[dict[str, Any]]:
 
 
 def alerts_yaml() -> str:
-    """The rules as Prometheus reads them."""
+    """Return the alert rules as YAML for Prometheus."""
     rules = [
         {
             "alert": alert.name,
@@ -116,7 +116,7 @@ def alerts_yaml() -> str:
 
 
 def prometheus_yaml() -> str:
-    """How Prometheus finds what Ray exports, and the rules beside this file."""
+    """Return the scrape configuration of Prometheus, which names the file of rules beside it."""
     return _yaml(
         {
             # A driver that has ended leaves its last values for 20 s: they must be scraped once.
@@ -135,7 +135,7 @@ def prometheus_yaml() -> str:
 
 
 def provisioning() -> dict[str, str]:
-    """Grafana's provisioning, by path under dashboards/grafana/provisioning/."""
+    """Return Grafana's provisioning files, by path under dashboards/grafana/provisioning/."""
     return {
         "datasources/prometheus.yml": _yaml(
             {
@@ -175,7 +175,7 @@ def _yaml(data: dict[str, Any]) -> str:
 
 
 def readme() -> str:
-    """What lies in the folder and how it is put to use."""
+    """Return the README of the folder."""
     alerts = "\n".join(f"| {alert.name} | {alert.severity} | `{filtered(alert.expr, '')}` |" for alert in ALERTS)
     return f"""<!-- Written by `study dashboards build`; a test fails when it differs. -->
 
@@ -184,11 +184,11 @@ def readme() -> str:
 | file | for |
 | ---- | --- |
 | `grafana/study.json` | Grafana: import it, or provision it |
-| `grafana/provisioning/` | Grafana: ours is looked for in `/etc/grafana/dashboards`, Ray's own in `/tmp/ray` |
+| `grafana/provisioning/` | Grafana: looks for this dashboard in `/etc/grafana/dashboards`, Ray's own in `/tmp/ray` |
 | `prometheus.yml` | Prometheus, where Ray's head writes its service discovery into `/tmp/ray` |
 | `alerts.yml` | Prometheus, beside `prometheus.yml` |
 
-Where Ray's own dashboards are provisioned from a folder already, put ours beside them; Ray leaves it alone:
+Where Ray's own dashboards are provisioned from a folder already, put this one beside them; Ray does not overwrite it:
 
 ```sh
 study dashboards build --out "$RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR"
@@ -203,7 +203,7 @@ The metrics are listed in `docs/monitoring.md`, the alerts are:
 
 
 def files() -> dict[str, str]:
-    """Everything that `study dashboards build` writes, by path."""
+    """Return every file that `study dashboards build` writes, by path."""
     return {
         "README.md": readme(),
         "prometheus.yml": prometheus_yaml(),

@@ -1,15 +1,15 @@
-"""What the dashboard shows: queries over the metrics, with their titles and units."""
+"""The panels of the dashboard: queries over the metrics, with titles and units."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from study.cluster.metrics.queries import most, total
+from study.cluster.metrics.definitions import most, total
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: queries with their legends. `[f]` stands for the filters by session, cluster and study."""
+    """Queries with their legends. `[f]` is the place of the filters by session, cluster and study."""
 
     title: str
     help: str
@@ -21,7 +21,7 @@ class Panel:
 
 
 def _last(metric: str) -> str:
-    """A driver's sign, after the driver too."""
+    """Return PromQL for a driver's last value, which is kept after the driver has ended."""
     return f"max by (study) (last_over_time(ray_{metric}[f][10m]))"
 
 
@@ -53,7 +53,7 @@ PANELS = (
     ),
     Panel(
         "The driver",
-        "Time since it last set its metrics, and since it ended in order, if it did; for ten minutes.",
+        "Time since it last set its metrics, and since it ended without an error; for ten minutes.",
         "s",
         (
             (f"time() - {_last('study_heartbeat_timestamp_seconds')}", "{{study}} last sign"),
@@ -64,7 +64,7 @@ PANELS = (
     ),
     Panel(
         "Trials by state",
-        "All trials that the plan means; the search and the confirm phase together.",
+        "All trials of the plan, both phases together.",
         "trials",
         ((total("study_trials", "state"), "{{study}} {{state}}"),),
         stacked=True,
@@ -77,7 +77,7 @@ PANELS = (
     ),
     Panel(
         "Frontier: hypervolume",
-        "Area between the frontier of the billed confirm trials and (the dearest, accuracy 0), in device-hours.",
+        "Area between the frontier of the billed confirm trials and (the highest cost, accuracy 0), in device-hours.",
         "device-hours",
         ((most("study_frontier_hypervolume"), "{{study}}"),),
     ),
@@ -89,14 +89,14 @@ PANELS = (
     ),
     Panel(
         "Device-hours by phase",
-        "The bill so far. unreported: what open leases cost since their groups last spoke.",
+        "The bill so far. unreported: what open leases cost since their groups' last reports.",
         "device-hours",
         ((total("study_device_hours", "phase"), "{{study}} {{phase}}"),),
         stacked=True,
     ),
     Panel(
         "Device-hours by kind",
-        "Of trials of the search and the confirm phase that run or completed, and of those that ended censored.",
+        "Of search and confirm trials that run or completed, and of trials that ended censored.",
         "device-hours",
         ((total("study_device_hours", "kind"), "{{study}} {{kind}}"),),
         stacked=True,
@@ -127,7 +127,7 @@ PANELS = (
     ),
     Panel(
         "Silence",
-        "Seconds since the quietest running trial spoke, beside the longest interval between two reports so far.",
+        "Longest time since a running trial's last report, beside the longest interval between two reports so far.",
         "s",
         (
             (most("study_quiet_seconds"), "{{study}} quietest"),

@@ -1,4 +1,4 @@
-"""Passes rows on to whoever follows a ledger beyond this process, none of whom can slow the study, or stop it."""
+"""Passes rows on to experiment trackers, none of which can slow the study or stop it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Protocol
 
 from study.cluster.sinks.events import TrialEvent
-from study.errors import PlanError, masked
-from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, MistakeRow, ReportRow, StudyRow
+from study.errors import ConfigError
+from study.ledger.schema import AnyRow
+from study.ledger.state import StudyState
 from study.ledger.store import refuse_links
 from study.planning.trials import Plan
+from study.safe_text import masked
 
 MOST_WAITING = 10_000  # rows, beyond those of drivers before
 RETRY_EVERY_S = 15.0
 TRIES = 5  # of a row, before the next: it may be this one that is refused
 END_WITHIN_S = 10.0
-# Who fails is tried again by us. And MLflow is not to tell its makers what it is used for.
+# SinkQueue tries again itself, and MLflow must not send usage data to its makers.
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -34,54 +35,54 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Who is told."""
+    """An experiment tracker."""
 
     name: str
 
-    def take(self, told: TrialEvent) -> None:
-        """Pass a row on; may raise anything. The same row may come again."""
+    def take(self, event: TrialEvent) -> None:
+        """Pass an event on; may raise anything. The same event may come again."""
 
     def forget(self) -> None:
-        """It has raised: nothing that it knows of the other side is sure."""
+        """Drop what is known of the other side, because `take` has raised."""
 
 
 class SinkQueue:
-    """Feeds one sink, in a thread of its own. What fails waits here, up to a bound, and is counted in the end."""
+    """Feeds one sink in a separate thread. While it fails, up to MOST_WAITING events wait; lost ones are counted."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._waiting: SimpleQueue[TrialEvent | None] = SimpleQueue()
-        self._most: int | None = None  # may wait; no bound before the start
-        self._given = self._reached = 0  # the one is counted by the study's thread, the other by ours
+        self._most: int | None = None  # events may wait; no bound before the start
+        self._given = self._reached = 0  # counted by the study's thread and by the sink's
         self._failed = False
-        self._over = threading.Event()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"study-{type(sink).__name__}", daemon=True)
 
     @property
     def lost(self) -> int:
-        """Rows that have not reached the sink, by now."""
+        """Events that have not reached the sink so far."""
         return self._given - self._reached
 
-    def put(self, told: TrialEvent) -> None:
-        """One more row; never waits."""
+    def put(self, event: TrialEvent) -> None:
+        """Queue one more event; never waits."""
         self._given += 1
         if self._most is None or self._waiting.qsize() < self._most:
-            self._waiting.put(told)
+            self._waiting.put(event)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Begin to send; from here on the queue is bounded."""
         self._most = self._waiting.qsize() + MOST_WAITING
         self._thread.start()
 
     def end(self) -> None:
-        """Nothing comes any more: send what waits, but give up at the first failure."""
-        self._over.set()
+        """Send what waits, but give up at the first failure: no event follows."""
+        self._ending.set()
         self._waiting.put(None)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for that, and say what was lost. A sink that hangs is left behind."""
+        """Wait for that, and log how many events were lost. A sink that hangs is left behind."""
         self._thread.join(timeout_s)
-        self._failed = True  # what fails from here on is told already
+        self._failed = True  # what fails from here on is logged above
         if self.lost:
             log.warning(
                 "study: %d of %d rows did not reach %s; the ledger has them, and `study resume` sends what is missing",
@@ -89,18 +90,18 @@ class SinkQueue:
             )  # fmt: skip
 
     def _run(self) -> None:
-        for told in iter(self._waiting.get, None):
+        for event in iter(self._waiting.get, None):
             for _ in range(TRIES):
-                at_the_end = self._over.is_set()
-                if self._sent(told):
+                at_the_end = self._ending.is_set()
+                if self._sent(event):
                     break
                 if at_the_end:
                     return
-                self._over.wait(RETRY_EVERY_S)
+                self._ending.wait(RETRY_EVERY_S)
 
-    def _sent(self, told: TrialEvent) -> bool:
+    def _sent(self, event: TrialEvent) -> bool:
         try:
-            self._sink.take(told)
+            self._sink.take(event)
         except Exception as error:
             self._sink.forget()
             if not self._failed:
@@ -112,59 +113,35 @@ class SinkQueue:
 
 
 class Dispatcher:
-    """All that a study asks for. An observer of rows: `follow` those that are there, `start`, `follow` what comes.
+    """Every sink that a study asks for. `follow` the rows that the ledger has, `start`, then `follow` each new one.
 
-    Raises PlanError where one is asked for that is not installed, LedgerError where a link leads out of the study's
-    folder. Nobody is written to, or called, before the start.
+    Raises ConfigError where one is asked for that is not installed, LedgerError where a link leads out of the study's
+    folder. Nothing is sent before the start.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         boards = Path(plan.config.tracking.tensorboard or "").expanduser()
         if not boards.is_absolute():
             refuse_links(folder, *("/".join(boards.parts[: n + 1]) for n in range(len(boards.parts))))
-        self._feeds = [SinkQueue(sink) for sink in open_sinks(plan, folder)]
-        self._study_id, self._started = "", False
-        self._attempts: dict[str, AttemptRow] = {}
-        self._updates: dict[str, int] = {}
-        self._billed_h: dict[str, float] = defaultdict(float)
-        self._mistake, self._begun_again = False, 0
+        self._queues = [SinkQueue(sink) for sink in open_sinks(plan, folder)]
+        self._started = False
+        self._state = StudyState(whole_curves=False)
 
     def follow(self, row: AnyRow) -> None:
-        """Take in one more row."""
-        if not self._feeds:
+        """Take in the next row, and queue it for every sink if it is about a trial that has begun."""
+        if not self._queues:
             return
-        if isinstance(row, StudyRow):
-            self._study_id = row.study_id
-            if self._mistake:
-                self._begun_again += 1
-                self._attempts.clear()
-                self._billed_h.clear()
-                self._mistake = False
-        elif isinstance(row, MistakeRow):
-            self._mistake = True
-        elif isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
-            self._follow_trial(row)
-
-    def _follow_trial(self, row: AttemptRow | ReportRow | EndRow | LeaseRow) -> None:
-        name = row.trial_id
-        if isinstance(row, AttemptRow):
-            self._attempts[name], self._updates[name] = row, row.from_updates
-        elif isinstance(row, ReportRow):
-            self._updates[name] = row.updates
-        elif isinstance(row, LeaseRow):
-            self._billed_h[name] += row.billed_device_h
-        if name in self._attempts:  # or its group never came to be: nothing was tried
-            told = TrialEvent(
-                row, self._study_id, self._attempts[name], self._updates[name], self._billed_h[name], self._begun_again
-            )
-            for feed in self._feeds:
-                feed.put(told)
+        self._state.apply(row)
+        event = TrialEvent.of(row, self._state)
+        if event is not None:
+            for queue in self._queues:
+                queue.put(event)
 
     def start(self) -> None:
-        """Begin to pass rows on."""
+        """Begin to send to every sink."""
         self._started = True
-        for feed in self._feeds:
-            feed.start()
+        for queue in self._queues:
+            queue.start()
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -173,14 +150,14 @@ class Dispatcher:
         if not self._started:
             return
         deadline_s = time.monotonic() + END_WITHIN_S
-        for feed in self._feeds:
-            feed.end()
-        for feed in self._feeds:
-            feed.join(max(deadline_s - time.monotonic(), 0.0))
+        for queue in self._queues:
+            queue.end()
+        for queue in self._queues:
+            queue.join(max(deadline_s - time.monotonic(), 0.0))
 
 
 def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
-    """The sinks that a study asks for. Raises PlanError where one is not installed, or its address means nothing."""
+    """Return the sinks that a study asks for. Raises ConfigError if one is not installed or its address is invalid."""
     asked, sinks = plan.config.tracking, list[Sink]()
     if asked.mlflow is not None:
         for variable, value in MLFLOW_ENVIRONMENT.items():
@@ -192,7 +169,7 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
         except ImportError as error:
             raise _not_installed(error, "tracking.mlflow") from None
         except Exception:
-            raise PlanError(
+            raise ConfigError(
                 "must be http://… or https://…, or sqlite:///… where the whole of MLflow is installed",
                 "tracking.mlflow",
             ) from None
@@ -205,12 +182,12 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
     return sinks
 
 
-def _not_installed(error: ImportError, key: str) -> PlanError:
-    return PlanError(f"{error.name or 'a package'} is not installed: pip install 'batch-frontier[tracking]'", key)
+def _not_installed(error: ImportError, key: str) -> ConfigError:
+    return ConfigError(f"{error.name or 'a package'} is not installed: pip install 'batch-frontier[tracking]'", key)
 
 
 def _why(error: Exception) -> str:
-    """What is at the bottom of it, in one line."""
+    """Return the innermost cause, in one line without credentials."""
     cause: BaseException = error
     while (below := cause.__cause__ or cause.__context__) is not None:
         cause = below

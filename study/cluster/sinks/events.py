@@ -1,11 +1,12 @@
-"""What is told of a trial, whoever is told."""
+"""What sinks receive: the rows of a trial, each with what the rows before it say of the trial."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from study.ledger.schema import AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
+from study.ledger.state import StudyState
 
 METRICS = ("train_loss", "val_loss", "val_accuracy", "samples_per_s", "device_seconds")
 PARAMS = ("phase", "variant", "batch_size", "world_size", "micro_batch", "accumulation", "base_lr", "lr", "seed_index")
@@ -13,31 +14,50 @@ PARAMS = ("phase", "variant", "batch_size", "world_size", "micro_batch", "accumu
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """A row of a trial, and what the rows before it say of the trial."""
+    """A row of a trial, and the trial's state once that row is applied."""
 
     row: AttemptRow | ReportRow | EndRow | LeaseRow
     study_id: str
     attempt: AttemptRow  # the last that began
-    updates: int  # that the trial has come to
-    billed_device_h: float  # of all its bills since the study began, or began again, this row included
-    begun_again: int = 0  # how often the study has, after a mistake (see MistakeRow)
+    updates: int  # that the last attempt has come to
+    billed_device_h: float  # of all its leases since the study began, or began again, this row included
+    restarts: int = 0  # of the study, after mistakes (see MistakeRow)
+
+    @classmethod
+    def of(cls, row: AnyRow, state: StudyState) -> TrialEvent | None:
+        """Return the event of the row that was applied to `state` last; None for a row of no trial, or of one that was
+        not begun because its group could not be started.
+        """
+        if not isinstance(row, AttemptRow | ReportRow | EndRow | LeaseRow):
+            return None
+        trial = state.trial(row.trial_id)
+        if trial.attempt is None or not trial.begun:
+            return None
+        return cls(
+            row=row,
+            study_id=state.last_opened.study_id if state.last_opened else "",
+            attempt=trial.attempt,
+            updates=trial.updates,
+            billed_device_h=sum(lease.billed_device_h for lease in trial.current_leases),
+            restarts=state.restarts,
+        )
 
     @property
     def trial_id(self) -> str:
-        """The trial; after a mistake, one of another name, so that nothing of what other code did stands beside it."""
-        return f"{self.row.trial_id}.{self.begun_again + 1}" if self.begun_again else self.row.trial_id
+        """The trial's id; after a mistake with a number, so that results of other code are not shown as its own."""
+        return f"{self.row.trial_id}.{self.restarts + 1}" if self.restarts else self.row.trial_id
 
     @property
     def params(self) -> dict[str, str | int | float]:
-        """What the trial was given."""
+        """The trial's parameters, PARAMS, from its attempt."""
         return {name: getattr(self.attempt, name) for name in PARAMS}
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What a report has measured."""
+        """The METRICS of a report that have a value."""
         return {name: value for name in METRICS if (value := getattr(self.row, name)) is not None}
 
     @property
     def at_s(self) -> float:
-        """When the row was written, Unix time."""
+        """When the row was written, Unix time in seconds."""
         return datetime.fromisoformat(self.row.written).timestamp()

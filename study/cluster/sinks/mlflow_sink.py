@@ -1,4 +1,4 @@
-"""Each trial as a run of MLflow."""
+"""Writes each trial as a run of MLflow."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class _Run:
     run_id: str
     tags: dict[str, str]
     has_params: bool = False
-    updates: set[int] | None = None  # of the reports that it holds; None until that is asked
+    updates: set[int] | None = None  # of the reports that the server holds; None until it is asked
 
 
 class MlflowSink:
-    """A server's experiment of the study's name. It is asked what it holds already, and told what it lacks."""
+    """A server's experiment of the study's name. Only what the server does not hold yet is sent."""
 
     def __init__(self, uri: str, experiment: str) -> None:
-        """Connects to nobody. Raises MlflowException for an address that MLflow does not know."""
+        """Connect later. Raises MlflowException for an address of a kind that MLflow does not know."""
         self.name, self._experiment = f"MLflow at {uri}", experiment
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         self._client = MlflowClient(tracking_uri=uri)
@@ -34,47 +34,47 @@ class MlflowSink:
         self._runs: dict[str, _Run] = {}  # by trial; of the study's experiment, once that is known
 
     def forget(self) -> None:
-        """Something failed: what the server holds now must be asked again."""
+        """Ask the server again what it holds, because something failed."""
         self._experiment_id, self._runs = "", {}
 
-    def take(self, told: TrialEvent) -> None:
-        """Pass a row on. Raises whatever MLflow does."""
-        run, row = self._run(told), told.row
+    def take(self, event: TrialEvent) -> None:
+        """Send an event. Raises what MLflow raises."""
+        run, row = self._run(event), event.row
         if isinstance(row, ReportRow):
-            self._report(run, row.updates, told)
+            self._report(run, row.updates, event)
         elif isinstance(row, EndRow) and "outcome" not in run.tags:
             status = "FINISHED" if row.outcome in _GOOD else "FAILED"
-            self._client.set_terminated(run.run_id, status, _ms(told))
+            self._client.set_terminated(run.run_id, status, _ms(event))
             self._tag(run, "outcome", row.outcome)
         elif isinstance(row, LeaseRow):
-            billed = f"{told.billed_device_h:.6g}"
-            if float(billed) > float(run.tags.get("billed_device_h", 0)):  # less: it is told of another time
+            billed = f"{event.billed_device_h:.6g}"
+            if float(billed) > float(run.tags.get("billed_device_h", 0)):  # less: the event came before
                 self._tag(run, "billed_device_h", billed)
 
-    def _report(self, run: _Run, updates: int, told: TrialEvent) -> None:
+    def _report(self, run: _Run, updates: int, event: TrialEvent) -> None:
         if run.updates is None:
             run.updates = {metric.step for metric in self._client.get_metric_history(run.run_id, "val_accuracy")}
         if updates not in run.updates:
-            metrics = [Metric(name, value, _ms(told), updates) for name, value in told.metrics.items()]
+            metrics = [Metric(name, value, _ms(event), updates) for name, value in event.metrics.items()]
             self._client.log_batch(run.run_id, metrics)
             run.updates.add(updates)
 
-    def _run(self, told: TrialEvent) -> _Run:
+    def _run(self, event: TrialEvent) -> _Run:
         if not self._experiment_id:
-            self._look_up(told.study_id)
-        if told.trial_id not in self._runs:
-            tags = {"study_id": told.study_id, "trial_id": told.trial_id}
-            made = self._client.create_run(self._experiment_id, _ms(told), tags, told.trial_id)
-            self._runs[told.trial_id] = _Run(made.info.run_id, tags, updates=set())
-        run = self._runs[told.trial_id]
+            self._look_up(event.study_id)
+        if event.trial_id not in self._runs:
+            tags = {"study_id": event.study_id, "trial_id": event.trial_id}
+            made = self._client.create_run(self._experiment_id, _ms(event), tags, event.trial_id)
+            self._runs[event.trial_id] = _Run(made.info.run_id, tags, updates=set())
+        run = self._runs[event.trial_id]
         if not run.has_params:
-            params = [Param(name, str(value)) for name, value in told.params.items()]
+            params = [Param(name, str(value)) for name, value in event.params.items()]
             self._client.log_batch(run.run_id, params=params)
             run.has_params = True
         return run
 
     def _look_up(self, study_id: str) -> None:
-        """The runs of this study that are there."""
+        """Look up the experiment, or create it, and the runs of this study in it."""
         known = self._client.get_experiment_by_name(self._experiment)
         experiment_id = known.experiment_id if known else self._client.create_experiment(self._experiment)
         of_study, token = f"tags.study_id = '{study_id}'", None
@@ -92,5 +92,5 @@ class MlflowSink:
         run.tags[key] = value
 
 
-def _ms(told: TrialEvent) -> int:
-    return round(told.at_s * 1000)
+def _ms(event: TrialEvent) -> int:
+    return round(event.at_s * 1000)

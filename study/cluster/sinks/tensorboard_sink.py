@@ -1,4 +1,4 @@
-"""Each trial as a run of TensorBoard."""
+"""Writes each trial as a run of TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ class TensorBoardSink:
         self._files: dict[str, Path] = {}  # by trial
 
     def forget(self) -> None:
-        """Something failed: a file that may end in half a record is not gone on with."""
+        """Begin new files, because a file may end in half a record."""
         self._files = {}
 
-    def take(self, told: TrialEvent) -> None:
-        """Pass a row on. Raises OSError."""
-        row = told.row
+    def take(self, event: TrialEvent) -> None:
+        """Write an event. Raises OSError."""
+        row = event.row
         if isinstance(row, AttemptRow):
             restart = Event(step=row.from_updates and row.from_updates + 1)
             restart.session_log.status = SessionLog.START
-            experiment, start, _ = summary.hparams(told.params, dict.fromkeys(METRICS, 0.0))
-            self._write(told, restart, *(Event(summary=one) for one in (experiment, start)))
+            experiment, start, _ = summary.hparams(event.params, dict.fromkeys(METRICS, 0.0))
+            self._write(event, restart, *(Event(summary=one) for one in (experiment, start)))
         elif isinstance(row, ReportRow):
             # One record, so that a disk that fills up takes all of a report or nothing.
-            scalars = [value for name, of in told.metrics.items() for value in summary.scalar(name, of).value]
-            self._write(told, Event(step=row.updates, summary=Summary(value=scalars)))
+            scalars = [value for name, of in event.metrics.items() for value in summary.scalar(name, of).value]
+            self._write(event, Event(step=row.updates, summary=Summary(value=scalars)))
         elif isinstance(row, LeaseRow):
-            billed = summary.scalar("billed_device_h", told.billed_device_h)
-            self._write(told, Event(step=told.updates, summary=billed))
+            billed = summary.scalar("billed_device_h", event.billed_device_h)
+            self._write(event, Event(step=event.updates, summary=billed))
         else:
-            self._write(told, Event(step=told.updates, summary=summary.text("outcome", row.outcome)))
+            self._write(event, Event(step=event.updates, summary=summary.text("outcome", row.outcome)))
 
-    def _write(self, told: TrialEvent, *events: Any) -> None:
-        path = self._files.get(told.trial_id)
-        if path is None:  # a name of its own: TensorBoard reads the files of a run in the order of their names
-            path = self._folder / told.trial_id / f"events.out.tfevents.{time.time_ns()}"
+    def _write(self, event: TrialEvent, *records: Any) -> None:
+        path = self._files.get(event.trial_id)
+        if path is None:  # a new name: TensorBoard reads the files of a run in the order of their names
+            path = self._folder / event.trial_id / f"events.out.tfevents.{time.time_ns()}"
             if path.parent.is_symlink():
                 raise OSError(f"{path.parent}: is a link")
             path.parent.mkdir(parents=True, exist_ok=True)
-            events = (Event(file_version="brain.Event:2"), *events)
-        for event in events:
-            event.wall_time = told.at_s
+            records = (Event(file_version="brain.Event:2"), *records)
+        for record in records:
+            record.wall_time = event.at_s
         with path.open("ab") as file:
-            file.write(b"".join(_framed(event.SerializeToString()) for event in events))
-        self._files[told.trial_id] = path
+            file.write(b"".join(_framed(record.SerializeToString()) for record in records))
+        self._files[event.trial_id] = path
 
 
 def _framed(record: bytes) -> bytes:

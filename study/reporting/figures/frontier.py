@@ -11,8 +11,10 @@ import plotly.graph_objects as go
 
 from study.analysis.records import COST_AXES, TIME_AXES, Point, Summary, TrialRecord
 from study.analysis.statistics.uncertainty import FrontPoint
-from study.reporting.figures.style import GREY, escaped, evenly, log_axis, series_styles, styled
+from study.config.sections import CostAxis
+from study.reporting.figures.style import GREY, evenly, log_axis, series_styles, styled
 from study.reporting.text.formatting import Unit, accuracy, cost_unit, number, percent, series_name, series_of
+from study.safe_text import plotly_text
 
 MOST_CENSORED = 600  # hollow marks that are drawn, of however many
 _LABELLED = 8  # points beyond which only the frontier is labelled
@@ -26,7 +28,7 @@ class _Place:
     front: FrontPoint
 
 
-def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | None:
+def frontier_figure(summary: Summary, axis: CostAxis | None = None) -> go.Figure | None:
     """Every point with its 95% intervals, the frontier as a staircase, censored trials hollow.
 
     x is a cost axis of `summary.frontiers`, the summary's own when left out, in a readable unit; y the final validation
@@ -39,7 +41,7 @@ def frontier_figure(summary: Summary, axis: str | None = None) -> go.Figure | No
     places = [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
     censored = [trial for trial in summary.trials if _drawable(trial, axis, summary.include_setup)]
     unit = cost_unit([place.front.cost for place in places], axis)
-    figure = styled(f"Cost against accuracy: {escaped(summary.study.name)}", height=500)
+    figure = styled(f"Cost against accuracy: {plotly_text(summary.study.name)}", height=500)
     bottom, top = _accuracy_range(summary.points)
     inside = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
     if censored:
@@ -231,7 +233,7 @@ def censored_hover(trial: TrialRecord, axis: str, unit: Unit, include_setup: boo
     last = trial.curve[-1]
     return "<br>".join(
         (
-            f"<b>{escaped(trial.trial_id)}</b>: {trial.outcome}",
+            f"<b>{plotly_text(trial.trial_id)}</b>: {trial.outcome}",
             f"batch {trial.batch_size}, {series_name(series_of(trial))}, learning rate {number(trial.lr)}",
             f"validation accuracy {percent(last.val_accuracy, 2)} after {number(last.epochs)} epochs",
             unit.show(trial_cost(trial, axis, include_setup)),

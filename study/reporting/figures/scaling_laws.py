@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from study.analysis.records import Critical, Summary
 from study.analysis.statistics.critical import StepsToTarget
 from study.analysis.statistics.stepmodel import StepModel, StepTime
+from study.analysis.tables.fronts import TableAnalysis
 from study.reporting.figures.style import GREY, SERIES, log_axis, styled
 from study.reporting.text.formatting import number, ranks
 
@@ -23,6 +24,16 @@ def critical_figure(summary: Summary) -> go.Figure | None:
     if summary.critical is None:
         return None
     return steps_figure((summary.critical, *summary.other_criticals), summary.noise_scale)
+
+
+def analysis_steps_figure(analysis: TableAnalysis) -> go.Figure | None:
+    """Draw steps to the target of an analysed table, a law for each group; None where none was fitted."""
+    fitted = [
+        Critical(name, None, "as in the table", part.runs, part.critical_batch)
+        for name, part in (analysis.groups or {"": analysis.whole}).items()
+        if part.critical_batch is not None
+    ]
+    return steps_figure(fitted, None) if fitted else None
 
 
 def steps_figure(criticals: Sequence[Critical], noise_scale: float | None) -> go.Figure:

@@ -16,7 +16,6 @@ from study.reporting.figures.style import (
     GREY,
     SEQUENTIAL,
     batch_colours,
-    escaped,
     evenly,
     log_axis,
     series_dashes,
@@ -24,6 +23,7 @@ from study.reporting.figures.style import (
     ticks_axis,
 )
 from study.reporting.text.formatting import Series, number, percent, series_name, series_of
+from study.safe_text import plotly_text
 
 Key = TypeVar("Key", Series, tuple[Series, int], tuple[tuple[Series, int], str])
 MOST_CURVES = 120  # learning curves that are drawn, of however many
@@ -103,7 +103,7 @@ def curves_figure(summary: Summary) -> go.Figure | None:
             opacity=0.9 if confirm else 0.45,
             legendgroup=f"B={trial.batch_size}",
             showlegend=False,
-            text=f"{escaped(trial.trial_id)}, learning rate {number(trial.lr)}",
+            text=f"{plotly_text(trial.trial_id)}, learning rate {number(trial.lr)}",
             hovertemplate="%{text}<br>%{y:.2%} after %{x:.3g} epochs<extra></extra>",
         )
     _explain(figure, colours, dashes)

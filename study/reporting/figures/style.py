@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -34,11 +33,6 @@ PHASE_COLOURS = {
 _TEXT = "#737984"
 Item = TypeVar("Item")
 _GRID = "rgba(128, 128, 128, 0.22)"
-
-
-def escaped(text: str) -> str:
-    """Text as Plotly shows it letter for letter: it reads tags and entities in all its labels."""
-    return html.escape(text, quote=False)
 
 
 def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
-from study.analysis.recommend import Constraints
-from study.analysis.records import Summary
+from study.analysis.records import Constraints, Summary
 from study.reporting.figures.frontier import frontier_figure
 from study.reporting.figures.registry import FIGURES
 from study.reporting.figures.search_figures import MOST_CURVES, MOST_RATES
@@ -90,7 +90,7 @@ def _sections(summary: Summary) -> dict[str, Section]:
     sections = {}
     for name, draw in FIGURES.items():
         if name == "frontier":  # which can be seen over each cost that there is
-            drawn = {axis: frontier_figure(summary, axis) for axis in summary.frontiers}
+            drawn: dict[str, go.Figure | None] = {axis: frontier_figure(summary, axis) for axis in summary.frontiers}
         else:
             drawn = {"": draw(summary)}
         figures = {axis: figure for axis, figure in drawn.items() if figure is not None}

@@ -24,7 +24,7 @@ _SHARE = 0.1  # of one core, at most, for drawing: the trials that are timed nee
 class LivePage:
     """Serves a study's page until it is closed; port 0 takes a free one.
 
-    Raises PlanError if host or port cannot be had.
+    Raises ConfigError if host or port cannot be had.
     """
 
     def __init__(self, folder: Path, plan: Plan, port: int = 0, host: str = LOOPBACK) -> None:

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from study.errors import PlanError
+from study.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
 CLIENT_S = 5.0  # after which a browser that takes nothing is given up
@@ -48,7 +48,7 @@ class LiveServer(ThreadingHTTPServer):
     daemon_threads = True  # a connection that a browser opened ahead must not hold up the end
 
     def __init__(self, page: Page, host: str, port: int) -> None:
-        """Port 0 takes a free one. Raises PlanError if host or port cannot be had."""
+        """Port 0 takes a free one. Raises ConfigError if host or port cannot be had."""
         try:
             self.address_family, *_, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -61,8 +61,8 @@ class LiveServer(ThreadingHTTPServer):
                 or isinstance(error, socket.gaierror)
                 or error.errno == errno.EADDRNOTAVAIL
             ):
-                raise PlanError(f"{host}: {why}", "--host") from None
-            raise PlanError(f"--port {port}: {why}") from None
+                raise ConfigError(f"{host}: {why}", "--host") from None
+            raise ConfigError(f"--port {port}: {why}") from None
         bound = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0])
         self.token = None if bound.is_loopback else secrets.token_urlsafe(_TOKEN_BYTES)
         name = socket.gethostname() if bound.is_unspecified else host

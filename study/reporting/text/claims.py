@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
-from study.analysis.claims.records import ClaimVerdict, Details, Finding, TableCell
-from study.analysis.records import Summary
 from study.reporting.text.formatting import NOTHING, number
-from study.reporting.text.tables import TextTable
+from study.reporting.text.json_records import strict_json
+from study.reporting.text.tables import TextTable, print_lines, rich_table
+
+if TYPE_CHECKING:
+    from study.analysis.claims.records import ClaimVerdict, Details, Finding, TableCell
+    from study.analysis.records import Summary
 
 STYLES = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "bold yellow", "no_evidence": "dim"}
 _MOST_COLUMNS = 5  # settings side by side; more of them go below one another
@@ -24,14 +27,16 @@ _MOST_ROWS = 4  # trials named on the terminal; of more, the first, the last and
 
 def print_claims(summary: Summary, console: Console) -> None:
     """Each claim that the study bears on, with its evidence; then, in a line each, what the others would take."""
-    _say(console, summary.study.name, "bold")
+    print_lines(console, summary.study.name, style="bold")
     for note in summary.notes:
-        _say(console, f"Note: {note}")
+        print_lines(console, f"Note: {note}")
     _print_proved(summary, console)
-    _say(console, "")
+    print_lines(console, "")
     for claim in summary.claims:
         if not claim.findings:
-            _say(console, f"{claim.claim}: no evidence here; it takes {claim.to_settle}", STYLES[claim.verdict])
+            print_lines(
+                console, f"{claim.claim}: no evidence here; it takes {claim.to_settle}", style=STYLES[claim.verdict]
+            )
 
 
 def print_verdicts(summary: Summary, console: Console) -> None:
@@ -41,24 +46,20 @@ def print_verdicts(summary: Summary, console: Console) -> None:
         return
     for claim in summary.claims:
         if claim.deciding is not None:
-            _say(console, f"Claim {claim.claim}: {finding_line(claim.deciding)}.")
+            print_lines(console, f"Claim {claim.claim}: {finding_line(claim.deciding)}.")
 
 
 def _print_proved(summary: Summary, console: Console) -> None:
     for claim in summary.claims:
         if claim.findings:
-            _say(console, "")
-            _say(console, f"{claim.claim}: {claim.verdict}", STYLES[claim.verdict])
-            _say(console, f"{claim.statement.text} ({claim.statement.paper}, arXiv:{claim.statement.arxiv}).")
+            print_lines(console, "")
+            print_lines(console, f"{claim.claim}: {claim.verdict}", style=STYLES[claim.verdict])
+            print_lines(console, f"{claim.statement.text} ({claim.statement.paper}, arXiv:{claim.statement.arxiv}).")
             for line in claim_lines(claim):
                 console.print(Padding(Text(line), (0, 0, 0, 2)))
             if claim.details is not None and claim.details.figures:
-                console.print(_rich(details_table(claim.details)))
-            _say(console, f"Rests on {_named(claim.rows)}.", "dim")
-
-
-def _say(console: Console, line: str, style: str = "") -> None:
-    console.print(line, style=style, markup=False, highlight=False)
+                console.print(rich_table(details_table(claim.details)))
+            print_lines(console, f"Rests on {_named(claim.rows)}.", style="dim")
 
 
 def claim_lines(claim: ClaimVerdict) -> tuple[str, ...]:
@@ -122,10 +123,15 @@ def _named(rows: Sequence[str]) -> str:
     return f"{len(rows)} trials, {rows[0]} to {rows[-1]}"
 
 
-def _rich(table: TextTable) -> RichTable:
-    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    for place, head in enumerate(table.heads):
-        shown.add_column(head, justify="right" if place else "left")
-    for row in table.rows:
-        shown.add_row(*row)
-    return shown
+def claims_record(summaries: Iterable[Summary]) -> dict[str, Any]:
+    """Return the verdicts of some studies as plain values for strict JSON."""
+    return {
+        "studies": [
+            {
+                "study_id": summary.study.study_id,
+                "name": summary.study.name,
+                "claims": [strict_json(asdict(claim)) for claim in summary.claims],
+            }
+            for summary in summaries
+        ]
+    }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from study.analysis.records import Point, TrialRecord
-from study.analysis.statistics.contrasts import Contrast
+if TYPE_CHECKING:
+    from study.analysis.records import Point, TrialRecord
+    from study.analysis.statistics.hypotheses import Contrast
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
 AXIS_NAMES = {
@@ -110,6 +112,20 @@ def accuracy(point: Point, decimals: int = 2) -> str:
     return f"{100 * point.val_accuracy:.{decimals}f}" + ("" if half is None else f" ± {100 * half:.{decimals}f}")
 
 
+def interval(ci: tuple[float, float] | None, scale: float = 1.0, digits: int = 3) -> str:
+    """Return ` [low, high]`, bounds multiplied by `scale`, with a space before it; nothing without an interval."""
+    return "" if ci is None else f" [{', '.join(_bound(bound * scale, digits) for bound in ci)}]"
+
+
+def _bound(value: float, digits: int) -> str:
+    return f"{'-' if value < 0 else ''}∞" if math.isinf(value) else number(value, digits)
+
+
+def half_interval(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
+    """Return ` ± x`, half the width of an interval, which lies evenly around its mean as Student's t does."""
+    return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2 * scale, 2)}"
+
+
 def ranks(world_size: int) -> str:
     """`1 rank`, `2 ranks`."""
     return f"{world_size} rank{'' if world_size == 1 else 's'}"
@@ -132,8 +148,3 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def printable(text: str) -> str:
-    """One line without control codes, whatever an exception or a user wrote."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from study.analysis.claims.records import ClaimVerdict
-from study.analysis.records import Summary
 from study.reporting.text.claims import claim_lines, details_table
-from study.reporting.text.formatting import cost_unit, printable
+from study.reporting.text.formatting import cost_unit
 from study.reporting.text.tables import TextTable, config_yaml, points_table, provenance, spend_table
 from study.reporting.text.verdict import verdict
+from study.safe_text import markdown_text
+
+if TYPE_CHECKING:
+    from study.analysis.claims.records import ClaimVerdict
+    from study.analysis.records import Summary
 
 
 def render_markdown(summary: Summary) -> str:
     """Verdict, frontier, spend, notes and provenance as GitHub's Markdown."""
     first, *others = verdict(summary)
-    parts = [f"# {escaped(summary.study.name)}", f"**{escaped(first)}**"]
+    parts = [f"# {markdown_text(summary.study.name)}", f"**{markdown_text(first)}**"]
     if others:
-        parts.append("\n".join(f"- {escaped(sentence)}" for sentence in others))
+        parts.append("\n".join(f"- {markdown_text(sentence)}" for sentence in others))
     if summary.notes:
-        parts.append("\n".join(f"> {escaped(note)}  " for note in summary.notes))
+        parts.append("\n".join(f"> {markdown_text(note)}  " for note in summary.notes))
     if summary.points:
         parts += ["## Frontier", _table(points_table(summary, frontier_only=True))]
     if len(summary.points) > len(summary.frontier):
@@ -29,7 +32,7 @@ def render_markdown(summary: Summary) -> str:
     if any(claim.findings for claim in summary.claims):
         parts += ["## Claims about batch size", claims_markdown(summary.claims)]
     parts += ["## What the study cost", _table(spend_table(summary))]
-    facts = "\n".join(f"- {name}: {escaped(value)}" for name, value in provenance(summary))
+    facts = "\n".join(f"- {name}: {markdown_text(value)}" for name, value in provenance(summary))
     parts += ["## Provenance", facts, _fenced(config_yaml(summary), "yaml")]
     return "\n\n".join(parts) + "\n"
 
@@ -39,14 +42,14 @@ def claims_markdown(claims: Sequence[ClaimVerdict]) -> str:
     parts = []
     for claim in claims:
         if claim.findings:
-            verdict = f"**{escaped(claim.claim)}: {claim.verdict}.** {escaped(claim.statement.text)}"
-            source = f"({escaped(claim.statement.paper)}, arXiv:{escaped(claim.statement.arxiv)})."
-            parts += [f"{verdict} {source}", "\n".join(f"- {escaped(line)}" for line in claim_lines(claim))]
+            verdict = f"**{markdown_text(claim.claim)}: {claim.verdict}.** {markdown_text(claim.statement.text)}"
+            source = f"({markdown_text(claim.statement.paper)}, arXiv:{markdown_text(claim.statement.arxiv)})."
+            parts += [f"{verdict} {source}", "\n".join(f"- {markdown_text(line)}" for line in claim_lines(claim))]
             if claim.details is not None and claim.details.figures:
                 parts.append(_table(details_table(claim.details)))
     without = [claim.claim for claim in claims if not claim.findings]
     if without:
-        parts.append(f"No evidence here on: {escaped(', '.join(without))}.")
+        parts.append(f"No evidence here on: {markdown_text(', '.join(without))}.")
     return "\n\n".join(parts)
 
 
@@ -55,13 +58,8 @@ def study_claims_markdown(summary: Summary) -> str:
     spend = summary.spend.total_device_h
     study = summary.study
     facts = f"{cost_unit([spend]).show(spend)} on {', '.join(study.devices) or 'no device'}, {study.started[:10]}"
-    head = f"### {escaped(study.name)}\n\n{escaped(facts)}, study {escaped(study.study_id)}."
+    head = f"### {markdown_text(study.name)}\n\n{markdown_text(facts)}, study {markdown_text(study.study_id)}."
     return "\n\n".join((head, claims_markdown(summary.claims))) + "\n"
-
-
-def escaped(text: str) -> str:
-    """One line of plain text that Markdown leaves as it is, pipes included."""
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _table(table: TextTable) -> str:
@@ -70,7 +68,7 @@ def _table(table: TextTable) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"
 
 
 def _fenced(text: str, language: str) -> str:

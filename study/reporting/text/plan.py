@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from study.analysis.forecast import Forecast, forecast
-from study.planning.cost_estimate import Pace, PlanPrice, price_plan, trial_h
-from study.planning.trials import Cell, Plan, TrialSpec
+from study.analysis.early_stopping import forecast
+from study.planning.cost_estimate import estimate_plan, trial_h
 from study.reporting.text.formatting import column, cost_unit, duration, number, of_limit
+
+if TYPE_CHECKING:
+    from study.analysis.early_stopping import Forecast
+    from study.planning.cost_estimate import Pace, PlanEstimate
+    from study.planning.trials import Cell, Plan, TrialSpec
 
 
 def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:
@@ -27,7 +32,7 @@ def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Cons
     if planned is not None:
         console.print(_brackets(plan, planned))
     console.print(_trials(plan))
-    price = price_plan(plan, paces, ranks)
+    price = estimate_plan(plan, paces, ranks)
     if price is not None:
         console.print(_prices(plan, price))
     lines = [_cost(plan, price, ranks)]
@@ -135,7 +140,7 @@ def _forecast(plan: Plan, paces: Mapping[Cell, Pace]) -> Forecast | None:
     return forecast(plan, {spec.cell: spec.cell.world_size * trial_h(spec, paces[spec.cell]) for spec in plan.search})
 
 
-def _prices(plan: Plan, price: PlanPrice) -> Table:
+def _prices(plan: Plan, price: PlanEstimate) -> Table:
     table = Table(box=SIMPLE_HEAD, title="What it can cost", title_justify="left")
     if _has_variants(plan):
         table.add_column("variant")
@@ -159,7 +164,7 @@ def _prices(plan: Plan, price: PlanPrice) -> Table:
     return table
 
 
-def _cost(plan: Plan, price: PlanPrice | None, ranks: int) -> str:
+def _cost(plan: Plan, price: PlanEstimate | None, ranks: int) -> str:
     if price is None:
         return "Cost: not known; the pace of some batch size was not measured on this machine."
     usd = plan.config.price.usd_per_device_hour
@@ -171,7 +176,7 @@ def _cost(plan: Plan, price: PlanPrice | None, ranks: int) -> str:
     )
 
 
-def _limits(plan: Plan, price: PlanPrice, planned: Forecast | None) -> list[str]:
+def _limits(plan: Plan, price: PlanEstimate, planned: Forecast | None) -> list[str]:
     """Each limit against the most that the plan can cost, and against what it is expected to."""
     usd = plan.config.price.usd_per_device_hour
     against = plan.config.limits.against

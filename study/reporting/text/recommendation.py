@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from study.analysis.recommend import Constraints, Expected, Interval, Miss, Recommendation, Trade
-from study.analysis.records import Point, Summary
+from study.analysis.records import Constraints
 from study.reporting.text.formatting import Unit, cost_unit, noise_words, number, percent, signed
+
+if TYPE_CHECKING:
+    from study.analysis.records import Expected, Interval, Miss, Point, Recommendation, Summary, Trade
 
 _PAID = ("max_usd", "max_device_hours", "deadline_h")
 _LIMITS = {
@@ -44,7 +47,7 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Constr
     return *lines, _frugal(found, unit)
 
 
-def recommendation_json(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
+def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
     """The recommendation as plain data; the configuration of the choice stands beside its label."""
     chosen = None if found.choice is None else asdict(_point(summary.points, found.choice))
     return {

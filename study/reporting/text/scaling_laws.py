@@ -1,15 +1,19 @@
-"""What the fitted laws say, in sentences."""
+"""The fitted laws in sentences: critical batch size and throughput."""
 
 from __future__ import annotations
 
-from study.analysis.records import Summary
-from study.analysis.statistics.stepmodel import StepModel
-from study.reporting.text.formatting import number, percent
-from study.reporting.text.table_analysis import critical_lines
+from typing import TYPE_CHECKING
+
+from study.reporting.text.formatting import NOTHING, interval, number, percent
+
+if TYPE_CHECKING:
+    from study.analysis.records import Summary
+    from study.analysis.statistics.critical import CriticalBatch
+    from study.analysis.statistics.stepmodel import StepModel
 
 
 def critical_sentences(summary: Summary) -> tuple[str, ...]:
-    """The critical batch size with its interval, whether the law fits, and the noise scale beside it."""
+    """Return the critical batch size of each variant with its interval and fit, then the measured noise scale."""
     sentences = []
     if summary.critical is None:
         sentences.append(f"No critical batch size: {summary.critical_missing}.")
@@ -19,7 +23,7 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
             sentences.append(
                 f"{of} {percent(critical.target_val_accuracy)} validation accuracy, {critical.target_why}."
             )
-            sentences += critical_lines(critical.fit)
+            sentences += fit_sentences(critical.fit)
             if critical.n_unreported:
                 sentences.append(
                     f"{critical.n_unreported} further trial(s) ended without a report: they bound nothing and "
@@ -30,8 +34,26 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def fit_sentences(fit: CriticalBatch) -> list[str]:
+    """Return the fitted critical batch size, or that there is none, and a warning where the law does not fit."""
+    censored = f", {fit.n_censored} of them censored" if fit.n_censored else ""
+    runs = f"{fit.n_runs} runs{censored}"
+    if fit.b_crit is None:
+        bounds = f"; it lies in{interval(fit.b_crit_ci)}" if fit.b_crit_ci else ""
+        sentences = [f"Critical batch size: not fitted from {runs}{bounds}."]
+    else:
+        sentences = [
+            f"Critical batch size {number(fit.b_crit)}{interval(fit.b_crit_ci)}: at least {number(fit.s_min)} steps"
+            f"{interval(fit.s_min_ci)} and {number(fit.e_min)} samples{interval(fit.e_min_ci)}; "
+            f"{runs}, R² {NOTHING if fit.r2 is None else f'{fit.r2:.3f}'}."
+        ]
+    if fit.misfit:
+        sentences.append(f"Do not trust the law here: {fit.misfit_reason}.")
+    return sentences
+
+
 def model_sentence(model: StepModel) -> str:
-    """What the throughput model was fitted on, and how well."""
+    """Return what the throughput model was fitted to, and how well it fits."""
     low, high = model.micro_batches
     sizes = ", ".join(map(str, model.world_sizes))
     return (

@@ -1,35 +1,70 @@
-"""Tables that page, Markdown and terminal share: frozen records to cells of text."""
+"""Tables that page, Markdown and terminal share, and how the terminal shows them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from study.analysis.records import Summary
-from study.analysis.statistics.uncertainty import FrontPoint
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
 from study.config import yaml_reader as yamlfile
 from study.reporting.text.formatting import (
     NOTHING,
-    Unit,
     accuracy,
     column,
     cost_unit,
     duration,
+    half_interval,
     half_width,
     number,
     percent,
 )
+from study.safe_text import printable
+
+if TYPE_CHECKING:
+    from study.analysis.records import Summary
+    from study.analysis.statistics.uncertainty import FrontPoint
+    from study.config.price_list import ListPrice
+    from study.config.sections import CostAxis
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """Cells of plain text under their heads; `marked` are the rows to set off."""
+    """Cells of plain text under their heads."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    marked: tuple[bool, ...]
+    marked: tuple[bool, ...]  # of each row, whether it is set off
 
 
-def points_table(summary: Summary, axis: str | None = None, frontier_only: bool = False) -> TextTable:
+def rich_table(table: TextTable, most_rows: int | None = None, wrap_cells: bool = True) -> RichTable:
+    """Return the table for a terminal: the first column to the left, marked rows bold.
+
+    With `wrap_cells=False` only heads wrap in a narrow terminal, and no cell does.
+    """
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for i, head in enumerate(table.heads):
+        widest = None if wrap_cells else max(len(printable(row[i])) for row in table.rows)
+        justify: Literal["left", "right"] = "right" if i else "left"
+        shown.add_column(
+            Text("\n".join(map(printable, head.split("\n")))), justify=justify, overflow="fold", min_width=widest
+        )
+    for row, marked in list(zip(table.rows, table.marked, strict=True))[:most_rows]:
+        shown.add_row(*(Text(printable(cell)) for cell in row), style="bold" if marked else "")
+    return shown
+
+
+def print_lines(console: Console, *lines: str, style: str = "") -> None:
+    """Print lines as they are: nothing in them is taken for markup, and control codes become blanks."""
+    for line in lines:
+        console.print(Text(printable(line), style=style))
+
+
+def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: bool = False) -> TextTable:
     """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
 
     The frontier is that of the cost axis, the summary's own when left out.
@@ -88,7 +123,7 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
             number(point.samples_per_s),
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
-            cost + _half(front.cost_ci, unit),
+            cost + half_interval(front.cost_ci, unit.scale),
             *((setup,) if cold else ()),
             search,
             _membership(front),
@@ -100,10 +135,6 @@ def points_table(summary: Summary, axis: str | None = None, frontier_only: bool 
 
 def _gigabytes(size: int | None) -> str:
     return NOTHING if size is None else number(size / 1e9)
-
-
-def _half(interval: tuple[float, float] | None, unit: Unit) -> str:
-    return "" if interval is None else f" ± {number((interval[1] - interval[0]) / 2 * unit.scale, 2)}"
 
 
 def _membership(front: FrontPoint) -> str:
@@ -178,3 +209,19 @@ def _given(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_given(item) for item in value]
     return value
+
+
+def print_prices(prices: Sequence[ListPrice], console: Console) -> None:
+    """Print a row for each price of a device-hour, by GPU type, cheapest first."""
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("GPU type", "purchase", "provider", "USD an hour", "date", "source"):
+        table.add_column(name, justify="right" if name == "USD an hour" else "left", no_wrap=name != "source")
+    for price in sorted(prices, key=lambda price: (price.gpu_type, price.purchase, price.usd_per_device_hour)):
+        cells = (price.gpu_type, price.purchase, price.provider, f"{price.usd_per_device_hour:.2f}", price.date)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in (*cells, price.source)))
+    console.print(table)
+    print_lines(
+        console,
+        "List prices per GPU, of the dates shown; what you pay may differ. A file of your own wins: --prices FILE, or "
+        "price.file in a study.",
+    )

@@ -1,36 +1,34 @@
-"""What people see on the terminal: the summary, a study's progress, its status."""
+"""The terminal's output: a study's summary, its progress while it runs, and its status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
+from itertools import islice
 from threading import Lock
 from types import TracebackType
+from typing import get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as _Bars
+from rich.table import Column, Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
-from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
-from study.planning.trials import Plan
-from study.reporting.live.progress import PhaseCount, Tracker
-from study.reporting.text.formatting import (
-    NOTHING,
-    column,
-    cost_unit,
-    duration,
-    half_width,
-    number,
-    of_limit,
-    percent,
-    printable,
-)
+from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, Outcome, StudyRow, WaitRow
+from study.ledger.state import StudyState
+from study.planning.trials import Phase, Plan
+from study.reporting.live.progress import PhaseCount, StudyProgress
+from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
+from study.safe_text import printable
 
+PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _SHOWN_RUNNING = 8
 
 
@@ -101,48 +99,66 @@ def _spend(summary: Summary) -> str:
 
 
 def status_lines(plan: Plan, rows: Iterable[AnyRow]) -> list[str]:
-    """How far a study is, a line for each phase and one for its cost."""
-    return _status(Tracker(plan, rows), with_guess=False)
+    """Return how far a study is: a line for each phase, one for its spend, and one for what holds it up."""
+    progress = StudyProgress(plan, StudyState(rows))
+    lines = []
+    for phase in _phases(progress):
+        count = progress.count(phase)
+        found = _found(count)
+        lines.append(f"{phase:<8}{count.finished}/{count.planned} finished" + (f": {found}" if found else ""))
+    return [*lines, f"{'spent':<8}{_spent(progress)}", *(f"{name:<8}{why}" for name, why in _held_up(progress))]
 
 
-def _status(tracker: Tracker, with_guess: bool) -> list[str]:
-    lines = [
-        f"{name:<8}{_count_line(count)}"
-        for name in ("search", "confirm")
-        if (count := tracker.count(name)).planned or count.over
-    ]
-    billed = f"billed  {cost_unit([tracker.billed_device_h]).show(tracker.billed_device_h)}"
-    left_s = tracker.left_s() if with_guess and tracker.mistake is None else None
-    lines.append(billed + (f", about {duration(left_s)} left" if left_s is not None else ""))
-    if limits := tracker.of_limits:
-        lines.append("spent   " + ", ".join(of_limit(name, *figures) for name, figures in limits.items()))
-    if tracker.waiting is not None:
-        lines.append(f"waiting {tracker.waiting.why}")
-    if tracker.cut is not None and len(tracker.ends) < tracker.planned:
-        then = "running trials end at their next report" if tracker.running else "raise it to go on"
-        lines.append(f"cut     by limits.{tracker.cut.limit}: {then}")
-    if tracker.mistake is not None:
-        lines.append(f"ended   by the same mistake in every batch size: {printable(tracker.mistake.error)}")
-    return lines
+def _phases(progress: StudyProgress) -> list[Phase]:
+    """Return the phases that have trials."""
+    counts = ((phase, progress.count(phase)) for phase in PHASE_NAMES)
+    return [phase for phase, count in counts if count.planned or count.finished]
 
 
-def _count_line(count: PhaseCount) -> str:
-    parts = [f"{n} {outcome}" for outcome, n in count.outcomes.items()]
-    if count.running:
-        parts.append(f"{count.running} running")
-    return f"{count.over} of {count.planned} over" + (f": {', '.join(parts)}" if parts else "")
+def _found(count: PhaseCount) -> str:
+    parts = [f"{count.outcomes[outcome]} {outcome}" for outcome in OUTCOMES if outcome in count.outcomes]
+    return ", ".join([*parts, *([f"{count.running} running"] if count.running else [])])
+
+
+def _spent(progress: StudyProgress) -> str:
+    """Return device-time, open leases included, and what is spent of each limit."""
+    limits, device_h = progress.limits, progress.state.device_h(progress.state.now_s)
+    parts = [of_limit(name, *figures) for name, figures in limits.items()]
+    return ", ".join(parts if "device_hours" in limits else [cost_unit([device_h]).show(device_h), *parts])
+
+
+def _held_up(progress: StudyProgress) -> Iterator[tuple[str, str]]:
+    """Yield why nothing new starts: (state, cause)."""
+    state = progress.state
+    if state.waiting is not None:
+        yield "waiting", state.waiting.why
+    if state.limit is not None and len(state.ended) < progress.planned:
+        then = "running trials end at their next report" if any(state.running) else "raise it to go on"
+        yield "cut", f"by limits.{state.limit.limit}: {then}"
+    if state.mistake is not None:
+        yield "ended", f"by the same mistake in every batch size: {printable(state.mistake.error)}"
 
 
 class ProgressView:
-    """Shows a study while it runs: in place on a terminal, a line for each ended trial elsewhere."""
+    """Shows a study while it runs: bars that are redrawn on a terminal, a line for each ended trial elsewhere."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
-        self._tracker = Tracker(plan)
+        self._state = StudyState(whole_curves=False)
+        self._progress = StudyProgress(plan, self._state)
         self._lock = Lock()
-        # Rows written before are the past of a resumed study: counted, not told again.
+        # Rows of earlier drivers are counted, and get no line.
         self._since = datetime.now(timezone.utc)
         self._past = 0
+        self._bars = _Bars(
+            TextColumn("{task.description:<7}", markup=False),
+            BarColumn(bar_width=min(max(console.width - 60, 6), 30)),  # narrow terminals need the room for words
+            TextColumn("{task.completed:.0f}/{task.total:.0f} finished", markup=False),
+            TextColumn("{task.fields[found]}", markup=False, table_column=Column()),
+            console=console,
+            auto_refresh=False,
+        )
+        self._tasks: dict[Phase, TaskID] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> ProgressView:
@@ -158,10 +174,10 @@ class ProgressView:
             self._live.stop()
 
     def __call__(self, row: AnyRow) -> None:
-        """Take in a row that is now in the ledger."""
+        """Take in the next row of the ledger."""
         with self._lock:
-            begins_again = isinstance(row, StudyRow) and self._tracker.mistake is not None
-            self._tracker.follow(row)
+            begins_again = isinstance(row, StudyRow) and self._state.mistake is not None
+            self._state.apply(row)
         new = datetime.fromisoformat(row.written) >= self._since
         if isinstance(row, LeaseRow) and row.why and new:
             self._say(self._lost_line(row))  # above what is shown in place
@@ -180,7 +196,7 @@ class ProgressView:
         elif isinstance(row, WaitRow) and new:
             self._say(f"Waiting: {row.why}")
         elif isinstance(row, StudyRow) and new and self._past:
-            line = f"Resumed: {len(self._tracker.ends)} of {self._tracker.planned} trials are over"
+            line = f"Resumed: {len(self._state.ended)} of {self._progress.planned} trials finished"
             self._say(line + ("; all begin again, those that failed come last" if begins_again else ""))
 
     def _say(self, line: str) -> None:
@@ -189,40 +205,52 @@ class ProgressView:
     def _lost_line(self, lease: LeaseRow) -> str:
         cost = cost_unit([lease.billed_device_h]).show(lease.billed_device_h)
         line = f"{lease.trial_id}: attempt {lease.attempt} is lost after {cost}: {printable(lease.why)}; "
-        if lease.trial_id in self._tracker.ends:
+        if lease.trial_id in self._state.ended:
             return f"{line}it has no retry left"
         return f"{line}it is tried again, from its last checkpoint if there is one"
 
     def _end_line(self, end: EndRow) -> str:
-        tracker = self._tracker
-        line = f"[{len(tracker.ends)}/{tracker.planned}] {end.trial_id} {end.outcome}"
-        epochs, report = tracker.epochs(end.trial_id), tracker.reports.get(end.trial_id)
+        trial = self._state.trial(end.trial_id)
+        line = f"[{len(self._state.ended)}/{self._progress.planned}] {end.trial_id} {end.outcome}"
+        epochs = self._progress.epochs(trial)
         if epochs is not None:
             line += f" at {epochs[0]:.1f} of {epochs[1]:g} epochs"
-        if report is not None:
-            line += f", val accuracy {report.val_accuracy:.3f}"
+        if trial.last is not None:
+            line += f", val accuracy {trial.last.val_accuracy:.3f}"
         return line + (f": {printable(end.error)}" if end.error else "")
 
     def _render(self) -> RenderableType:
         with self._lock:
-            parts: list[RenderableType] = [Text(line) for line in _status(self._tracker, with_guess=True)]
-            if self._tracker.running:
+            for phase in _phases(self._progress):
+                count = self._progress.count(phase)
+                if phase not in self._tasks:
+                    self._tasks[phase] = self._bars.add_task(phase, found="")
+                self._bars.update(
+                    self._tasks[phase], completed=count.finished, total=count.planned, found=_found(count)
+                )
+            left_s = None if self._state.mistake else self._progress.left_s()
+            left = "" if left_s is None else f", about {duration(left_s)} left"
+            parts: list[RenderableType] = [self._bars, Text(f"spent   {_spent(self._progress)}{left}")]
+            parts += [Text(f"{name:<8}{why}") for name, why in _held_up(self._progress)]
+            if any(self._state.running):
                 parts.append(self._running())
-        return Group(*parts)
+        # The cursor waits on an empty line: the `^C` of an interrupt would wrap a full one, and shift what is redrawn.
+        return Group(*parts, Text())
 
     def _running(self) -> Table:
         table = Table(box=SIMPLE_HEAD)
         for name in ("running", "batch", "ranks", "learning rate", "epochs", "val accuracy"):
             table.add_column(name, justify="left" if name == "running" else "right")
-        for trial_id, attempt in list(self._tracker.running.items())[:_SHOWN_RUNNING]:
-            done, whole = self._tracker.epochs(trial_id) or (0.0, 0.0)
-            report = self._tracker.reports.get(trial_id)
+        for trial, attempt in islice(self._state.running, _SHOWN_RUNNING):
+            done, whole = self._progress.epochs(trial) or (0.0, 0.0)
             table.add_row(
                 attempt.phase,
                 str(attempt.batch_size),
                 str(attempt.world_size),
                 number(attempt.lr),
-                f"{done:.1f} of {whole:g}",
-                percent(report.val_accuracy) if report else NOTHING,
+                f"{done:.1f}/{whole:g}",
+                percent(trial.last.val_accuracy) if trial.last else NOTHING,
             )
+        if (hidden := sum(1 for _ in self._state.running) - _SHOWN_RUNNING) > 0:
+            table.add_row(f"and {hidden} more")
         return table

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from study.analysis.records import TIME_AXES, Point, Summary, cost_of
-from study.analysis.statistics.contrasts import Contrast
+from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
-from study.reporting.text.formatting import (
-    AXIS_NAMES,
-    Unit,
-    cost_unit,
-    noise_words,
-    of_limit,
-    percent,
-    printable,
-    ranks,
-)
+from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, noise_words, of_limit, percent, ranks
+from study.safe_text import printable
+
+if TYPE_CHECKING:
+    from study.analysis.records import Point, Summary
+    from study.analysis.statistics.hypotheses import Contrast
+    from study.config.sections import CostAxis
 
 _LISTED = 4  # dominated points that are named; of more, only the number
 _BY_ITSELF = (
@@ -136,7 +133,7 @@ def _setup(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _ends(frontier: Sequence[Point], axis: str, unit: Unit) -> str:
+def _ends(frontier: Sequence[Point], axis: CostAxis, unit: Unit) -> str:
     cheapest, best = frontier[0], frontier[-1]
     if len(frontier) == 1:
         return (
@@ -156,7 +153,7 @@ def _path(before: Point, after: Point) -> str:
     return f"{_name(before, start=True)} to {_name(after)}"
 
 
-def _step(before: Point, after: Point, gain: Contrast, axis: str) -> str:
+def _step(before: Point, after: Point, gain: Contrast, axis: CostAxis) -> str:
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
     if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
         return "the same accuracy at the same cost"
@@ -202,7 +199,7 @@ def _name(point: Point, start: bool = False) -> str:
     return name[0].upper() + name[1:] if start else name
 
 
-def _cost(point: Point, axis: str, unit: Unit) -> str:
+def _cost(point: Point, axis: CostAxis, unit: Unit) -> str:
     return unit.show(cost_of(point, axis))
 
 

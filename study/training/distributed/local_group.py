@@ -14,7 +14,7 @@ from typing import Any
 
 from study.config.schema import StudyConfig
 from study.planning.trials import TrialSpec
-from study.training.distributed.error_translation import plainly
+from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
@@ -23,18 +23,18 @@ from study.training.rank import Rank
 _rank: Rank  # one a process
 
 
-def _create(place: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
+def _create(topology: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
     """What a module prints is not for the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     end_with_this_process()
     global _rank
-    _rank = kind(place, config)
+    _rank = kind(topology, config)
 
 
 def _call(method: str, *args: Any) -> Any:
-    return plainly(partial(getattr(_rank, method), *args))
+    return translate_errors(partial(getattr(_rank, method), *args))
 
 
 class LocalGroup:
@@ -42,9 +42,9 @@ class LocalGroup:
 
     def __init__(self, config: StudyConfig, world_size: int, kind: type[Rank] = Rank) -> None:
         hardware = config.hardware
-        place = RankTopology(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
-        place = replace(place, gpu_share=hardware.devices_per_rank)
-        to_a_gpu = int(1 / place.gpu_share + 1e-9)
+        topology = RankTopology(0, world_size, 0, world_size, 0, "cuda" if hardware.on_gpu else "cpu")
+        topology = replace(topology, gpu_share=hardware.devices_per_rank)
+        to_a_gpu = int(1 / topology.gpu_share + 1e-9)
         # Read when torch is imported, so it must be set before the processes start.
         os.environ.setdefault("OMP_NUM_THREADS", str(hardware.cpus_per_rank))
         self._pools = [
@@ -52,7 +52,7 @@ class LocalGroup:
                 1,
                 mp.get_context("spawn"),
                 initializer=_create,
-                initargs=(replace(place, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
+                initargs=(replace(topology, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
             )
             for rank in range(world_size)
         ]

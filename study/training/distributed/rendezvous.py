@@ -20,9 +20,9 @@ SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 class PlacedEnvironment(ClusterEnvironment):
     """Lightning's extension point for processes that somebody else has started."""
 
-    def __init__(self, place: RankTopology) -> None:
+    def __init__(self, topology: RankTopology) -> None:
         super().__init__()
-        self.place = place
+        self.topology = topology
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -47,25 +47,25 @@ class PlacedEnvironment(ClusterEnvironment):
 
     def world_size(self) -> int:
         """Ranks of the group."""
-        return self.place.world_size
+        return self.topology.world_size
 
     def set_world_size(self, size: int) -> None:
-        """Fixed by the place."""
+        """Fixed by the topology."""
 
     def global_rank(self) -> int:
         """Rank in the group."""
-        return self.place.rank
+        return self.topology.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Fixed by the place."""
+        """Fixed by the topology."""
 
     def local_rank(self) -> int:
         """Rank on the node."""
-        return self.place.local_rank
+        return self.topology.local_rank
 
     def node_rank(self) -> int:
         """Number of the node."""
-        return self.place.node_rank
+        return self.topology.node_rank
 
 
 def open_store(host: str, world_size: int, timeout: timedelta = COLLECTIVE_TIMEOUT) -> tuple[dist.TCPStore, int]:
@@ -78,7 +78,7 @@ def open_store(host: str, world_size: int, timeout: timedelta = COLLECTIVE_TIMEO
 
 
 def join_group(
-    place: RankTopology,
+    topology: RankTopology,
     host: str,
     port: int,
     timeout: timedelta = COLLECTIVE_TIMEOUT,
@@ -89,16 +89,16 @@ def join_group(
     It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
     """
     if store is None:
-        store = dist.TCPStore(host, port, place.world_size, is_master=False, timeout=timeout)
-    if place.device == "cuda":
-        torch.cuda.set_device(place.gpu)
-    if place.local_world_size < place.world_size:
+        store = dist.TCPStore(host, port, topology.world_size, is_master=False, timeout=timeout)
+    if topology.device == "cuda":
+        torch.cuda.set_device(topology.gpu)
+    if topology.local_world_size < topology.world_size:
         name_interface(host)
     dist.init_process_group(
-        "nccl" if place.device == "cuda" and place.gpu_share == 1 else "gloo",
+        "nccl" if topology.device == "cuda" and topology.gpu_share == 1 else "gloo",
         store=store,
-        rank=place.rank,
-        world_size=place.world_size,
+        rank=topology.rank,
+        world_size=topology.world_size,
         timeout=timeout,
     )
 

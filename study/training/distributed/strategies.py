@@ -12,7 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.rendezvous import PlacedEnvironment
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job
@@ -25,10 +25,10 @@ class _JobsOwn:
     channels_last: bool
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Lightning's hook between the module's own set-up and DDP. Raises PlanError for a layer without a shape."""
+        """Lightning's hook between the module's own set-up and DDP. Raises ConfigError for a layer without a shape."""
         weights = trainer.lightning_module.named_parameters()
         if lazy := [name for name, weight in weights if isinstance(weight, UninitializedParameter)]:
-            raise PlanError(
+            raise ConfigError(
                 f"has layers that get their shape from their first batch ({lazy[0]}): give it to them, or run a batch "
                 "through them in __init__, configure_model or setup",
                 "workload.module",
@@ -84,16 +84,16 @@ def _channels_last(values: Tensor) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
-def strategy(place: RankTopology, job: Job, channels_last: bool) -> Strategy:
+def strategy(topology: RankTopology, job: Job, channels_last: bool) -> Strategy:
     """DDP in the group that has been joined; for one rank no DDP at all."""
     made: _JobsDDP | _JobsAlone
-    if place.world_size == 1:
-        made = _JobsAlone(place.torch_device)
+    if topology.world_size == 1:
+        made = _JobsAlone(topology.torch_device)
     else:
         made = _JobsDDP(
             # Lightning would count GPUs to find this rank's, and ranks may share one.
-            parallel_devices=[place.torch_device] * place.local_world_size,
-            cluster_environment=PlacedEnvironment(place),
+            parallel_devices=[topology.torch_device] * topology.local_world_size,
+            cluster_environment=PlacedEnvironment(topology),
             gradient_as_bucket_view=True,
             **job.ddp_arguments(),
         )

@@ -8,33 +8,19 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from study.config.workloads import Embedded
+from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.classifier import Classifier
 from study.training.snapshot import Resumed, State
 from study.workloads.data.batching import Batch, EvalBatches, TrainBatches
 from study.workloads.data.splits import Part, Splits
-from study.workloads.registry import build_model
 
 EVAL_BATCH = 1024
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Over all ranks and one interval."""
-
-    train_loss: float
-    train_accuracy: float | None
-    val_loss: float | None  # None where a user's own module does not log it
-    val_accuracy: float
-    skipped_batches: int = 0  # micro batches of all ranks that a user's training_step returned no loss for
-
-
-@dataclass(frozen=True)
-class Probed:
+class ProbeTarget:
     """A network, its loss on a batch, and the training set."""
 
     model: nn.Module
@@ -81,13 +67,13 @@ class Job(Protocol):
     def gathers(self, tensor: Tensor) -> None:
         """Called with what the module gathers from the ranks by Lightning's `all_gather`."""
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
-        """The figures since the last call. Every rank must call it."""
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Return the metrics of the interval since the last call. Every rank must call it."""
 
     def test_accuracy(self, done: Callable[[], None]) -> float | None:
         """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
 
-    def probed(self) -> Probed | None:
+    def probe_target(self) -> ProbeTarget | None:
         """What probes look at; None where there is nothing for them."""
 
 
@@ -96,10 +82,10 @@ class TensorJob:
 
     batches_on_device = True
 
-    def __init__(self, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
+    def __init__(self, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
         done = resumed.updates if resumed else 0
-        self.batches = TrainBatches(splits.train, spec.stages, place.rank, spec.seed, done)
-        shard = (place.rank, place.world_size, EVAL_BATCH)
+        self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
+        shard = (topology.rank, topology.world_size, EVAL_BATCH)
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
     def wrap_loader(self, loader: Any) -> Any:
@@ -136,32 +122,3 @@ class TensorJob:
 
     def gathers(self, tensor: Tensor) -> None:
         """The package's own modules reduce their figures themselves."""
-
-
-class EmbeddedJob(TensorJob):
-    """A Classifier."""
-
-    def __init__(
-        self, config: Embedded, spec: TrialSpec, place: RankTopology, splits: Splits, resumed: Resumed | None
-    ) -> None:
-        super().__init__(spec, place, splits, resumed)
-        self.module = Classifier(build_model(config, splits))
-        self.train = splits.train
-
-    def measured(self, trainer: pl.Trainer) -> Measured:
-        """From the tallies."""
-        return Measured(*self.module.train_tally.reduce(), *self.module.val_tally.reduce())
-
-    def test_accuracy(self, done: Callable[[], None]) -> float:
-        """On the test split."""
-        return self.module.test_accuracy(self.test, done)
-
-    def probed(self) -> Probed:
-        """The classifier's cross-entropy."""
-        model = self.module.model
-
-        def loss(batch: Batch) -> Tensor:
-            x, y = (part.to(self.module.device) for part in batch)
-            return cross_entropy(model(x), y)
-
-        return Probed(model, loss, self.train)

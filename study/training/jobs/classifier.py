@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from study.config.workloads import Embedded
+from study.measurement import Metrics
+from study.planning.trials import TrialSpec
 from study.training.distributed.reduced_sums import ReducedSums, average_statistics
-from study.training.lightning_patches import LeanModule
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import ProbeTarget, TensorJob
+from study.training.lightning_patches import FastHookModule
+from study.training.snapshot import Resumed
 from study.workloads.data.batching import Batch, EvalBatches
+from study.workloads.data.splits import Splits
+from study.workloads.models.networks import build_model, eval_mode
 
 
-class Classifier(LeanModule):
+class Classifier(FastHookModule):
     """Cross-entropy on (inputs, labels) batches."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -23,14 +32,14 @@ class Classifier(LeanModule):
 
     def on_fit_start(self) -> None:
         """The device is known from here on."""
-        self.train_tally, self.val_tally = ReducedSums(self.device), ReducedSums(self.device)
+        self.train_sums, self.val_sums = ReducedSums(self.device), ReducedSums(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of a micro batch."""
         x, y = batch
         logits = self.model(x)
         loss = cross_entropy(logits, y)
-        self.train_tally.add(loss, logits, y)
+        self.train_sums.add(loss, logits, y)
         return loss
 
     def on_validation_start(self) -> None:
@@ -41,22 +50,53 @@ class Classifier(LeanModule):
         """Count one batch."""
         x, y = batch
         logits = self.model(x)
-        self.val_tally.add(cross_entropy(logits, y), logits, y)
+        self.val_sums.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
     def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
         """Accuracy over all ranks' shards, in evaluation mode. Every rank must call it; `done` follows each batch."""
         tally = ReducedSums(self.device)
-        was_training = self.model.training
-        self.model.eval()
-        for x, y in batches:
-            x, y = x.to(self.device), y.to(self.device)
-            logits = self.model(x)
-            tally.add(cross_entropy(logits, y), logits, y)
-            done()
-        self.model.train(was_training)
+        with eval_mode(self.model):
+            for x, y in batches:
+                x, y = x.to(self.device), y.to(self.device)
+                logits = self.model(x)
+                tally.add(cross_entropy(logits, y), logits, y)
+                done()
         return tally.reduce()[1]
 
     def configure_optimizers(self) -> Any:
         """Set by the rank, which knows the trial."""
         raise NotImplementedError("a rank assigns configure_optimizers before it fits")
+
+
+class EmbeddedJob(TensorJob):
+    """A Classifier."""
+
+    def __init__(
+        self, config: Embedded, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, topology, splits, resumed)
+        self.module = Classifier(build_model(config, splits))
+        self.train = splits.train
+
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Reduce the sums of training and validation over ranks."""
+        train_loss, train_accuracy = self.module.train_sums.reduce()
+        val_loss, val_accuracy = self.module.val_sums.reduce()
+        return Metrics(
+            train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
+        )
+
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """On the test split."""
+        return self.module.test_accuracy(self.test, done)
+
+    def probe_target(self) -> ProbeTarget:
+        """The classifier's cross-entropy."""
+        model = self.module.model
+
+        def loss(batch: Batch) -> Tensor:
+            x, y = (part.to(self.module.device) for part in batch)
+            return cross_entropy(model(x), y)
+
+        return ProbeTarget(model, loss, self.train)

@@ -14,17 +14,17 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, Sto
 from torch import Tensor
 
 from study.config.workloads import Custom
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean
+from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Measured
 from study.training.jobs.silent_logger import SilentLogger
 from study.training.snapshot import Resumed, State
 from study.training.user_data.resumable_loader import ResumableLoader
 from study.training.user_data.sampling import TrainShare, ValidationShare, check_same_data
-from study.training.user_data.stream_sharding import shared_out, whole_batches
+from study.training.user_data.stream_sharding import rank_batches, whole_batches
 from study.workloads.user_code.build import build_data, build_module
-from study.workloads.user_code.loaders import KEY, check_batch_size, is_stream, samples_of, the_one
+from study.workloads.user_code.loaders import KEY, check_batch_size, is_stream, samples_of, single_loader
 
 VAL_LOSS = "val_loss"  # looked for where no name is given
 SAME = 1e-6  # between ranks' sums of weights, relative
@@ -37,14 +37,14 @@ class CustomJob:
     batches_on_device = False
     most_val_batches: int | None = None  # of each validation loader; None: all
 
-    def __init__(self, config: Custom, spec: TrialSpec, place: RankTopology, resumed: Resumed | None) -> None:
-        self.config, self.spec, self.place, self.resumed = config, spec, place, resumed
+    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+        self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
         self.notes: list[str] = []  # what a user should know of how the module is run
         self.module: pl.LightningModule = build_module(config)
         self.data: pl.LightningDataModule = build_data(
-            config, spec.batch.micro_batch * (place.world_size if config.data_batch == "global" else 1)
+            config, spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
         )
         self.logged: set[str] = set()  # the figures that an earlier validation has logged
         self._train_share: TrainShare | None = None
@@ -72,7 +72,7 @@ class CustomJob:
         """A stream is validated whole on every rank."""
         if not is_stream(loader):
             check_same_data(loader, "validation")
-            share = ValidationShare(loader, self.place, self.spec.seed, self.most_val_batches)
+            share = ValidationShare(loader, self.topology, self.spec.seed, self.most_val_batches)
             self._validation_shares.append(share)
         return loader
 
@@ -80,15 +80,15 @@ class CustomJob:
         done = self.spec.micro_batches_at(self.resumed.updates) if self.resumed is not None else 0
         # At the end of an epoch, Lightning first wants to see that nothing is left of it.
         skip = (done - 1) % self.batches_an_epoch + 1 if done else 0
-        declared = check_batch_size(loader, self.spec.batch.micro_batch, self.place.world_size)
+        declared = check_batch_size(loader, self.spec.batch.micro_batch, self.topology.world_size)
         if not is_stream(loader):
             check_same_data(loader, "training")
             if (found := samples_of(loader)) != self.config.train_samples:
-                raise PlanError(
+                raise ConfigError(
                     f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
                 )
             self._train_share = TrainShare(
-                loader, self.place, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
+                loader, self.topology, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
             )
             self._train_share.epoch = (done - skip) // self.batches_an_epoch
         self.loader = ResumableLoader(loader, self.batches_an_epoch, lambda loader: self._deal(loader, declared))
@@ -97,21 +97,21 @@ class CustomJob:
         return self.loader
 
     def _deal(self, loader: Any, declared: bool) -> Iterator[Any]:
-        """This rank's micro batches of an epoch. Raises PlanError for other sizes, and where they end too early."""
+        """This rank's micro batches of an epoch. Raises ConfigError for other sizes, and where they end too early."""
         asked, stream = self.spec.batch.micro_batch, is_stream(loader)
         batches = iter(loader)
         if stream or not declared:
             batches = whole_batches(batches, asked)
-        if stream and self.place.world_size > 1:
-            batches = shared_out(batches, self.place)
+        if stream and self.topology.world_size > 1:
+            batches = rank_batches(batches, self.topology)
         dealt = 0
         for batch in batches:
             dealt += 1
             if dealt == self.batches_an_epoch and self._train_share is not None:
                 self._train_share.epoch += 1
             yield batch
-        samples = dealt * asked * self.place.world_size
-        raise PlanError(
+        samples = dealt * asked * self.topology.world_size
+        raise ConfigError(
             f"is {self.config.train_samples}, but the training data end after {samples} samples in whole batches",
             "workload.train_samples",
         )
@@ -123,7 +123,7 @@ class CustomJob:
 
     def start_epoch(self, epoch: int) -> None:
         """Lightning tells its samplers."""
-        the_one(self.module.trainer.train_dataloader)
+        single_loader(self.module.trainer.train_dataloader)
 
     # What the Trainer is.
 
@@ -178,10 +178,10 @@ class CustomJob:
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
-                return self._no_gradient() if self.place.world_size > 1 else None
+                return self._no_gradient() if self.topology.world_size > 1 else None
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if not isinstance(loss, Tensor):
-                raise PlanError("its training_step returns no loss", "workload.module")
+                raise ConfigError("its training_step returns no loss", "workload.module")
             weight = self._weight_of(output)
             if self.config.loss_weight is not None and not weight:  # a mean over nothing is nan, and counts nothing
                 return self._no_gradient()
@@ -205,10 +205,10 @@ class CustomJob:
             return 1.0
         weight = output.get(key) if isinstance(output, Mapping) else None
         if weight is None:
-            raise PlanError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
+            raise ConfigError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
         weight = weight.detach() if isinstance(weight, Tensor) else torch.tensor(float(weight))
         if weight.numel() != 1 or not weight.isfinite().all() or weight < 0:
-            raise PlanError(f"{key} must be one number of 0 or more", "workload.loss_weight")
+            raise ConfigError(f"{key} must be one number of 0 or more", "workload.loss_weight")
         return weight.to(self.module.device, torch.float32).reshape(())
 
     def before_step(self) -> None:
@@ -222,7 +222,9 @@ class CustomJob:
         total = torch.as_tensor(self.update_weight, dtype=torch.float32, device=self.module.device).clone()
         if dist.is_initialized():
             dist.all_reduce(total)
-        factor = self.spec.batch.accumulation * self.place.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        factor = (
+            self.spec.batch.accumulation * self.topology.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        )
         for weight in self.module.parameters():
             if weight.grad is not None:
                 weight.grad.mul_(factor.to(weight.grad.dtype))
@@ -240,16 +242,16 @@ class CustomJob:
         """What a module logs at the end with `sync_dist` is a mean over the ranks: have it weighted by their samples,
         as Lightning weights what is logged batch by batch.
         """
-        if self.place.world_size > 1 and (samples := self.validated):
+        if self.topology.world_size > 1 and (samples := self.validated):
             trainer.fit_loop.epoch_loop.val_loop._results.batch_size = samples
 
     def gathers(self, tensor: Tensor) -> None:
         """A mean over ranks that have unequal numbers of samples is no mean over the samples."""
-        uneven = [share.total for share in self._validation_shares if share.total % self.place.world_size]
+        uneven = [share.total for share in self._validation_shares if share.total % self.topology.world_size]
         figures = 1, sum(len(share) for share in self._validation_shares)  # one of this rank, or one of each batch
         if tensor.numel() in figures and tensor.is_floating_point() and not self.module.training and uneven:
             note = (
-                f"it gathers figures of {self.place.world_size} ranks, which share {uneven[0]} validation "
+                f"it gathers figures of {self.topology.world_size} ranks, which share {uneven[0]} validation "
                 "samples unequally: a plain mean of them is not the figure of the whole set; gather counts, or log "
                 "with sync_dist=True"
             )
@@ -274,15 +276,15 @@ class CustomJob:
 
         setattr(self.module, hook, counted)
 
-    def measured(self, trainer: pl.Trainer) -> Measured:
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Training loss averaged over ranks; the rest as logged.
 
         From weights that are not finite no figure will be, which a module that logs no validation loss would not show.
-        Raises PlanError where nothing was validated on, where a figure was not logged in this validation, and where the
-        ranks have different figures.
+        Raises ConfigError where nothing was validated on, where a figure was not logged in this validation, and where
+        the ranks have different figures.
         """
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
-            raise PlanError("its validation set is empty", KEY)
+            raise ConfigError("its validation set is empty", KEY)
         size = sum(
             (weight.detach().abs().sum(dtype=torch.float64) for weight in self.module.parameters()), torch.zeros(())
         )
@@ -296,7 +298,7 @@ class CustomJob:
         rows = _gathered(own, self.module.device)
         self._start_sums()
         if not torch.allclose(rows[:, 3], rows[:1, 3], rtol=SAME, equal_nan=True):
-            raise PlanError(
+            raise ConfigError(
                 "its weights differ between the ranks: DDP averages the gradients of what requires one when training "
                 "begins; leave frozen what was frozen then, set workload.find_unused_parameters if something is frozen "
                 "later, and change no weights on one rank alone",
@@ -305,15 +307,15 @@ class CustomJob:
         logs_loss = self.config.val_loss is not None or names[1] in self.logged or bool(rows[:, 6].any())
         accuracy = self._figure(trainer, "val_accuracy", names[0], rows[:, 4:6])
         if math.isfinite(accuracy) and not -TOLERANCE <= accuracy <= 1 + TOLERANCE:
-            raise PlanError(
+            raise ConfigError(
                 f"{names[0]} is {accuracy:.4g}, and an accuracy is a share from 0 to 1"
                 + ("; log it divided by 100" if 1 < accuracy <= 100 else ""),
                 "workload.val_accuracy",
             )
         weight = float(rows[:, 1].sum())
         if weight == 0:
-            raise PlanError("its training_step returns no loss", "workload.module")
-        return Measured(
+            raise ConfigError("its training_step returns no loss", "workload.module")
+        return Metrics(
             train_loss=float(rows[:, 0].sum()) / weight,
             train_accuracy=None,
             val_loss=self._figure(trainer, "val_loss", names[1], rows[:, 6:8]) if logs_loss else None,
@@ -322,7 +324,7 @@ class CustomJob:
         )
 
     def _figure(self, trainer: pl.Trainer, key: str, name: str, ranks: Tensor) -> float:
-        """A logged figure, from (logged or not, value) of each rank, (world size, 2). Raises PlanError.
+        """A logged figure, from (logged or not, value) of each rank, (world size, 2). Raises ConfigError.
 
         What rank 0 alone logs, it has gathered; what all log must be the same everywhere.
         """
@@ -335,23 +337,23 @@ class CustomJob:
                 says = f"{name} is logged on some ranks, and not on rank 0"
             elif name in self.logged:
                 says = f"the module logged {name} in the validation before, and not in this one; log it in every one"
-            raise PlanError(says, f"workload.{key}")
+            raise ConfigError(says, f"workload.{key}")
         self.logged.add(name)
         first = float(values[0])
         if bool(logged.all()):
             alike = torch.isclose(values, values[:1], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
             if not bool(alike.all()):
                 low, *_, high = sorted(values.tolist(), key=lambda value: (math.isnan(value), value))
-                raise PlanError(
+                raise ConfigError(
                     f"{name} differs between the ranks ({low:.4g} to {high:.4g}): each "
                     "logged the figure of its own part of the data; log it with sync_dist=True, or log a torchmetrics "
                     "object itself",
                     f"workload.{key}",
                 )
         elif bool(logged[1:].any()):
-            raise PlanError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
+            raise ConfigError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
         elif not self._collectives:
-            raise PlanError(
+            raise ConfigError(
                 f"{name} is logged on rank 0 alone, and nothing was gathered from the other ranks: it is the figure "
                 "of rank 0's part of the data; log it on all ranks with sync_dist=True, or log a torchmetrics object "
                 "itself",
@@ -365,14 +367,14 @@ class CustomJob:
             monitor = scheduler.monitor
             if scheduler.reduce_on_plateau and all(result.meta.name != monitor for result in _results(trainer)):
                 name = type(scheduler.scheduler).__name__
-                raise PlanError(
+                raise ConfigError(
                     f"its {name} follows {monitor}, which is not logged in its validation", "workload.module"
                 )
 
     def test_accuracy(self, done: Callable[[], None]) -> None:
         """A user's test step is theirs to run."""
 
-    def probed(self) -> None:
+    def probe_target(self) -> None:
         """A training step may log, keep state or need its trainer: it is no function of a batch."""
 
 

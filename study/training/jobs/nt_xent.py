@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 
-def place_in_group() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """(rank, world size); a process without a group is alone."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
@@ -20,7 +20,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        rank, world_size = place_in_group()
+        rank, world_size = rank_and_world_size()
         ctx.rows = slice(rank * len(x), (rank + 1) * len(x))
         parts = [torch.empty_like(x) for _ in range(world_size)]
         dist.all_gather(parts, x)
@@ -46,7 +46,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     their losses is the loss of the whole batch, and DDP's mean of their gradients is its gradient. With accumulation
     the comparison is within a micro batch.
     """
-    n, (rank, world_size) = len(first), place_in_group()
+    n, (rank, world_size) = len(first), rank_and_world_size()
     here = normalize(torch.stack([first, second]), dim=2)
     everywhere = torch.cat([gather_rows(here[0]), gather_rows(here[1])])
     similarity = here.flatten(0, 1) @ everywhere.T / temperature

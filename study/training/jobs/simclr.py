@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -16,19 +18,25 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from study.training.eval_mode import eval_mode
-from study.training.jobs.nt_xent import nt_xent, place_in_group
-from study.training.lightning_patches import LeanModule
+from study.config.workloads import Contrastive
+from study.measurement import Metrics
+from study.planning.trials import TrialSpec
+from study.training.distributed.topology import RankTopology
+from study.training.jobs.base import TensorJob
+from study.training.jobs.nt_xent import nt_xent, rank_and_world_size
+from study.training.lightning_patches import FastHookModule
+from study.training.snapshot import Resumed
 from study.workloads.data.augment import distort, draw_distortions
 from study.workloads.data.batching import Batch, derived_seed
-from study.workloads.data.splits import Part
+from study.workloads.data.splits import Part, Splits
+from study.workloads.models.networks import eval_mode, mlp
 
 PROJECTION = 32
 PROBE_ITERATIONS = 1000
 _VIEWS = 2  # sets their draws apart from those of the order of the data
 
 
-class SimCLR(LeanModule):
+class SimCLR(FastHookModule):
     """An encoder of images, and a head that projects its features for NT-Xent alone (arXiv:2002.05709)."""
 
     def __init__(self, encoder: nn.Module, features: int, temperature: float, seed: tuple[int, ...]) -> None:
@@ -42,7 +50,7 @@ class SimCLR(LeanModule):
 
         They follow from the seed and the batch's number in the trial, whatever the number of ranks.
         """
-        rank, world_size = place_in_group()
+        rank, world_size = rank_and_world_size()
         n, (height, width) = len(x), x.shape[2:]
         generator = torch.Generator().manual_seed(derived_seed(*self.seed, batch_idx, _VIEWS))
         rows = slice(rank * n, (rank + 1) * n)
@@ -64,7 +72,7 @@ class SimCLR(LeanModule):
         mean, self.losses = torch.stack(self.losses).double().mean(), []
         if dist.is_initialized():
             dist.all_reduce(mean)
-        return mean.item() / place_in_group()[1]
+        return mean.item() / rank_and_world_size()[1]
 
     def configure_optimizers(self) -> Any:
         """Set by the rank, which knows the trial."""
@@ -99,7 +107,7 @@ def linear_probe(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult
 def probe_together(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult:
     """`linear_probe` of rank 0, which tells the others. Every rank must call it."""
     found = torch.zeros(2, dtype=torch.float64, device=next(encoder.parameters()).device)
-    if place_in_group()[0] == 0:
+    if rank_and_world_size()[0] == 0:
         probe = linear_probe(encoder, train, held_out)
         found[0], found[1] = probe.loss, probe.accuracy
     if dist.is_initialized():
@@ -122,3 +130,30 @@ def _features(encoder: nn.Module, part: Part) -> NDArray[np.float64]:
     device = next(encoder.parameters()).device
     with eval_mode(encoder):
         return torch.cat([encoder(x.to(device)) for x in part.x.split(1024)]).double().cpu().numpy()
+
+
+class ContrastiveJob(TensorJob):
+    """Validation loss and accuracy are those of a linear probe, fitted anew at each report on a few labels."""
+
+    def __init__(
+        self, config: Contrastive, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None
+    ) -> None:
+        super().__init__(spec, topology, splits, resumed)
+        encoder = mlp(splits.train.x[0].numel(), config.width, splits.classes)[:-1]
+        self.module = SimCLR(encoder, config.width, config.temperature, spec.seed)
+        self.labelled = few_labelled(splits.train, config.probe_labels)
+        self.splits = splits
+
+    def metrics(self, trainer: pl.Trainer) -> Metrics:
+        """Fit the linear probe and judge it on the validation split."""
+        probe = probe_together(self.module.encoder, self.labelled, self.splits.val)
+        return Metrics(
+            train_loss=self.module.mean_loss(), train_accuracy=None, val_loss=probe.loss, val_accuracy=probe.accuracy
+        )
+
+    def test_accuracy(self, done: Callable[[], None]) -> float:
+        """The probe on the test split, in one go."""
+        return probe_together(self.module.encoder, self.labelled, self.splits.test).accuracy
+
+    def probe_target(self) -> None:
+        """The loss depends on views and ranks: it is no function of a batch."""

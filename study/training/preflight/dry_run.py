@@ -16,9 +16,10 @@ from torch.utils.data import BatchSampler
 
 from study.config.schema import Hardware, StudyConfig
 from study.config.workloads import Custom, Workload
-from study.errors import PlanError, cut
+from study.errors import ConfigError, DataError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Plan, TrialSpec
+from study.safe_text import cut
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job
@@ -29,7 +30,7 @@ from study.training.preflight.split_check import CHANGE, gradient_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
-from study.workloads.user_code.build import blaming, build_data, text_of, train_loader
+from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
 from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -41,12 +42,12 @@ MOST_RANKS = 4  # on this machine, of a study with more
 PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
-def try_out(plan: Plan) -> tuple[str, ...]:
+def dry_run(plan: Plan) -> tuple[str, ...]:
     """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
     as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
     Returns what the user should know, a line each: warnings of Lightning's, and what is run otherwise than they may
-    expect. Raises PlanError, which says in one line what is missing.
+    expect. Raises ConfigError, which says in one line what is missing.
     """
     notes: list[str] = []
     tried: list[Any] = []
@@ -58,8 +59,8 @@ def try_out(plan: Plan) -> tuple[str, ...]:
             specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in cells]
             try:
                 found = _try(config, config.workload, specs)
-            except PlanError as error:
-                raise PlanError(error.text, f"variants.{name}.{error.key}" if name else error.key) from error
+            except (ConfigError, DataError) as error:
+                raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
             notes += [f"variant {name}: {note}" if name else note for note in found]
     return tuple(dict.fromkeys(notes))
 
@@ -70,7 +71,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
     parts = max(spec.batch.world_size * spec.batch.accumulation for spec in specs)
     sizes = sorted({spec.batch.micro_batch for spec in specs if spec.batch.world_size == most})
     asked = _few(sizes[0], config.ghost_batch)
-    with blaming("workload"):
+    with user_code("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
         loader = train_loader(build_data(workload, other))
@@ -89,8 +90,10 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             if config.ghost_batch:
-                raise PlanError("is 1, on which batch norm cannot train", "ghost_batch") from error
-            raise PlanError("a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes") from error
+                raise ConfigError("is 1, on which batch norm cannot train", "ghost_batch") from error
+            raise ConfigError(
+                "a rank has a micro batch of 1, on which batch norm cannot train", "batch_sizes"
+            ) from error
 
 
 def _draws_itself(loader: Any) -> bool:
@@ -116,14 +119,14 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
 
 
 def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
-    """Raises PlanError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
+    """Raises ConfigError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     loader = train_loader(build_data(workload, size))
     if type(loader.batch_sampler) is not BatchSampler:
         batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
         check_sizes(batches, size)
         if len(batches) < count:
-            raise PlanError(
+            raise ConfigError(
                 f"is {workload.train_samples}, but the batch sampler deals {len(batches)} batches of {size} in an "
                 f"epoch, and {count} are needed",
                 "workload.train_samples",
@@ -150,10 +153,10 @@ def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
     """The notes of rank 0, then those that other ranks have beside. One rank alone trains in this process."""
     if spec.batch.world_size == 1:
-        return BriefRank(ALONE, config).try_trial(spec, parts)
+        return DryRunRank(ALONE, config).dry_run(spec, parts)
     try:
-        with LocalGroup(config, spec.batch.world_size, BriefRank) as group:
-            notes = group._all("try_trial", spec, parts)
+        with LocalGroup(config, spec.batch.world_size, DryRunRank) as group:
+            notes = group._all("dry_run", spec, parts)
     except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
         text = str(error)
         if isinstance(error, BrokenProcessPool):
@@ -165,18 +168,18 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
             raise
         if re.search(r"timed? ?out", text, re.IGNORECASE):
             text = f"a rank waited {PATIENCE.seconds // 60} minutes for another in a call that all must make: {text}"
-        raise PlanError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
+        raise ConfigError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
     return list(dict.fromkeys(note for one in notes for note in one))
 
 
-class BriefRank(Rank):
+class DryRunRank(Rank):
     """A rank that validates few batches, and says what a user should know of what it saw."""
 
-    def __init__(self, place: RankTopology, config: StudyConfig) -> None:
-        super().__init__(place, config)
+    def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
+        super().__init__(topology, config)
         self._patience = PATIENCE
 
-    def try_trial(self, spec: TrialSpec, parts: int) -> list[str]:
+    def dry_run(self, spec: TrialSpec, parts: int) -> list[str]:
         """Train a brief trial, take a snapshot and read it back. Every rank must call it.
 
         `parts` are the most that a batch of the study is split into.
@@ -198,16 +201,16 @@ class BriefRank(Rank):
             return notes
         except pickle.UnpicklingError as error:
             said = str(error).split(" Do it only")[0]
-            raise PlanError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
+            raise ConfigError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
         finally:
             self.halt()
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         assert isinstance(workload, Custom)
-        return _BriefJob(workload, spec, self.place, resumed)
+        return _DryRunJob(workload, spec, self.topology, resumed)
 
 
-class _BriefJob(CustomJob):
+class _DryRunJob(CustomJob):
     most_val_batches = VAL_BATCHES
 
     def trainer_arguments(self) -> dict[str, Any]:

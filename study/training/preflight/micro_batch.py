@@ -21,13 +21,13 @@ def sizes_of(plan: Plan) -> list[int]:
     return sorted({size for local in locals_ for size in divisors(local)})
 
 
-def largest_micro_batch(plan: Plan, place: RankTopology) -> tuple[int, int]:
+def largest_micro_batch(plan: Plan, topology: RankTopology) -> tuple[int, int]:
     """The largest of `sizes_of(plan)` that every variant trains on, 0 if there is none; and how many were tried.
 
-    `place` is of a group of one. Raises what a trial raises, but for want of memory.
+    `topology` is of a group of one. Raises what a trial raises, but for want of memory.
     """
     sizes, tried = sizes_of(plan), set()
-    rank = Rank(replace(place, gpu_share=(1 - HEADROOM) * place.gpu_share), plan.config)
+    rank = Rank(replace(topology, gpu_share=(1 - HEADROOM) * topology.gpu_share), plan.config)
 
     def fits(count: int) -> bool:
         size = sizes[count - 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.cost_estimate import Pace
 from study.planning.trials import Cell, Plan
 from study.training.distributed.local_group import LocalGroup
@@ -36,7 +36,7 @@ def _pace(group: LocalGroup, plan: Plan, cell: Cell) -> Pace:
     try:
         first, second = group.run(pilot)
     except (Mistake, OutOfMemory, BrokenProcessPool) as error:
-        raise PlanError(str(error), "workload") from error
+        raise ConfigError(str(error), "workload") from error
     return Pace(
         update_s=cell.batch_size / second.samples_per_s,
         validation_s=second.phases_s["validate"] - first.phases_s["validate"],

@@ -12,8 +12,8 @@ import torch
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
-from study.training.eval_mode import eval_mode
 from study.training.jobs.custom import CustomJob
+from study.workloads.models.networks import eval_mode
 from study.workloads.user_code.loaders import is_stream
 
 MOST_SAMPLES = 32

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from study.training.eval_mode import eval_mode
 from study.workloads.data.batching import Batch
+from study.workloads.models.networks import eval_mode
 
 Vector = NDArray[np.float64]
 Loss = Callable[[Batch], Tensor]  # mean loss of a batch, a scalar that hangs on the model's parameters

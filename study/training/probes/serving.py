@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.training.eval_mode import eval_mode
+from study.measurement import ServingPoint
+from study.workloads.models.networks import eval_mode
 
 REQUEST_BATCHES = tuple(2**power for power in range(11))  # 1 to 1024
 WARM_UP = 3
 FEWEST_CALLS = 20
-
-
-@dataclass(frozen=True)
-class ServingPoint:
-    """Predictions in batches of one size, one batch after the other."""
-
-    batch_size: int
-    calls: int
-    predictions_per_s: float
-    p50_ms: float  # of a whole batch, which is the time that each of its requests waits for it
-    p99_ms: float
-
-    def usd_per_million(self, usd_per_device_h: float) -> float:
-        """Cost of a million predictions on a device that is kept busy."""
-        return usd_per_device_h / 3600 / self.predictions_per_s * 1e6
 
 
 def serve(
@@ -52,7 +37,7 @@ def serve(
         marks.append(clock())
     calls = len(marks) - 1
     p50_ms, p99_ms = np.percentile(np.diff(marks), [50, 99]) * 1e3
-    return ServingPoint(batch_size, calls, calls * batch_size / (marks[-1] - marks[0]), float(p50_ms), float(p99_ms))
+    return ServingPoint(batch_size, calls * batch_size / (marks[-1] - marks[0]), float(p50_ms), float(p99_ms))
 
 
 @torch.inference_mode()
@@ -69,9 +54,3 @@ def serving_curve(
             points.append(serve(lambda x: model(x.to(device)).cpu(), samples, n, budget_s))
             done()
     return tuple(points)
-
-
-def knee(points: Sequence[ServingPoint], max_latency_ms: float) -> ServingPoint | None:
-    """The point of largest throughput whose p99 latency is within the limit; None if there is none."""
-    within = [point for point in points if point.p99_ms <= max_latency_ms]
-    return max(within, key=lambda point: point.predictions_per_s, default=None)

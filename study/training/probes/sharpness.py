@@ -1,4 +1,4 @@
-"""Sharpness of a minimum: how far the loss rises in a small box around it."""
+"""How sharp a minimum is: how far the loss rises in a small box around it, and the top eigenvalue of its Hessian."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 from study.training.probes.objective import Loss, Objective, Vector, probing
@@ -15,6 +16,8 @@ from study.workloads.data.batching import Batch
 EPSILONS = (1e-3, 5e-4)  # the paper's two sizes of the box
 SUBSPACE = 100
 ITERATIONS = 10
+# Of the residual; the eigenvalue's own error goes with its square. Finer than this, float32 products are noise.
+TOLERANCE = 1e-4
 
 
 def sharpness(
@@ -79,3 +82,24 @@ def model_sharpness(
         objective = Objective(model, loss, batches)
         x = objective.point()
         return sharpness(objective.value_and_gradient, x, eps, None if rng is None else random_basis(len(x), rng))
+
+
+def top_eigenvalue(product: Callable[[Vector], Vector], n: int, rng: np.random.Generator) -> float:
+    """Largest eigenvalue of the symmetric (n, n) matrix whose product with a vector is given; n > 1.
+
+    By ARPACK's restarted Lanczos. Raises scipy.sparse.linalg.ArpackNoConvergence.
+    """
+    operator = LinearOperator((n, n), matvec=lambda v: product(v.ravel()), dtype=np.float64)
+    return float(
+        eigsh(operator, k=1, which="LA", v0=rng.standard_normal(n), tol=TOLERANCE, return_eigenvectors=False)[0]
+    )
+
+
+def model_curvature(model: nn.Module, loss: Loss, batches: Sequence[Batch], rng: np.random.Generator) -> float:
+    """Largest eigenvalue of the Hessian of the mean loss over `batches`, where the model stands.
+
+    On this rank alone; the model is left as it was.
+    """
+    with probing(model):
+        objective = Objective(model, loss, batches)
+        return top_eigenvalue(objective.hessian_product, len(objective.point()), rng)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from study.config.schema import Probes
+from study.measurement import ProbeReadings
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job, Probed
-from study.training.probes.curvature import model_curvature
+from study.training.jobs.base import Job, ProbeTarget
 from study.training.probes.noise import NoiseScale, gradient_norms, noise_parts
 from study.training.probes.objective import probing
 from study.training.probes.serving import serving_curve
-from study.training.probes.sharpness import EPSILONS, model_sharpness
+from study.training.probes.sharpness import EPSILONS, model_curvature, model_sharpness
 from study.workloads.data.batching import Batch, derived_seed
 
 NOISE_DECAY = 0.9
@@ -30,25 +30,28 @@ class TrialProbes:
     """Measures what the config asks for, and calls `done` as it gets on. Nothing that it does changes the trial."""
 
     def __init__(
-        self, config: Probes, place: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
+        self, config: Probes, topology: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
     ) -> None:
-        self.config, self.place, self.spec, self.job, self.done = config, place, spec, job, done
+        self.config, self.topology, self.spec, self.job, self.done = config, topology, spec, job, done
         self.noise = NoiseScale(NOISE_DECAY)
 
-    def measure(self, updates: int, final: bool) -> dict[str, float]:
-        """Figures by name. Every rank must call it; what one rank can measure alone, only rank 0 does."""
-        probed = self._counted(self.job.probed())
-        told: dict[str, float] = {}
+    def measure(self, updates: int, final: bool) -> ProbeReadings:
+        """Return what the config asks for. Every rank must call it; what one rank can measure alone, only rank 0 does:
+        the others wait at the next collective.
+        """
+        probed = self._counted(self.job.probe_target())
+        readings = ProbeReadings()
         if probed is not None and self.config.noise_scale:
-            told["noise_b_simple"] = self._noise(probed, updates)
-        if final and self.place.rank == 0:
+            readings = replace(readings, noise_b_simple=self._noise(probed, updates))
+        if final and self.topology.rank == 0:
             parameters = self.job.module.parameters()
-            told["parameters"] = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+            trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+            readings = replace(readings, parameters=trainable)
             if probed is not None:
-                told |= self._at_the_end(probed)
-        return told
+                readings = self._at_the_end(probed, readings)
+        return readings
 
-    def _counted(self, probed: Probed | None) -> Probed | None:
+    def _counted(self, probed: ProbeTarget | None) -> ProbeTarget | None:
         """Each batch that its loss is asked for is something done."""
         if probed is None:
             return None
@@ -60,7 +63,7 @@ class TrialProbes:
 
         return replace(probed, loss=counted)
 
-    def _noise(self, probed: Probed, updates: int) -> float:
+    def _noise(self, probed: ProbeTarget, updates: int) -> float:
         """In samples, from fresh batches of the size that is being trained on."""
         batch = self.spec.stage_at(updates - 1).batch
         generator = torch.Generator().manual_seed(derived_seed(*self.spec.seed, 0x0153, updates))
@@ -68,37 +71,28 @@ class TrialProbes:
         with probing(probed.model):
             for _ in range(NOISE_BATCHES):
                 order = torch.randperm(len(probed.train), generator=generator)[: batch.global_batch]
-                mine = order.view(batch.accumulation, batch.world_size, batch.micro_batch)[:, self.place.rank]
+                mine = order.view(batch.accumulation, batch.world_size, batch.micro_batch)[:, self.topology.rank]
                 micro_batches = [(probed.train.x[rows], probed.train.y[rows]) for rows in mine]
                 parts = noise_parts(micro_batches, batch.world_size)
                 self.noise.add(gradient_norms(probed.loss, parameters, parts))
         return self.noise.b_simple
 
-    def _at_the_end(self, probed: Probed) -> dict[str, float]:
-        """On this rank alone: the others wait at the next collective."""
-        told: dict[str, float] = {}
+    def _at_the_end(self, probed: ProbeTarget, readings: ProbeReadings) -> ProbeReadings:
+        """Add what is measured once, of the trained network."""
+        model, loss = probed.model, probed.loss
         train: list[Batch] = list(
             zip(probed.train.x.split(PROBE_BATCH), probed.train.y.split(PROBE_BATCH), strict=True)
         )
         if self.config.sharpness:
+            full, subspace = {}, {}
             for eps in EPSILONS:
-                told[f"sharpness_full_{_power(eps)}"] = model_sharpness(probed.model, probed.loss, train, eps)
-                chance = np.random.default_rng(self.spec.seed)
-                told[f"sharpness_subspace_{_power(eps)}"] = model_sharpness(
-                    probed.model, probed.loss, train, eps, chance
-                )
+                full[eps] = model_sharpness(model, loss, train, eps)
+                subspace[eps] = model_sharpness(model, loss, train, eps, np.random.default_rng(self.spec.seed))
+            readings = replace(readings, sharpness_full=full, sharpness_subspace=subspace)
         if self.config.curvature:
-            chance = np.random.default_rng(self.spec.seed)
-            told["hessian_top"] = model_curvature(probed.model, probed.loss, train, chance)
+            top = model_curvature(model, loss, train, np.random.default_rng(self.spec.seed))
+            readings = replace(readings, hessian_top=top)
         if self.config.serving:
-            for point in serving_curve(probed.model, probed.train.x[:PROBE_BATCH].cpu(), SERVING_S, self.done):
-                name = f"serving_{point.batch_size}"
-                told[f"{name}_predictions_per_s"] = point.predictions_per_s
-                told[f"{name}_p50_ms"], told[f"{name}_p99_ms"] = point.p50_ms, point.p99_ms
-        return told
-
-
-def _power(eps: float) -> str:
-    """1e-3 and 5e-4 rather than 0.001 and 0.0005."""
-    mantissa, exponent = f"{eps:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+            points = serving_curve(model, probed.train.x[:PROBE_BATCH].cpu(), SERVING_S, self.done)
+            readings = replace(readings, serving=points)
+        return readings

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Sampler, SequentialSampler
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.topology import RankTopology
 from study.workloads.data.batching import derived_seed
 from study.workloads.user_code.loaders import KEY, fingerprint, sampler_of, samples_of
@@ -37,20 +37,20 @@ class TrainShare(Sampler[list[int]]):
     """
 
     def __init__(
-        self, loader: DataLoader[Any], place: RankTopology, seed: Sequence[int], micro_batch: int, batches: int
+        self, loader: DataLoader[Any], topology: RankTopology, seed: Sequence[int], micro_batch: int, batches: int
     ) -> None:
         self.sampler, self.batch_sampler = sampler_of(loader), loader.batch_sampler
-        self.place, self.seed, self.micro_batch, self.batches = place, tuple(seed), micro_batch, batches
+        self.topology, self.seed, self.micro_batch, self.batches = topology, tuple(seed), micro_batch, batches
         self.epoch = 0
         if isinstance(self.sampler, DistributedSampler):
             meant = self.sampler.num_replicas, self.sampler.rank
-            if meant != (place.world_size, place.rank):
-                raise PlanError(
-                    f"its DistributedSampler is for rank {meant[1]} of {meant[0]}, on rank {place.rank} of "
-                    f"{place.world_size}; leave num_replicas and rank out, or the sampler",
+            if meant != (topology.world_size, topology.rank):
+                raise ConfigError(
+                    f"its DistributedSampler is for rank {meant[1]} of {meant[0]}, on rank {topology.rank} of "
+                    f"{topology.world_size}; leave num_replicas and rank out, or the sampler",
                     KEY,
                 )
-        _take_the_place_of_its_batch_sampler(self, loader)
+        _replace_batch_sampler(self, loader)
 
     def __len__(self) -> int:
         """Return the micro batches that this rank takes in an epoch."""
@@ -59,10 +59,10 @@ class TrainShare(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         seed = derived_seed(*self.seed, self.epoch, _ORDER)
         _prepare([self.sampler, self.batch_sampler], seed, self.epoch)
-        ranks, rank = self.place.world_size, self.place.rank
+        ranks, rank = self.topology.world_size, self.topology.rank
         shared = isinstance(self.sampler, DistributedSampler)
         count = self.batches if shared else self.batches * ranks
-        with _drawn_under(seed):
+        with _seeded(seed):
             if type(self.batch_sampler) is BatchSampler:
                 drawn = _cut(list(islice(self.sampler, count * self.micro_batch)), self.micro_batch)
             else:
@@ -82,13 +82,13 @@ class ValidationShare(Sampler[list[int]]):
 
     Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
     after each. Of more than `most` batches it deals the first ones and the last; a rank that has fewer than others
-    still has. Raises PlanError if there are fewer samples (or batches, of the user's own batch sampler) than ranks.
+    still has. Raises ConfigError if there are fewer samples (or batches, of the user's own batch sampler) than ranks.
     """
 
     def __init__(
-        self, loader: DataLoader[Any], place: RankTopology, seed: Sequence[int], most: int | None = None
+        self, loader: DataLoader[Any], topology: RankTopology, seed: Sequence[int], most: int | None = None
     ) -> None:
-        self.sampler, self.batch_sampler, self.place = sampler_of(loader), loader.batch_sampler, place
+        self.sampler, self.batch_sampler, self.topology = sampler_of(loader), loader.batch_sampler, topology
         self.most = most
         self.samples = 0  # that this rank was last dealt
         if type(self.sampler) is DistributedSampler:  # which would pad
@@ -101,33 +101,37 @@ class ValidationShare(Sampler[list[int]]):
         if self.batch_size is not None and batches.drop_last:
             self.total -= self.total % self.batch_size
         if self.total == 0:
-            raise PlanError("its validation set is empty", KEY)
-        if self.total < place.world_size:
+            raise ConfigError("its validation set is empty", KEY)
+        if self.total < topology.world_size:
             found = f"{self.total} {'samples' if standard else 'batches'}"
-            raise PlanError(f"its validation set has {found} for {place.world_size} ranks, fewer than one each", KEY)
-        _take_the_place_of_its_batch_sampler(self, loader)
+            raise ConfigError(
+                f"its validation set has {found} for {topology.world_size} ranks, fewer than one each", KEY
+            )
+        _replace_batch_sampler(self, loader)
 
     def __len__(self) -> int:
         """Batches that this rank deals."""
         if self.most is None or self._batches(0) <= self.most:
-            return self._batches(self.place.rank)
-        return self.most - (self._batches(0) - self._batches(self.place.rank))
+            return self._batches(self.topology.rank)
+        return self.most - (self._batches(0) - self._batches(self.topology.rank))
 
     def _batches(self, rank: int) -> int:
         """As many as the rank has that has most samples, as far as this one has samples."""
-        own = len(range(rank, self.total, self.place.world_size))
-        return own if self.batch_size is None else min(-(-self.total // (self.place.world_size * self.batch_size)), own)
+        own = len(range(rank, self.total, self.topology.world_size))
+        return (
+            own if self.batch_size is None else min(-(-self.total // (self.topology.world_size * self.batch_size)), own)
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         _prepare([self.sampler, self.batch_sampler], self.seed, 0)
         source: Any = self.sampler if self.batch_size is not None else self.batch_sampler
-        with _drawn_under(self.seed):
+        with _seeded(self.seed):
             drawn = list(islice(source, self.total))
         if not isinstance(source, SequentialSampler):
             _check_alike(drawn, "its validation sampler gives the ranks different samples")
-        own = drawn[self.place.rank :: self.place.world_size]
+        own = drawn[self.topology.rank :: self.topology.world_size]
         batches = own if self.batch_size is None else _cut(own, self.batch_size)
-        count = self._batches(self.place.rank)
+        count = self._batches(self.topology.rank)
         if len(batches) < count:  # another rank has one sample more, and so a batch more
             batches = [[own[i] for i in part] for part in np.array_split(np.arange(len(own)), count)]
         if len(self) < len(batches):
@@ -137,10 +141,10 @@ class ValidationShare(Sampler[list[int]]):
 
 
 def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
-    """Raises PlanError if a batch sampler of the user's own deals a batch that is not a micro batch."""
+    """Raises ConfigError if a batch sampler of the user's own deals a batch that is not a micro batch."""
     for number, batch in enumerate(batches):
         if len(batch) != micro_batch:
-            raise PlanError(
+            raise ConfigError(
                 f"its batch sampler deals {len(batch)} samples in batch {number} of an epoch, when a rank takes "
                 f"{micro_batch}: all must be of batch_size",
                 KEY,
@@ -148,7 +152,7 @@ def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
 
 
 def check_same_data(loader: DataLoader[Any], what: str) -> None:
-    """Raises PlanError if the ranks hold different data: a part each, that would be shared out once more.
+    """Raises ConfigError if the ranks hold different data: a part each, that would be shared out once more.
 
     Compares the number of samples and the first one, unless it is augmented by a generator of the set's own. Every rank
     must call it.
@@ -158,7 +162,7 @@ def check_same_data(loader: DataLoader[Any], what: str) -> None:
     found = set()
     with suppress(Exception):  # an empty set, or one whose keys are no numbers: then the number of samples must do
         for _ in range(8):
-            with _drawn_under(0):  # it may be augmented
+            with _seeded(0):  # it may be augmented
                 found.add(fingerprint(loader.collate_fn([loader.dataset[0]])))
     says = f"its {what} set is not the same on all ranks"
     _check_alike(samples_of(loader), says)
@@ -166,7 +170,7 @@ def check_same_data(loader: DataLoader[Any], what: str) -> None:
         _check_alike(found, says)
 
 
-def _take_the_place_of_its_batch_sampler(share: Sampler[list[int]], loader: DataLoader[Any]) -> None:
+def _replace_batch_sampler(share: Sampler[list[int]], loader: DataLoader[Any]) -> None:
     """torch refuses to change a loader's sampler once it is made, and making another would have to know all the
     arguments of the user's class; both its iterators ask for `batch_sampler` when they start.
     """
@@ -186,7 +190,7 @@ def _prepare(samplers: Sequence[Any], seed: int, epoch: int) -> None:
 
 
 @contextmanager
-def _drawn_under(seed: int) -> Iterator[None]:
+def _seeded(seed: int) -> Iterator[None]:
     """Inside, the global generators start from the seed; outside, nothing was drawn from them."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
@@ -220,4 +224,4 @@ def _check_alike(drawn: Any, says: str) -> None:
     digests: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(digests, hashlib.sha256(pickle.dumps(drawn)).hexdigest())
     if len(set(digests)) > 1:
-        raise PlanError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)
+        raise ConfigError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)

@@ -8,42 +8,42 @@ from typing import Any
 
 import torch.distributed as dist
 
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.training.distributed.topology import RankTopology
 from study.workloads.user_code.loaders import KEY, fingerprint, sizes
 
 
 def whole_batches(batches: Iterable[Any], asked: int) -> Iterator[Any]:
-    """Those of the size asked for, up to what is left at the end. Raises PlanError if already the first has another."""
+    """Those of the size asked for, up to the rest at the end. Raises ConfigError if the first has another size."""
     for number, batch in enumerate(batches):
         found = sizes(batch)
         if found and asked not in found:
             if number == 0:
-                raise PlanError(f"its train_dataloader deals a batch of {min(found)} when batch_size is {asked}", KEY)
+                raise ConfigError(f"its train_dataloader deals a batch of {min(found)} when batch_size is {asked}", KEY)
             return
         yield batch
 
 
-def shared_out(batches: Iterable[Any], place: RankTopology) -> Iterator[Any]:
+def rank_batches(batches: Iterable[Any], topology: RankTopology) -> Iterator[Any]:
     """This rank's: of W ranks, rank r takes batches r, r + W, r + 2W and so on.
 
     An update so sees the same samples on any number of ranks. All ranks draw all batches, so that they come to the
-    end together. Every rank must draw at the same time. Raises PlanError if not all of them are dealt the same.
+    end together. Every rank must draw at the same time. Raises ConfigError if not all of them are dealt the same.
     """
     source = iter(batches)
     first = True
-    while len(group := list(islice(source, place.world_size))) == place.world_size:
+    while len(group := list(islice(source, topology.world_size))) == topology.world_size:
         if first:
-            _check_same(group[0], place.world_size)
+            _check_same(group[0], topology.world_size)
         first = False
-        yield group[place.rank]
+        yield group[topology.rank]
 
 
 def _check_same(batch: Any, world_size: int) -> None:
     told: list[Any] = [None] * world_size
     dist.all_gather_object(told, fingerprint(batch))
     if len(set(told)) > 1:
-        raise PlanError(
+        raise ConfigError(
             "its training stream deals the ranks different samples: it must deal all the same, in the same order, "
             "and a study shares them out",
             KEY,

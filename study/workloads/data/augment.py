@@ -1,4 +1,4 @@
-"""Random views of small one-channel images, for contrastive learning."""
+"""Random augmentation: crops and mirror images of photographs, and views of digits for contrastive learning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, pad
 
 LARGEST_TURN = math.radians(15)
 LARGEST_SCALING = 1.2
@@ -16,6 +16,25 @@ HOLE_PX = 2
 LARGEST_CONTRAST = 1.5
 LARGEST_BRIGHTNESS = 0.1
 NOISE_STD = 0.05
+
+
+def draw_crops(n: int, most_px: int, generator: torch.Generator) -> Tensor:
+    """For each of n images, how far it moves up and left, at most most_px, and whether it is mirrored: (n, 3)."""
+    shifts = torch.randint(-most_px, most_px + 1, (n, 2), generator=generator)
+    return torch.cat([shifts, torch.randint(2, (n, 1), generator=generator)], dim=1)
+
+
+def crop(x: Tensor, by: Tensor, most_px: int) -> Tensor:
+    """Images (n, channels, height, width), moved as drawn; zeros come in from outside."""
+    height, width = x.shape[2:]
+    up, left, mirrored = by.to(x.device).unsqueeze(2).unbind(1)  # (n, 1) each
+    rows = torch.arange(height, device=x.device) + most_px + up
+    columns = torch.arange(width, device=x.device)
+    columns = torch.where(mirrored == 1, width - 1 - columns, columns) + most_px + left
+    padded = pad(x, (most_px,) * 4)
+    image = torch.arange(len(x), device=x.device).view(-1, 1, 1)
+    # Indexing three dimensions with a slice between them puts the channels last.
+    return padded[image, :, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from study.planning.trials import Stage
-from study.workloads.data.crops import crop, draw_crops
+from study.workloads.data.augment import crop, draw_crops
 from study.workloads.data.splits import Part
 
 Batch = tuple[Tensor, Tensor]

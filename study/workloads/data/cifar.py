@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from study.errors import PlanError
+from study.errors import DataError
 from study.workloads.data.image_files import KEY, ImageFiles, Images, check_labels
 
 SHAPE = (3, 32, 32)
@@ -55,7 +55,7 @@ _KINDS = {
 
 
 def find_cifar(root: Path, kind: Literal["cifar10", "cifar100"]) -> ImageFiles:
-    """The files in a folder, or in the one that its archive or the Hub puts into it. Raises PlanError."""
+    """The files in a folder, or in the one that its archive or the Hub puts into it. Raises DataError."""
     of = _KINDS[kind]
     names = (*of.train, of.test)
     for inner in (root, root / of.folder):
@@ -63,13 +63,13 @@ def find_cifar(root: Path, kind: Literal["cifar10", "cifar100"]) -> ImageFiles:
         if not missing:
             return _files([inner / name for name in of.train], [inner / of.test], read_binary, of)
         if len(missing) < len(names):
-            raise PlanError(f"{inner}: {', '.join(missing)} is missing", KEY)
+            raise DataError(f"{inner}: {', '.join(missing)} is missing", KEY)
     for inner in (root, root / of.hub_folder, root / "data"):
         train, test = (sorted(inner.glob(f"{part}-*.parquet")) for part in ("train", "test"))
         if train and test:
             return _files(train, test, read_parquet, of)
     wanted = f"{of.train[0]} to {of.train[-1]}" if len(of.train) > 1 else of.train[0]
-    raise PlanError(f"{root}: holds no {of.name}: {wanted} with {of.test}, or train-*.parquet with test-*.parquet", KEY)
+    raise DataError(f"{root}: holds no {of.name}: {wanted} with {of.test}, or train-*.parquet with test-*.parquet", KEY)
 
 
 def _files(
@@ -86,30 +86,30 @@ def _all(paths: Sequence[Path], read: Callable[[Path, _Cifar], Images], of: _Cif
 
 
 def read_binary(path: Path, of: _Cifar) -> Images:
-    """A file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises PlanError."""
+    """A file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises DataError."""
     data = np.fromfile(path, np.uint8)
     record = of.label_bytes + np.prod(SHAPE)
     if len(data) % record:
-        raise PlanError(f"{path}: truncated: {len(data)} bytes are not a multiple of {record}", KEY)
+        raise DataError(f"{path}: truncated: {len(data)} bytes are not a multiple of {record}", KEY)
     records = data.reshape(-1, record)
     return Images(records[:, of.label_bytes :].reshape(-1, *SHAPE), records[:, of.label_bytes - 1])
 
 
 def read_parquet(path: Path, of: _Cifar) -> Images:
-    """A file with an image column of encoded PNG, `img` or `image`, and one of labels. Raises PlanError."""
+    """A file with an image column of encoded PNG, `img` or `image`, and one of labels. Raises DataError."""
     import pandas as pd  # only here is it of use
 
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # what pyarrow raises for a damaged file is one of these
-        raise PlanError(f"{path}: not a parquet file that can be read: {error}", KEY) from error
+        raise DataError(f"{path}: not a parquet file that can be read: {error}", KEY) from error
     column = next((name for name in ("img", "image") if name in table), None)
     if column is None or of.label_column not in table:
         has = ", ".join(map(str, table.columns))
-        raise PlanError(f"{path}: needs columns img and {of.label_column}; it has {has}", KEY)
+        raise DataError(f"{path}: needs columns img and {of.label_column}; it has {has}", KEY)
     labels = table[of.label_column].to_numpy()
     if not np.issubdtype(labels.dtype, np.integer):
-        raise PlanError(f"{path}: a label that is none of 0 to {of.classes - 1}", KEY)
+        raise DataError(f"{path}: a label that is none of 0 to {of.classes - 1}", KEY)
     pixels = [_decoded(image, f"{path}, row {row}") for row, image in enumerate(table[column])]
     return Images(np.array(pixels, np.uint8).reshape(-1, *SHAPE), labels)
 
@@ -119,11 +119,11 @@ def _decoded(image: Any, where: str) -> NDArray[np.uint8]:
     try:
         from PIL import Image
     except ImportError:
-        raise PlanError("parquet files hold PNG: install Pillow, pip install 'batch-frontier[images]'", KEY) from None
+        raise DataError("parquet files hold PNG: install Pillow, pip install 'batch-frontier[images]'", KEY) from None
     try:
         pixels = np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB"))
     except (OSError, SyntaxError, TypeError, KeyError) as error:  # Pillow has its own SyntaxError for a broken PNG
-        raise PlanError(f"{where}: not an image that can be read: {error}", KEY) from error
+        raise DataError(f"{where}: not an image that can be read: {error}", KEY) from error
     if pixels.shape != (32, 32, 3):
-        raise PlanError(f"{where}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, not 32 x 32", KEY)
+        raise DataError(f"{where}: is {pixels.shape[1]} x {pixels.shape[0]} pixels, not 32 x 32", KEY)
     return pixels.transpose(2, 0, 1)

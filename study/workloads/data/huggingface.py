@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from study.errors import PlanError
+from study.errors import DataError
 from study.workloads.data.image_files import KEY, ImageFiles, Images, check_labels
 
 GREY = ("1", "L")  # Pillow's names
 
 
 def count_images(folder: str) -> int:
-    """Images of the split `train`. Raises PlanError."""
+    """Images of the split `train`. Raises DataError."""
     return len(_splits(Path(folder).expanduser())["train"])
 
 
 def find_datasets(root: Path) -> ImageFiles:
-    """The splits `train` and `test`, each with a column of images and one of class labels. Raises PlanError."""
+    """The splits `train` and `test`, each with a column of images and one of class labels. Raises DataError."""
     splits = _splits(root)
     image, label = (_column(root, splits["train"].features, kind) for kind in ("Image", "ClassLabel"))
     classes = splits["train"].features[label].num_classes
@@ -32,16 +32,16 @@ def _splits(root: Path) -> Any:
     try:
         import datasets
     except ImportError:
-        raise PlanError("such folders need a package: pip install 'batch-frontier[datasets]'", KEY) from None
+        raise DataError("such folders need a package: pip install 'batch-frontier[datasets]'", KEY) from None
     if not (root / "dataset_dict.json").is_file():
-        raise PlanError(f"{root}: holds no dataset_dict.json, which DatasetDict.save_to_disk writes", KEY)
+        raise DataError(f"{root}: holds no dataset_dict.json, which DatasetDict.save_to_disk writes", KEY)
     try:
         splits = datasets.load_from_disk(str(root))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"{root}: cannot be read: {error}", KEY) from error
+        raise DataError(f"{root}: cannot be read: {error}", KEY) from error
     missing = [name for name in ("train", "test") if name not in splits]
     if missing:
-        raise PlanError(f"{root}: has no split {' nor '.join(missing)}; it has {', '.join(splits)}", KEY)
+        raise DataError(f"{root}: has no split {' nor '.join(missing)}; it has {', '.join(splits)}", KEY)
     return splits
 
 
@@ -49,7 +49,7 @@ def _column(root: Path, features: Any, kind: str) -> str:
     """The only column of a kind."""
     found = [name for name, feature in features.items() if type(feature).__name__ == kind]
     if len(found) != 1:
-        raise PlanError(f"{root}: needs one column of type {kind}; it has {', '.join(found) or 'none'}", KEY)
+        raise DataError(f"{root}: needs one column of type {kind}; it has {', '.join(found) or 'none'}", KEY)
     return found[0]
 
 
@@ -65,9 +65,9 @@ def _read(split: Any, where: str, image: str, label: str, classes: int) -> Image
             pixels.append(np.asarray(picture.convert(mode)))
         # Pillow has its own SyntaxError for a broken PNG; a row without an image is None.
         except (OSError, SyntaxError, ValueError, AttributeError) as error:
-            raise PlanError(f"{where}, row {row}: not an image that can be read: {error}", KEY) from error
+            raise DataError(f"{where}, row {row}: not an image that can be read: {error}", KEY) from error
         if pixels[row].shape != pixels[0].shape:
             size, first = ("{1} x {0}".format(*pixels[i].shape) for i in (row, 0))
-            raise PlanError(f"{where}, row {row}: is {size} pixels, the first {first}", KEY)
+            raise DataError(f"{where}, row {row}: is {size} pixels, the first {first}", KEY)
     stacked = np.array(pixels, np.uint8)
     return Images(stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2), labels)

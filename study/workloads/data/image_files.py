@@ -1,16 +1,14 @@
-"""Labelled images in a folder: which files they are, whatever the format."""
+"""What the readers of image files give, whatever the format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from study.config.workloads import ImageFolder
-from study.errors import PlanError
+from study.errors import DataError
 
 KEY = "workload.path"
 
@@ -25,35 +23,17 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Found, not yet read. Reading raises PlanError for files that are damaged."""
+    """Found, not yet read. Reading raises DataError for files that are damaged."""
 
     train: Callable[[], Images]
     test: Callable[[], Images]
     classes: int
 
 
-def find_images(config: ImageFolder) -> ImageFiles:
-    """The files of a folder, or of the one that an archive or the Hub puts into it. Raises PlanError."""
-    root = Path(config.path).expanduser()
-    if not root.is_dir():
-        raise PlanError(f"{config.path}: there is no such folder", KEY)
-    if config.kind in ("cifar10", "cifar100"):
-        from study.workloads.data.cifar import find_cifar
-
-        return find_cifar(root, config.kind)
-    if config.kind == "datasets":
-        from study.workloads.data.huggingface import find_datasets
-
-        return find_datasets(root)
-    from study.workloads.data.idx import find_idx
-
-    return find_idx(root)
-
-
 def check_labels(labels: NDArray[np.integer], classes: int, where: str, name: str) -> None:
-    """Raises PlanError for a file without an image, or with labels that the data set does not have."""
+    """Raises DataError for a file without an image, or with labels that the data set does not have."""
     if not len(labels):
-        raise PlanError(f"{where}: holds no image", KEY)
+        raise DataError(f"{where}: holds no image", KEY)
     for worst in (labels.min(), labels.max()):
         if not 0 <= worst < classes:
-            raise PlanError(f"{where}: a label of {worst}; {name} has 0 to {classes - 1}", KEY)
+            raise DataError(f"{where}: a label of {worst}; {name} has 0 to {classes - 1}", KEY)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from study.config.workloads import Contrastive, Digits, ImageFolder, Teacher
-from study.errors import PlanError
-from study.workloads.data.image_files import Images, find_images
+from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher
+from study.errors import DataError
+from study.workloads.data.discovery import find_images
+from study.workloads.data.image_files import Images
 
 CROP_PX = 4
 
@@ -75,6 +76,13 @@ class Splits:
         return replace(self, train=train, val=val, test=test)
 
 
+def load_splits(config: Embedded | Contrastive) -> Splits:
+    """The data of a workload that comes with the package. Raises DataError if it is not where it should be."""
+    if isinstance(config, Digits | Contrastive):
+        return digits(config)
+    return teacher(config) if isinstance(config, Teacher) else image_folder(config)
+
+
 def digits(config: Digits | Contrastive) -> Splits:
     """scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
     bunch = load_digits()
@@ -112,14 +120,14 @@ def image_folder(config: ImageFolder) -> Splits:
     """Images (n, channels, h, w), each channel with mean 0 and standard deviation 1 over the training split.
 
     Training batches of photographs, which is what images in colour are taken for, are moved by up to 4 pixels and
-    mirrored, as in He et al. 2016, section 4.2; a mirrored digit would be another. Raises PlanError.
+    mirrored, as in He et al. 2016, section 4.2; a mirrored digit would be another. Raises DataError.
     """
     files = find_images(config)
     labelled, test = files.train(), files.test()
     if (found := len(labelled.labels)) != config.train_images:
-        raise PlanError(f"is {config.train_images}, but the training files hold {found}", "workload.images")
+        raise DataError(f"is {config.train_images}, but the training files hold {found}", "workload.images")
     if labelled.pixels.shape[1:] != test.pixels.shape[1:]:
-        raise PlanError("the images of the test have another shape than those to train on", "workload.path")
+        raise DataError("the images of the test have another shape than those to train on", "workload.path")
     order = np.random.default_rng(config.data_seed).permutation(found)
     val, train = np.split(order, [config.val_samples])
     mean, std = _channel_statistics(labelled.pixels[train])

@@ -8,36 +8,32 @@ import logging
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import study
 from study.config.workloads import Custom
-from study.errors import PlanError, did_you_mean
+from study.errors import ConfigError, did_you_mean, error_context
+from study.safe_text import printable
 
 _NOT_THEIRS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
 MOST_LETTERS = 300  # of what an exception says
 
 
-@contextmanager
-def blaming(key: str) -> Iterator[None]:
-    """Puts whatever the user's code raises into one line, with the place in their file; but for Ctrl-C."""
-    try:
-        yield
-    except (PlanError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # sys.exit too: it would end a command without a word
-        raise PlanError(in_one_line(error), key) from error
+def user_code(key: str) -> AbstractContextManager[None]:
+    """Within, whatever the user's code raises becomes a ConfigError that blames `key`; sys.exit too, which would end a
+    command without a word.
+    """
+    return error_context(ConfigError, key, BaseException, describe)
 
 
-def in_one_line(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """`IndexError: list index out of range (net.py:41)`: the last line of the user's own that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
     first = text_of(error).partition("\n")[0]
-    said = "".join(letter if letter.isprintable() else " " for letter in first[:MOST_LETTERS]).strip()
+    said = printable(first[:MOST_LETTERS]).strip()
     said += " ..." if len(first) > MOST_LETTERS else ""
     where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}{': ' + said if said else ''}{where}"
@@ -52,34 +48,34 @@ def text_of(error: BaseException) -> str:
 
 
 def import_class(path: str, key: str) -> type[Any]:
-    """The class at `package.module:Class`. Raises PlanError, naming the config's `key`."""
+    """The class at `package.module:Class`. Raises ConfigError, naming the config's `key`."""
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the user's module raises while it is imported
-        raise PlanError(f"cannot import {module_name}: {in_one_line(error)}", f"workload.{key}") from error
+        raise ConfigError(f"cannot import {module_name}: {describe(error)}", f"workload.{key}") from error
     found = getattr(module, name, None)
     if not isinstance(found, type):
-        raise PlanError(f"{module_name} has no class {name}{did_you_mean(name, vars(module))}", f"workload.{key}")
+        raise ConfigError(f"{module_name} has no class {name}{did_you_mean(name, vars(module))}", f"workload.{key}")
     return found
 
 
 def build_module(config: Custom) -> Any:
-    """A fresh LightningModule. Raises PlanError."""
+    """A fresh LightningModule. Raises ConfigError."""
     module = _build(config.module, "module", "LightningModule", config.module_args)
     for method in ("training_step", "validation_step"):
         _check_overridden(module, method, "module", "LightningModule")
     if config.optimizer == "module":
         _check_overridden(module, "configure_optimizers", "module", "LightningModule")
     if not module.automatic_optimization:
-        raise PlanError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
+        raise ConfigError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
     return module
 
 
 def build_data(config: Custom, batch_size: int) -> Any:
-    """A LightningDataModule that deals batches of `batch_size`. Raises PlanError."""
+    """A LightningDataModule that deals batches of `batch_size`. Raises ConfigError."""
     arguments = {**config.data_args, "batch_size": batch_size}
     data = _build(config.data, "data", "LightningDataModule", arguments)
     for method in ("train_dataloader", "val_dataloader"):
@@ -94,7 +90,7 @@ def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
     if not issubclass(found, getattr(pytorch_lightning, kind)):
         other = any(base.__name__ == kind for base in found.__mro__)
         remedy = f"; it is of the package lightning: import {kind} from pytorch_lightning" if other else ""
-        raise PlanError(f"{path} is no {kind}{remedy}", f"workload.{key}")
+        raise ConfigError(f"{path} is no {kind}{remedy}", f"workload.{key}")
     parameters = inspect.signature(found).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
@@ -103,8 +99,8 @@ def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
             if name == "batch_size":
                 ours = " with which a study sets the batch"
                 known = [one for one in known if not re.match(r"(eval|val|valid|validation|test|predict)_", one)]
-            raise PlanError(f"{path} does not take {name}{ours}{did_you_mean(name, known)}", f"workload.{key}")
-    with blaming(f"workload.{key}"):
+            raise ConfigError(f"{path} does not take {name}{ours}{did_you_mean(name, known)}", f"workload.{key}")
+    with user_code(f"workload.{key}"):
         return found(**arguments)
 
 
@@ -112,14 +108,14 @@ def _check_overridden(thing: Any, method: str, key: str, kind: str) -> None:
     import pytorch_lightning
 
     if getattr(type(thing), method) is getattr(getattr(pytorch_lightning, kind), method):
-        raise PlanError(f"{type(thing).__name__} has no {method}", f"workload.{key}")
+        raise ConfigError(f"{type(thing).__name__} has no {method}", f"workload.{key}")
 
 
 def train_loader(data: Any) -> Any:
-    """The training loader of a data module, prepared and set up under a Trainer of one rank. Raises PlanError."""
+    """The training loader of a data module, prepared and set up under a Trainer of one rank. Raises ConfigError."""
     from pytorch_lightning import Trainer
 
-    from study.workloads.user_code.loaders import the_one
+    from study.workloads.user_code.loaders import single_loader
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # it would list the machine's devices
     data.trainer = Trainer(
@@ -129,11 +125,11 @@ def train_loader(data: Any) -> Any:
     data.prepare_data()
     data.setup("fit")
     try:
-        return the_one(data.train_dataloader())
+        return single_loader(data.train_dataloader())
     except (RuntimeError, ValueError) as error:
         if "process group" not in str(error):
             raise
-        raise PlanError(
+        raise ConfigError(
             "its train_dataloader needs a process group, which one rank does not have: leave DistributedSampler out "
             "(a study shares the data out), or give it trainer.world_size and trainer.global_rank",
             "workload.data",
@@ -141,14 +137,14 @@ def train_loader(data: Any) -> Any:
 
 
 def count_samples(config: Custom, batch_size: int) -> int:
-    """Samples of the training set, whose data module is built and set up for it. Raises PlanError."""
+    """Samples of the training set, whose data module is built and set up for it. Raises ConfigError."""
     from study.workloads.user_code.loaders import is_stream, samples_of
 
     data = build_data(config, batch_size)
-    with blaming("workload.data"):
+    with user_code("workload.data"):
         loader = train_loader(data)
         if is_stream(loader):
-            raise PlanError(
+            raise ConfigError(
                 "is required: the training set is a stream, which tells no length", "workload.train_samples"
             )
         return samples_of(loader)

@@ -9,15 +9,15 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
-from study.errors import PlanError
+from study.errors import ConfigError
 
 KEY = "workload.data"
 
 
-def the_one(loader: Any) -> Any:
-    """The loader itself. Raises PlanError if there are several."""
+def single_loader(loader: Any) -> Any:
+    """The loader itself. Raises ConfigError if there are several."""
     if isinstance(loader, list | tuple | dict) or type(loader).__name__ == "CombinedLoader":
-        raise PlanError("train_dataloader must give one loader, not several", KEY)
+        raise ConfigError("train_dataloader must give one loader, not several", KEY)
     return loader
 
 
@@ -44,7 +44,7 @@ def samples_of(loader: DataLoader[Any]) -> int:
 
 
 def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool:
-    """Return whether the loader declares a batch size. Raises PlanError if it is not the micro batch of a rank."""
+    """Return whether the loader declares a batch size. Raises ConfigError if it is not the micro batch of a rank."""
     declared = getattr(loader, "batch_size", None) or getattr(
         getattr(loader, "batch_sampler", None), "batch_size", None
     )
@@ -57,7 +57,7 @@ def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool
                 f": it divides batch_size by the {world_size} ranks; with workload.data_batch: global, it is given the "
                 "samples of all of them"
             )
-        raise PlanError(
+        raise ConfigError(
             f"its train_dataloader deals batches of {declared} when a rank takes {micro_batch} samples{remedy}", KEY
         )
     return True

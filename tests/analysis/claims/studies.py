@@ -1,4 +1,4 @@
-"""Studies made by hand: a config, and what each of its confirm trials is to have measured."""
+"""Studies made by hand: a config, and the measurements of each of its confirm trials."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from study.analysis.claims.records import ClaimVerdict
 from study.analysis.claims.registry import claims_of
-from study.analysis.records import Cost, CurvePoint, TrialRecord
+from study.analysis.records import Cost, TrialRecord
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES
+from study.measurement import CurvePoint, ProbeReadings
 
 # What a trial measured, by variant, batch size and seed: changes to a trial or to its reports.
 World = Callable[[str, int, int], Mapping[str, Any]]
@@ -57,7 +58,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def make(changes: Mapping[str, Any]) -> StudyConfig:
-    """A small study with some sections put in the place of its own."""
+    """Return a small study with some sections replaced."""
     base = {"name": "made", "batch_sizes": [SMALL, LARGE], "budget": {"epochs": 9}, **FIXED}
     return StudyConfig.model_validate({**base, **changes}, strict=False)
 
@@ -101,7 +102,7 @@ def trial(variant: str, batch_size: int, seed: int, **changes: Any) -> TrialReco
         "best_val_accuracy": point["val_accuracy"],
         "test_accuracy": None,
         "samples_per_s": point["samples_per_s"],
-        "curve": (CurvePoint(**point),),
+        "curve": (CurvePoint(**point | {"probes": ProbeReadings.from_stored(point["probes"])}),),
     }
     return TrialRecord(**(values | changes))
 

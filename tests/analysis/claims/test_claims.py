@@ -1,4 +1,4 @@
-"""Each claim on a study in which it holds, does not, or cannot be told; and what counts as evidence for it."""
+"""Each claim on a study in which it holds, does not, or cannot be decided; and what counts as evidence for it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def test_a_true_claim_is_supported_by_enough_seeds(claim: str) -> None:
 
 
 @ALL
-def test_two_noisy_seeds_leave_it_open_and_say_what_would_not(claim: str) -> None:
+def test_two_noisy_seeds_are_inconclusive_and_name_what_would_settle_it(claim: str) -> None:
     chance = Chance(np.random.default_rng(1))
     noisy = {"val_accuracy": 0.9, "device_seconds": 10.0, "updates": 1000.0, "val_loss": 0.5}
 
     def world(variant: str, batch: int, seed: int) -> Mapping[str, Any]:
         probes = {"noise_b_simple": 60 * chance.factor(2)}
-        probes |= {f"serving_{size}_predictions_per_s": 100 * chance.factor(2) for size in (1, 1024)}
+        for size in (1, 1024):
+            probes[f"serving_{size}_predictions_per_s"] = 100 * chance.factor(2)
+            probes |= {f"serving_{size}_{part}_ms": 1.0 for part in ("p50", "p99")}
         probes |= {"sharpness_full_1e-3": chance.factor(2)}
         return {name: value * chance.factor(0.05) for name, value in noisy.items()} | {"probes": probes}
 
@@ -82,7 +84,7 @@ def test_a_study_that_has_not_begun_gives_no_verdict(claim: str) -> None:
 
 @ALL
 def test_diverged_seeds_withhold_a_verdict(claim: str) -> None:
-    """A loss that is no number, in one seed of every setting: the seeds that are left are the lucky ones."""
+    """A non-finite loss in one seed of every setting: the remaining seeds are the lucky ones."""
     config = make(CONFIGS[claim])
     world = world_of(claim)
     trials = list(trials_of(config, world, SEEDS))
@@ -99,7 +101,7 @@ def test_diverged_seeds_withhold_a_verdict(claim: str) -> None:
 
 
 @ALL
-def test_figures_that_are_no_numbers_are_not_counted(claim: str) -> None:
+def test_non_finite_figures_are_not_counted(claim: str) -> None:
     nothing = {"val_accuracy": math.nan, "val_loss": math.inf, "device_seconds": math.nan, "updates": 0}
     found = judged(claim, make(CONFIGS[claim]), lambda *_: nothing, SEEDS)
     assert found.verdict in ("inconclusive", "no_evidence")
@@ -119,7 +121,7 @@ def one(claim: str, trials: list[Any], config: Any) -> ClaimVerdict:
     return next(found for found in claims_of(trials, config) if found.claim == claim)
 
 
-def test_without_a_study_for_it_a_claim_says_what_it_takes() -> None:
+def test_a_claim_without_evidence_names_the_study_it_needs() -> None:
     lone = claims_of((), make({"batch_sizes": [32], "budget": {"updates": 10}}))
     assert [found.claim for found in lone] == list(CLAIMS)
     assert {found.verdict for found in lone} == {"no_evidence"}

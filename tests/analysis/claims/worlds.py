@@ -17,7 +17,7 @@ EPS = ("full_1e-3", "full_5e-4", "subspace_1e-3", "subspace_5e-4")
 
 
 class Chance:
-    """Noise of a simulated study: a part that all trials of a seed share, and a part of each trial's own."""
+    """Noise of a simulated study: a part that all trials of a seed share, and a part of each trial."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from study.analysis.records import Summary, TrialRecord
 from study.analysis.replay.curve_table import read_curves
 from study.analysis.replay.curves import curves_of
-from study.errors import PlanError
+from study.errors import DataError
 from study.planning.trials import Cell
 from tests.analysis.grids import EPOCHS, table
 from tests.reporting.summaries import summary, trial
@@ -42,7 +42,7 @@ def test_a_table_is_read_trial_by_trial(tmp_path: Path) -> None:
 
 def test_shuffled_rows_parquet_and_seconds_an_epoch_mean_the_same(tmp_path: Path) -> None:
     data = table()
-    told = {curve.trial_id: curve for curve in read_curves(written(tmp_path, data))}
+    expected = {curve.trial_id: curve for curve in read_curves(written(tmp_path, data))}
     shuffled = data.sample(frac=1, random_state=1).assign(note="<script>")
     seconds = data.drop(columns="cost_s").assign(epoch_s=16.0 / data["batch_size"] ** 0.5)
     for path in (
@@ -50,7 +50,7 @@ def test_shuffled_rows_parquet_and_seconds_an_epoch_mean_the_same(tmp_path: Path
         written(tmp_path, data, "curves.parquet"),
         written(tmp_path, seconds, "seconds.csv"),
     ):
-        assert {curve.trial_id: curve for curve in read_curves(path)} == told
+        assert {curve.trial_id: curve for curve in read_curves(path)} == expected
 
 
 def test_seconds_on_several_ranks_are_device_seconds(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ def changed(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.Da
         (changed(0, "val_accuracy", 97.2), "curves.csv:2: val_accuracy: must be a number from 0 to 1; got 97.2"),
         (changed(2, "val_accuracy", ""), "curves.csv:4: val_accuracy: is empty, but batch size 16"),
         (changed(2, "cost_s", 8), "curves.csv:4: cost_s: is cumulative and must grow"),
-        (changed(2, "epoch", 2), "curves.csv:4: epoch: 2 of batch size 16, rate 0.05, seed 0 stands twice"),
+        (changed(2, "epoch", 2), "curves.csv:4: epoch: 2 of batch size 16, rate 0.05, seed 0 appears twice"),
         (lambda d: d.drop(index=2), "lacks 3, which others of its batch size have"),
         (lambda d: d.drop(index=EPOCHS - 1), f"lacks {EPOCHS}, which others"),
         (lambda d: d.drop(index=range(EPOCHS)), "not a full grid, batch size 16 on 1 rank(s) at rate 0.05"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], says: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read_curves(written(tmp_path, change(table())))
     assert says in str(caught.value)
     assert str(caught.value).isprintable()
@@ -125,27 +125,27 @@ def test_a_mistake_is_one_line(tmp_path: Path, change: Callable[[pd.DataFrame], 
 def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(PlanError, match=re.escape(says)) as caught:
+    with pytest.raises(DataError, match=re.escape(says)) as caught:
         read_curves(tmp_path / name)
     assert str(caught.value).isprintable()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.booleans())
-def test_whatever_stands_in_a_table_it_is_curves_or_one_line(tmp_path: Path, junk: bytes, headed: bool) -> None:
+def test_any_table_gives_curves_or_one_line(tmp_path: Path, junk: bytes, headed: bool) -> None:
     heads = b"batch_size,lr,seed,epoch,cost_s,val_accuracy\n16,0.1,0,1,1,0.5\n" if headed else b""
     (tmp_path / "junk.csv").write_bytes(heads + junk)
-    told = ""
+    message = ""
     try:
         assert read_curves(tmp_path / "junk.csv")
-    except PlanError as error:
-        told = str(error)
-    assert not told or told.isprintable()
+    except DataError as error:
+        message = str(error)
+    assert not message or message.isprintable()
 
 
 def test_a_parquet_of_nested_values_is_one_line(tmp_path: Path) -> None:
     data = table().assign(lr=[[0.1]] * len(table()))
-    with pytest.raises(PlanError, match=r"curves.parquet: row 0: lr: must be a number"):
+    with pytest.raises(DataError, match=r"curves.parquet: row 0: lr: must be a number"):
         read_curves(written(tmp_path, data, "curves.parquet"))
 
 
@@ -183,7 +183,7 @@ def test_the_search_of_a_study_that_was_a_grid() -> None:
 def test_a_study_that_was_no_grid_is_refused(outcome: str | None) -> None:
     trials = grid_of_trials()
     trials[2] = replace(trials[2], outcome=outcome)
-    with pytest.raises(PlanError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not over'}"):
+    with pytest.raises(DataError, match=rf"not a full grid, 16-0.2-0 is {outcome or 'not finished'}"):
         curves_of(study_of(*trials))
-    with pytest.raises(PlanError, match="it has no search"):
+    with pytest.raises(DataError, match="it has no search"):
         curves_of(study_of(made(16, phase="confirm")))

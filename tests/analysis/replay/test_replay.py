@@ -12,9 +12,9 @@ import pytest
 from study.analysis.replay.contenders import CONTENDERS, contenders
 from study.analysis.replay.curves import Curve
 from study.analysis.replay.replay import Replay, Result, play, replay
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import Cell
-from study.schedulers.policies import GENTLE, STRICT
+from study.schedulers.frontier_asha import GENTLE, STRICT
 from tests.analysis.grids import EPOCHS, accuracy
 from tests.schedulers.test_bracket import better_first
 
@@ -58,11 +58,11 @@ def only(curves: Sequence[Curve], name: str, shuffles: int = 5, seeds: int | Non
     return result
 
 
-def staircase(points: Iterable[tuple[float, float]], dearest: float) -> float:
-    """Area under the best accuracy that a cost can buy, up to the dearest."""
+def staircase(points: Iterable[tuple[float, float]], highest_cost: float) -> float:
+    """Area under the best accuracy that a cost can buy, up to the highest cost."""
     costs = sorted({cost for cost, _ in points})
     best = [max(value for c, value in points if c <= cost) for cost in costs]
-    return sum(b * (after - cost) for cost, after, b in zip(costs, [*costs[1:], dearest], best, strict=True))
+    return sum(b * (after - cost) for cost, after, b in zip(costs, [*costs[1:], highest_cost], best, strict=True))
 
 
 def test_the_grid_is_the_measure_of_all() -> None:
@@ -91,15 +91,15 @@ def test_hypervolume_and_cost_of_halving_by_hand() -> None:
         done += [race[trial] for trial in left]
     everyone = [(c.cost_s[-1], c.val_accuracy[-1]) for c in curves]
     completed = [(c.cost_s[-1], c.val_accuracy[-1]) for c in done]
-    dearest = EPOCHS * 4.0
+    highest_cost = EPOCHS * 4.0
 
     def log(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(math.log(cost), value) for cost, value in points]
 
     assert result.cost_fraction.mean == pytest.approx(spent / sum(cost for cost, _ in everyone))
-    assert result.hv.mean == pytest.approx(staircase(completed, dearest) / staircase(everyone, dearest))
+    assert result.hv.mean == pytest.approx(staircase(completed, highest_cost) / staircase(everyone, highest_cost))
     assert result.log_hv.mean == pytest.approx(
-        staircase(log(completed), math.log(dearest)) / staircase(log(everyone), math.log(dearest))
+        staircase(log(completed), math.log(highest_cost)) / staircase(log(everyone), math.log(highest_cost))
     )
     assert result.min_completions >= 2
 
@@ -139,7 +139,7 @@ def test_optimism_is_the_luck_of_the_best_over_the_seeds_held_back() -> None:
     assert only(curves, "grid", seeds=3).optimism is None
 
 
-def test_a_test_accuracy_shows_what_choosing_flatters() -> None:
+def test_the_gap_to_the_test_accuracy_shows_selection_bias() -> None:
     curves = [replace(trial, test_accuracy=trial.val_accuracy[-1] - 0.02) for trial in grid()]
     gap = only(curves, "frontier_asha").test_gap
     assert gap is not None
@@ -165,15 +165,15 @@ def test_one_batch_size_has_no_volume_to_lose() -> None:
 
 
 @pytest.mark.parametrize("name", CONTENDERS)
-def test_draws_are_the_same_for_whoever_else_plays(name: str) -> None:
+def test_draws_do_not_depend_on_the_other_schedulers(name: str) -> None:
     together = played(grid(), ",".join(CONTENDERS))
     alone = played(grid(), name)
     assert alone == played(grid(), name)
     assert alone.results[0] in together.results
 
 
-def test_world_sizes_are_searched_one_after_the_other_each_by_a_policy_of_its_own() -> None:
-    """Had one policy judged both, the dear world size would have made all cells of the cheap one cheap."""
+def test_world_sizes_are_searched_one_after_the_other_each_by_a_separate_policy() -> None:
+    """Had one policy judged both, the expensive world size would make all cells of the other one look cheap."""
     alone = grid()
     wide = [
         replace(
@@ -186,7 +186,7 @@ def test_world_sizes_are_searched_one_after_the_other_each_by_a_policy_of_its_ow
     ]
     both = only([*alone, *wide], "frontier_asha", seeds=3)
     assert both.cost_fraction.mean == pytest.approx(only(alone, "frontier_asha", seeds=3).cost_fraction.mean)
-    steps = play(contenders("grid")[0], [*wide, *alone], np.random.default_rng(0), 2).decisions
+    steps = play(contenders("grid")[0], [*wide, *alone], np.random.default_rng(0), 2).events
     ranks = {trial.trial_id: trial.cell.world_size for trial in (*alone, *wide)}
     assert [ranks[step.trial] for step in steps] == sorted(ranks[step.trial] for step in steps)
     assert [step.at_s for step in steps] == sorted(step.at_s for step in steps)
@@ -203,17 +203,17 @@ def test_baselines_take_what_their_names_say() -> None:
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ("frontier_asha, ahsa", "ahsa: must be of frontier_asha, .*did you mean asha"),
+        ("frontier_asha, ahsa", "ahsa: must be one of frontier_asha, .*did you mean asha"),
         (" , ", "--scheduler: names none"),
     ],
 )
 def test_unknown_schedulers_are_refused(names: str, says: str) -> None:
-    with pytest.raises(PlanError, match=says):
+    with pytest.raises(ConfigError, match=says):
         contenders(names)
 
 
 def test_what_cannot_be_replayed_is_refused() -> None:
-    with pytest.raises(PlanError, match="--seeds: here has 3 seeds"):
+    with pytest.raises(ConfigError, match="--seeds: here has 3 seeds"):
         played(grid(), "grid", seeds=4)
-    with pytest.raises(PlanError, match="no trial completed"):
+    with pytest.raises(ConfigError, match="no trial completed"):
         played([replace(trial, completed=False) for trial in grid()], "grid")

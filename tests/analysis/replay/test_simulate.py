@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.analysis.replay.simulate import Course, Decision, simulate
-from study.schedulers.policies import FrontierAsha, Grid, MoAsha, Policy, Profile, RayAsha
+from study.analysis.replay.simulate import Course, Event, Simulation, simulate
+from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.base import Grid, Policy
+from study.schedulers.bracket import Profile
+from study.schedulers.frontier_asha import FrontierAsha
 
 HALF = Profile(((0.5, 0.5),))
+
+
+def spent_s(played: Simulation) -> float:
+    """Return the device-seconds of all trials."""
+    return sum(ran.cost_s for ran in played.trials.values())
 
 
 def course(pace: float, *scores: float, ranks: int = 1, completes: bool = True) -> Course:
@@ -25,21 +33,21 @@ def test_halving_by_hand() -> None:
     policy = FrontierAsha(dict.fromkeys(courses, "cell"), {"cell": (0.5, 1.0)}, (HALF, HALF, HALF), 1, synchronous=True)
     played = simulate(policy, courses, slots=2)
     # The first trial scouts what the cell costs; the others start beside it.
-    assert played.decisions == (
-        Decision(0, "a", "start"),
-        Decision(0, "b", "start"),
-        Decision(1, "a", "pause"),
-        Decision(1, "c", "start"),
-        Decision(2, "b", "pause"),  # begun before c, so heard first
-        Decision(2, "d", "start"),
-        Decision(2, "c", "pause"),
-        Decision(3, "d", "pause"),
-        Decision(3, "d", "promote"),
-        Decision(3, "b", "promote"),
-        Decision(4, "d", "complete"),
-        Decision(5, "b", "complete"),
-        Decision(5, "a", "drop"),
-        Decision(5, "c", "drop"),
+    assert played.events == (
+        Event(0, "a", "start"),
+        Event(0, "b", "start"),
+        Event(1, "a", "pause"),
+        Event(1, "c", "start"),
+        Event(2, "b", "pause"),  # begun before c, so it reports first
+        Event(2, "d", "start"),
+        Event(2, "c", "pause"),
+        Event(3, "d", "pause"),
+        Event(3, "d", "promote"),
+        Event(3, "b", "promote"),
+        Event(4, "d", "complete"),
+        Event(5, "b", "complete"),
+        Event(5, "a", "drop"),
+        Event(5, "c", "drop"),
     )
     assert played.makespan_s == 5
     assert played.idle_slot_s == 1 + 1  # one slot while d is on its way, one while b ends
@@ -49,24 +57,24 @@ def test_halving_by_hand() -> None:
         "c": (1, 1, False),
         "d": (2, 2, True),
     }
-    assert played.cost_s == 8
+    assert spent_s(played) == 8
 
 
 def test_ranks_share_the_time_but_not_the_cost() -> None:
     played = simulate(Grid("ab"), {"a": course(6, 0.5, 0.6, ranks=3), "b": course(1, 0.5, 0.6)}, slots=1)
-    assert (played.makespan_s, played.cost_s) == (6 / 3 * 2 + 2, 12 + 2)
+    assert (played.makespan_s, spent_s(played)) == (6 / 3 * 2 + 2, 12 + 2)
 
 
 def test_a_trial_that_diverges_fails_at_its_last_report_and_sets_no_bar() -> None:
     courses = {"a": course(1, 9, 9, completes=False), "b": course(1, 1, 1, 1)}
     played = simulate(RayAsha(courses, 1 / 3, 2, 1), courses, slots=1)
     assert played.trials["a"] == (2, 2, False)
-    assert Decision(2, "a", "fail") in played.decisions
+    assert Event(2, "a", "fail") in played.events
     assert played.trials["b"].reports == 1  # stopped by what a reported at its first rung
     assert simulate(RayAsha(courses, 1, 2, 1), courses, slots=1).trials["b"].completed
 
 
-def test_who_is_at_the_end_is_not_stopped_there() -> None:
+def test_a_trial_at_its_end_is_not_stopped() -> None:
     courses = {"a": course(1, 5, 9), "b": course(1, 6, 8)}
     played = simulate(RayAsha(courses, 0.5, 2, 1), courses, slots=1)
     assert [ran.completed for ran in played.trials.values()] == [True, True]
@@ -98,10 +106,10 @@ def policies(courses: dict[str, Course]) -> list[Policy]:
 def test_books_balance(courses: dict[str, Course], slots: int) -> None:
     for policy in policies(courses):
         played = simulate(policy, courses, slots)
-        assert slots * played.makespan_s == pytest.approx(played.cost_s + played.idle_slot_s)
-        assert all(a.at_s <= b.at_s for a, b in pairwise(played.decisions))
+        assert slots * played.makespan_s == pytest.approx(spent_s(played) + played.idle_slot_s)
+        assert all(a.at_s <= b.at_s for a, b in pairwise(played.events))
         for trial, ran in played.trials.items():
-            kinds = [decision.kind for decision in played.decisions if decision.trial == trial]
+            kinds = [decision.kind for decision in played.events if decision.trial == trial]
             assert kinds.count("pause") - kinds.count("promote") == kinds.count("drop")
             assert len(set(kinds) & {"complete", "fail", "stop", "drop"}) == 1
             assert ran.completed == ("complete" in kinds)

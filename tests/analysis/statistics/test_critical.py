@@ -155,7 +155,7 @@ def test_the_censored_fit_is_the_maximum_of_the_likelihood() -> None:
     assert fit.b_crit == pytest.approx(math.exp(best.x[1]), rel=1e-2)
 
 
-def test_what_the_runs_only_bound_is_left_open() -> None:
+def test_estimates_that_the_runs_only_bound_are_none() -> None:
     flat = fit_critical_batch([StepsToTarget(b, 1000) for b in BATCHES])
     assert (flat.b_crit, flat.e_min) == (None, None)
     assert flat.b_crit_ci is not None
@@ -169,7 +169,7 @@ def test_what_the_runs_only_bound_is_left_open() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [StepsToTarget(8, 10)] * 5, [StepsToTarget(b, 10, False) for b in BATCHES]])
-def test_too_little_is_said_not_fitted(rows: list[StepsToTarget]) -> None:
+def test_too_few_runs_are_reported_and_not_fitted(rows: list[StepsToTarget]) -> None:
     fit = fit_critical_batch(rows)
     assert fit.b_crit is None
     assert fit.misfit

@@ -68,7 +68,7 @@ def test_predictions_from_noisy_steps_are_within_5_percent() -> None:
     assert np.mean(np.array(errors[8]) < 0.05) >= 0.9
 
 
-def test_what_was_not_run_is_marked() -> None:
+def test_extrapolations_are_marked() -> None:
     model = fit_step_model(runs((0.01, 0.001, 0.02, 0.005, 2.0)))
     assert model is not None
     assert (model.world_sizes, model.micro_batches, model.accumulations) == (WORLDS, (8, 128), (1, 4))
@@ -86,7 +86,7 @@ def test_what_was_not_run_is_marked() -> None:
         assert said.samples_per_s == pytest.approx(math.prod(shape) / said.step_s)
 
 
-def test_nothing_is_said_of_what_the_runs_do_not_show() -> None:
+def test_no_prediction_where_the_runs_do_not_determine_it() -> None:
     truth = (0.01, 0.001, 0.02, 0.005, 2.0)
     alone = fit_step_model(runs(truth, worlds=(1,)))
     assert alone is not None

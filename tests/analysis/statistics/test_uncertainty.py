@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 
 from study.analysis.statistics.pooling import draw_means, moderate
 from study.analysis.statistics.samples import Sample, mean_interval
-from study.analysis.statistics.uncertainty import dominance, frontier, hypervolumes, membership
+from study.analysis.statistics.uncertainty import frontier, hypervolumes, membership
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 # A coarse grid makes ties common. Axes: draw, point, (cost, quality).
@@ -22,18 +22,11 @@ clouds = st.integers(1, 8).flatmap(lambda k: arrays(np.int64, (3, k, 2), element
 
 
 @given(clouds)
-def test_dominance_is_what_brute_force_says(cloud: np.ndarray) -> None:
+def test_membership_equals_brute_force(cloud: np.ndarray) -> None:
     cost, quality = cloud[..., 0].astype(float), cloud[..., 1].astype(float)
-    member, dominates = membership(cost, quality), dominance(cost, quality)
+    member = membership(cost, quality)
     fronts = [on_front(draw) for draw in cloud.astype(float)]
     assert member == pytest.approx(np.mean(fronts, axis=0))
-    for i in range(cost.shape[1]):
-        for j in range(cost.shape[1]):
-            times = sum(
-                bool(draw[i, 0] <= draw[j, 0] and draw[i, 1] >= draw[j, 1] and (draw[i] != draw[j]).any())
-                for draw in cloud
-            )
-            assert dominates[i, j] == pytest.approx(times / len(cloud))
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.05, 0.5]))
@@ -50,8 +43,8 @@ def test_hypervolume_is_moocores_and_a_count_of_cells(cloud: np.ndarray) -> None
     for draw, area in zip(cloud, areas, strict=True):
         cells = sum(bool(((draw[:, 0] <= c) & (draw[:, 1] >= q + 1)).any()) for c in range(0, 5) for q in range(1, 6))
         assert area == pytest.approx(cells)
-        theirs = moocore.hypervolume(draw.astype(float), ref=list(reference), maximise=[False, True])
-        assert area == pytest.approx(float(theirs))
+        other_units = moocore.hypervolume(draw.astype(float), ref=list(reference), maximise=[False, True])
+        assert area == pytest.approx(float(other_units))
         assert area == pytest.approx(hypervolume(draw.astype(float), reference))
 
 
@@ -96,7 +89,7 @@ def reliability_error(p: np.ndarray, true: np.ndarray) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5])
 @pytest.mark.parametrize("design", ["scattered", "trade-off", "batches, no trend", "batches, trend"])
-def test_membership_comes_true_as_often_as_promised(design: str, seeds: int) -> None:
+def test_membership_probabilities_are_calibrated(design: str, seeds: int) -> None:
     rng = np.random.default_rng(7)
     promised, true, covered = [], [], []
     for _ in range(300):
@@ -120,23 +113,23 @@ def test_intervals_of_points_are_students() -> None:
     assert mean_interval((1.0,)) is None
 
 
-def test_under_three_seeds_points_are_shown_and_nothing_is_promised() -> None:
+def test_under_three_seeds_points_have_no_intervals() -> None:
     sure, unsure = Sample("a", (1.0, 2.0, 3.0), (0.5, 0.6, 0.7)), Sample("b", (2.0, 2.1), (0.9, 0.8))
     found = frontier([sure, unsure], (4.0, 0.0))
     assert found.points[0].cost_ci is not None
     assert (found.points[1].cost_ci, found.points[1].quality_ci) == (None, None)
     assert [p.p_on_front for p in found.points] == [None, None]
-    assert (found.hypervolume_ci, found.p_dominates) == (None, None)
+    assert found.hypervolume_ci is None
     assert [p.on_front for p in found.points] == [True, True]
     assert found.hypervolume == pytest.approx(2 * 0.6 + (4 - 2.05) * (0.85 - 0.6))
 
 
 def test_no_configurations_make_an_empty_frontier() -> None:
     found = frontier([], (1.0, 0.0))
-    assert (found.points, found.hypervolume, found.p_dominates) == ((), 0.0, None)
+    assert (found.points, found.hypervolume) == ((), 0.0)
 
 
-def test_what_is_known_exactly_is_certain() -> None:
+def test_exact_values_give_certainty() -> None:
     """Costs that no seed changes, such as samples: equal ones must tie in every draw."""
     same = [Sample(n, (5.0,) * 3, q) for n, q in (("a", (0.1, 0.11, 0.12)), ("b", (0.8, 0.81, 0.82)))]
     found = frontier(same, (6.0, 0.0))
@@ -159,9 +152,9 @@ def test_units_do_not_matter(scale: float, shift: float, seed: int) -> None:
     other = [
         Sample(s.label, tuple(scale * c for c in s.cost), tuple(shift + scale * q for q in s.quality)) for s in samples
     ]
-    mine, theirs = frontier(samples, (2.0, 0.0), 200), frontier(other, (2.0 * scale, shift), 200)
-    assert [p.p_on_front for p in theirs.points] == pytest.approx([p.p_on_front for p in mine.points], abs=0.02)
-    assert theirs.hypervolume == pytest.approx(mine.hypervolume * scale**2, rel=1e-6)
+    mine, other_units = frontier(samples, (2.0, 0.0), 200), frontier(other, (2.0 * scale, shift), 200)
+    assert [p.p_on_front for p in other_units.points] == pytest.approx([p.p_on_front for p in mine.points], abs=0.02)
+    assert other_units.hypervolume == pytest.approx(mine.hypervolume * scale**2, rel=1e-6)
 
 
 def test_few_configurations_are_each_their_own_students_t() -> None:
@@ -193,7 +186,7 @@ def test_variances_that_differ_by_chance_alone_become_one() -> None:
 
 
 @pytest.mark.parametrize("bad", [((1.0,), (1.0, 2.0)), ((), ()), ((np.nan,), (1.0,)), ((1.0,), (np.inf,))])
-def test_samples_that_cannot_be_are_refused(bad: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+def test_impossible_samples_are_refused(bad: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match="x: "):
         Sample("x", *bad)
 

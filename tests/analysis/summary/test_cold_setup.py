@@ -1,4 +1,4 @@
-"""The setup of a cold group is billed to the trial that came first, and compared with nobody's."""
+"""The setup of a cold group is billed to the trial that came first, and left out of comparisons."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.analysis.choices import choose
 from study.analysis.comparison import compare
-from study.analysis.recommend import Constraints
-from study.analysis.records import TIME_AXES, Cost, Summary
+from study.analysis.recommend import choose
+from study.analysis.records import TIME_AXES, Constraints, Cost, Summary
 from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.planning.trials import Plan, make_plan
-from study.reporting.comparison import hypervolume_lines
 from study.reporting.exports import write_report
+from study.reporting.text.comparison import hypervolume_lines
 from study.reporting.text.recommendation import recommendation_lines
 from study.reporting.text.tables import points_table
 from study.reporting.text.verdict import verdict
@@ -93,7 +92,7 @@ def costs(found: Summary, of: str = "compared") -> dict[int, Cost]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_equal_work_costs_the_same_whoever_started_the_groups(ranks: int) -> None:
+def test_equal_work_costs_the_same_regardless_of_which_trial_started_the_groups(ranks: int) -> None:
     found = study([(b, s, g, 0.0 if w == WARM_S else w) for b, s, g, w in LEASES], ranks)
     hours = ranks * WORK_S / 3600
     for cost in costs(found).values():
@@ -139,7 +138,7 @@ def test_a_group_of_several_ranks_starts_again_after_a_trial_that_failed() -> No
         assert [t.cold_starts for t in study(leases, 1, {(64, 1): outcome}).trials] == [1, 0, 0]
 
 
-def test_limits_are_held_against_a_run_with_one_setup_whoever_paid_it() -> None:
+def test_limits_apply_to_a_run_with_one_setup_regardless_of_which_trial_paid_it() -> None:
     found = study()
     one_run = {16: WORK_S + WARM_S + COLD_S, 64: WORK_S + COLD_S}
 
@@ -212,7 +211,7 @@ def test_cold_setup_and_what_is_compared_add_up_to_the_bill(groups: list[tuple[s
     assert sum(trial.cold_starts for trial in found.trials) <= len({group for group, _ in groups})
 
 
-def test_compiling_on_warm_groups_is_pointed_out() -> None:
+def test_a_note_points_out_compilation_on_warm_groups() -> None:
     assert any("compiles in its setup" in note for note in study(hardware={"compile": True}).notes)
     assert not any("compiles in its setup" in note for note in study().notes)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from study.analysis.records import COST_AXES, Cost, Summary
-from study.analysis.summary.points import samples_of
+from study.analysis.summary.points import point_samples
 from study.analysis.summary.summarize import summarize
 from study.config.schema import StudyConfig
 from study.ledger.schema import AttemptRow, EndRow, LeaseRow, ReportRow
@@ -23,7 +23,7 @@ def summary(seed: int = 0, measured: dict[str, Any] | None = None, **changes: An
     return summarize(made_rows(plan, seed, **(measured or {})), plan)
 
 
-def test_costs_of_a_point_stand_on_every_axis() -> None:
+def test_a_point_has_costs_on_every_axis() -> None:
     found = summary(measured={"energy_j": 500.0})
     for point in found.points:
         cost = point.cost
@@ -36,10 +36,9 @@ def test_costs_of_a_point_stand_on_every_axis() -> None:
     assert set(found.frontiers) == set(COST_AXES) - {"billed_gpu_h"}  # no GPU was leased
 
 
-def test_the_frontier_says_how_sure_it_is() -> None:
+def test_the_frontier_has_probabilities_and_intervals() -> None:
     found = summary()
-    uncertain = found.frontier_uncertainty
-    assert uncertain is not None
+    uncertain = found.frontiers[found.cost_axis]
     assert [place.label for place in uncertain.points] == [point.label for point in found.points]
     for point, place in zip(found.points, uncertain.points, strict=True):
         assert (point.cost_ci, point.p_on_front, point.on_frontier) == (
@@ -54,7 +53,7 @@ def test_the_frontier_says_how_sure_it_is() -> None:
     assert found.hypervolume_ci[0] < uncertain.hypervolume < found.hypervolume_ci[1]
 
 
-def test_under_three_seeds_nothing_is_promised() -> None:
+def test_under_three_seeds_there_are_no_probabilities() -> None:
     found = summary(confirm={"seeds": 2})
     assert {point.p_on_front for point in found.points} == {None}
     assert {point.cost_ci for point in found.points} == {None}
@@ -145,12 +144,12 @@ def test_the_noise_scale_is_the_median_of_the_ends() -> None:
 
 def test_samples_are_seed_by_seed_or_not_at_all() -> None:
     found = summary()
-    samples = samples_of(found.points, found.trials, "usd")
+    samples = point_samples(found.points, found.trials, "usd")
     assert samples is not None
     assert [sample.n_seeds for sample in samples] == [3] * 5
     assert [sample.mean_quality for sample in samples] == pytest.approx([p.val_accuracy for p in found.points])
-    dear = replace(found.trials[0], cost=Cost(1.0, 0.0, None))
-    assert samples_of(found.points, (dear, *found.trials[1:]), "usd") is None
+    unpriced = replace(found.trials[0], cost=Cost(1.0, 0.0, None))
+    assert point_samples(found.points, (unpriced, *found.trials[1:]), "usd") is None
 
 
 def test_the_recommendation_is_there_without_being_asked() -> None:

@@ -9,10 +9,13 @@ from typing import Literal
 
 import pytest
 
-from study.analysis.records import CurvePoint
-from study.analysis.summary.time_to_target import Crossing, first_meeting
+from study.analysis.summary.time_to_target import TimeToTarget, time_to_target
+from study.measurement import CurvePoint
 
-POINT = CurvePoint(10, 100, 1.0, 0.1, 1.0, None, 1.0, 0.5, 1.0, 2.0, {})
+POINT = CurvePoint(
+    updates=10, samples=100, epochs=1.0, lr=0.1, train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=0.5,
+    samples_per_s=1.0, device_seconds=2.0,
+)  # fmt: skip
 
 
 def curve(figures: Sequence[float], name: str = "val_accuracy") -> list[CurvePoint]:
@@ -23,8 +26,8 @@ def curve(figures: Sequence[float], name: str = "val_accuracy") -> list[CurvePoi
     ]
 
 
-def at(reports: float, reached: bool = True) -> Crossing:
-    return Crossing(10 * reports, 100 * reports, 2 * reports, reached)
+def at(reports: float, reached: bool = True) -> TimeToTarget:
+    return TimeToTarget(10 * reports, 100 * reports, 2 * reports, reached)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +46,9 @@ def at(reports: float, reached: bool = True) -> Crossing:
     ],
 )
 def test_a_target_is_met_between_two_reports(
-    name: Literal["val_accuracy", "train_loss"], figures: list[float], target: float, expected: Crossing
+    name: Literal["val_accuracy", "train_loss"], figures: list[float], target: float, expected: TimeToTarget
 ) -> None:
-    found = first_meeting(curve(figures, name), name, target)
+    found = time_to_target(curve(figures, name), name, target)
     assert found is not None
     assert found.reached == expected.reached
     assert (found.updates, found.samples, found.device_s) == pytest.approx(
@@ -54,4 +57,4 @@ def test_a_target_is_met_between_two_reports(
 
 
 def test_a_trial_that_never_reported_met_nothing() -> None:
-    assert first_meeting((), "val_accuracy", 0.5) is None
+    assert time_to_target((), "val_accuracy", 0.5) is None

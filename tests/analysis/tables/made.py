@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from study.analysis.tables.table import Table, read_table
-from study.errors import PlanError
+from study.analysis.tables.table import ResultTable, read_table
+from study.errors import DataError
 
 
 def lines(*rows: str) -> str:
@@ -16,7 +16,7 @@ def lines(*rows: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-def read(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> Table:
+def read(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> ResultTable:
     """The table of a file of these lines."""
     path = folder / name
     path.write_text(lines(*rows))
@@ -25,7 +25,7 @@ def read(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> Table
 
 def refused(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> str:
     """The one line with which the table of these lines is refused."""
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read(folder, *rows, name=name, **options)
     line = str(caught.value)
     assert line.startswith(str(folder / name))
@@ -33,7 +33,7 @@ def refused(folder: Path, *rows: str, name: str = "t.csv", **options: Any) -> st
     return line.removeprefix(f"{folder / name}: ")
 
 
-def results(table: Table) -> dict[str, tuple[list[float], list[float]]]:
+def results(table: ResultTable) -> dict[str, tuple[list[float], list[float]]]:
     """Costs and qualities of final rows by configuration, in the table's own sign; empty where there are none."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for group in table.groups:
@@ -47,7 +47,7 @@ def results(table: Table) -> dict[str, tuple[list[float], list[float]]]:
     return found
 
 
-def by_batch(table: Table) -> dict[int, tuple[list[float], list[float]]]:
+def by_batch(table: ResultTable) -> dict[int, tuple[list[float], list[float]]]:
     """The same by batch size, for tables with one configuration of each."""
     sizes = [one.batch_size for group in table.groups for one in group.configurations]
     return dict(zip(sizes, results(table).values(), strict=True))

@@ -60,7 +60,7 @@ def test_a_batch_size_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
     """Beside that of a device the figures decide."""
     header = "batch_size,micro_batch_size,num_gpus,gpu_hours,val_acc"
     assert list(by_batch(read(tmp_path, header, "32,4,8,2,0.9"))) == [32]  # the product
-    assert list(by_batch(read(tmp_path, header, "64,4,8,2,0.9"))) == [64]  # with two parts that no column tells
+    assert list(by_batch(read(tmp_path, header, "64,4,8,2,0.9"))) == [64]  # with two parts, which no column says
     assert list(by_batch(read(tmp_path, header, "4,4,8,2,0.9"))) == [32]  # a device's, twice
     assert "--batch-column" in refused(tmp_path, header, "33,4,8,2,0.9")
     assert "--batch-column" in refused(tmp_path, "batch_size,micro_batch_size,usd,val_acc", "4,4,2,0.9")

@@ -31,7 +31,7 @@ def test_runs_that_a_column_names(tmp_path: Path, count: str, run: str) -> None:
     assert "`study replay`" in note
 
 
-def test_runs_that_a_seed_tells_apart(tmp_path: Path) -> None:
+def test_runs_that_a_seed_distinguishes(tmp_path: Path) -> None:
     rows = [*curve("8,1"), *curve("8,2", low=0.4), *curve("16,1", pace=6)]
     assert by_batch(read(tmp_path, "batch_size,seed,epoch,time_s,val_acc", *rows[::-1])) == {
         8: ([40.0, 40.0], [0.8, 0.9]),
@@ -88,7 +88,7 @@ def test_a_rate_that_follows_a_schedule_is_not_what_a_run_was_set_to(tmp_path: P
     assert any("as a schedule does" in note for note in table.understood.notes)
 
 
-def test_rates_tell_runs_apart(tmp_path: Path) -> None:
+def test_rates_distinguish_runs(tmp_path: Path) -> None:
     rows = [*curve("8,0.1"), *curve("8,0.2", low=0.55), *curve("16,0.1", pace=6)]
     for order in (rows, sorted(rows, key=lambda row: row.split(",")[2])):
         table = read(tmp_path, "batch_size,lr,epoch,time_s,val_acc", *order)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.analysis.tables.fronts import analyze_table
 from study.analysis.tables.table import read_table
-from study.errors import PlanError
+from study.errors import DataError
 from tests.analysis.tables.made import by_batch, lines, refused
 
 ROWS = ("batch_size,seed,accuracy,wall_s", "8,1,0.95,1023.5", "8,2,0.94,1021.0", "16,1,0.9,512.25")
@@ -212,7 +212,7 @@ def test_any_table_is_analysed_or_refused_in_one_line(
     line, table = "", None
     try:
         table = read_table(path, **options)
-    except PlanError as error:
+    except DataError as error:
         line = str(error)
     if table is None:
         assert line.startswith(str(path))

@@ -135,7 +135,7 @@ def test_rates_that_differ_are_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_seed_is_one_however_it_is_written(tmp_path: Path) -> None:
-    assert "stands in row 1 too" in refused(tmp_path, "batch_size,seed,usd,val_acc", "8,1,1,0.9", "8,1.0,2,0.8")
+    assert "is in row 1 too" in refused(tmp_path, "batch_size,seed,usd,val_acc", "8,1,1,0.9", "8,1.0,2,0.8")
 
 
 def test_rows_without_a_seed_are_seeds_of_their_own(tmp_path: Path) -> None:

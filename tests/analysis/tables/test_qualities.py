@@ -71,7 +71,7 @@ def test_two_figures_of_one_meaning(tmp_path: Path) -> None:
 def test_directions_against_a_name_are_noted(tmp_path: Path) -> None:
     for options in ({"maximize": ["val_loss"]}, {"minimize": ["val_acc"]}):
         (note,) = read(tmp_path, "batch_size,usd,val_loss,val_acc", "8,1,0.3,0.9", **options).understood.notes
-        assert "the options say the contrary" in note
+        assert "the options say the opposite" in note
 
 
 def test_percentages_and_fractions_become_one_scale(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_loss_called_accuracy_is_refused_unless_insisted_on(tmp_path: Path) ->
         assert "--maximize val_acc takes it as it is" in refused(tmp_path, *rows)
         table = read(tmp_path, *rows, maximize=["val_acc"])
         assert by_batch(table)[8][1] == [float(value) for value in values]
-        assert any("no accuracy is" in note for note in table.understood.notes)
+        assert any("not a possible accuracy" in note for note in table.understood.notes)
 
 
 @settings(max_examples=40, deadline=None)

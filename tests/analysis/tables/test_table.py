@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.analysis.statistics.critical import StepsToTarget
-from study.analysis.tables.table import Objective, Table, read_table
-from study.errors import PlanError
+from study.analysis.tables.table import Objective, ResultTable, read_table
+from study.errors import DataError
 
 ROWS = [
     {"batch_size": 32, "seed": 0, "device_hours": 2.0, "accuracy": 0.90},
@@ -30,7 +30,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def from_text(folder: Path, text: str, **options: Any) -> Table:
+def from_text(folder: Path, text: str, **options: Any) -> ResultTable:
     path = folder / "t.csv"
     path.write_text(text)
     return read_table(path, **options)
@@ -114,7 +114,7 @@ def test_groups_and_configurations_of_several_columns(tmp_path: Path) -> None:
     ]
 
 
-def test_world_size_tells_configurations_apart_where_it_varies(tmp_path: Path) -> None:
+def test_world_size_distinguishes_configurations_where_it_varies(tmp_path: Path) -> None:
     table = from_text(tmp_path, "batch_size,world_size,cost,accuracy\n8,1,1,0.9\n8,2,2,0.9\n")
     assert [c.label for c in table.groups[0].configurations] == [
         "batch_size=8, world_size=1",
@@ -168,14 +168,14 @@ HOSTILE = {
     "batch_size,epochs_to_target\n8,3\n": "epochs_to_target: needs a column dataset_size to become steps",
     "batch_size,steps_to_target\n8,\n": "row 1: steps_to_target: is empty; needs a number above 0",
     "batch_size,steps_to_target,reached\n8,9,maybe\n": "row 1: reached: 'maybe' is not allowed; needs true or false",
-    "batch_size,seed,cost,accuracy\n8,1,1,0.9\n8,1,2,0.8\n": "row 2: seed 1 of batch_size=8 stands in row 1 too",
+    "batch_size,seed,cost,accuracy\n8,1,1,0.9\n8,1,2,0.8\n": "row 2: seed 1 of batch_size=8 is in row 1 too",
     "batch_size,cost\n8,1\n8,1,2,3\n": "not a table",
 }
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_tables_get_one_clear_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         from_text(tmp_path, text)
     assert HOSTILE[text] in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "t.csv"))
@@ -192,7 +192,7 @@ def test_hostile_tables_get_one_clear_line(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_options_that_name_what_is_not_there(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         from_text(tmp_path, "batch_size,power_limit,cost,accuracy\n8,100,1,0.9\n", **options)
     assert expected in str(caught.value)
 
@@ -215,7 +215,7 @@ def test_files_that_are_no_tables(tmp_path: Path, name: str, content: bytes | No
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PlanError) as caught:
+    with pytest.raises(DataError) as caught:
         read_table(path)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -229,6 +229,6 @@ def test_no_text_gets_past_as_anything_but_a_table_or_one_line(tmp_path_factory,
     line = ""
     try:
         read_table(path)
-    except PlanError as error:
+    except DataError as error:
         line = str(error)
     assert "\n" not in line

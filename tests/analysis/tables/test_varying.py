@@ -89,7 +89,7 @@ def test_what_is_measured_or_names_a_run_may_vary(tmp_path: Path, name: str) -> 
     assert table.understood.notes == ()
 
 
-def test_what_only_cells_tell_is_noted(tmp_path: Path) -> None:
+def test_what_only_cells_show_is_noted(tmp_path: Path) -> None:
     """Fractions that all differ: a measurement, or a setting drawn at random."""
     rows = ("batch_size,zeta,usd,val_acc", "8,0.123,1,0.9", "8,0.456,2,0.8", "16,0.789,1,0.7")
     (note,) = read(tmp_path, *rows).understood.notes
@@ -118,7 +118,7 @@ def test_a_setting_may_vary_with_the_batch_size(tmp_path: Path) -> None:
 def test_a_seed_that_repeats_names_the_columns_that_differ(tmp_path: Path) -> None:
     rows = ("batch_size,seed,hostname,usd,val_acc", "8,1,n1,1,0.9", "8,1,n2,1,0.8")
     line = refused(tmp_path, *rows)
-    assert "row 2: seed 1 of batch_size=8 stands in row 1 too" in line
+    assert "row 2: seed 1 of batch_size=8 is in row 1 too" in line
     assert "(they differ in hostname)" in line
     assert by_batch(read(tmp_path, *rows, as_seeds=["hostname"])) == {8: ([1.0, 1.0], [0.9, 0.8])}
 

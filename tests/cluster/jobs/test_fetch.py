@@ -12,7 +12,7 @@ from ray.job_submission import JobDetails
 from study.cluster.jobs.fetch import OnNode, fetch, source_of
 from study.cluster.jobs.storage import Store
 from study.cluster.jobs.submissions import Submission, SubmittedStudy
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError
 from study.ledger.schema import StudyRow
 from study.ledger.store import encode, read
 from tests.cluster.jobs.test_results import HOSTILE
@@ -52,7 +52,7 @@ def test_a_later_fetch_goes_on_from_an_earlier_one_and_not_over_another_study(tm
     fetch(Fake(), tmp_path, checkpoints=False)
     fetch(Fake(**{"ledger.jsonl": b"row 1\nrow 2\n"}), tmp_path, checkpoints=False)
     for other in (b"row 1\n", b"row 1\nrow X\nrow 3\n"):
-        with pytest.raises(PlanError, match="holds rows that the cluster's has not"):
+        with pytest.raises(ConfigError, match="holds rows that the cluster's has not"):
             fetch(Fake(**{"ledger.jsonl": other}), tmp_path, checkpoints=False)
     assert files(tmp_path)["ledger.jsonl"] == b"row 1\nrow 2\n"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -65,7 +65,7 @@ def test_links_in_the_way_are_not_followed(tmp_path: Path) -> None:
     (elsewhere / "file").write_text("mine")
     (out / "config.yaml").symlink_to(elsewhere / "file")
     (out / "report").symlink_to(elsewhere)
-    with pytest.raises(PlanError, match="report: is a link"):
+    with pytest.raises(ConfigError, match="report: is a link"):
         fetch(Fake(), out, checkpoints=False)
     assert files(elsewhere) == {"file": b"mine"}
     assert not (out / "config.yaml").is_symlink()
@@ -74,7 +74,7 @@ def test_links_in_the_way_are_not_followed(tmp_path: Path) -> None:
 def test_before_the_first_row_there_is_nothing(tmp_path: Path) -> None:
     source = Fake()
     del source.files["ledger.jsonl"]
-    with pytest.raises(PlanError, match="has written nothing yet"):
+    with pytest.raises(ClusterError, match="has written nothing yet"):
         fetch(source, tmp_path / "out", checkpoints=False)
     assert not (tmp_path / "out").exists()
 
@@ -90,7 +90,7 @@ def test_a_row_that_was_being_written_is_told(tmp_path: Path) -> None:
     assert "torn line of 40 bytes" in str(contents.damage)
 
 
-@pytest.mark.parametrize("missing", [FileNotFoundError(2, "gone"), PlanError("http://head: A file is not found")])
+@pytest.mark.parametrize("missing", [FileNotFoundError(2, "gone"), ClusterError("http://head: A file is not found")])
 def test_a_snapshot_that_goes_while_it_is_fetched_is_left_out(tmp_path: Path, missing: Exception) -> None:
     source = Fake(**{"checkpoints/a@4.pt": b"s", "checkpoints/b@4.pt": b"s"})
     chunks = source.chunks
@@ -115,11 +115,11 @@ def test_who_fails_is_blamed(tmp_path: Path) -> None:
     source = Fake(**{"checkpoints/a@4.pt": b"s"})
     source.chunks = refused  # type: ignore[method-assign]
     for checkpoints in (True, False):  # a snapshot that is there, but cannot be read, is not left out
-        with pytest.raises(PlanError, match=r"^--storage: When reading: AWS Error ACCESS_DENIED$"):
+        with pytest.raises(ClusterError, match=r"^--storage: When reading: AWS Error ACCESS_DENIED$"):
             fetch(source, tmp_path / "out", checkpoints)
     assert files(tmp_path) == {}
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(PlanError, match=rf"^--out: .*File exists: '{tmp_path}/file'"):
+    with pytest.raises(ConfigError, match=rf"^--out: .*File exists: '{tmp_path}/file'"):
         fetch(Fake(), tmp_path / "file", checkpoints=False)
 
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from study.cluster.jobs.head import Head, head_address
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError
 
 Answer = Callable[[str], tuple[int, str]]
 
@@ -64,7 +64,7 @@ VERSION = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": "x"
 )
 def test_a_refusal_is_one_line(serving: Callable[[Answer], str], code: int, text: str, says: str) -> None:
     address = serving(lambda path: (code, text))
-    with pytest.raises(PlanError, match=says) as raised:
+    with pytest.raises(ClusterError, match=says) as raised:
         Head(address)
     assert str(raised.value).startswith(f"--address: {address}: ")
     assert "\n" not in str(raised.value)
@@ -77,7 +77,7 @@ def test_a_token_that_no_header_can_carry_is_not_shown(
         "ray.dashboard.modules.dashboard_sdk.get_auth_headers_if_auth_enabled",
         lambda headers: {"Authorization": "Bearer s3cret\nmore"},
     )
-    with pytest.raises(PlanError, match="characters that no token has") as raised:
+    with pytest.raises(ClusterError, match="characters that no token has") as raised:
         Head(serving(lambda path: (200, VERSION)))
     assert "s3cret" not in str(raised.value)
 
@@ -92,7 +92,7 @@ def test_the_address_given_wins_over_the_environment(
 
 def test_a_file_that_is_not_there_is_one_line(serving: Callable[[Answer], str]) -> None:
     head = Head(serving(lambda path: (200, VERSION) if "version" in path else (500, "A file is not found at: x\nmore")))
-    with pytest.raises(PlanError, match=r"A file is not found at: x$"):
+    with pytest.raises(ClusterError, match=r"A file is not found at: x$"):
         list(head.chunks("node", "studies/x/ledger.jsonl"))
 
 
@@ -114,7 +114,7 @@ def test_the_head_is_named_over_http(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     if means is None:
-        with pytest.raises(PlanError, match="http://head:8265"):
+        with pytest.raises(ConfigError, match="http://head:8265"):
             head_address(given)
     else:
         assert head_address(given) == means

@@ -13,7 +13,7 @@ import pytest
 from study.cluster.jobs.payload import code_of, pack
 from study.config.loader import load_study
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.workloads.user_code.build import import_class
 from tests.conftest import make_config
 
@@ -102,11 +102,11 @@ def test_too_much_is_refused_and_the_largest_named(own: Callable[..., StudyConfi
     (tmp_path / "payloadbig").mkdir()
     (tmp_path / "payloadbig" / "images.bin").write_bytes(b"\0" * (3 << 20))
     config = own("payloadbig.models", {"payloadbig/__init__.py": "", "payloadbig/models.py": CLASSES})
-    with pytest.raises(PlanError, match=r"larger than the 0 MiB .* largest: payloadbig/images\.bin \(3\.0 MiB\), "):
+    with pytest.raises(ConfigError, match=r"larger than the 0 MiB .* largest: payloadbig/images\.bin \(3\.0 MiB\), "):
         pack(config, code_of(config), tmp_path / "x.zip", limit_bytes=1000)
 
 
 def test_data_are_named_as_the_nodes_see_them() -> None:
-    with pytest.raises(PlanError, match=r"^workload\.path: data/cifar: .* give an absolute path"):
+    with pytest.raises(ConfigError, match=r"^workload\.path: data/cifar: .* give an absolute path"):
         code_of(make_config(workload={"kind": "cifar10", "path": "data/cifar"}))
     assert code_of(make_config(workload={"kind": "cifar10", "path": "/data/cifar"})).files

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.cluster.jobs.storage import Mirror, Store, shared_folder
-from study.errors import PlanError
+from study.errors import ClusterError, StudyError
 
 
 def content(store: Store) -> dict[str, bytes]:
@@ -144,7 +144,7 @@ def test_a_resumed_study_goes_on_from_the_ledger_that_knows_most(
 def test_a_store_that_fails_is_told_when_the_study_begins_and_when_it_ends(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(PlanError, match=r"^--storage: local://"),
+        pytest.raises(ClusterError, match=r"^--storage: local://"),
         Mirror(folder, Store(f"local://{tmp_path}/file", "x")),
     ):
         raise AssertionError("the store is a file")
@@ -159,7 +159,7 @@ def test_a_store_that_fails_is_told_when_the_study_begins_and_when_it_ends(folde
     def fail(name: str, written: bytes) -> None:
         raise PermissionError(13, "no longer")
 
-    with pytest.raises(PlanError, match=f"no longer; the results lie in {folder} alone"):
+    with pytest.raises(ClusterError, match=f"no longer; the results lie in {folder} alone"):
         study()
 
 
@@ -186,6 +186,6 @@ def test_a_path_is_written_in_place_and_a_uri_is_not(storage: str, folder: Path 
     ],
 )
 def test_storage_that_cannot_work_is_refused(use: Callable[[], object], says: str) -> None:
-    with pytest.raises(PlanError, match=says) as raised:
+    with pytest.raises(StudyError, match=says) as raised:
         use()
     assert "secret" not in str(raised.value)

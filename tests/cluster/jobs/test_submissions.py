@@ -15,7 +15,7 @@ from ray.job_submission import JobDetails, JobStatus
 from study.cli import job_commands as commands
 from study.cluster.jobs.submissions import Submission, find, new_id, studies_of, trials_over
 from study.config.loader import to_yaml
-from study.errors import PlanError
+from study.errors import ClusterError, ConfigError
 from tests.conftest import make_config
 
 
@@ -64,9 +64,9 @@ def test_storage_with_spaces_stays_one_word_of_the_command() -> None:
 
 def test_an_unknown_id_is_one_line_with_the_nearest() -> None:
     studies = studies_of([job(Submission("tiny-abc123", "Tiny"))])
-    with pytest.raises(PlanError, match=re.escape("tiny-abc12: no study of that id (did you mean tiny-abc123?)")):
+    with pytest.raises(ClusterError, match=re.escape("tiny-abc12: no study of that id (did you mean tiny-abc123?)")):
         find(studies, "tiny-abc12")
-    with pytest.raises(PlanError, match="none was submitted there"):
+    with pytest.raises(ClusterError, match="none was submitted there"):
         find({}, "x")
 
 
@@ -94,7 +94,7 @@ def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(m
     monkeypatch.setattr(commands, "_found", lambda head, study_id: stopped)
     monkeypatch.setattr(commands.fetching, "source_of", lambda head, study: source)
     monkeypatch.setattr(commands, "_send", send)
-    with pytest.raises(PlanError, match=r"^--set: tiny-1 .*only limits, recovery and tracking may change$"):
+    with pytest.raises(ConfigError, match=r"^--set: tiny-1 .*only limits, recovery and tracking may change$"):
         commands.resume_submitted("tiny-1", "http://head:8265", ["search.lr=[0.1,0.9]", "limits.wall_h=20"])
     assert sent == []
     commands.resume_submitted("tiny-1", "http://head:8265", ["limits.wall_h=20", "search.lr=[0.05,0.2]"])

@@ -37,13 +37,13 @@ OWN = {
 # A module of one's own with a neighbour that it imports; slow as long as a file is there.
 MINE = """
 from pathlib import Path
-from neighbour import ToyData, ToyModule
+from neighbour import LinearData, LinearModule
 
-class Net(ToyModule):
+class Net(LinearModule):
     def __init__(self, slow_while: str = "") -> None:
         super().__init__(0.25 if slow_while and Path(slow_while).exists() else 0.0)
 
-class Points(ToyData):
+class Points(LinearData):
     pass
 """
 
@@ -67,7 +67,7 @@ class Laptop:
         self.cluster, self.folder = cluster, folder
         (folder / "own.yaml").write_text(yaml.safe_dump(OWN))
         (folder / "mine.py").write_text(MINE)
-        (folder / "neighbour.py").write_text((ROOT / "tests" / "toy.py").read_text())
+        (folder / "neighbour.py").write_text((ROOT / "tests" / "linear.py").read_text())
 
     def start(self, *arguments: str, token: str | None = "", address: str = "") -> subprocess.Popen[str]:
         """Start a command."""

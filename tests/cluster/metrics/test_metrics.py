@@ -16,7 +16,7 @@ from study.analysis.summary.summarize import summarize
 from study.cluster.metrics import export as module
 from study.cluster.metrics.definitions import DECISIONS, METRICS, STATES, UNREPORTED
 from study.cluster.metrics.export import Export
-from study.cluster.metrics.readings import Meter, Reading
+from study.cluster.metrics.readings import MetricReadings, Reading
 from study.config.sections import LIMITS
 from study.ledger.schema import (
     PHASES,
@@ -89,13 +89,13 @@ def ended(spec: TrialSpec, at_s: float, outcome: str, accuracy: float, attempts:
     )  # fmt: skip
 
 
-def read(meter: Meter) -> dict[tuple[str, ...], float]:
+def read(meter: MetricReadings) -> dict[tuple[str, ...], float]:
     """Readings by name and the values of their tags."""
     return {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
 
 
 def followed(rows: list[AnyRow], plan: Plan = PLAN, clock: Clock | None = None) -> dict[tuple[str, ...], float]:
-    meter = Meter(plan, clock or Clock())
+    meter = MetricReadings(plan, clock or Clock())
     for row in rows:
         meter.follow(row)
     return read(meter)
@@ -181,7 +181,7 @@ def test_at_any_row_all_states_add_up_to_the_plan_and_all_hours_to_the_leases(
 
 def test_an_open_lease_is_told_as_far_as_its_group_has_spoken() -> None:
     spec, clock = TRIALS[0], Clock()
-    meter = Meter(PLAN, clock)
+    meter = MetricReadings(PLAN, clock)
     meter.follow(study_row())
     meter.follow(attempt(spec, 1, at_s=20.0, setup_s=8.0))
     meter.follow(report(spec, 1, 50.0, 0.5, train=24.0, validate=4.0))
@@ -264,7 +264,7 @@ def test_a_waiting_study_tells_what_it_lacks_and_for_how_long_until_an_attempt_b
     waits = WaitRow(**STAMP, at_s=1800.0, ranks=1, needed=4)
     told = followed([study_row(), waits], plan, clock)
     assert (told["study_lacking_ranks",], told["study_limit_used_ratio", "wait_h"]) == (3, 0.0)
-    meter = Meter(plan, clock)
+    meter = MetricReadings(plan, clock)
     for row in (study_row(), waits):
         meter.follow(row)
     clock.now_s += 3600
@@ -343,7 +343,7 @@ def test_a_sink_that_is_down_is_counted_and_disturbs_nothing(
 def test_no_tag_can_grow_with_the_study() -> None:
     told: list[Reading] = []
     for trials in (2, 6):
-        meter = Meter(make_plan(make_config(search={"lr": [0.01 * n for n in range(1, trials + 1)]})))
+        meter = MetricReadings(make_plan(make_config(search={"lr": [0.01 * n for n in range(1, trials + 1)]})))
         meter.follow(study_row())
         told.append([(reading.name, tuple(reading.tags.items())) for reading in meter.read()])
     assert told[0] == told[1]

@@ -12,8 +12,8 @@ from study.cluster.sinks.dispatcher import Dispatcher
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config
-from tests.faults.books import curves
-from tests.tuning.faketune import FakeShelf, FakeTune, Memory, without_ray
+from tests.faults.ledger_audit import curves
+from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
 DIES = (1, 6)  # reports before which a group dies; the second trial's has a checkpoint by then
 
@@ -47,7 +47,7 @@ def run_followed(plan: Plan, follow: Callable[[AnyRow], None]) -> list[AnyRow]:
     """The rows of a study, of each of which somebody is told."""
     ledger = FollowedLedger(follow)
     with without_ray(1):
-        assert FakeTune(plan, ledger, FakeShelf(), 1, {16: 5.0, 64: 2.0}, dies=DIES).run()
+        assert FakeTune(plan, ledger, FakeStore(), 1, {16: 5.0, 64: 2.0}, dies=DIES).run()
     return ledger.rows
 
 

@@ -14,7 +14,7 @@ from study.cli.common import planned
 from study.cluster.sinks import dispatcher as feed
 from study.cluster.sinks.dispatcher import Dispatcher, SinkQueue
 from study.cluster.sinks.events import TrialEvent
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.ledger.schema import AttemptRow, LeaseRow, MistakeRow, StudyRow
 from study.ledger.store import Ledger
 from study.tuning.driver import config_hash, resume_study
@@ -32,9 +32,9 @@ class Slow:
         self.let = threading.Event()
         self.taken: list[TrialEvent] = []
 
-    def take(self, told: TrialEvent) -> None:
+    def take(self, event: TrialEvent) -> None:
         assert self.let.wait(20)
-        self.taken.append(told)
+        self.taken.append(event)
 
     def forget(self) -> None: ...
 
@@ -42,9 +42,9 @@ class Slow:
 class Picky(Slow):
     """Takes everything but one row."""
 
-    def take(self, told: TrialEvent) -> None:
-        if told.updates:
-            super().take(told)
+    def take(self, event: TrialEvent) -> None:
+        if event.updates:
+            super().take(event)
         elif self.let.is_set():
             raise ValueError("not this one")
 
@@ -107,7 +107,7 @@ def test_a_row_that_is_always_refused_does_not_hold_up_the_others(
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
-        (fed,) = sinks._feeds
+        (fed,) = sinks._queues
         last = fake_rows()[-1]
         wait_for(lambda: picky.taken and picky.taken[-1].row == last)
     assert isinstance(fed, SinkQueue)
@@ -142,7 +142,7 @@ def test_tracking_is_no_part_of_what_is_studied() -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, tracking: dict[str, str], said: str) -> None:
-    with pytest.raises(PlanError) as refused:
+    with pytest.raises(ConfigError) as refused:
         planned(study_file(tmp_path, tracking), None, "local", 4)
     line = str(refused.value)
     assert said in line
@@ -155,11 +155,11 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, tracking: d
 def test_an_extra_that_is_not_installed_is_told_first(
     tmp_path: Path, key: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = {"mlflow": "mlflowruns", "tensorboard": "boards"}[key]
+    module = {"mlflow": "mlflow_sink", "tensorboard": "tensorboard_sink"}[key]
     monkeypatch.delitem(sys.modules, f"study.cluster.sinks.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     file = study_file(tmp_path, {key: "http://m:5000"})
-    with pytest.raises(PlanError, match=rf"study.yaml:\d+: tracking.{key}: {package} is not installed: pip install"):
+    with pytest.raises(ConfigError, match=rf"study.yaml:\d+: tracking.{key}: {package} is not installed: pip install"):
         planned(file, None, "local", 4)
     planned(file, None, "cluster", None)  # it runs elsewhere: what is installed here does not matter
 

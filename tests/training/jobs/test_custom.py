@@ -8,23 +8,24 @@ import pytest
 import torch
 
 from study.config.schema import StudyConfig
-from study.errors import PlanError
+from study.errors import ConfigError
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.rank import Rank
 from study.training.user_data.stream_sharding import whole_batches
-from tests.own import SAMPLES, Net, points
+from tests.user_code import SAMPLES, Net, points
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
-STREAM = {"data": "tests.own:Streamed"}
+STREAM = {"data": "tests.user_code:Streamed"}
 Make = Callable[..., StudyConfig]
 
 
 def own(config: Make, batch_sizes: list[int], changes: dict[str, Any] | None = None, **others: Any) -> StudyConfig:
     workload = {
-        "module": "tests.own:Net", "data": "tests.own:Data", "train_samples": SAMPLES, "val_accuracy": "val_acc",
+        "module": "tests.user_code:Net", "data": "tests.user_code:Data", "train_samples": SAMPLES,
+        "val_accuracy": "val_acc",
     } | (changes or {})  # fmt: skip
     return config(workload=workload, batch_sizes=batch_sizes, **others)
 
@@ -94,22 +95,22 @@ def test_ranks_share_a_stream_so_that_an_update_sees_what_one_rank_would(config:
 
 
 def test_a_stream_that_shares_itself_out_is_refused_on_two_ranks(config: Make) -> None:
-    made = own(config, [16], {"data": "tests.own:SharesItself"}, hardware={"world_size": 2})
-    with LocalGroup(made, 2) as group, pytest.raises(PlanError, match="deals the ranks different samples"):
+    made = own(config, [16], {"data": "tests.user_code:SharesItself"}, hardware={"world_size": 2})
+    with LocalGroup(made, 2) as group, pytest.raises(ConfigError, match="deals the ranks different samples"):
         group.run(first(made))
 
 
 @pytest.mark.parametrize("samples", [60, 57])
 def test_a_stream_that_ends_early_is_one_line(config: Make, samples: int) -> None:
     made = own(config, [8], STREAM | {"data_args": {"samples": samples}})
-    with pytest.raises(PlanError, match=r"train_samples: is 64, but the training data end after 56 samples"):
+    with pytest.raises(ConfigError, match=r"train_samples: is 64, but the training data end after 56 samples"):
         trained(made)
 
 
 def test_what_is_left_at_the_end_is_no_batch_and_a_first_one_of_another_size_is_a_mistake() -> None:
     x, _ = points(10)
     assert [len(batch) for batch in whole_batches(x.split(4), 4)] == [4, 4]
-    with pytest.raises(PlanError, match=r"deals a batch of 4 when batch_size is 5$"):
+    with pytest.raises(ConfigError, match=r"deals a batch of 4 when batch_size is 5$"):
         next(whole_batches(x.split(4), 5))
     # A sequence may come before the batch's dimension, and a batch need not be of tensors.
     assert len(list(whole_batches([(torch.zeros(7, 4), torch.zeros(4))], 4))) == 1
@@ -159,5 +160,5 @@ def test_their_rates_follow_the_rule_as_factors(config: Make) -> None:
 
 def test_our_optimizer_is_refused_beside_theirs(config: Make) -> None:
     for key, value in {"optimizer": {"kind": "adamw"}, "schedule": {"kind": "constant"}}.items():
-        with pytest.raises(PlanError, match=f"^{key}: is the module's own"):
+        with pytest.raises(ConfigError, match=f"^{key}: is the module's own"):
             make_plan(own(config, [8], THEIRS, **{key: value}))

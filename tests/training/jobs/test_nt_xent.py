@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from study.training.distributed.local_group import LocalGroup
-from study.training.jobs.nt_xent import gather_rows, nt_xent, place_in_group
+from study.training.jobs.nt_xent import gather_rows, nt_xent, rank_and_world_size
 
 N, TEMPERATURE = 6, 0.3  # images on a rank
 
@@ -44,7 +44,7 @@ def test_two_ranks_have_the_loss_and_gradient_of_one_process(pair: LocalGroup) -
 
 def gathered() -> tuple[Tensor, Tensor]:
     """All rows, and the gradient of a sum that weighs row i of this rank's copy by (rank + 1) (i + 1)."""
-    rank, world_size = place_in_group()
+    rank, world_size = rank_and_world_size()
     x = torch.full((2, 3), float(rank), requires_grad=True)
     rows = gather_rows(x)
     weights = (rank + 1) * torch.arange(1.0, 2 * world_size + 1)

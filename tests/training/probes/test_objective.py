@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from study.training.probes.curvature import model_curvature
 from study.training.probes.noise import gradient_norms
 from study.training.probes.objective import Objective, probing
-from study.training.probes.sharpness import model_sharpness
+from study.training.probes.sharpness import model_curvature, model_sharpness
 from study.workloads.data.batching import Batch
 
 

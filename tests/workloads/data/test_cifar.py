@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from study.config.workloads import ImageFolder
-from study.errors import PlanError
-from study.workloads.data.image_files import ImageFiles, find_images
+from study.errors import DataError
+from study.workloads.data.discovery import find_images
+from study.workloads.data.image_files import ImageFiles
 from study.workloads.data.splits import Splits, image_folder
 
 PER_FILE = 4
@@ -102,10 +103,10 @@ def test_cifar100_has_its_fine_labels_behind_its_coarse_ones(tmp_path: Path) -> 
     assert np.array_equal(train.labels, fine[TRAIN])
     assert np.array_equal(test.labels, fine[TEST])
     (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-1])
-    with pytest.raises(PlanError, match=r"train.bin: truncated: \d+ bytes are not a multiple of 3074$"):
+    with pytest.raises(DataError, match=r"train.bin: truncated: \d+ bytes are not a multiple of 3074$"):
         files.train()
     (folder / "test.bin").unlink()
-    with pytest.raises(PlanError, match=r"cifar-100-binary: test.bin is missing$"):
+    with pytest.raises(DataError, match=r"cifar-100-binary: test.bin is missing$"):
         found(tmp_path, "cifar100")
 
 
@@ -115,7 +116,7 @@ def test_cifar100_in_parquet_files(tmp_path: Path) -> None:
     assert np.array_equal(train.pixels, PIXELS[TRAIN])
     assert (train.labels == 42).all()
     write_parquet(tmp_path / "cifar100")
-    with pytest.raises(PlanError, match="needs columns img and fine_label; it has img, label"):
+    with pytest.raises(DataError, match="needs columns img and fine_label; it has img, label"):
         found(tmp_path, "cifar100").train()
 
 
@@ -159,15 +160,15 @@ def empty(folder: Path) -> None:
 def test_damage_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable[[Path], None], says: str) -> None:
     write_binary(tmp_path)
     damage(tmp_path)
-    with pytest.raises(PlanError, match=r"^workload\.path: .*" + says):
+    with pytest.raises(DataError, match=r"^workload\.path: .*" + says):
         load(tmp_path)
 
 
 def test_a_folder_that_is_not_there_and_another_number_of_images(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"^workload.path: .*nowhere: there is no such folder$"):
+    with pytest.raises(DataError, match=r"^workload.path: .*nowhere: there is no such folder$"):
         load(tmp_path / "nowhere")
     write_binary(tmp_path)
-    with pytest.raises(PlanError, match=r"^workload.images: is 50000, but the training files hold 20$"):
+    with pytest.raises(DataError, match=r"^workload.images: is 50000, but the training files hold 20$"):
         load(tmp_path, images=50_000)
 
 
@@ -182,29 +183,29 @@ def test_a_folder_that_is_not_there_and_another_number_of_images(tmp_path: Path)
 )
 def test_parquet_files_of_other_contents(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     write_parquet(tmp_path, **changes)
-    with pytest.raises(PlanError, match=f"train-00000-of-00002.parquet.*{says}"):
+    with pytest.raises(DataError, match=f"train-00000-of-00002.parquet.*{says}"):
         load(tmp_path)
 
 
 def test_parquet_files_that_cannot_be_read(tmp_path: Path) -> None:
     write_parquet(tmp_path, "picture")
-    with pytest.raises(PlanError, match="needs columns img and label; it has picture, label"):
+    with pytest.raises(DataError, match="needs columns img and label; it has picture, label"):
         load(tmp_path)
     (tmp_path / "train-00000-of-00002.parquet").write_bytes(b"PAR1")
-    with pytest.raises(PlanError, match="not a parquet file that can be read"):
+    with pytest.raises(DataError, match="not a parquet file that can be read"):
         load(tmp_path)
     small = [{"bytes": png(PIXELS[0][:, :16]), "path": None}]
     pd.DataFrame({"img": small, "label": [1]}).to_parquet(tmp_path / "train-00000-of-00002.parquet")
-    with pytest.raises(PlanError, match="row 0: is 32 x 16 pixels, not 32 x 32"):
+    with pytest.raises(DataError, match="row 0: is 32 x 16 pixels, not 32 x 32"):
         load(tmp_path)
     broken = [{"bytes": png(PIXELS[0])[:500], "path": None}]
     pd.DataFrame({"img": broken, "label": [1]}).to_parquet(tmp_path / "train-00000-of-00002.parquet")
-    with pytest.raises(PlanError, match="row 0: not an image that can be read"):
+    with pytest.raises(DataError, match="row 0: not an image that can be read"):
         load(tmp_path)
 
 
 def test_without_pillow_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parquet(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    with pytest.raises(PlanError, match=r"install Pillow, pip install 'batch-frontier\[images\]'$"):
+    with pytest.raises(DataError, match=r"install Pillow, pip install 'batch-frontier\[images\]'$"):
         load(tmp_path)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from study.config.workloads import ImageFolder
-from study.errors import PlanError
+from study.errors import DataError
+from study.workloads.data.discovery import find_images
 from study.workloads.data.huggingface import count_images
-from study.workloads.data.image_files import find_images
 from study.workloads.data.splits import image_folder
 from tests.conftest import make_config
 
@@ -53,7 +53,7 @@ def test_images_in_colour_are_read_to_the_last_pixel(tmp_path: Path) -> None:
 
 
 def test_grey_images_have_one_channel_and_are_counted(tmp_path: Path) -> None:
-    from study.workloads.data.count import counted
+    from study.workloads.data.discovery import with_sample_counts
 
     write(tmp_path, "L")
     assert count_images(str(tmp_path)) == 7
@@ -62,7 +62,7 @@ def test_grey_images_have_one_channel_and_are_counted(tmp_path: Path) -> None:
         batch_sizes=[2],
         variants={"same": {}, "other": {"workload": {"data_seed": 1}}},
     )
-    filled = counted(study)
+    filled = with_sample_counts(study)
     assert isinstance(filled.workload, ImageFolder)
     assert filled.workload.images == 7
     assert filled.variant("other").workload == filled.workload.model_copy(update={"data_seed": 1})
@@ -70,30 +70,30 @@ def test_grey_images_have_one_channel_and_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"holds no dataset_dict.json, which DatasetDict.save_to_disk writes$"):
+    with pytest.raises(DataError, match=r"holds no dataset_dict.json, which DatasetDict.save_to_disk writes$"):
         find_images(config(tmp_path))
     write(tmp_path / "a", splits=("train", "validation"))
-    with pytest.raises(PlanError, match=r"a: has no split test; it has train, validation$"):
+    with pytest.raises(DataError, match=r"a: has no split test; it has train, validation$"):
         find_images(config(tmp_path / "a"))
     write(tmp_path / "b", kind=[0, 1, None] * 3)
-    with pytest.raises(PlanError, match=r"b/train: a label of -1; its ClassLabel has 0 to 2$"):
+    with pytest.raises(DataError, match=r"b/train: a label of -1; its ClassLabel has 0 to 2$"):
         image_folder(config(tmp_path / "b"))
     write(tmp_path / "c", picture=[None] * 9)
-    with pytest.raises(PlanError, match=r"c/train, row 0: not an image that can be read"):
+    with pytest.raises(DataError, match=r"c/train, row 0: not an image that can be read"):
         image_folder(config(tmp_path / "c"))
     write(tmp_path / "d", picture=[PIXELS[0], PIXELS[0, :3], *PIXELS[2:]])
-    with pytest.raises(PlanError, match=r"d/train, row 1: is 6 x 3 pixels, the first 6 x 6$"):
+    with pytest.raises(DataError, match=r"d/train, row 1: is 6 x 3 pixels, the first 6 x 6$"):
         image_folder(config(tmp_path / "d"))
 
 
 def test_a_damaged_file_is_told_with_its_folder(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "train" / "data-00000-of-00001.arrow").write_bytes(b"ARROW1")
-    with pytest.raises(PlanError, match=f"^workload.path: {tmp_path}: cannot be read: "):
+    with pytest.raises(DataError, match=f"^workload.path: {tmp_path}: cannot be read: "):
         find_images(config(tmp_path))
 
 
 def test_without_the_package_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(PlanError, match=r"pip install 'batch-frontier\[datasets\]'$"):
+    with pytest.raises(DataError, match=r"pip install 'batch-frontier\[datasets\]'$"):
         find_images(config(tmp_path))

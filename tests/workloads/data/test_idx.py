@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from study.config.workloads import ImageFolder
-from study.errors import PlanError
-from study.workloads.data.image_files import find_images
+from study.errors import DataError
+from study.workloads.data.discovery import find_images
 from study.workloads.data.splits import image_folder
 
 TRAIN, TEST = 12, 5
@@ -56,7 +56,7 @@ def test_files_are_read_to_the_last_pixel(tmp_path: Path, kind: str, inner: str,
 def test_as_many_images_as_were_published_are_expected(tmp_path: Path) -> None:
     write(tmp_path)
     whole = ImageFolder.model_validate({"kind": "mnist", "path": str(tmp_path)})
-    with pytest.raises(PlanError, match=r"^workload.images: is 60000, but the training files hold 12$"):
+    with pytest.raises(DataError, match=r"^workload.images: is 60000, but the training files hold 12$"):
         image_folder(whole)
 
 
@@ -84,7 +84,7 @@ IMAGES, TEST_LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 def test_damage_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable[[Path], object], says: str) -> None:
     write(tmp_path)
     damage(tmp_path)
-    with pytest.raises(PlanError, match=r"^workload\.path: .*" + says):
+    with pytest.raises(DataError, match=r"^workload\.path: .*" + says):
         image_folder(config(tmp_path))
 
 
@@ -92,5 +92,5 @@ def test_damage_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable
 def test_damaged_archives_are_named(tmp_path: Path, edit: Callable[[bytes], bytes]) -> None:
     write(tmp_path, "-ubyte.gz")
     change(f"{IMAGES}.gz", edit)(tmp_path)
-    with pytest.raises(PlanError, match=r"^workload\.path: .*train-images-idx3-ubyte.gz: cannot be unpacked"):
+    with pytest.raises(DataError, match=r"^workload\.path: .*train-images-idx3-ubyte.gz: cannot be unpacked"):
         image_folder(config(tmp_path))

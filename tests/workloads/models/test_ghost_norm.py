@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from study.workloads.models.ghost_norm import GhostNorm1d, GhostNorm2d, with_ghost_norm
-from study.workloads.models.small import convnet
+from study.workloads.models.networks import convnet
 
 SHAPES = {nn.BatchNorm1d: [(24, 5), (24, 5, 7)], nn.BatchNorm2d: [(24, 5, 4, 3)]}
 CASES = [(kind, shape) for kind, shapes in SHAPES.items() for shape in shapes]

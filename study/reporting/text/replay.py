@@ -1,0 +1,127 @@
+"""A replay of schedulers, on the terminal and as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from study.reporting.text.formatting import NOTHING, number, percent
+from study.reporting.text.tables import TextTable, print_lines
+
+if TYPE_CHECKING:
+    from study.analysis.replay.replay import Estimate, Replay, Result
+
+_HEADS = (
+    "scheduler",
+    "cost\n%",
+    "log-HV %\n± sd",
+    "≥99%\nin %",
+    "batch\nsizes",
+    "least\ndone",
+    "kept\n%",
+    "false\n%",
+    "flat-\nters",
+    "idle\n%",
+)
+
+
+def print_replay(replay: Replay, console: Console) -> None:
+    """Print what was replayed, and a row for each scheduler; fits 80 columns."""
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=0)
+    for head in _HEADS:
+        table.add_column(head, justify="left" if head == "scheduler" else "right", no_wrap=True)
+    for row in replay_table(replay).rows:
+        table.add_row(*row)
+    print_lines(console, *replay_lines(replay))
+    console.print(table)
+
+
+def replay_table(replay: Replay) -> TextTable:
+    """Return a row for each scheduler, that of frontier_asha marked; `replay_legend` explains the columns."""
+    rows = tuple(_row(result) for result in replay.results)
+    heads = tuple(head.replace("-\n", "").replace("\n", " ") for head in _HEADS)
+    return TextTable(heads, rows, tuple(result.scheduler == "frontier_asha" for result in replay.results))
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    sizes = result.batch_sizes_completed.mean
+    return (
+        result_name(result),
+        _points(result.cost_fraction),
+        f"{_points(result.log_hv)} ±{100 * result.log_hv.sd:.1f}",
+        f"{100 * result.log_hv_ge_99:.0f}",
+        f"{sizes:.0f}" if sizes == round(sizes) else f"{sizes:.1f}",
+        str(result.min_completions),
+        _points(result.front_kept, 0),
+        _points(result.front_false, 0),
+        _points(result.optimism),
+        _points(result.idle_share),
+    )
+
+
+def result_name(result: Result) -> str:
+    """Return the scheduler with its profile, where it has one."""
+    return f"{result.scheduler} {result.profile}".strip()
+
+
+def _points(estimate: Estimate | None, decimals: int = 1) -> str:
+    return NOTHING if estimate is None else f"{100 * estimate.mean:.{decimals}f}"
+
+
+def replay_lines(replay: Replay) -> list[str]:
+    """Return what was replayed, and what cost and log-HV mean, in sentences."""
+    held = f"; {replay.held_back} seeds are held back" if replay.held_back else ""
+    return [
+        f"{replay.shuffles} draws of {replay.seeds} seeds each ({replay.trials} trials, {replay.batch_sizes} batch "
+        f"sizes) in random order on {replay.slots} slots{held}.",
+        f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between accuracy, down to 0, and "
+        f"the logarithm of cost, pooled within each batch size, up to {number(replay.reference_cost_s)} "
+        "device-seconds, the cost of the most expensive trial.",
+    ]
+
+
+def replay_legend() -> tuple[tuple[str, str], ...]:
+    """Return each column of `replay_table` that needs it, and each baseline, with its meaning."""
+    from study.analysis.replay.contenders import RANDOM_SHARE  # slow to import
+    from study.analysis.replay.replay import COST_TOLERANCE
+
+    return (
+        ("≥99% in", "share of the draws in which at least 99% of the grid's log-HV was kept"),
+        ("batch sizes", "batch sizes with a trial that was trained to the end, mean"),
+        ("least done", "trials of any batch size trained to the end, the fewest in any draw"),
+        (
+            "kept, false",
+            f"batch sizes of the true frontier that were found, and of those found that are not on it; costs within "
+            f"{percent(COST_TOLERANCE, 0)} count as equal, and the truth is the mean over all seeds of the grid",
+        ),
+        (
+            "flatters",
+            "points of accuracy by which the chosen trial of a batch size beats its learning rate's mean on the seeds "
+            "that were held back",
+        ),
+        ("idle", "share of the slots' time without a trial, until the last trial ended"),
+        ("random", f"{percent(RANDOM_SHARE, 0)} of the grid's trials, to the end"),
+        ("one_seed", "every rate of every batch size once, to the end"),
+    )
+
+
+def replay_record(replay: Replay) -> dict[str, Any]:
+    """Return the replay as plain values; figures over draws with standard deviation and the mean's 95% interval."""
+    whole = asdict(replay)
+    results = whole.pop("results")
+    return whole | {"schedulers": [_result_record(result) for result in results]}
+
+
+def _result_record(result: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in result.items():
+        if isinstance(value, dict):  # an Estimate
+            mean = name if name == "cost_fraction" else f"{name}_mean"
+            plain |= {mean: value["mean"], f"{name}_sd": value["sd"], f"{name}_ci": value["ci"]}
+        else:
+            plain[name] = value
+    return plain

@@ -1,0 +1,52 @@
+"""Watches the limits of a study: device-hours, dollars, wall-clock time, and waiting for a larger cluster."""
+
+from __future__ import annotations
+
+from study.config.sections import LimitsConfig
+from study.ledger.schema import AnyRow, AttemptRow, LimitRow, WaitRow
+from study.tuning.leases import Leases
+from study.tuning.ledger_writer import LedgerWriter
+from study.tuning.progress import Progress
+
+
+class LimitWatch:
+    """Says which limit the study has passed, and writes down when it starts to wait for the cluster to grow."""
+
+    def __init__(self, writer: LedgerWriter, progress: Progress, leases: Leases) -> None:
+        self._writer, self._progress, self._leases = writer, progress, leases
+        self._waits_since_s: float | None = None  # in this driver; a new one starts to count again
+        writer.subscribe(self._follow)
+
+    def _follow(self, row: AnyRow) -> None:
+        if isinstance(row, AttemptRow):  # the cluster had room, if only between two looks at it
+            self._waits_since_s = None
+
+    def wait(self, ranks: int) -> None:
+        """Note how many ranks the cluster can hold; called at every turn of Tune's loop.
+
+        The study waits while nothing runs and this is too few for one trial. Waiting ends when there is room again,
+        before a group is ready, or with an attempt, even one that died in its set-up.
+        """
+        needed = 0 if self._leases.running else self._progress.needed
+        if ranks >= needed:
+            self._waits_since_s = None
+        elif self._waits_since_s is None:
+            self._writer.write(WaitRow(**self._writer.stamp(), ranks=ranks, needed=needed))
+            self._waits_since_s = self._writer.now_s()
+
+    def passed(self) -> LimitRow | None:
+        """Return the first limit that the study has passed by now, as a row that is not written yet."""
+        config, now_s = self._progress.plan.config, self._writer.now_s()
+        if config.limits == LimitsConfig():
+            return None
+        device_h = self._progress.state.device_h(now_s) + self._leases.starting_device_s() / 3600
+        wait_h = 0.0 if self._waits_since_s is None else (now_s - self._waits_since_s) / 3600
+        figures = config.limits.against(device_h, now_s / 3600, config.price.usd_per_device_hour, wait_h)
+        for name, (spent, allowed) in figures.items():
+            if spent >= allowed:
+                return LimitRow(**self._writer.stamp(), limit=name, allowed=allowed, spent=spent)
+        return None
+
+    def record(self, passed: LimitRow) -> None:
+        """Write down that the study ends at this limit."""
+        self._writer.write(passed)
