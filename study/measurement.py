@@ -62,7 +62,7 @@ class Judged:
         return self.non_finite is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Metrics(Judged):
     """Metrics at one validation, over all ranks. Losses are in nats, accuracies are fractions of 1."""
 
@@ -150,7 +150,7 @@ def power(eps: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Measurement(Metrics):
     """One interval of a trial, from one report to the next."""
 
@@ -167,9 +167,11 @@ class Measurement(Metrics):
         return dict(zip(STORED, read_stored(self), strict=True)) | {"probes": self.probes.as_stored()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CurvePoint(Measurement):
-    """A trial at one of its reports."""
+    """A trial at one of its reports. It is not frozen, nor are its bases: that would take four times as long to create,
+    and a large ledger has a million reports.
+    """
 
     device_seconds: float  # cumulative: ranks x (training + validation)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 # Before torch is imported anywhere: two ranks of a test share two cores.
@@ -83,6 +85,19 @@ def make_config(**changes: Any) -> StudyConfig:
 def config() -> Callable[..., StudyConfig]:
     """Builds a small config; keyword arguments change it."""
     return make_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_ranks() -> Iterator[None]:
+    """Fork the ranks of LocalGroup from a process that has imported torch: the import takes longer than most tests."""
+    local_group = sys.modules.get("study.training.distributed.local_group")
+    if local_group is None:
+        yield  # no test needs it
+        return
+    multiprocessing.set_forkserver_preload([local_group.__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_group, "START_METHOD", "forkserver")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,7 @@ class Stream(IterableDataset[Any]):
 
 class MisbehavingData(LinearData):
     """It validates on a set (`val` "set"), an empty one ("none"), or a stream that can be read `val` times; `workers`
-    deal the batches.
+    draw the batches.
     """
 
     def __init__(self, batch_size: int, samples: int = 64, val: str | int = "set", workers: int = 0) -> None:

@@ -15,7 +15,8 @@ from xdist.scheduler import LoadScopeScheduling
 TOGETHER: dict[str, tuple[str, ...]] = {
     "local_ray": (
         "tests/tuning/test_study.py", "tests/tuning/test_halving.py", "tests/tuning/test_infeasible.py",
-        "tests/tuning/test_micro_batch_cache.py", "tests/tuning/test_cut_for_real.py", "tests/faults/test_ranks.py",
+        "tests/tuning/test_micro_batch_cache.py", "tests/tuning/test_cut_for_real.py", "tests/tuning/test_contract.py",
+        "tests/faults/test_ranks.py",
         "tests/faults/test_checkpoints.py", "tests/faults/test_disk_real.py", "tests/faults/test_ledgers.py",
         "tests/faults/test_ledger_audit.py", "tests/faults/test_sinks.py", "tests/cluster/metrics/test_metrics.py",
     ),

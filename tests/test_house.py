@@ -3,11 +3,13 @@
 import ast
 import re
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 import study
+from tests.parallel import LONG, TOGETHER
 
 ROOT = Path(study.__file__).parent
 MAP, GUIDE = ((ROOT.parent / name).read_text() for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))
@@ -74,6 +76,11 @@ def _defined(node: ast.stmt) -> set[str]:
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|md|txt))`", GUIDE))))
 def test_the_files_in_the_guide_exist(path: str) -> None:
     assert (ROOT / path).exists() or (ROOT.parent / path).exists()
+
+
+@pytest.mark.parametrize("file", [*chain(*TOGETHER.values()), *LONG])
+def test_the_files_that_pytest_xdist_runs_first_exist(file: str) -> None:
+    assert (ROOT.parent / file).exists()
 
 
 def test_figures_are_drawn_from_records_alone() -> None:

@@ -65,7 +65,7 @@ def test_who_does_not_want_it_is_not_tried(folder: Path) -> None:
         ("net.py", "16 * width, 10", "8 * width, 10", r"study.yaml:4: workload: RuntimeError: mat1 .* \(net.py:28\)$"),
         ("net.py", '"val_acc"', '"val_ac"', r"val_acc; it logs val_ac, val_loss \(did you mean val_ac\?\)$"),
         ("net.py", "import torch\n", "import torhc\n", r"study.yaml:5: workload.module: cannot import net: .*torhc"),
-        ("digits.py", "self.train, self.batch_size", "self.train, 32", "deals batches of 32 when a rank takes"),
+        ("digits.py", "self.train, self.batch_size", "self.train, 32", "yields batches of 32 when a rank takes"),
         ("study.yaml", "digits:Digits", "digits:Digit", r"digits has no class Digit \(did you mean Digits\?\)$"),
     ],
 )

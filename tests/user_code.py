@@ -127,7 +127,7 @@ class SharesItself(Streamed):
 
 
 class FixedSize(Data):
-    """Ignores batch_size, and happens to deal what the test asks for first."""
+    """Ignores batch_size, and happens to draw what the test asks for first."""
 
     def train_dataloader(self) -> Any:
         """Eight."""

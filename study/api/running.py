@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -43,8 +45,13 @@ def run(
     from rich.console import Console
 
     from study.reporting.text.terminal import ProgressView
-    from study.tuning.driver import run_study
-    from study.tuning.micro_batch_cache import fitted
+
+    # In a notebook, tqdm and Ray report that widgets are missing, which nothing here needs.
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from study.tuning.driver import run_study
+        from study.tuning.micro_batch_cache import fitted
 
     console = Console(force_jupyter=False, quiet=not progress)
 

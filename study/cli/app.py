@@ -258,7 +258,7 @@ def watch(folder: FolderArgument, port: PortOption = 0, host: HostOption = LOOPB
     """Serve a study's report, up to date, until the study is over or Ctrl-C."""
     read(folder)  # says so where there is no study
     with _live(folder, recorded(folder), port, host) as page, suppress(KeyboardInterrupt):
-        page.wait_until_over()
+        page.wait_until_finished()
         say(f"The study is over. Its report as a file: study report {folder}")
 
 

@@ -1,4 +1,4 @@
-"""The commands that turn results into decisions."""
+"""The commands that turn results into decisions: recommend, prices, analyze, compare."""
 
 from __future__ import annotations
 
@@ -108,9 +108,9 @@ def analyze(
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and summary.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse results that were not made here: fronts with uncertainty, critical batch sizes.
+    """Analyse results made elsewhere: fronts with uncertainty, critical batch sizes.
 
-    Lists take commas and repetition alike. What was understood of the table is said first.
+    Lists take commas and repetition alike. How the table was read is printed first.
     """
     from study.api.tables import read_and_analyze
     from study.reporting.text.json_records import json_text
@@ -148,7 +148,7 @@ def compare(
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and compare.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the fronts of studies over one another, and say what changed in their configs."""
+    """Compare the fronts of studies, and list what differs in their configs."""
     if len(folders) < 2:
         raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     from study.api.comparing import compare as compare_studies

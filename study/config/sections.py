@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -23,7 +23,6 @@ OneOrTwoCostAxes = Annotated[
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
 LimitName = Literal["device_hours", "usd", "wall_h", "wait_h"]
-LIMITS: tuple[LimitName, ...] = get_args(LimitName)
 Purchase = Literal["on_demand", "spot", "reserved"]
 MOST_USD_PER_DEVICE_HOUR = 1e6
 

@@ -17,8 +17,8 @@ _UNFINISHED = ".tmp"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write and read, which replaces `path` when the block is left: a temporary one in its folder, fsync,
-    rename, fsync of the folder.
+    """Give a temporary file to write and read, which replaces `path` when the block ends: fsync, rename, fsync of the
+    folder.
 
     Raises DiskError; no temporary file stays behind then, or if the block raises, unless the process itself is killed.
     """
@@ -46,7 +46,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def remove_unfinished(folder: Path, older_than_s: float = 0.0) -> None:
-    """Temporary files that a killed `write_atomic` has left in `folder`, if there is one."""
+    """Remove temporary files that a killed `write_atomic` has left in `folder`, if they are old enough."""
     with error_context(DiskError, folder):
         for path in folder.glob(f".*{_UNFINISHED}"):
             with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """The rows of a ledger.
 
-Durations are monotonic seconds of the one process that writes; `at_s` is the writer's clock since the study's
-first row, carried on over resumes. Wall-clock time stands only in `written`, for people.
+Durations are monotonic seconds of the one process that writes. `at_s` is the writer's clock in seconds since the
+study's first row, without the time between two drivers. Only `written` is wall-clock time, for people.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from study.config.sections import LimitName
-from study.measurement import STORED, CurvePoint, Judged, ProbeReadings, read_stored
+from study.measurement import NO_READINGS, CurvePoint, Judged, ProbeReadings
 from study.safe_text import printable
 
 PROTOCOL_VERSION = "1.4"
@@ -23,14 +23,14 @@ Outcome = Literal["completed", "stopped", "diverged", "failed", "infeasible"]
 CENSORED: frozenset[Outcome] = frozenset({"stopped", "diverged", "failed", "infeasible"})
 
 
-# A ledger may come from a cluster of others: what names a trial also names files, and what people read is not obeyed.
+# A ledger may come from an untrusted cluster: trial ids name files, and other text may hold control characters.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9+_][A-Za-z0-9+._-]*$", max_length=200)]
 Variant = Annotated[str, Field(pattern=r"^([A-Za-z0-9+][A-Za-z0-9+._-]*)?$", max_length=40)]
 Line = Annotated[str, AfterValidator(printable)]
 
 
 class Row(BaseModel):
-    """What every row carries. Non-finite numbers are allowed in metrics: a diverged loss is a fact."""
+    """The fields of every row. Metrics may be non-finite, as the loss of a trial that diverged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
@@ -105,12 +105,25 @@ class ReportRow(Row, Judged):
     @property
     def point(self) -> CurvePoint:
         """The report as a point of a learning curve."""
-        measured = dict(zip(STORED, read_stored(self), strict=True))
-        return CurvePoint(**measured, probes=ProbeReadings.from_stored(self.probes), device_seconds=self.device_seconds)
+        return CurvePoint(  # field by field: a large ledger holds a million of them
+            updates=self.updates,
+            samples=self.samples,
+            epochs=self.epochs,
+            lr=self.lr,
+            train_loss=self.train_loss,
+            train_accuracy=self.train_accuracy,
+            val_loss=self.val_loss,
+            val_accuracy=self.val_accuracy,
+            test_accuracy=self.test_accuracy,
+            samples_per_s=self.samples_per_s,
+            skipped_batches=self.skipped_batches,
+            probes=ProbeReadings.from_stored(self.probes) if self.probes else NO_READINGS,
+            device_seconds=self.device_seconds,
+        )
 
 
 class DecisionRow(Row):
-    """What the scheduler said to a report, written before it is acted on."""
+    """The scheduler's decision on a report, written before anything acts on it."""
 
     kind: Literal["decision"] = "decision"
     trial_id: Name
@@ -134,21 +147,21 @@ class LeaseRow(Row):
     reason: Literal["hand_over", "released", "lost"]
     billed_s: float  # per device
     phases_s: dict[str, float]  # adds up to billed_s
-    why: Line = ""  # it was lost, where its group died of something; for people
+    why: Line = ""  # what its group died of, for people; empty if it did not die
 
     @property
     def billed_device_h(self) -> float:
-        """Devices x hours."""
+        """Billed device-hours."""
         return self.devices * self.billed_s / 3600
 
     @property
     def billed_gpu_h(self) -> float:
-        """The same if the devices were GPUs, else 0."""
+        """Billed GPU-hours: the device-hours if the devices are GPUs, else 0."""
         return 0.0 if self.device == "cpu" else self.billed_device_h
 
 
 class EndRow(Row):
-    """A trial is over, for good, unless a MistakeRow and then a StudyRow follow."""
+    """A trial has ended, for good unless a MistakeRow and then a StudyRow follow."""
 
     kind: Literal["end"] = "end"
     trial_id: Name
@@ -158,11 +171,11 @@ class EndRow(Row):
     best_val_accuracy: float | None
     test_accuracy: float | None
     error: Line | None
-    mistake: bool = False  # it failed with an error of its own code, not because a process or a machine was lost
+    mistake: bool = False  # failed by an error in its code, not because a process or a machine was lost
 
 
 class MistakeRow(Row):
-    """The first trial of every batch size failed with the same mistake, and no trial got further: the study ends here.
+    """At least one trial of every batch size failed with the same mistake, and no trial got further: the study ends.
 
     The next StudyRow begins all trials again, from their beginning, since their code has changed. What they cost before
     stays on the bill, and attempts are counted on.
@@ -174,14 +187,14 @@ class MistakeRow(Row):
 
 
 class LimitRow(Row):
-    """A limit is passed: nothing starts after this row, and what runs ends at its next report. The next StudyRow, of
-    a driver that may spend more, lifts it.
+    """A limit is passed: nothing starts after this row, and running trials end at their next report. The next StudyRow,
+    of a driver that may spend more, lifts it.
     """
 
     kind: Literal["limit"] = "limit"
     limit: LimitName
     allowed: float
-    spent: float  # when it was noticed, open leases included
+    spent: float  # when the driver noticed it, open leases included
 
 
 class PulseRow(Row):
@@ -199,7 +212,7 @@ class WaitRow(Row):
 
     @property
     def why(self) -> str:
-        """For people."""
+        """Why the study waits, in one line."""
         return f"a trial needs {self.needed} rank{'s' * (self.needed > 1)}, the cluster has room for {self.ranks}"
 
 

@@ -39,6 +39,7 @@ class TrialState:
     """One trial, over all its attempts."""
 
     trial_id: str
+    phase: str  # `search` or `confirm`
     status: TrialStatus = "pending"
     attempt: AttemptRow | None = None  # the last that began
     begun: bool = False  # since the study began, or began again after a mistake
@@ -57,11 +58,6 @@ class TrialState:
     peak_memory_bytes: int | None = None  # of a GPU, the most of any attempt
     cold_attempts: set[int] = field(default_factory=set)  # those that paid for the start of their group (ADR 022)
     _leases_before: int = 0  # closed before the study began again
-
-    @property
-    def phase(self) -> str:
-        """`search` or `confirm`; the id of a trial that never began starts with it, too."""
-        return self.attempt.phase if self.attempt else self.trial_id.partition("-")[0]
 
     @property
     def attempts(self) -> int:
@@ -156,7 +152,7 @@ class StudyState:
 
     def trial(self, trial_id: str) -> TrialState:
         """Return the state of a trial; of one that no row names, an empty one."""
-        return self.trials.get(trial_id) or TrialState(trial_id)
+        return self.trials.get(trial_id) or _new_trial(trial_id)
 
     @property
     def begun(self) -> Iterator[tuple[TrialState, AttemptRow]]:
@@ -174,9 +170,10 @@ class StudyState:
         return self.closed_device_h + open_s / 3600
 
     def _trial(self, trial_id: str) -> TrialState:
-        if trial_id not in self.trials:
-            self.trials[trial_id] = TrialState(trial_id)
-        return self.trials[trial_id]
+        trial = self.trials.get(trial_id)
+        if trial is None:
+            trial = self.trials[trial_id] = _new_trial(trial_id)
+        return trial
 
     def _apply_study(self, row: StudyRow) -> None:
         self.first = self.first or row
@@ -196,7 +193,7 @@ class StudyState:
 
     def _apply_attempt(self, row: AttemptRow) -> None:
         trial = self._trial(row.trial_id)
-        trial.attempt, trial.begun, trial.status = row, True, "running"
+        trial.attempt, trial.phase, trial.begun, trial.status = row, row.phase, True, "running"
         trial.cut = trial.final = False
         trial.attempts_in_a_row += 1
         trial.resume_updates = row.from_updates
@@ -217,16 +214,18 @@ class StudyState:
     def _apply_report(self, row: ReportRow) -> None:
         trial = self._trial(row.trial_id)
         trial.curve.append(row.point)
-        trial.furthest_updates = max(trial.furthest_updates, row.updates)
+        if row.updates > trial.furthest_updates:
+            trial.furthest_updates = row.updates
         trial.final = row.final
         trial.energies_j[row.attempt] = row.energy_j
         if row.peak_memory_bytes is not None:
             trial.peak_memory_bytes = max(row.peak_memory_bytes, trial.peak_memory_bytes or 0)
-        if math.isfinite(row.val_accuracy):
-            phase = trial.phase
-            self.best_val_accuracy[phase] = max(row.val_accuracy, self.best_val_accuracy.get(phase, 0.0))
-        if (lease := self.open_leases.get((row.trial_id, row.attempt))) is not None:
-            self.longest_interval_s = max(self.longest_interval_s, row.at_s - lease.known_until_s)
+        if row.val_accuracy > self.best_val_accuracy.get(trial.phase, -1.0) and math.isfinite(row.val_accuracy):
+            self.best_val_accuracy[trial.phase] = max(row.val_accuracy, 0.0)
+        lease = self.open_leases.get((row.trial_id, row.attempt))
+        if lease is not None:
+            if row.at_s - lease.known_until_s > self.longest_interval_s:
+                self.longest_interval_s = row.at_s - lease.known_until_s
             lease.add_report(row.at_s, row.phases_s)
 
     def _apply_decision(self, row: DecisionRow) -> None:
@@ -264,3 +263,7 @@ class StudyState:
             self._warm_groups.discard(trial.attempt.group_id)
         if not self._whole_curves:
             del trial.curve[:-1]
+
+
+def _new_trial(trial_id: str) -> TrialState:
+    return TrialState(trial_id, trial_id.partition("-")[0])  # every id begins with the phase

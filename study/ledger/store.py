@@ -29,21 +29,21 @@ _END_BYTES = len(_END % 0)
 
 @dataclass(frozen=True)
 class Contents:
-    """What a ledger file holds."""
+    """The rows of a ledger file, up to the first damaged line."""
 
     rows: tuple[AnyRow, ...]
     good_bytes: int
-    damage: str | None  # what is wrong behind the good prefix, naming the line
+    damage: str | None  # what is wrong after the good prefix, naming the line
 
 
 def encode(row: AnyRow) -> bytes:
-    """One line, checksum over all that stands before it."""
+    """Return a row as one line, which ends with a checksum of all before it."""
     body = row.model_dump_json().encode()[:-1]
     return body + _END % zlib.crc32(body) + b"\n"
 
 
 def decode(line: bytes) -> AnyRow:
-    """The row of one line without its newline. Raises ValueError for a damaged one."""
+    """Return the row of a line that is given without its newline. Raises ValueError if it is damaged."""
     body, end = line[:-_END_BYTES], line[-_END_BYTES:]
     if end != _END % zlib.crc32(body):
         raise ValueError("checksum does not match")
@@ -51,7 +51,7 @@ def decode(line: bytes) -> AnyRow:
 
 
 def read(folder: Path) -> Contents:
-    """The good prefix of a study's ledger, and what is wrong behind it. Writes nothing.
+    """Return the good prefix of a study's ledger, and what is wrong after it. Writes nothing.
 
     Raises LedgerError if there is no ledger, or if it is of another major protocol version; DiskError if it cannot be
     read.
@@ -62,9 +62,9 @@ def read(folder: Path) -> Contents:
 
 
 def good_rows(folder: Path) -> Iterator[AnyRow]:
-    """The rows of a study's ledger one after the other, up to the first that is damaged, without keeping them.
+    """Yield the rows of a study's ledger, up to the first that is damaged, without keeping them.
 
-    Raises LedgerError as `read` does, at the latest where the row that is to blame would come.
+    Raises LedgerError as `read` does, at the latest in place of the row that causes it.
     """
     return iter(_Scan(folder / LEDGER))
 
@@ -79,7 +79,7 @@ def refuse_links(folder: Path, *others: str) -> None:
 
 
 class _Scan:
-    """One pass over a ledger file; when it is over, how far it was good, and what is wrong behind that."""
+    """One pass over a ledger file. After it, `good_bytes` is the length of the good prefix, `damage` what is wrong."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -123,7 +123,7 @@ class _Scan:
 class Ledger:
     """The one writer. Holds a lock on the study's folder for as long as it is open.
 
-    A ledger comes into being with its first row. Raises LedgerError if another process holds it or if a link leads out
+    The file is created with its first row. Raises LedgerError if another process holds it or if a link leads out
     of the folder, DiskError.
     """
 
@@ -161,7 +161,7 @@ class Ledger:
         return file
 
     def _quarantine(self, contents: Contents) -> str:
-        """Move what is behind the good prefix into a side file, then cut it off."""
+        """Move what follows the good prefix into a side file, then cut it off."""
         side = self.path.with_name(f"{LEDGER}.quarantine-{time.time_ns()}")
         with self.path.open("r+b") as file:
             file.seek(contents.good_bytes)
@@ -174,8 +174,8 @@ class Ledger:
         """Write rows and return when they are on disk; if not `durable`, they will be with the next that are.
 
         Raises DiskError if the disk refuses. All that is not known to be on it is then cut off again, for a system
-        whose fsync has failed may take for written what it has dropped; and the ledger takes no more until it is opened
-        anew.
+        whose fsync has failed may take for written what it has dropped; and the ledger takes no more rows until it is
+        opened again.
         """
         if self._refused is not None:
             raise self._refused

@@ -32,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@")
 
 
 def write_report(summary: Summary, folder: Path, formats: Iterable[str]) -> list[Path]:
-    """Write the formats into `folder`, each file whole or not at all; returns their paths.
+    """Write the formats into `folder`, each file whole or not at all, and return their paths.
 
     Raises ValueError for a format that is not in FORMATS, ConfigError for a picture where there is no Chromium, and
     DiskError.
@@ -77,7 +77,7 @@ def _write(folder: Path, files: Files) -> list[Path]:
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:
-    """The summary as plain values for strict JSON: what is not finite becomes None. Costs in hours and USD."""
+    """Return the summary as plain values for strict JSON, with costs in hours and USD; non-finite numbers are None."""
     record: dict[str, Any] = {
         "protocol_version": summary.protocol_version,
         "study": asdict(summary.study),
@@ -125,7 +125,7 @@ def _csv(summary: Summary) -> Files:
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula, with a quote before it."""
+    """Return a cell; text that a spreadsheet would run as a formula gets a quote before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

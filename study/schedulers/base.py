@@ -51,7 +51,7 @@ class Grid:
         self._left.pop(trial, None)
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
-        """Return "continue", always."""
+        """Return "continue", because every trial is trained to its end."""
         return "continue"
 
     def leave(self, trial: str, completed: bool) -> None:

@@ -1,4 +1,4 @@
-"""torch.compile without its time on a trial's clock: a throwaway trial of the same shapes goes first."""
+"""torch.compile outside a trial's measured time: a throwaway trial of the same shapes goes first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES = 64  # of batches that one trial may compile for, training and validatio
 def compile_children(module: nn.Module) -> None:
     """Compile each part of a LightningModule that has weights; the module itself calls Lightning and stays as it is.
 
-    Each shape of batch gets code of its own, so that no trial runs on code that an earlier one made more general.
+    Each shape of batch gets its own code, so that no trial runs on code that an earlier one made more general.
     """
     for child in module.children():
         if next(child.parameters(), None) is not None:
@@ -26,16 +26,18 @@ def compile_children(module: nn.Module) -> None:
 
 
 def rehearsal(spec: TrialSpec) -> TrialSpec:
-    """One update with each batch of a trial, and a report: every shape that the trial will meet."""
+    """Return a trial of one update with each batch size of the trial, and one report: every shape that the trial will
+    have.
+    """
     stages = [replace(stage, start_update=i, updates=1) for i, stage in enumerate(spec.stages)]
     return replace(spec, stages=tuple(stages), report_at=(len(stages),))
 
 
 @contextmanager
 def rehearsing() -> Iterator[None]:
-    """Around the rehearsal: what is compiled in it is there for the trial, and nothing else of it is.
+    """Restore the random generators after the rehearsal inside: only its compiled code remains.
 
-    What torch keeps belongs to the code of `forward`, not to a module, so that a fresh module finds it.
+    torch keeps compiled code by the code of `forward`, not by the module, so that a fresh module finds it.
     """
     _forget()
     before = generators()
@@ -46,11 +48,13 @@ def rehearsing() -> Iterator[None]:
 
 
 def _forget() -> None:
-    """Start as a fresh process would: a warm group's trials must not add up to more shapes than torch takes."""
+    """Drop compiled code as a fresh process would: a warm group's trials must not add up to more shapes than torch
+    takes.
+    """
     torch._dynamo.reset()
     torch._dynamo.config.recompile_limit = SHAPES
 
 
 def uncompiled(compiled: bool) -> AbstractContextManager[object]:
-    """Probes differentiate twice, and ask in other shapes: inside, compiled modules run as they were written."""
+    """Run compiled modules as they were written, inside: probes differentiate twice, and use other shapes."""
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -1,4 +1,4 @@
-"""What a rank takes of its device's memory: how much of it, where its data lies, what is left after a trial."""
+"""How much of its device's memory a rank takes, where its data lie, and how it is freed after a trial."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ T = TypeVar("T")
 
 
 def limit_memory_to_share(topology: RankTopology) -> None:
-    """A rank with a part of a GPU may take that part of its memory, so that it is never its neighbour that runs out."""
+    """Limit a rank with a share of a GPU to that share of its memory, so that its neighbour does not run out for it."""
     if topology.device == "cuda" and topology.gpu_share < 1:
         torch.cuda.set_per_process_memory_fraction(topology.gpu_share, topology.torch_device)
 
 
 def free_bytes(topology: RankTopology) -> int:
-    """What a rank may still take of its GPU's memory."""
+    """Return how much of its GPU's memory a rank may still take."""
     free, total = torch.cuda.mem_get_info(topology.torch_device)
     return min(free, int(topology.gpu_share * total) - torch.cuda.memory_reserved(topology.torch_device))
 
 
 def place_splits(splits: Splits, topology: RankTopology) -> Splits:
-    """The data on the device if there is ample room for it, else on the host, from where batches are copied."""
+    """Return the data on the device if there is ample room for them, else on the host, from where batches are copied."""
     if topology.device == "cpu" or splits.nbytes <= DATA_SHARE * free_bytes(topology):
         return splits.to(topology.torch_device)
     return splits.streamed_to(topology.torch_device)
 
 
 def start_measuring(topology: RankTopology) -> None:
-    """From here on counts for `peak_bytes`."""
+    """Start the interval whose peak `peak_bytes` returns."""
     if topology.device == "cuda":
         torch.cuda.reset_peak_memory_stats(topology.torch_device)
 
 
 def peak_bytes(topology: RankTopology) -> int | None:
-    """Most that tensors took of the GPU since `start_measuring`, data that lies there included.
+    """Return the most that tensors took of the GPU since `start_measuring`, data that lie there included.
 
     None on the CPU, where a process's memory is torch and Python more than the trial.
     """
@@ -56,15 +56,15 @@ def peak_bytes(topology: RankTopology) -> int | None:
 
 
 def give_back(topology: RankTopology) -> None:
-    """Free what the last trial left behind. Trainer and module hold each other, so only the collector finds them."""
+    """Free what the last trial left. Trainer and module refer to each other, so only the garbage collector finds them."""
     if topology.device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def within_memory(act: Callable[[], T]) -> T:
-    """What `act` returns. Raises OutOfMemory, which holds on to nothing, where memory runs out: the device's, or what
-    Python, NumPy or torch on a CPU may take.
+    """Return what `act` returns. Raises OutOfMemory, which refers to no tensor, where the device's memory runs out, or
+    what Python, NumPy or torch on a CPU may take.
     """
     try:
         return act()

@@ -7,14 +7,14 @@ from typing import Any
 
 
 class NoMeter(Exception):
-    """Why the energy of these GPUs cannot be read; one line."""
+    """The energy of these GPUs cannot be read; the text says why in one line."""
 
 
 class EnergyMeter:
     """The counters of some of the GPUs that this process sees, each counted once.
 
     `local` are indices as CUDA has them here: 0 is the first that `CUDA_VISIBLE_DEVICES` in `environment` lets through.
-    Raises NoMeter where there is no counter, or no telling whose it would be.
+    Raises NoMeter where there is no counter, or where it is not clear which GPU it belongs to.
     """
 
     def __init__(self, local: Iterable[int], environment: Mapping[str, str], nvml: Any = None) -> None:
@@ -32,7 +32,8 @@ class EnergyMeter:
             raise NoMeter(f"NVML: {error}") from None
 
     def joules(self) -> float | None:
-        """Of all these GPUs together, since their driver was loaded: differences are what was used in between.
+        """Return the joules of all these GPUs together, since their driver was loaded: differences are what was used in
+        between.
 
         None once a counter no longer answers.
         """
@@ -47,7 +48,7 @@ class EnergyMeter:
 
 
 def open_meter(local: Iterable[int], environment: Mapping[str, str]) -> EnergyMeter | None:
-    """The meter, or None where there is none: energy is measured or unknown, never guessed."""
+    """Return the meter, or None where there is none: energy is measured or unknown, never guessed."""
     try:
         return EnergyMeter(local, environment)
     except NoMeter:
@@ -63,7 +64,7 @@ def _load() -> Any:
 
 
 def _visible(nvml: Any, environment: Mapping[str, str]) -> list[str]:
-    """UUIDs of the GPUs that CUDA shows, in its order (see its programming guide, "CUDA environment variables")."""
+    """Return UUIDs of the GPUs that CUDA shows, in its order (see its programming guide, "CUDA environment variables")."""
     handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
     uuids = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     listed = environment.get("CUDA_VISIBLE_DEVICES")
@@ -88,7 +89,7 @@ def _visible(nvml: Any, environment: Mapping[str, str]) -> list[str]:
         else:
             found = []
         if not found:
-            break  # CUDA shows what stands before the first that it does not know
+            break  # CUDA shows those before the first that it does not know
         if found[0] in chosen:
             raise NoMeter(f"CUDA_VISIBLE_DEVICES names {word} twice, and CUDA then shows no GPU")
         chosen.append(found[0])

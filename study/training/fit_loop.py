@@ -25,12 +25,12 @@ from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
 from study.training.messages import RankReport
 from study.training.optimizers import current_rate, set_optimizers
 from study.training.probes.trial import TrialProbes
-from study.training.snapshot import InMemoryCheckpoints, Resumed, State, generators, set_generators
+from study.training.snapshot import IN_MEMORY, InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
 
 
 class TrialFit(pl.Callback):
-    """One call of Lightning's `fit`, which hands over a Report at every validation."""
+    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class TrialFit(pl.Callback):
         self.progress = 0  # grows with all that gets done
         self.ended = False  # by a decision, or with the last report
 
-    def run(self, hand_over: SteppedThread[RankReport | None]) -> None:
-        """Fit, in the thread of `hand_over`."""
-        self.hand_over = hand_over
+    def run(self, thread: SteppedThread[RankReport | None]) -> None:
+        """Fit, in the thread that the argument steps."""
+        self.thread = thread
         spec, module = self.spec, self.job.module
         set_optimizers(module, self.config, spec)
         self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
@@ -76,7 +76,7 @@ class TrialFit(pl.Callback):
             **self.job.trainer_arguments(),
         )
         skip_sigterm_broadcast(trainer)
-        trainer.fit(module, **self.job.fit_arguments(), ckpt_path="at hand" if self.resumed else None)
+        trainer.fit(module, **self.job.fit_arguments(), ckpt_path=IN_MEMORY if self.resumed else None)
         if not self.ended:
             raise self._stopped_early()
 
@@ -98,8 +98,8 @@ class TrialFit(pl.Callback):
         return whole and self.config.budget.updates is None and self._is_custom
 
     def snapshot(self) -> State:
-        """What this rank adds to a snapshot. Every rank must call it, at the same report."""
-        self.trainer.save_checkpoint("at hand")
+        """Return this rank's part of a snapshot. Every rank must call it, at the same report."""
+        self.trainer.save_checkpoint(IN_MEMORY)
         return {
             "updates": self.spec.report_at[self.reported - 1],
             "worked_s": self._worked_s(),
@@ -116,14 +116,14 @@ class TrialFit(pl.Callback):
         return self.spec.report_at[report] * self.spec.batch.accumulation
 
     def _worked_s(self) -> float:
-        """Seconds of training and validation, of attempts that this one goes on from too."""
+        """Return the seconds of training and validation, of attempts that this one goes on from too."""
         return self.train_s + self.validate_s + (self.resumed.worked_s if self.resumed else 0.0)
 
     def _done(self) -> None:
         self.progress += 1
 
     def _now(self) -> float:
-        """The clock, once the device has done all it was given."""
+        """Return the clock, in seconds, once the device has done all it was given."""
         if self.topology.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -131,7 +131,7 @@ class TrialFit(pl.Callback):
     # Lightning's hooks, in the order in which they come.
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What differs between ranks is no part of Lightning's checkpoint."""
+        """Restore what differs between ranks, and so is no part of Lightning's checkpoint."""
         self._done()
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
@@ -140,14 +140,14 @@ class TrialFit(pl.Callback):
                 buffers[name].copy_(value)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ready: wait for the first `advance`."""
+        """Report that the trial is ready, and wait for the first `advance`."""
         self._done()
         if self.resumed is not None:
             self._follow_plateaus(trainer, self.resumed)
         self.steps = self.resumed.updates if self.resumed else 0
-        if self._is_custom:  # the package's own modules leave no step out, and theirs are the shortest
+        if self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
             trainer.optimizers[0].register_step_post_hook(self._stepped)
-        if not self.hand_over.give(None):
+        if not self.thread.give(None):
             self._end(trainer)
         self.mark = self._now()
         self.began_j = self._joules()
@@ -196,25 +196,25 @@ class TrialFit(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """It is under way."""
+        """Show the heartbeat that something got done."""
         self._done()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The interval's training ends here."""
+        """End the interval's training time."""
         before = self.train_s
         self._lap("train_s")
         self.interval_s = self.train_s - before
         self.job.before_validation(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Callbacks are asked before the module."""
+        """Let the job adjust what was logged: Lightning calls callbacks before the module."""
         self.job.before_validation_ends(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, wait, and go on or stop."""
         report = self._report(trainer)
         self.reported += 1
-        if self.hand_over.give(report) and not report.final:
+        if self.thread.give(report) and not report.final:
             trainer.val_check_batch = self._batches_at(self.reported)
         else:
             self._end(trainer)
@@ -268,13 +268,13 @@ class TrialFit(pl.Callback):
         return None if now is None or self.began_j is None else now - self.began_j
 
     def _lap(self, phase: str) -> None:
-        """Book the time since the last mark."""
+        """Count the time since the last mark as the phase's."""
         now = self._now()
         setattr(self, phase, getattr(self, phase) + now - self.mark)
         self.mark = now
 
     def _is_final(self, updates: int, metrics: Metrics) -> bool:
-        """Whether this is the trial's last report; the same on every rank."""
+        """Return whether this is the trial's last report; the same on every rank."""
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True

@@ -1,7 +1,7 @@
-"""What Lightning does at every step and a trial has no use for, left out (docs/adr/003).
+"""Work that Lightning does at every step and a trial has no use for, left out (docs/adr/003).
 
 A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. Two of these
-reach into it, `skip_sigterm_broadcast` and `cache_entry_points`; the others go through its extension points.
+reach into Lightning, `skip_sigterm_broadcast` and `cache_entry_points`; the others use its extension points.
 """
 
 from __future__ import annotations
@@ -32,30 +32,31 @@ ADVICE = (
 
 
 class NoProfiler(Profiler):
-    """Lightning enters a profiler's context some 25 times a step; its default builds a generator each time."""
+    """Replaces the default profiler, which builds a generator at each of some 25 contexts a step."""
 
     def start(self, action_name: str) -> None:
-        """Nothing to start."""
+        """Do nothing."""
 
     def stop(self, action_name: str) -> None:
-        """Nothing to stop."""
+        """Do nothing."""
 
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
-        """The one context that does nothing."""
+        """Return one shared context that does nothing."""
         return _NOTHING
 
 
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
-    """Lightning broadcasts a flag before every batch, in case one rank got a SIGTERM: a collective a step.
+    """Keep Lightning from broadcasting a flag before every batch, in case one rank got a SIGTERM: a collective a step.
 
-    Our ranks are ended by whoever started them. This reaches into Lightning; a test fails if it changes there.
+    The driver ends the ranks itself. This reaches into Lightning; a test fails if it changes there.
     """
     assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def cache_entry_points() -> None:
-    """Lightning asks every installed package for callbacks at each new Trainer: a third of a hand-over, spent on files.
+    """Cache the entry points of installed packages, which Lightning reads from disk at each new Trainer: a third of a
+    hand-over.
 
     What is installed does not change while a rank lives.
     """
@@ -64,9 +65,9 @@ def cache_entry_points() -> None:
 
 
 class FastHookModule(pl.LightningModule):
-    """Lightning notes the name of the current hook on the module some 45 times a step.
+    """A LightningModule on which Lightning can note the current hook quickly, as it does some 45 times a step.
 
-    torch looks through parameters, buffers and submodules at each assignment to a module; a name is none of them.
+    torch searches parameters, buffers and submodules at each assignment to a module; a name is none of them.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

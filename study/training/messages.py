@@ -13,7 +13,7 @@ class OutOfMemory(StudyError):
 
 
 class Mistake(StudyError):
-    """What a trial did wrong, in one line: any process can read it, whatever was raised."""
+    """A trial's own code raised; the text is one line, and any process can read it."""
 
 
 class PeerLost(ClusterError):

@@ -1,4 +1,4 @@
-"""Optimizers by name, and the schedule that drives their rate; or a user's own, at a factor of theirs."""
+"""Optimizers by name and the schedule of their rate, or a user's own optimizer at a factor of its rates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from study.planning.trials import TrialSpec
 
 
 def lr_factor(schedule: Schedule, update: int, total_updates: int) -> float:
-    """Factor of the peak rate for the update with number `update`, counted from 0.
+    """Return the factor of the peak rate for the update with number `update`, counted from 0.
 
-    Linear warm-up over the first `warmup_fraction` of the updates (Goyal et al. 2017), then constant, steps, or
-    half a cosine down to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    Linear warm-up over the first `warmup_fraction` of the updates (Goyal et al. 2017), then constant, steps, or half a
+    cosine down to 0 (Loshchilov and Hutter 2017, arXiv:1608.03983).
     """
     warmup = round(schedule.warmup_fraction * total_updates)
     if update < warmup:
@@ -34,7 +34,7 @@ def lr_factor(schedule: Schedule, update: int, total_updates: int) -> float:
 
 
 def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """The optimizer, with torch's fused kernels where it has them."""
+    """Return the optimizer, with torch's fused kernels where it has them."""
     decay = config.weight_decay
     if config.kind == "sgd":
         return torch.optim.SGD(
@@ -57,33 +57,33 @@ def build_optimizer(config: Optimizer, parameters: Iterable[nn.Parameter], lr: f
 
 
 def set_optimizers(module: pl.LightningModule, config: StudyConfig, spec: TrialSpec) -> None:
-    """Have Lightning train with the study's optimizer and schedule, or with the module's own at `spec.lr` times
-    their rates.
+    """Have Lightning train with the study's optimizer and schedule, or with the module's own at `spec.lr` times its
+    rates.
     """
-    theirs = module.configure_optimizers
+    original = module.configure_optimizers
 
     def configure() -> Any:
-        if rates_are_theirs(config):
-            return scaled_steps(theirs(), spec.lr)
+        if rates_are_factors(config):
+            return scaled_steps(original(), spec.lr)
         return lightning_optimizers(config.optimizer, config.schedule, module.parameters(), spec)
 
     module.configure_optimizers = configure  # type: ignore[method-assign]
 
 
-def rates_are_theirs(config: StudyConfig) -> bool:
-    """Whether a rate of the study is a factor of the module's own."""
+def rates_are_factors(config: StudyConfig) -> bool:
+    """Return whether a rate of the study is a factor of the rates of the module's own optimizer."""
     return isinstance(config.workload, Custom) and config.workload.optimizer == "module"
 
 
 def current_rate(optimizer: torch.optim.Optimizer, config: StudyConfig, spec: TrialSpec) -> float:
-    """The rate of the next update, of the first group of parameters."""
-    return float(optimizer.param_groups[0]["lr"]) * (spec.lr if rates_are_theirs(config) else 1.0)
+    """Return the rate of the next update, of the first group of parameters."""
+    return float(optimizer.param_groups[0]["lr"]) * (spec.lr if rates_are_factors(config) else 1.0)
 
 
 def lightning_optimizers(
     config: Optimizer, schedule: Schedule, parameters: Iterable[nn.Parameter], spec: TrialSpec
 ) -> Any:
-    """What a LightningModule's `configure_optimizers` returns: the rate moves after each update."""
+    """Return what a LightningModule's `configure_optimizers` returns: the rate moves after each update."""
     optimizer = build_optimizer(config, parameters, spec.lr)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda update: lr_factor(schedule, update, spec.total_updates) * spec.stage_at(update).lr_factor
@@ -92,10 +92,10 @@ def lightning_optimizers(
 
 
 def scaled_steps(configured: Any, factor: float) -> Any:
-    """What a user's `configure_optimizers` returned, its optimizer stepping at `factor` times its rates.
+    """Return what a user's `configure_optimizers` returned, its optimizer stepping at `factor` times its rates.
 
-    The rates are multiplied for the length of a step alone: whatever moves them between steps, with floors and peaks
-    of its own, need not know. Raises ConfigError if there is not one optimizer.
+    The rates are multiplied for the length of a step alone: what moves them between steps, with its own floors and
+    peaks, need not know. Raises ConfigError if there is not one optimizer.
     """
     found = list(_optimizers_in(configured))
     if len(found) != 1:
@@ -118,7 +118,7 @@ def scaled_steps(configured: Any, factor: float) -> Any:
 
 
 def _optimizers_in(configured: Any) -> Iterator[torch.optim.Optimizer]:
-    """Those in any of the forms that Lightning takes."""
+    """Yield the optimizers, in any of the forms that Lightning takes."""
     if isinstance(configured, torch.optim.Optimizer):
         yield configured
     elif isinstance(configured, dict):

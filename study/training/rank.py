@@ -37,7 +37,7 @@ from study.workloads.models.networks import has_batch_norm
 
 
 class Rank:
-    """Keeps data and process group from trial to trial; everything else is new for each."""
+    """Keeps data and process group from trial to trial; the rest is new for each trial."""
 
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         _silence_advice()
@@ -50,25 +50,27 @@ class Rank:
         self._fit: SteppedThread[RankReport | None] | None = None
         self._trial: TrialFit | None = None
         self._store: Any = None
-        # Whoever drives the ranks finds sooner that one is stuck, and knows what to do then.
+        # The driver's heartbeat detects a stuck rank before this timeout.
         self._patience = COLLECTIVE_TIMEOUT + timedelta(seconds=config.recovery.stuck_s)
         # A counter is of a whole GPU.
         metered = topology.device == "cuda" and topology.gpu_share == 1
         self._meter = open_meter([topology.gpu], os.environ) if metered else None
 
     def open_store(self, host: str) -> int:
-        """On rank 0: where the group will meet."""
+        """Open the store where the group will meet, and return its port; on rank 0."""
         self._store, port = open_store(host, self.topology.world_size, self._patience)
         return port
 
     def join(self, host: str, port: int) -> None:
-        """Meet the other ranks. A group of one has nobody to meet."""
+        """Join the group; a group of one has no other rank to meet."""
         if self.topology.world_size > 1:
             join_group(self.topology, host, port, self._patience, self._store)
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None = None) -> int | None:
-        """Make a trial ready to train, from its beginning or from a snapshot of its group; returns the samples
-        behind one batch-norm statistic, if there is any.
+        """Make a trial ready to train, from its beginning or from a snapshot of its group.
+
+        Return the samples behind one batch-norm statistic; None without batch norm. Raises OutOfMemory, and what the
+        trial's own code raises.
         """
         return within_memory(partial(self._begin, spec, snapshot))
 
@@ -87,7 +89,7 @@ class Rank:
         return config.ghost_batch or spec.batch.micro_batch
 
     def _rehearse(self, config: StudyConfig, spec: TrialSpec) -> None:
-        """Compile for all that the trial will do."""
+        """Compile for every shape of batch that the trial will have."""
         config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
         with rehearsing():
             self._trial = TrialFit(self.topology, config, spec, self._job(config, spec, None), None, None)
@@ -99,7 +101,7 @@ class Rank:
         give_back(self.topology)
 
     def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
-        """A fresh module and its data."""
+        """Return a fresh module with its data, its weights drawn from the trial's seed."""
         seed = derived_seed(*spec.seed)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -129,12 +131,12 @@ class Rank:
 
     @property
     def progress(self) -> int:
-        """Another number whenever something got done. For another thread than the rest."""
+        """A counter that grows whenever something got done; another thread may read it."""
         trial = self._trial
         return 0 if trial is None else trial.progress
 
     def snapshot(self) -> State:
-        """This rank's part of a snapshot, at a report. Every rank must be asked; `join_parts` makes one of them."""
+        """Return this rank's part of a snapshot, at a report. Every rank must be asked; `join_parts` joins them."""
         assert self._fit is not None, "begin first"
         assert self._trial is not None, "with it"
         return self._fit.ask(self._trial.snapshot)
@@ -149,7 +151,7 @@ class Rank:
 
 
 def _silence_advice() -> None:
-    """Lightning's advice is for people at a notebook: each rank and trial would repeat it."""
+    """Silence Lightning's advice to people who write training scripts: each rank and trial would repeat it."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for advice in ADVICE:

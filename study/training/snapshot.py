@@ -1,4 +1,4 @@
-"""All that a trial needs to go on from a report as if it had never paused, in one string of bytes."""
+"""All that a trial needs to go on from a report as if it had never paused, as one string of bytes."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ State = dict[str, Any]
 _ARGUMENTS = {
     f"{prefix}{name}" for prefix in ("", "datamodule_") for name in ("hyper_parameters", "hparams_name", "hparams_type")
 }
+IN_MEMORY = "memory"  # for Lightning, which asks for a path
 
 
 class InMemoryCheckpoints(CheckpointIO):
-    """Lightning's extension point for where checkpoints lie: here, at hand."""
+    """Lightning's extension point for the storage of checkpoints: this one keeps the last in memory."""
 
     def __init__(self, checkpoint: State | None = None) -> None:
         self.checkpoint = checkpoint
 
     def save_checkpoint(self, checkpoint: State, path: Any, storage_options: Any = None) -> None:
-        """Keep it, without the arguments of a user's classes: they are built anew, from the study file."""
+        """Keep it, without the arguments of a user's classes: those are built from the study file again."""
         self.checkpoint = {key: value for key, value in checkpoint.items() if key not in _ARGUMENTS}
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> State:
-        """The one that is kept."""
+        """Return the checkpoint that is kept."""
         assert self.checkpoint is not None
         return self.checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Forget it."""
+        """Forget the checkpoint."""
         self.checkpoint = None
 
 
 def generators() -> State:
-    """Where every global random number generator stands, as plain values."""
+    """Return the state of every global random number generator, as plain values and tensors."""
     numpy_state = np.random.get_state(legacy=False)
     numpy_state["state"]["key"] = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
     return {
@@ -51,7 +52,7 @@ def generators() -> State:
 
 
 def set_generators(state: Mapping[str, Any]) -> None:
-    """Undo every draw since `generators`."""
+    """Restore a state that `generators` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"])
@@ -61,7 +62,7 @@ def set_generators(state: Mapping[str, Any]) -> None:
 
 
 def join_parts(parts: Sequence[State]) -> bytes:
-    """The snapshot of a group, from what each of its ranks gave, in their order."""
+    """Return the snapshot of a group, from the parts of its ranks, in their order."""
     buffer = io.BytesIO()
     first = parts[0]
     torch.save(
@@ -78,7 +79,7 @@ def join_parts(parts: Sequence[State]) -> bytes:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A snapshot as one rank sees it."""
+    """A snapshot as one rank reads it."""
 
     updates: int
     worked_s: float  # of training and validation so far, by rank 0's clock
@@ -87,6 +88,8 @@ class Resumed:
 
     @classmethod
     def read(cls, snapshot: bytes, rank: int) -> Resumed:
-        """Reads tensors and plain values only, and runs nothing that the bytes name."""
+        """Read tensors and plain values only; nothing that the bytes name is run. Raises pickle.UnpicklingError for
+        others.
+        """
         state = torch.load(io.BytesIO(snapshot), map_location="cpu", weights_only=True)
         return cls(state["updates"], state["worked_s"], state["checkpoint"], state["ranks"][rank])

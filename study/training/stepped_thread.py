@@ -1,7 +1,7 @@
-"""A fit that runs in a thread and stops at every report until it is told to go on.
+"""A thread that works in steps: it stops at every report until another thread lets it go on.
 
-Lightning's `fit` is one long call; a scheduler wants to decide between reports. The thread that fits and the one
-that decides take turns, so nothing is trained past a decision.
+Lightning's `fit` is one long call; a scheduler decides between reports. The thread that fits and the one that decides
+take turns, so that nothing is trained past a decision.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SteppedThread(Generic[T]):
         self._out: queue.Queue[Any] = queue.Queue(1)
         self._go: queue.Queue[bool | Callable[[], Any]] = queue.Queue(1)
         self._thread = threading.Thread(target=self._run, args=(work,), name="fit", daemon=True)
-        self._over = False
+        self._ended = False
 
     def _run(self, work: Callable[[SteppedThread[T]], None]) -> None:
         try:
@@ -40,55 +40,55 @@ class SteppedThread(Generic[T]):
             self._out.put(_left(error))
 
     def give(self, item: T) -> bool:
-        """Hand over `item` and wait. True to go on, False to stop."""
+        """Hand over `item` and wait for the decision. Return whether to go on."""
         self._out.put(item)
-        while not isinstance(told := self._go.get(), bool):
-            self._out.put(told())
-        return told
+        while not isinstance(order := self._go.get(), bool):
+            self._out.put(order())
+        return order
 
     def start(self) -> T:
-        """Start working; returns what is given first."""
+        """Start working; return the first item. Raises what the work raised."""
         self._thread.start()
         return self._take()
 
     def go_on(self) -> T:
-        """Let the work go on; returns what is given next. Raises what the work raised."""
+        """Let the work go on; return the next item. Raises what the work raised."""
         self._go.put(True)
         return self._take()
 
     def ask(self, question: Callable[[], U]) -> U:
-        """The answer of the working side, which stays where it is. Raises what the question raised."""
+        """Have the working side answer, without going on. Raises what the question raised."""
         self._go.put(question)
         answer = self._out.get()
         if isinstance(answer, BaseException):
-            self._over = True
+            self._ended = True
             raise answer
         return cast(U, answer)
 
     def stop(self) -> None:
         """Let the work end and wait for it. Raises what the work raised."""
-        if not self._over:
+        if not self._ended:
             self._go.put(False)
             rest = self._out.get()
-            self._over = True
+            self._ended = True
             if isinstance(rest, BaseException):
                 raise rest
             if not isinstance(rest, _Ended):
-                raise RuntimeError("the work went on after it was told to stop")
+                raise RuntimeError("the work went on after the order to stop")
         self._thread.join()
 
     def _take(self) -> T:
         item: T | BaseException | _Ended = self._out.get()
         if isinstance(item, _Ended):
-            self._over = True
+            self._ended = True
             raise RuntimeError("the work ended without a final report")
         if isinstance(item, BaseException):
-            self._over = True
+            self._ended = True
             raise item
         return item
 
 
 def _left(error: BaseException | None) -> RuntimeError:
-    """For SystemExit and its like, which must not end the process that hosts the thread."""
+    """Return the error for SystemExit and its like, which must not end the process that hosts the thread."""
     assert error is not None
     return RuntimeError(f"the work was left by {type(error).__name__}").with_traceback(error.__traceback__)

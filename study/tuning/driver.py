@@ -1,4 +1,4 @@
-"""A study from its plan to a finished ledger."""
+"""Runs a study, from its plan to a finished ledger."""
 
 from __future__ import annotations
 
@@ -49,16 +49,19 @@ REPORT_TAKES_S = 60.0  # at most, to write one file of it
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run of the driver ended."""
+    """The end of one run of the driver."""
 
     finished: bool
     quarantined: str | None  # what was wrong with the ledger when it was opened
-    cut: LimitRow | None = None  # the limit that was passed, unless it has finished all the same
-    mistake: MistakeRow | None = None  # that all trials failed with
+    cut: LimitRow | None = None  # the limit that was passed, unless the study has finished all the same
+    mistake: MistakeRow | None = None  # the error of their own code that all trials failed with
 
 
 def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run a new study. Raises ConfigError, and LedgerError if the folder already holds one."""
+    """Run a new study in `folder`. `observe` is called with each row, once it is written.
+
+    Raises ConfigError for a plan that cannot run on the cluster, and LedgerError if the folder already holds a study.
+    """
     if (folder / LEDGER).exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
@@ -67,7 +70,10 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run what a ledger says is missing. Raises LedgerError if it was made under another config, but for limits."""
+    """Run what the ledger in `folder` lacks. `observe` is called with each row, those of earlier drivers first.
+
+    Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
+    """
     return _drive(plan, folder, address, cpus, observe)
 
 
@@ -101,8 +107,7 @@ def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Ob
         with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
-            identity = _identity(plan.config, ledger, sum(node.gpus for node in nodes))
-            recorder.open_study(StudyRow(**writer.stamp(), **identity))
+            recorder.open_study(_study_row(plan.config, writer, sum(node.gpus for node in nodes)))
             capacity = ClusterCapacity(plan.config.hardware)
             searcher = PlanSearcher(progress, store, capacity)
             scheduler = LedgerScheduler(recorder, limits, progress, capacity)
@@ -196,19 +201,20 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
     return [] if old == new else [at]
 
 
-def _identity(config: StudyConfig, ledger: Ledger, gpus: float) -> dict[str, Any]:
-    first = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
+def _study_row(config: StudyConfig, writer: LedgerWriter, gpus: float) -> StudyRow:
+    first = next((row for row in writer.rows if isinstance(row, StudyRow)), None)
     packages = ("ray", "torch", "pytorch-lightning", "numpy")
-    return {
-        "study_id": first.study_id if first else uuid.uuid4().hex[:12],
-        "config": config.model_dump(mode="json"),
-        "config_hash": config_hash(config),
-        "hardware": {
+    return StudyRow(
+        **writer.stamp(),
+        study_id=first.study_id if first else uuid.uuid4().hex[:12],
+        config=config.model_dump(mode="json"),
+        config_hash=config_hash(config),
+        hardware={
             "machine": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
             "cores": os.cpu_count(),
             "cluster_gpus": gpus,
         },
-        "versions": {"study": __version__, "python": sys.version.split()[0]}
+        versions={"study": __version__, "python": sys.version.split()[0]}
         | {package: version(package) for package in packages},
-    }
+    )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError
 
 from study.config.sections import Recovery
@@ -37,19 +39,19 @@ class Heartbeat:
     runs. `alive` returns a number that changes while the rank makes progress.
     """
 
-    def __init__(self, actors: Sequence[Any], recovery: Recovery) -> None:
+    def __init__(self, actors: Sequence[ActorHandle], recovery: Recovery) -> None:
         self._actors, self._recovery = actors, recovery
         self._every_s = min(recovery.silent_s / 4, recovery.stuck_s / 4, ASK_EVERY_S)
         self._met: set[int] = set()  # ranks that have answered once
         self.hosts: list[str] = []  # of the ranks, once known
 
-    def get(self, calls: list[Any]) -> list[Any]:
+    def get(self, calls: list[ObjectRef]) -> list[Any]:
         """Return the results of calls to the ranks, in order.
 
         Raises what a failed call raises, at once. Raises RankLost for a rank that does not answer for `silent_s`, or if
         no rank makes progress for `stuck_s`.
         """
-        self._asked: dict[int, Any] = {}
+        self._asked: dict[int, ObjectRef] = {}
         self._silent_s = [0.0] * len(self._actors)
         self._still_s = 0.0
         self._progress: list[int | None] = [None] * len(self._actors)

@@ -68,7 +68,7 @@ class Cluster(Protocol):
 
 
 class RayCluster:
-    """Asks Ray's control service."""
+    """Asks Ray's control service (GCS)."""
 
     def creation_s(self, group_id: str) -> float | None:
         """See Cluster."""
@@ -94,7 +94,7 @@ class RayCluster:
 
 @dataclass(frozen=True)
 class Death:
-    """How an attempt died."""
+    """The death of an attempt, as far as its driver knows it."""
 
     why: str  # one line, for people
     actor_id: str | None = None  # of the process that drove its group, if that process died
@@ -115,7 +115,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class ClosedLease:
-    """A lease and its end."""
+    """A lease that has ended, and when and why."""
 
     lease: OpenLease
     closed_s: float
@@ -227,7 +227,7 @@ class Leases:
 
     @property
     def open(self) -> list[OpenLease]:
-        """Leases not closed yet."""
+        """The leases that are not closed yet, idle groups' ones included."""
         return [group.lease for group in self._groups.values() if group.lease is not None]
 
     def _running(self, trial_id: str) -> _Group | None:

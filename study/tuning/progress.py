@@ -1,4 +1,4 @@
-"""What a ledger says is done, and so what runs next: a study's state is its rows."""
+"""Decides what runs next, from the plan and the state of the study."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a group is to do next."""
+    """The next trial for a group."""
 
     spec: TrialSpec
     from_updates: int  # where the trial goes on if it can; 0 for its beginning
-    pause_at: frozenset[int]  # updates after which it may be told to pause
+    pause_at: frozenset[int]  # updates after which the policy may pause it
 
 
 class Progress:
     """Schedules one study. Live and after a resume, policies learn from rows and from nothing else.
 
-    World sizes come one after the other, since each needs groups of its own, and a policy judges one of them.
+    World sizes come one after the other, since each needs its own groups. Each world size has its own policy.
     """
 
     def __init__(self, plan: Plan, rows: Iterable[AnyRow] = ()) -> None:
@@ -93,12 +93,12 @@ class Progress:
                 policy.leave(row.trial_id, row.outcome == "completed")
 
     def verdict(self, trial_id: str) -> Verdict:
-        """What becomes of a trial that has just reported. Confirm trials and audited ones always go on."""
+        """Return the verdict on a trial that has just reported. Confirm trials and audited ones always go on."""
         self._judge(trial_id)
         return self.verdicts[trial_id] if self._policy(trial_id) else "continue"
 
     def is_to_be_audited(self, trial_id: str) -> bool:
-        """Whether a search trial is among those that train to the end even if they are stopped; settled by its seed."""
+        """Return whether a search trial trains to its end even if it is stopped; the study's seed decides it."""
         scheduler = self.plan.config.scheduler
         if isinstance(scheduler, GridConfig):
             return False
@@ -106,12 +106,12 @@ class Progress:
         return bool(draw < scheduler.audit)
 
     def dropped(self) -> list[str]:
-        """Paused trials that will not go on, as far as nothing is written of it yet."""
+        """Return the paused trials that will not go on, and of which no row says so yet."""
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
         return [trial_id for trial_id in dropped if not self._judged(trial_id)]
 
     def hand_out(self, ranks: int) -> Assignment | None:
-        """What to run next on a cluster that holds so many ranks; None while there is nothing for it to do."""
+        """Return what to run next on a cluster that holds so many ranks; None while there is nothing to start."""
         if self.ends_early:
             return None
         for world_size in self._policies:
@@ -132,7 +132,7 @@ class Progress:
         return None
 
     def again(self, spec: TrialSpec) -> bool:
-        """Hand out once more what nobody runs any longer. Returns whether it will be: not if it was tried too often."""
+        """Queue a trial again whose attempt was lost. Returns False if it was tried too often."""
         if self.state.trial(spec.trial_id).attempts_in_a_row > self.plan.config.max_retries:
             return False
         self._out.discard(spec.trial_id)
@@ -141,8 +141,9 @@ class Progress:
 
     @property
     def same_mistake(self) -> tuple[str, int] | None:
-        """The mistake that all trials failed with so far, at least one of every batch size, and how many did. Nothing
-        new is handed out then: trials that still run show whether they get further.
+        """(error text, failed trials) if all trials so far failed with one mistake, at least one of every batch size.
+
+        Nothing new is handed out then: trials that still run show whether they get further.
         """
         return same_mistake(self.state, self.plan.cells, len(self.plan.search) or self.plan.n_confirm)
 
@@ -153,23 +154,23 @@ class Progress:
 
     @property
     def ends_early(self) -> bool:
-        """Whether a limit or a mistake has ended the study: nothing is handed out any more."""
+        """Whether a limit or a mistake has ended the study, so that nothing more is handed out."""
         return self.state.limit is not None or self.state.mistake is not None
 
     @property
     def finished(self) -> bool:
-        """Every trial that the config means is over."""
+        """Whether every trial that the config asks for has ended."""
         return all(self._finished(world_size) for world_size in self._policies)
 
     @property
     def needed(self) -> int:
-        """Ranks of a trial of what comes next; 0 if nothing does."""
+        """Ranks of a trial of the current world size; 0 if nothing is left to run."""
         if self.ends_early:
             return 0
         return next((world_size for world_size in self._policies if not self._finished(world_size)), 0)
 
     def wants_groups(self, world_size: int) -> bool:
-        """Whether anything may yet be handed out to a group of this size."""
+        """Return whether a trial may yet be handed out to a group of this size."""
         if self.ends_early:
             return False
         if any(not self._searched(cell) for cell in self._cells(world_size)):
@@ -177,8 +178,8 @@ class Progress:
         return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
-        """The base rate that did best in a cell: of those that got furthest, the one with the highest mean validation
-        accuracy over seeds where they ended, then the lowest loss. None if every trial diverged or failed.
+        """Return the best base rate of a cell: of those that got furthest, the one with the highest mean validation
+        accuracy over seeds where they ended, then the lowest mean loss. None if every trial diverged or failed.
         """
         if not self._members[cell]:
             return self.plan.rates(cell)[0]
@@ -197,8 +198,8 @@ class Progress:
         return max(candidates)[2] if candidates else None
 
     def _judge(self, trial_id: str) -> None:
-        """Tell the policy of a trial's last report. Not before the verdict is asked for, or a decision found: a report
-        that a driver left without one has had no part in anything.
+        """Pass a trial's last report on to its policy, once its verdict is asked for or a decision on it is read: a
+        report that a driver left undecided has influenced nothing.
         """
         row, policy = self._undecided.pop(trial_id, None), self._policy(trial_id)
         if row is None or policy is None:
@@ -211,7 +212,7 @@ class Progress:
         self.verdicts[trial_id] = policy.report(trial_id, at, row.headline, row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
-        """Who judges a trial: nobody, if it is of the confirm phase or audited."""
+        """Return the policy that judges a trial; None for a confirm trial and an audited one."""
         index = self._index.get(trial_id)
         if index is None or trial_id in self.state.audited:
             return None
@@ -252,9 +253,9 @@ class Progress:
         return min(late, key=lambda spec: spec.cell not in self._untried, default=None)
 
     def _late(self, world_size: int) -> Iterator[TrialSpec]:
-        """Trials that the search's outcome means so far: confirm trials, then the rest of those that are audited.
+        """Yield trials that follow from the search so far: confirm trials, then the rest of the audited ones.
 
-        A batch size is confirmed as soon as its own search is over, so that groups need not wait for the others.
+        A batch size is confirmed as soon as its search has ended, so that groups need not wait for the others.
         """
         for cell in self._cells(world_size):
             yield from self._confirm_trials(cell)
@@ -278,7 +279,7 @@ class Progress:
         return all(self._judged(spec.trial_id) for spec in self._members[cell])
 
     def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
-        """None before the cell's search is over; made once, for Tune's loop asks at every turn."""
+        """Return a cell's confirm trials, none before its search has ended; cached, since Tune's loop asks often."""
         if cell not in self._confirm:
             if not self._searched(cell):
                 return ()

@@ -12,6 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle, ActorMethod
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from study.training.distributed.error_translation import translate_errors
@@ -177,7 +179,7 @@ class WarmGroup:
         return self._call("advance", lambda actor: actor.advance)
 
     def halt(self) -> None:
-        """End the trial on every rank."""
+        """End the trial on every rank, and keep the ranks."""
         self._call("halt", lambda actor: actor.halt)
 
     def snapshot(self) -> bytes:
@@ -187,11 +189,11 @@ class WarmGroup:
         (whole,) = self._answers([self.actors[0].join_parts.remote(*parts)], parts)
         return whole
 
-    def _call(self, label: str, method: Callable[[Any], Any], *args: Any) -> list[Any]:
+    def _call(self, label: str, method: Callable[[ActorHandle], ActorMethod], *args: Any) -> list[Any]:
         name = f"RankActor.{label} {self.serves}".rstrip()  # on Ray's pages
         return self._answers([method(actor).options(name=name).remote(*args) for actor in self.actors])
 
-    def _answers(self, calls: list[Any], behind: list[Any] | None = None) -> list[Any]:
+    def _answers(self, calls: list[ObjectRef], behind: list[ObjectRef] | None = None) -> list[Any]:
         """Return the results of calls. `behind` holds the calls whose results these calls take."""
         try:
             return self._heartbeat.get(calls)
@@ -215,7 +217,7 @@ class WarmGroup:
             ray.kill(actor)
 
 
-def _await_notice(calls: list[Any]) -> RayActorError | None:
+def _await_notice(calls: list[ObjectRef]) -> RayActorError | None:
     """Wait until Ray has noticed a death, and return it: before, Ray would place the next group on a lost node."""
     deadline = time.monotonic() + NOTICE_S
     for call in calls:

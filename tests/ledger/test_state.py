@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from study.analysis.summary.trials import trial_records
-from study.cli.common import recorded
+from study.api.plans import recorded
 from study.cluster.metrics.definitions import OUTCOMES
 from study.cluster.metrics.readings import MetricReadings
 from study.cluster.sinks.events import TrialEvent

@@ -6,6 +6,7 @@ import pytest
 
 from study.errors import ConfigError
 from study.planning.trials import make_plan
+from study.training.distributed import local_group
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
 from study.workloads.data.discovery import with_sample_counts
@@ -23,11 +24,11 @@ def found(group: LocalGroup, parts: int = 1, **changes: Any) -> list[str] | str:
     [
         (
             {"data": "Divides"},
-            "workload.data: its train_dataloader deals batches of 6 when a rank takes 12 samples: it divides "
+            "workload.data: its train_dataloader yields batches of 6 when a rank takes 12 samples: it divides "
             "batch_size by the 2 ranks; with workload.data_batch: global, it is given the samples of all of them",
         ),
         ({"module": "NotReduced"}, "workload.val_accuracy: val_acc differs between the ranks"),
-        ({"data": "ShardedStream"}, "workload.data: its training stream deals the ranks different samples"),
+        ({"data": "ShardedStream"}, "workload.data: its training stream yields the ranks different samples"),
         ({"data": "Shards"}, "workload.data: its validation set is not the same on all ranks"),
         ({"module": "Lazy"}, "workload.module: has layers that get their shape from their first batch (layer.weight)"),
         ({"module": "StopsItself"}, "workload.module: something in it ended the training after 1 of 3 updates"),
@@ -111,15 +112,15 @@ def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) 
     [
         (
             {"data": "Bucketed", "data_args": {"drop_last": False}},
-            r"workload\.data: its batch sampler deals 2 samples in batch 4 of an epoch, when a rank takes 6",
+            r"workload\.data: its batch sampler yields 2 samples in batch 4 of an epoch, when a rank takes 6",
         ),
         (
             {"data": "Bucketed", "data_args": {"drop_last": True}},
-            r"workload\.train_samples: is 48, but the batch sampler deals 7 batches of 6 in an epoch, and 8 are needed",
+            r"workload\.train_samples: is 48, but the batch sampler yields 7 batches of 6 .*, and 8 are needed",
         ),
         (
             {"data": "DividesByAccumulation"},
-            r"workload\.data: its train_dataloader deals batches of 3 when a rank takes 6 samples",
+            r"workload\.data: its train_dataloader yields batches of 3 when a rank takes 6 samples",
         ),
     ],
     ids=["unequal", "too few", "accumulation"],
@@ -148,8 +149,9 @@ def test_a_data_module_has_its_trainer_when_it_is_set_up() -> None:
     assert plan.train_samples == SAMPLES
 
 
-def test_as_a_whole_on_ranks_of_its_own() -> None:
+def test_as_a_whole_on_ranks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unused parameters, which end the group that they are met in; processes, errors and keys as a command has them."""
+    monkeypatch.setattr(local_group, "START_METHOD", "spawn")
     with pytest.raises(ConfigError, match=r"^workload\.find_unused_parameters: must be true"):
         dry_run(make_plan(own(world_size=2, module="Unused")))
 

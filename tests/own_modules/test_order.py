@@ -68,7 +68,7 @@ def test_a_batch_sampler_over_this_ranks_share_deals_its_own_batches(two: LocalG
 def test_a_smaller_batch_of_a_batch_sampler_is_refused() -> None:
     outcome = alone(own(data="Bucketed", data_args={"drop_last": False}))
     assert outcome.error is not None
-    assert "workload.data: its batch sampler deals 2 samples in batch 1 of an epoch" in outcome.error
+    assert "workload.data: its batch sampler yields 2 samples in batch 1 of an epoch" in outcome.error
 
 
 def test_ranks_with_fewer_validation_batches_have_fewer_when_it_is_tried() -> None:
@@ -90,18 +90,18 @@ def test_a_validation_set_is_shared_out_whole(samples: int, ranks: int, batch: i
     def shares() -> list[list[list[int]]]:
         loaders = [DataLoader(range(samples), batch, shuffle=shuffle) for _ in range(ranks)]  # type: ignore[arg-type]
         made = [ValidationShare(loader, topology(rank, ranks), (seed, 0)) for rank, loader in enumerate(loaders)]
-        dealt = [list(share) for share in made]
-        assert [len(share) for share in made] == [len(batches) for batches in dealt]
-        return dealt
+        drawn = [list(share) for share in made]
+        assert [len(share) for share in made] == [len(batches) for batches in drawn]
+        return drawn
 
     if samples < ranks:
         with pytest.raises(ConfigError, match="fewer than one each"):
             shares()
         return
-    dealt = shares()
-    assert sorted(chain(*chain(*dealt))) == list(range(samples))  # each once
-    assert all(0 < len(part) <= batch for batches in dealt for part in batches)
-    counts = [len(batches) for batches in dealt]
+    drawn = shares()
+    assert sorted(chain(*chain(*drawn))) == list(range(samples))  # each once
+    assert all(0 < len(part) <= batch for batches in drawn for part in batches)
+    counts = [len(batches) for batches in drawn]
     # A module that gathers after every batch waits for nobody, unless a rank has fewer samples than others batches.
     assert len(set(counts)) == 1 or max(counts) > samples // ranks
 
@@ -114,7 +114,7 @@ def test_a_training_set_is_shared_out_by_updates(updates: int, ranks: int, accum
     batch = 72  # divides by all
     samples = updates * batch + 5
 
-    def dealt(ranks: int, accumulation: int) -> list[list[int]]:
+    def drawn(ranks: int, accumulation: int) -> list[list[int]]:
         micro, count = batch // ranks // accumulation, updates * accumulation
         shares = []
         for rank in range(ranks):
@@ -124,8 +124,8 @@ def test_a_training_set_is_shared_out_by_updates(updates: int, ranks: int, accum
         steps = [list(chain(*(share[i] for share in shares))) for i in range(count)]
         return [sorted(chain(*steps[i : i + accumulation])) for i in range(0, count, accumulation)]
 
-    found = dealt(ranks, accumulation)
-    assert found == dealt(1, 1)
+    found = drawn(ranks, accumulation)
+    assert found == drawn(1, 1)
     assert max(Counter(chain(*found)).values()) == 1
 
 

@@ -223,7 +223,7 @@ def attempt_row(trial_id: str, at_s: float, attempt: int = 1, written: str = WRI
 
 
 def end_row(trial_id: str, at_s: float, outcome: str, written: str = WRITTEN, error: str | None = None) -> EndRow:
-    """A trial is over."""
+    """The end of a trial."""
     return EndRow(
         at_s=at_s,
         written=written,

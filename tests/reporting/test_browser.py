@@ -1,4 +1,4 @@
-"""The page in a real browser: it asks nobody for anything, and its controls work."""
+"""The page in a real browser: it loads nothing, and its controls work."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class opened:
         return self.page
 
     def __exit__(self, *_: object) -> None:
-        # What Plotly draws into its own pictures is data, and asks nobody.
+        # What Plotly draws into its own pictures is data, which no server is asked for.
         asked = [url for url in self.asked if not url.startswith(("data:", "blob:"))]
         self.page.context.close()
         assert self.complaints == []
@@ -76,7 +76,7 @@ def axis_type(page: Any) -> str:
 
 
 def redrawn(page: Any, act: Callable[[], object]) -> None:
-    """Do something that has the frontier drawn anew, and wait for that."""
+    """Do something that redraws the frontier, and wait for that."""
     times = int(page.locator("html").get_attribute("data-drawn"))
     act()
     page.wait_for_selector(f"html[data-drawn='{times + 1}']")
@@ -104,7 +104,7 @@ def test_the_cost_axis_switches_figure_and_table(page: Any) -> None:
     assert page.locator("[data-of-axis=wall_h]").is_visible()
     assert not page.locator("[data-of-axis=billed_device_h]").is_visible()
     names = page.evaluate("document.querySelector('#frontier .plot').data.map((trace) => trace.name)")
-    assert "2 ranks, dominated" in names  # batch 64 is dearer by the clock
+    assert "2 ranks, dominated" in names  # batch 64 takes longer
 
 
 def test_log_and_linear(page: Any) -> None:
@@ -118,7 +118,7 @@ def test_log_and_linear(page: Any) -> None:
     assert axis_type(page) == "log"
 
 
-def test_hovering_a_point_tells_everything(page: Any) -> None:
+def test_hovering_a_point_shows_everything(page: Any) -> None:
     place = page.evaluate(
         """() => {
           const plot = document.querySelector("#frontier .plot");

@@ -49,8 +49,8 @@ def test_the_terminal_shows_verdict_effect_interval_test_and_rows() -> None:
         "batch 16 takes more device time than batch 256: supported; 2.02 times [2, 2.04]; "
         "paired t, p < 0.001, 3 seeds" in text
     )
-    assert "Rests on 6 trials, confirm--b16-s1 to confirm--b256-s3." in text
-    assert "serving: no evidence here; it takes probes.serving" in text
+    assert "Based on 6 trials, confirm--b16-s1 to confirm--b256-s3." in text
+    assert "serving: no evidence here; it needs probes.serving" in text
     assert "\x1b" not in text
 
 
@@ -80,10 +80,10 @@ def test_a_run_with_variants_ends_with_their_columns_and_one_without_with_a_line
 
 
 def test_json_is_strict_and_keeps_every_claim() -> None:
-    record = claims_record([judged(), judged("serving")])
-    told = json.loads(json.dumps(record, allow_nan=False))
-    assert [study["name"] for study in told["studies"]] == ["a | study"] * 2
-    (cost,) = [claim for claim in told["studies"][0]["claims"] if claim["statement"]["claim"] == "cost"]
+    text = json.dumps(claims_record([judged(), judged("serving")]), allow_nan=False)
+    record = json.loads(text)
+    assert [study["name"] for study in record["studies"]] == ["a | study"] * 2
+    (cost,) = [claim for claim in record["studies"][0]["claims"] if claim["statement"]["claim"] == "cost"]
     assert cost["verdict"] == "supported"
     (finding,) = cost["findings"]
     assert finding["effect"] == pytest.approx(2.016, abs=0.01)
@@ -94,7 +94,7 @@ def test_the_report_has_a_section_and_none_without_evidence(tmp_path: Path) -> N
     text = render_markdown(judged())
     assert "## Claims about batch size" in text
     assert "**cost: supported.**" in text
-    assert "No evidence here on: scaled\\_lr" in text
+    assert "No evidence in this study for: scaled\\_lr" in text
     assert "## Claims" not in render_markdown(summary())
     write_report(judged(), tmp_path, ["json"])
     assert json.loads((tmp_path / "summary.json").read_text())["claims"]

@@ -216,8 +216,8 @@ def test_markdown_lists_all_points_only_where_some_are_dominated(tmp_path: Path)
 
 
 def test_memory_and_energy_have_columns_where_they_were_measured(tmp_path: Path) -> None:
-    dear = Cost(1.0, 1.0, None, 0.5, 7.2e6)
-    gpu = [point(32, 1.0, 0.9, cost=dear, peak_memory_bytes=12_345_678_901), point(64, 2.0, 0.95, cost=dear)]
+    cost = Cost(1.0, 1.0, None, 0.5, 7.2e6)
+    gpu = [point(32, 1.0, 0.9, cost=cost, peak_memory_bytes=12_345_678_901), point(64, 2.0, 0.95, cost=cost)]
     write_report(summary(gpu), tmp_path, ["md", "json", "csv"])
     table = (tmp_path / "report.md").read_text()
     assert "peak memory GB" in table

@@ -34,7 +34,7 @@ def named(figure: Any, text: str) -> list[Any]:
     return [trace for trace in figure.data if text in (trace.name or "")]
 
 
-def test_the_staircase_is_the_frontier_from_cheap_to_dear() -> None:
+def test_the_staircase_is_the_frontier_from_low_to_high_cost() -> None:
     (stairs,) = [trace for trace in frontier_figure(summary(POINTS)).data if trace.name == "frontier"]
     assert stairs.line.shape == "hv"  # at a cost, the best accuracy that it buys
     assert list(stairs.x) == [0.4, 1.0, 3.0]
@@ -99,7 +99,7 @@ def test_a_price_of_nothing_needs_a_linear_axis() -> None:
     assert figure.layout.xaxis.title.text == "USD per trial"
 
 
-def test_hover_tells_everything() -> None:
+def test_hover_shows_everything() -> None:
     figure = frontier_figure(summary([point(16, 1.0, 0.9, lr=0.0125, n_censored=2, updates=4321)]))
     (text,) = named(figure, "on the frontier")[0].hovertext
     for part in (
@@ -209,7 +209,7 @@ def test_many_censored_trials_are_thinned_and_it_is_said() -> None:
     trials = [trial(16, [0.9 + i * 1e-6], "stopped", seed_index=i) for i in range(2 * MOST_CENSORED)]
     (hollow,) = named(frontier_figure(summary(POINTS, trials)), "stopped")
     assert len(hollow.x) == MOST_CENSORED
-    assert f"({MOST_CENSORED:,} of {2 * MOST_CENSORED:,} drawn)" in hollow.name
+    assert f"({MOST_CENSORED:,} of {2 * MOST_CENSORED:,} shown)" in hollow.name
 
 
 def test_of_many_curves_the_best_and_the_worst_of_each_batch_size_are_drawn() -> None:
@@ -223,12 +223,12 @@ def test_of_many_curves_the_best_and_the_worst_of_each_batch_size_are_drawn() ->
 def test_variants_have_lines_of_their_own() -> None:
     points = [point(b, 1.0, 0.9, variant=variant) for variant in ("adam", "lamb") for b in (16, 64)]
     trials = [trial(16, [0.5, 0.9], variant=variant) for variant in ("adam", "lamb")]
-    told = summary(points, trials)
-    assert {trace.name for trace in batch_figure(told).data} == {"adam, 2 ranks", "lamb, 2 ranks"}
-    assert len(rates_figure(told).data) == 2
-    assert list(stopping_figure(told).data[0].y) == ["B=16, adam, 2 ranks", "B=16, lamb, 2 ranks"]
-    assert list(cost_figure(told).data[0].y) == ["B=16, adam, 2 ranks, search", "B=16, lamb, 2 ranks, search"]
-    assert {trace.name for trace in curves_figure(told).data if trace.name} >= {"adam, 2 ranks", "lamb, 2 ranks"}
+    study = summary(points, trials)
+    assert {trace.name for trace in batch_figure(study).data} == {"adam, 2 ranks", "lamb, 2 ranks"}
+    assert len(rates_figure(study).data) == 2
+    assert list(stopping_figure(study).data[0].y) == ["B=16, adam, 2 ranks", "B=16, lamb, 2 ranks"]
+    assert list(cost_figure(study).data[0].y) == ["B=16, adam, 2 ranks, search", "B=16, lamb, 2 ranks, search"]
+    assert {trace.name for trace in curves_figure(study).data if trace.name} >= {"adam, 2 ranks", "lamb, 2 ranks"}
 
 
 def test_twelve_series_look_different() -> None:
@@ -254,7 +254,7 @@ def test_runs_that_never_met_the_target_are_hollow_bounds_beside_the_law() -> No
     runs += (StepsToTarget(512, 40, reached=False),)
     critical = Critical("", 0.9, "asked for", runs, fit_critical_batch(runs))
     figure = critical_figure(summary(critical=critical, noise_scale=90))
-    (bounds,) = named(figure, "gave up")
+    (bounds,) = named(figure, "not reached")
     assert ("open" in bounds.marker.symbol, list(bounds.x)) == (True, [512])
     (law,) = named(figure, "fitted law")
     assert law.y[0] == pytest.approx(50 * (1 + 100 / 16), rel=0.01)

@@ -61,4 +61,4 @@ def test_json_holds_the_configuration_to_run(found: Summary) -> None:
 def test_one_seed_shows_nothing_to_be_as_good() -> None:
     single = summary(confirm={"seeds": 1})
     lines = recommendation_lines(single, chosen(single, Constraints()), Constraints())
-    assert lines[-1].startswith("With one seed somewhere")
+    assert lines[-1].startswith("With one seed for some configuration")

@@ -50,9 +50,9 @@ def replayed() -> Replay:
 
 
 def test_json_has_the_promised_keys(replayed: Replay) -> None:
-    told = json.loads(json.dumps(replay_record(replayed)))
-    assert len(told["schedulers"]) == len(CONTENDERS)
-    first = told["schedulers"][0]
+    record = json.loads(json.dumps(replay_record(replayed)))
+    assert len(record["schedulers"]) == len(CONTENDERS)
+    first = record["schedulers"][0]
     promised = {
         "scheduler": "frontier_asha",
         "profile": "balanced",

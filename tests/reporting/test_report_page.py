@@ -144,7 +144,7 @@ def test_a_figure_of_diverged_trials_is_still_strict_json() -> None:
         json.loads(drawing, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
-def test_claims_are_told_with_their_rows() -> None:
+def test_claims_are_shown_with_their_rows() -> None:
     finding = Finding(
         statement="<b>wide</b> beats narrow",
         verdict="supported",
@@ -171,14 +171,14 @@ def test_claims_are_told_with_their_rows() -> None:
     for part in (
         "linear-scaling: supported",
         "<b>wide</b> beats narrow: supported; +1.25 points [+0.5, +2]; Welch t, p = 0.010, 3 and 4 seeds",
-        "Rests on 2 trials",
+        "Based on 2 trials",
         "confirm-b64-w2-s1",
-        "No evidence here on: square-root-scaling.",
+        "No evidence in this study for: square-root-scaling.",
     ):
         assert part in shown, part
 
 
-def test_recommendation_critical_batch_and_price_are_told() -> None:
+def test_recommendation_critical_batch_and_price_are_shown() -> None:
     facts = {"config": {"price": {"usd_per_device_hour": 2.5, "source": "a shop, 2026-01-02"}}}
     shown = Page(render_page(full(facts=facts, critical_missing="one batch size confirmed"))).text
     assert "No critical batch size: one batch size confirmed." in shown

@@ -107,7 +107,7 @@ def test_an_open_interval_is_null(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_each_group_its_points_and_its_law(example: TableAnalysis) -> None:
     text = shown(example)
-    for word in ("batch_size", "gpu_hours", "P(front)", "Critical batch size", "R²", "4096", "3 (+1)"):
+    for word in ("batch_size", "gpu_hours", "P(front)", "Critical batch size", "R²", "4096", "3 (+1 censored)"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 100
 

@@ -49,7 +49,7 @@ def test_with_three_on_the_frontier_the_whole_way_comes_before_the_steps() -> No
         "Batch 64 to batch 32 on 2 ranks",
         "Batch 32 to batch 16 on 2 ranks",
     ]
-    assert sentences[4].startswith("Each interval is of its own step alone")
+    assert sentences[4].startswith("Each interval is for its step alone")
 
 
 def test_one_point_that_beats_all_is_both_ends_and_the_others_are_named() -> None:
@@ -70,15 +70,12 @@ def test_equal_points_do_not_divide() -> None:
     assert "the same accuracy at the same cost" in sentences[1]
 
 
-def test_world_sizes_are_told_apart() -> None:
+def test_world_sizes_are_distinguished() -> None:
     sentences = verdict(summary([point(64, 0.2, 0.90, world_size=1), point(64, 0.5, 0.95, world_size=4)]))
     assert "Batch 64 on 1 rank to batch 64 on 4 ranks" in sentences[1]
 
 
-def test_a_second_cost_has_its_frontier_told() -> None:
-
-    told = verdict(made_up(report={"cost": ["billed_device_h", "updates"]}))
-    assert any(
-        sentence.startswith("Over updates the frontier is batch 256 on 1 rank at 80 updates") for sentence in told
-    )
+def test_a_second_cost_has_its_frontier() -> None:
+    sentences = verdict(made_up(report={"cost": ["billed_device_h", "updates"]}))
+    assert any(line.startswith("Over updates the frontier is batch 256 on 1 rank at 80 updates") for line in sentences)
     assert not any("Over updates" in sentence for sentence in verdict(made_up()))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tests.toy import ToyModule
+from tests.linear import LinearModule
 
 
-class DiesOnce(ToyModule):
+class DiesOnce(LinearModule):
     """Kills its process before update `at`, unless the file `marker` exists already."""
 
     def __init__(self, at: int, marker: str) -> None:

@@ -17,8 +17,8 @@ from study.tuning.driver import resume_study, run_study
 from tests.conftest import make_config
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
-CUT_AFTER = 8  # reports
-DIES_BEFORE = 2  # reports of the first trial
+CUT_AFTER = 6  # reports: in the middle of a trial, at one where it does not pause
+DIES_AT = 10  # the update before which a rank is killed, between the second and the third report of a trial
 CLOCKS = {"at_s", "written", "setup_s", "samples_per_s", "device_seconds", "billed_s", "phases_s"}
 MACHINES = {"nodes", "hosts", "why", "energy_j", "peak_memory_bytes"}
 
@@ -26,8 +26,8 @@ MACHINES = {"nodes", "hosts", "why", "energy_j", "peak_memory_bytes"}
 def scenario(folder: Path, allowed: float) -> Plan:
     """One batch size, so that no clock decides which trials go on; one group at a time, so that rows have one order.
 
-    A rank is killed in the first trial; trials pause, are stopped or audited, and confirmed; a limit of `allowed`
-    reports, which stand for device-hours, cuts the study.
+    The rank of the first trial that gets to `DIES_AT` is killed; trials pause, are stopped or audited, and confirmed; a
+    limit of `allowed` reports, which stand for device-hours, cuts the study.
     """
     return make_plan(
         make_config(
@@ -35,9 +35,9 @@ def scenario(folder: Path, allowed: float) -> Plan:
             scheduler={"kind": "frontier_asha", "audit": 0.5, "min_completions": 1},
             hardware={"cpus_per_rank": 4}, recovery={"checkpoint_every_s": 0}, limits={"device_hours": allowed},
             workload={
-                "kind": "custom", "module": "tests.tuning.dying_module:DiesOnce", "data": "tests.toy:ToyData",
+                "kind": "custom", "module": "tests.tuning.dying_module:DiesOnce", "data": "tests.linear:LinearData",
                 "train_samples": 64, "val_accuracy": "acc", "val_loss": "loss",
-                "module_args": {"at": 4 * DIES_BEFORE + 2, "marker": str(folder / "died")},
+                "module_args": {"at": DIES_AT, "marker": str(folder / "died")},
             },
         )
     )  # fmt: skip
@@ -73,19 +73,20 @@ def played_for_real(folder: Path) -> list[AnyRow]:
     return list(read(folder / "s").rows)
 
 
-def played_by_the_fake(folder: Path, measured: Iterable[ReportRow]) -> list[AnyRow]:
-    """Play the scenario through the fake Tune, with the measured reports. Return all rows."""
-    by_trial = {(row.trial_id, row.updates): row for row in measured}
+def played_by_the_fake(folder: Path, real: list[AnyRow]) -> list[AnyRow]:
+    """Play the scenario through the fake Tune, with the reports and the death of the real rows. Return all rows."""
+    measured = {(row.trial_id, row.updates): row for row in real if isinstance(row, ReportRow)}
+    died = next(i for i, row in enumerate(real) if isinstance(row, LeaseRow) and row.reason == "lost")
+    reports_before = sum(isinstance(row, ReportRow) for row in real[:died])
 
     def report(spec: TrialSpec, updates: int) -> RankReport:
-        row = by_trial[spec.trial_id, updates]
-        measured = {name: getattr(row, name) for name in RankReport.__dataclass_fields__ if name != "probes"}
-        return RankReport(**measured)
+        row = measured[spec.trial_id, updates]
+        return RankReport(**{name: getattr(row, name) for name in RankReport.__dataclass_fields__ if name != "probes"})
 
     ledger, store, count = Memory(), FakeStore(), ReportCount()
     with pytest.MonkeyPatch.context() as patch, without_ray(4):
         limit_reports(patch, count)
-        for allowed, dies, finishes in ((CUT_AFTER, [DIES_BEFORE], False), (1e3, [], True)):
+        for allowed, dies, finishes in ((CUT_AFTER, [reports_before], False), (1e3, [], True)):
             tune = FakeTune(scenario(folder, allowed), ledger, store, 1, {16: 1.0}, dies=dies, reports=report)
             tune.writer.subscribe(count)
             count.n = sum(isinstance(row, ReportRow) for row in ledger.rows)
@@ -111,7 +112,7 @@ def comparable(rows: Iterable[AnyRow]) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_fake_tune_writes_the_rows_of_the_real_one(local_ray: None, tmp_path: Path) -> None:
     real = played_for_real(tmp_path)
-    fake = played_by_the_fake(tmp_path, (row for row in real if isinstance(row, ReportRow)))
+    fake = played_by_the_fake(tmp_path, real)
     assert comparable(fake) == comparable(real)
     # The scenario holds what it promises.
     assert {row.decision for row in real if isinstance(row, DecisionRow)} >= {"continue", "pause", "cut", "stop"}

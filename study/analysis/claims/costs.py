@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from study.analysis.claims.compare import Question, answers, ask, cell_over_seeds, concluded, table, unproved
-from study.analysis.claims.measures import ACCURACY, DEVICE_S, GRADIENT_GB, SAMPLES_PER_S, UPDATES, Measure, probe
+from study.analysis.claims.measures import (
+    ACCURACY,
+    DEVICE_S,
+    GRADIENT_GB,
+    SAMPLES_PER_S,
+    UPDATES,
+    Measure,
+    probe_measure,
+)
 from study.analysis.claims.records import ClaimVerdict, Details, Statement, TableRow
 from study.analysis.claims.settings import BatchSeries, Setting, batch_series, has_equal_epochs
 from study.measurement import ProbeReadings, ServingPoint
@@ -96,7 +104,7 @@ def _served(label: str, unit: str, size: int, figure: Callable[[ServingPoint], f
         point = readings.serving_at(size)
         return None if point is None else figure(point)
 
-    return probe(label, read, unit)
+    return probe_measure(label, read, unit)
 
 
 def _rate(size: int) -> Measure:

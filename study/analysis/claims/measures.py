@@ -43,7 +43,7 @@ class Measure:
         return math.exp(difference) if difference < 700 else math.inf
 
 
-def probe(label: str, read: Callable[[ProbeReadings], float | None], unit: str = "") -> Measure:
+def probe_measure(label: str, read: Callable[[ProbeReadings], float | None], unit: str = "") -> Measure:
     """Return the measure of a probe's reading at the last report that has it."""
     return Measure(label, unit, lambda trial: _last_reading(trial, read))
 
@@ -58,7 +58,7 @@ def _sharpness(space: Literal["full", "subspace"], eps: float) -> Measure:
         return (readings.sharpness_full if space == "full" else readings.sharpness_subspace).get(eps)
 
     words = "full space" if space == "full" else "random subspace"
-    return probe(f"sharpness, {words}, eps {power(eps)}", read)
+    return probe_measure(f"sharpness, {words}, eps {power(eps)}", read)
 
 
 def updates_to(train_loss: float) -> Measure:
@@ -96,4 +96,4 @@ SAMPLES_PER_S = Measure("throughput", "samples/s", lambda trial: trial.samples_p
 GRADIENT_GB = Measure("gradients sent by a rank", "GB", _gradient_gb)
 _SPACES: tuple[Literal["full", "subspace"], ...] = ("full", "subspace")
 SHARPNESS = tuple(_sharpness(space, eps) for space in _SPACES for eps in (1e-3, 5e-4))
-HESSIAN_TOP = probe("largest Hessian eigenvalue", lambda readings: readings.hessian_top)
+HESSIAN_TOP = probe_measure("largest Hessian eigenvalue", lambda readings: readings.hessian_top)

@@ -17,10 +17,14 @@ def limit_cut(
     planned: int,
     hopeless: Sequence[Cell],
 ) -> LimitCut | None:
-    """Return the limit that cut the study; None if no limit is passed, or every planned trial has finished."""
+    """Return the limit that cut the study; None if no limit is passed, or every planned trial has finished.
+
+    `hopeless` are cells whose search trials all failed; `planned` counts the trials of the plan without their confirm
+    trials.
+    """
     begun = [trial for trial in trials if trial.outcome is None]
-    over = len(trials) - len(begun)
-    if state.limit is None or over >= planned:
+    finished = len(trials) - len(begun)
+    if state.limit is None or finished >= planned:
         return None
     device_h = sum(trial.cost.billed_device_h for trial in trials)
     usd = plan.config.price.usd_per_device_hour
@@ -33,6 +37,6 @@ def limit_cut(
         spent=max(spent[state.limit.limit], state.limit.spent),
         running=sum((trial.trial_id, trial.attempts) in state.open_leases for trial, _ in state.begun),
         ended_early=len(begun),
-        not_run=planned - over - len(begun),
+        not_run=planned - finished - len(begun),
         unconfirmed=tuple(cell for cell in plan.cells if cell not in shown and cell not in hopeless),
     )

@@ -40,7 +40,7 @@ def _holds_numbers(columns: Columns, name: str) -> bool:
 
 
 def unread_quality(columns: Columns) -> DataError | None:
-    """Return the error for a column that is named like a quality and holds no number, None if there is none."""
+    """Return the error for a column that is named like a quality without any numbers, None if there is none."""
     for head in columns.filled:
         one = quality_of(head)
         if one is not None and one.split != "training" and not _holds_numbers(columns, head.name):

@@ -1,1 +1,1 @@
-"""Plotly figures."""
+"""The figures of reports, drawn with Plotly from records."""

@@ -13,10 +13,10 @@ from study.reporting.text.formatting import accuracy, cost_unit, number, series_
 
 
 def cost_figure(summary: Summary) -> go.Figure | None:
-    """Billed device-hours by phase, in a readable unit: a bar for each batch size, search and confirm apart."""
+    """Draw billed device time by phase: a bar for each batch size, search and confirm apart; None without any."""
     if not any(trial.cost.billed_device_h for trial in summary.trials):
         return None
-    bars = _phase_hours(summary.trials)
+    bars = _phase_device_h(summary.trials)
     unit = cost_unit(sum(hours.values()) for hours in bars.values())
     figure = styled("Where the device time went", height=180 + 28 * len(bars))
     for phase, colour in PHASE_COLOURS.items():
@@ -38,7 +38,7 @@ def cost_figure(summary: Summary) -> go.Figure | None:
 
 
 def batch_figure(summary: Summary) -> go.Figure | None:
-    """Three panels over global batch size: validation accuracy, samples a second, updates; a line for each series."""
+    """Draw accuracy, samples/s and updates over global batch size, a line for each series; None if no points."""
     if not summary.points:
         return None
     figure = styled("What the batch size does", height=760, panels=3)
@@ -66,12 +66,12 @@ def batch_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(title_text="global batch size", row=3, col=1)
     figure.update_yaxes(title_text="validation accuracy", tickformat=".1%", row=1, col=1)
     figure.update_yaxes(title_text="samples/s, all ranks", rangemode="tozero", tickformat="~s", row=2, col=1)
-    figure.update_yaxes(title_text="updates of a trial", rangemode="tozero", tickformat="~s", row=3, col=1)
+    figure.update_yaxes(title_text="updates per trial", rangemode="tozero", tickformat="~s", row=3, col=1)
     return figure
 
 
 def _panels(points: Sequence[Point]) -> list[tuple[list[float], list[str]]]:
-    """Values and what hovering tells of them, panel by panel."""
+    """Return the values and the hover texts of each panel, from the top."""
     return [
         ([point.val_accuracy for point in points], [f"{accuracy(point)}%" for point in points]),
         ([point.samples_per_s for point in points], [f"{number(point.samples_per_s)} samples/s" for point in points]),
@@ -90,8 +90,8 @@ def _accuracy_bars(points: Sequence[Point]) -> dict[str, object]:
     }
 
 
-def _phase_hours(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:
-    """Device-hours by phase for each bar, in the order of the bars."""
+def _phase_device_h(trials: Sequence[TrialRecord]) -> dict[str, dict[str, float]]:
+    """Return device-hours by phase for each bar, by its name, in the order of the bars."""
     bars: dict[str, dict[str, float]] = {}
     several = len(set(map(series_of, trials))) > 1
     for trial in sorted(trials, key=lambda t: (t.variant, t.world_size, t.batch_size, t.phase != "search")):

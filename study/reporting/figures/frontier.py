@@ -1,4 +1,4 @@
-"""The figure that answers the question: cost against accuracy, with the frontier."""
+"""The main figure: cost against accuracy, with the frontier."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from study.reporting.figures.style import GREY, evenly, log_axis, series_styles,
 from study.reporting.text.formatting import Unit, accuracy, cost_unit, number, percent, series_name, series_of
 from study.safe_text import plotly_text
 
-MOST_CENSORED = 600  # hollow marks that are drawn, of however many
-_LABELLED = 8  # points beyond which only the frontier is labelled
+MOST_CENSORED = 600  # hollow marks that are drawn at most
+_LABELLED = 8  # with more points only the frontier is labelled
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A point and where it stands on one cost axis."""
+class _PointOnAxis:
+    """A point with its cost on one axis, and whether it is on the frontier over that axis."""
 
     point: Point
     front: FrontPoint
 
 
 def frontier_figure(summary: Summary, axis: CostAxis | None = None) -> go.Figure | None:
-    """Every point with its 95% intervals, the frontier as a staircase, censored trials hollow.
+    """Draw every point with its 95% intervals, the frontier as a staircase, censored trials hollow; None if no points.
 
-    x is a cost axis of `summary.frontiers`, the summary's own when left out, in a readable unit; y the final validation
-    accuracy as a fraction.
+    x is `axis`, one of `summary.frontiers` and the summary's own by default, in a readable unit; y is the final
+    validation accuracy as a fraction.
     """
     if not summary.points:
         return None
     axis = axis or summary.cost_axis
     fronts = summary.frontiers[axis].points
-    places = [_Place(point, front) for point, front in zip(summary.points, fronts, strict=True)]
+    places = [_PointOnAxis(point, front) for point, front in zip(summary.points, fronts, strict=True)]
     censored = [trial for trial in summary.trials if _drawable(trial, axis, summary.include_setup)]
     unit = cost_unit([place.front.cost for place in places], axis)
     figure = styled(f"Cost against accuracy: {plotly_text(summary.study.name)}", height=500)
@@ -59,15 +59,15 @@ def frontier_figure(summary: Summary, axis: CostAxis | None = None) -> go.Figure
     marks = [trial_cost(trial, axis, summary.include_setup) for trial in inside]
     scaled = [cost * unit.scale for cost in _extent(places) + marks]
     figure.update_xaxes(title_text=axis_title(axis, unit, summary.leaves_out_setup), **log_axis(scaled))
-    figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels stand on the right of points
+    figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels are to the right of points
     figure.update_yaxes(title_text="final validation accuracy", tickformat=".0%", range=[bottom, top])
     if top - bottom < 0.05:
         figure.update_yaxes(tickformat=".1%")
     return figure
 
 
-def axis_title(axis: str, unit: Unit, leaves_out_setup: bool) -> str:
-    """The cost axis in words, with its unit and what it leaves out."""
+def axis_title(axis: CostAxis, unit: Unit, leaves_out_setup: bool) -> str:
+    """Return the title of a cost axis, with its unit, and that it leaves out setup."""
     kind = {"billed_device_h": "billed", "billed_gpu_h": "billed", "wall_h": "wall-clock"}.get(axis, "")
     words = [kind] if kind else []
     if leaves_out_setup and axis in TIME_AXES:
@@ -75,23 +75,23 @@ def axis_title(axis: str, unit: Unit, leaves_out_setup: bool) -> str:
     return f"{unit.label} per trial" + (f" ({', '.join(words)})" if words else "")
 
 
-def trial_cost(trial: TrialRecord, axis: str, include_setup: bool) -> float:
-    """A trial's place on a cost axis. Raises ValueError where it has none."""
-    value = getattr(trial.compared(include_setup), axis)
+def trial_cost(trial: TrialRecord, axis: CostAxis, include_setup: bool) -> float:
+    """Return a trial's cost on an axis, in the unit of `Cost`. Raises ValueError where it is unknown."""
+    value = trial.compared(include_setup).on(axis)
     if value is None:
         raise ValueError(f"{axis} is not known for {trial.trial_id}")
-    return float(value)
+    return value
 
 
-def _drawable(trial: TrialRecord, axis: str, include_setup: bool) -> bool:
-    """Whether a censored trial has a place: it must have reported an accuracy, and cost something."""
+def _drawable(trial: TrialRecord, axis: CostAxis, include_setup: bool) -> bool:
+    """Return whether a trial is censored, reported a finite accuracy, and has a cost above 0."""
     if not trial.censored or not trial.curve or not math.isfinite(trial.curve[-1].val_accuracy):
         return False
-    return (getattr(trial.compared(include_setup), axis) or 0.0) > 0
+    return (trial.compared(include_setup).on(axis) or 0.0) > 0
 
 
 def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
-    """Room for the points and for intervals of their size: a wide interval must not flatten the frontier."""
+    """Return a range with room for points and usual intervals: one wide interval must not flatten the frontier."""
     low, high = min(point.val_accuracy for point in points), max(point.val_accuracy for point in points)
     room = max(0.35 * (high - low), 0.01)
     reach = [bound for point in points for bound in point.val_accuracy_ci or ()]
@@ -100,8 +100,8 @@ def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     return max(0.0, bottom), min(top, 1.0 + 0.06 * (high - low + 0.05))
 
 
-def _extent(places: Sequence[_Place]) -> list[float]:
-    """Costs that the axis must show: all means, and intervals as far as they do not squeeze these."""
+def _extent(places: Sequence[_PointOnAxis]) -> list[float]:
+    """Return costs that the axis must show: all means, and intervals to half and twice the mean at most."""
     costs = []
     for place in places:
         mean = place.front.cost
@@ -111,14 +111,14 @@ def _extent(places: Sequence[_Place]) -> list[float]:
 
 
 def _draw_censored(
-    figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: str, unit: Unit, include_setup: bool
+    figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: CostAxis, unit: Unit, include_setup: bool
 ) -> None:
-    part = f" ({len(drawn):,} of {all_of_them:,} drawn)" if len(drawn) < all_of_them else ""
+    part = f" ({len(drawn):,} of {all_of_them:,} shown)" if len(drawn) < all_of_them else ""
     figure.add_scatter(
         x=[trial_cost(trial, axis, include_setup) * unit.scale for trial in drawn],
         y=[trial.curve[-1].val_accuracy for trial in drawn],
         mode="markers",
-        name=f"stopped, diverged, failed or too large{part}",
+        name=f"stopped, diverged, failed or infeasible{part}",
         legendrank=1003,
         marker={"symbol": "circle-open", "size": 7, "color": GREY, "line": {"width": 1.2}},
         hovertext=[censored_hover(trial, axis, unit, include_setup) for trial in drawn],
@@ -126,7 +126,7 @@ def _draw_censored(
     )
 
 
-def _draw_staircase(figure: go.Figure, frontier: Sequence[_Place], unit: Unit) -> None:
+def _draw_staircase(figure: go.Figure, frontier: Sequence[_PointOnAxis], unit: Unit) -> None:
     figure.add_scatter(
         x=[place.front.cost * unit.scale for place in frontier],
         y=[place.point.val_accuracy for place in frontier],
@@ -139,7 +139,13 @@ def _draw_staircase(figure: go.Figure, frontier: Sequence[_Place], unit: Unit) -
 
 
 def _draw_points(
-    figure: go.Figure, places: Sequence[_Place], axis: str, unit: Unit, colour: str, symbol: str, labelled: bool
+    figure: go.Figure,
+    places: Sequence[_PointOnAxis],
+    axis: CostAxis,
+    unit: Unit,
+    colour: str,
+    symbol: str,
+    labelled: bool,
 ) -> None:
     on_front, series = places[0].front.on_front, series_of(places[0].point)
     points = [place.point for place in places]
@@ -163,13 +169,13 @@ def _draw_points(
     )
 
 
-def _label(place: _Place) -> str:
+def _label(place: _PointOnAxis) -> str:
     p = place.front.p_on_front
     return f"B={place.point.batch_size}" + ("" if p is None else f"<br>{percent(p, 0)}")
 
 
 def _clipped(mean: float, interval: tuple[float, float] | None, least: float, most: float) -> tuple[float, float]:
-    """How far the interval reaches below the mean and above it, within what is possible."""
+    """Return how far an interval reaches below and above its mean, cut to the range from `least` to `most`."""
     low, high = interval or (mean, mean)
     return max(mean - max(low, least), 0.0), max(min(high, most) - mean, 0.0)
 
@@ -185,8 +191,8 @@ def _bars(reaches: Sequence[tuple[float, float]], scale: float) -> dict[str, obj
     }
 
 
-def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
-    """All that is known of a point, as lines of Plotly's HTML; its cost on `axis` first, then all others."""
+def point_hover(point: Point, front: FrontPoint, axis: CostAxis, unit: Unit) -> str:
+    """Return the hover text of a point in Plotly's HTML: configuration, accuracy, and costs, that on `axis` first."""
     lines = [
         f"<b>{point.label[0].upper()}{point.label[1:]}</b>",
         f"{point.world_size} × {point.micro_batch} × {point.accumulation} (ranks × micro batch × accumulation)",  # noqa: RUF001
@@ -200,20 +206,20 @@ def point_hover(point: Point, front: FrontPoint, axis: str, unit: Unit) -> str:
     lines += [
         cost_unit([cost], other).show(cost) + " a trial" + (" (wall-clock)" if other == "wall_h" else "")
         for other in COST_AXES
-        if other not in (axis, "updates") and (cost := getattr(point.compared, other))
+        if other not in (axis, "updates") and (cost := point.compared.on(other))
     ]
-    setup = getattr(point.cold_setup, axis)
+    setup = point.cold_setup.on(axis)
     if setup:
-        lines.append(f"of its bill {unit.show(setup)} a trial is setup of cold groups")
-    search = getattr(point.search_cost, axis)
+        lines.append(f"its bill includes {unit.show(setup)} a trial for setup of cold groups")
+    search = point.search_cost.on(axis)
     if search:
-        lines.append(f"its search {unit.show(search)} in all, billed{_search_setup(point, axis, unit)}")
+        lines.append(f"its search was billed {unit.show(search)} in all{_search_setup(point, axis, unit)}")
     return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
 
 
-def _search_setup(point: Point, axis: str, unit: Unit) -> str:
-    setup = getattr(point.search_cold_setup, axis)
-    return f", {unit.show(setup)} of it setup of cold groups" if setup else ""
+def _search_setup(point: Point, axis: CostAxis, unit: Unit) -> str:
+    setup = point.search_cold_setup.on(axis)
+    return f", of which {unit.show(setup)} for setup of cold groups" if setup else ""
 
 
 def _spread(front: FrontPoint, unit: Unit) -> str:
@@ -228,8 +234,8 @@ def _seeds(point: Point) -> str:
     return f"{point.n_seeds} seed{'' if point.n_seeds == 1 else 's'}{lost}"
 
 
-def censored_hover(trial: TrialRecord, axis: str, unit: Unit, include_setup: bool) -> str:
-    """What is known of a trial without a final accuracy."""
+def censored_hover(trial: TrialRecord, axis: CostAxis, unit: Unit, include_setup: bool) -> str:
+    """Return the hover text of a censored trial, with its last validation accuracy."""
     last = trial.curve[-1]
     return "<br>".join(
         (

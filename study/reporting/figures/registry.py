@@ -1,4 +1,4 @@
-"""The figures of a report by name, in the order in which they are shown, and as picture files."""
+"""The figures of a report by name, in the order of the page, and as picture files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of fitted laws: updates to a target over batch sizes, and step time over ranks."""
+"""Figures of fitted laws: updates to a target over batch size, and throughput over samples per rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALONG = 60  # points of a drawn curve
 
 
 def critical_figure(summary: Summary) -> go.Figure | None:
-    """Updates to the target of a study's variants."""
+    """Draw updates to the target for each variant of a study; None without a fitted law."""
     if summary.critical is None:
         return None
     return steps_figure((summary.critical, *summary.other_criticals), summary.noise_scale)
@@ -37,7 +37,7 @@ def analysis_steps_figure(analysis: TableAnalysis) -> go.Figure | None:
 
 
 def steps_figure(criticals: Sequence[Critical], noise_scale: float | None) -> go.Figure:
-    """Updates to the target against batch size, both logarithmic: runs, the fitted law, the critical batch size.
+    """Draw updates to the target against batch size, both logarithmic: runs, fitted law, critical batch size.
 
     Runs that never reached the target are hollow and point up: they would have taken longer. A colour for each variant.
     """
@@ -45,14 +45,14 @@ def steps_figure(criticals: Sequence[Critical], noise_scale: float | None) -> go
     batches = [run.batch_size for run in runs]
     places = [*batches, *([] if noise_scale is None else [noise_scale])]
     for critical in criticals:
-        if critical.fit.b_crit is not None:  # one far outside is not gone after
+        if critical.fit.b_crit is not None:  # the axis does not follow one far outside
             places.append(min(max(critical.fit.b_crit, min(batches) / 4), 4 * max(batches)))
     shown = min(places), max(places)
     figure = styled("Updates to the target")
     for i, critical in enumerate(criticals):
         _draw_critical(figure, critical, shown, SERIES[i % len(SERIES)][0])
     if noise_scale is not None:
-        _draw_place(figure, noise_scale, "noise scale, measured", GREY, "dot")
+        _draw_batch_size(figure, noise_scale, "noise scale, measured", GREY, "dot")
     figure.update_xaxes(title_text="global batch size", **log_axis(places))
     figure.update_yaxes(title_text="updates to the target", **log_axis([run.steps for run in runs]))
     return figure
@@ -65,7 +65,7 @@ def _draw_critical(figure: go.Figure, critical: Critical, shown: tuple[float, fl
     if met:
         _draw_runs(figure, met, f"{of}reached the target", "circle", colour)
     if gave_up:
-        _draw_runs(figure, gave_up, f"{of}gave up: at least so many", "triangle-up-open", colour)
+        _draw_runs(figure, gave_up, f"{of}target not reached: a lower bound", "triangle-up-open", colour)
     fit = critical.fit
     if fit.b_crit is None or fit.s_min is None:
         return
@@ -80,7 +80,7 @@ def _draw_critical(figure: go.Figure, critical: Critical, shown: tuple[float, fl
         hoverinfo="skip",
     )
     if shown[0] <= fit.b_crit <= shown[1]:
-        _draw_place(figure, fit.b_crit, f"{of}critical batch size, 95% interval", colour, "dash")
+        _draw_batch_size(figure, fit.b_crit, f"{of}critical batch size, 95% interval", colour, "dash")
         if fit.b_crit_ci is not None:
             low, high = (min(max(bound, shown[0]), shown[1]) for bound in fit.b_crit_ci)
             figure.add_vrect(low, high, fillcolor=colour, opacity=0.12, line_width=0)
@@ -98,16 +98,16 @@ def _draw_runs(figure: go.Figure, runs: Sequence[StepsToTarget], name: str, symb
     )
 
 
-def _draw_place(figure: go.Figure, batch: float, name: str, colour: str, dash: str) -> None:
+def _draw_batch_size(figure: go.Figure, batch: float, name: str, colour: str, dash: str) -> None:
     line = {"color": colour, "width": 1.5, "dash": dash}
     figure.add_vline(x=batch, line=line)
-    figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)  # such a line has no legend of its own
+    figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name=name)  # vlines have no entry in the legend
 
 
 def model_figure(summary: Summary) -> go.Figure | None:
-    """Samples a second against samples a rank: medians of runs, the fitted step time, and dotted what it extrapolates.
+    """Draw samples/s against samples per rank: medians of runs, the fitted step time, its extrapolation dotted.
 
-    Curves are for one forward pass a step: the world sizes that were run, half as few and twice as many.
+    Curves are for steps without accumulation, on the world sizes that were run, half the least and twice the most.
     """
     model = summary.throughput_model
     if model is None:
@@ -118,25 +118,25 @@ def model_figure(summary: Summary) -> go.Figure | None:
     sizes = sorted({*model.world_sizes, max(1, model.world_sizes[0] // 2), 2 * model.world_sizes[-1]})
     for i, world_size in enumerate(sizes):
         colour, symbol = SERIES[i % len(SERIES)]
-        mine = {micro: step_s for (size, micro), step_s in measured.items() if size == world_size}
+        of_size = {micro: step_s for (size, micro), step_s in measured.items() if size == world_size}
         figure.add_scatter(
-            x=list(mine),
-            y=[world_size * micro / step_s for micro, step_s in mine.items()],
+            x=list(of_size),
+            y=[world_size * micro / step_s for micro, step_s in of_size.items()],
             mode="markers",
             marker={"symbol": symbol, "size": 7, "color": colour},
             name=f"{ranks(world_size)}, measured",
-            showlegend=bool(mine),
+            showlegend=bool(of_size),
             hovertemplate=f"{ranks(world_size)} × %{{x}}: %{{y:,.0f}} samples/s<extra></extra>",  # noqa: RUF001
         )
         for extrapolated in (False, True):
             _draw_model(figure, model, world_size, (max(1, least // 2), 2 * most), extrapolated, colour)
-    figure.update_xaxes(title_text="samples a rank in one step", **log_axis([max(1, least // 2), 2 * most]))
-    figure.update_yaxes(title_text="samples/s, all ranks together", type="log", dtick=1)
+    figure.update_xaxes(title_text="samples per rank in one step", **log_axis([max(1, least // 2), 2 * most]))
+    figure.update_yaxes(title_text="samples/s, all ranks", type="log", dtick=1)
     return figure
 
 
 def _medians(steps: Sequence[StepTime]) -> dict[tuple[int, int], float]:
-    """Seconds of a step without accumulation, by world size and micro batch."""
+    """Return the median seconds of a step without accumulation, by world size and micro batch."""
     runs: dict[tuple[int, int], list[float]] = defaultdict(list)
     for step in steps:
         if step.accumulation == 1:
@@ -156,12 +156,12 @@ def _draw_model(
             mode="lines",
             line={"color": colour, "width": 1.5, "dash": "dot" if extrapolated else "solid"},
             name=f"{ranks(world_size)}, {'extrapolated' if extrapolated else 'fitted'}",
-            hovertemplate="%{fullData.name}<br>%{x:.3g} samples a rank: %{y:,.0f} samples/s<extra></extra>",
+            hovertemplate="%{fullData.name}<br>%{x:.3g} samples per rank: %{y:,.0f} samples/s<extra></extra>",
         )
 
 
 def _pace(model: StepModel, world_size: int, micro_batch: int, extrapolated: bool) -> float | None:
-    """Samples a second, where the model has a prediction of that kind."""
+    """Return predicted samples/s; None unless the prediction is extrapolated as asked."""
     predicted = model.predict(world_size, micro_batch)
     if predicted is None or predicted.extrapolated != extrapolated:
         return None

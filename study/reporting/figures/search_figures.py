@@ -25,18 +25,18 @@ from study.reporting.figures.style import (
 from study.reporting.text.formatting import Series, number, percent, series_name, series_of
 from study.safe_text import plotly_text
 
-Key = TypeVar("Key", Series, tuple[Series, int], tuple[tuple[Series, int], str])
-MOST_CURVES = 120  # learning curves that are drawn, of however many
-MOST_RATES = 1500  # search trials that are drawn
-_MOST_REPORTS = 60  # of a curve
-_EDGE = 3  # pixels, of hollow marks
+GroupKey = TypeVar("GroupKey", Series, tuple[Series, int], tuple[tuple[Series, int], str])
+MOST_CURVES = 120  # learning curves that are drawn at most
+MOST_RATES = 1500  # search trials that are drawn at most
+_MOST_REPORTS = 60  # of one curve
+_EDGE_PX = 3  # of hollow marks
 
 
 def rates_figure(summary: Summary) -> go.Figure | None:
-    """Validation accuracy of search trials where they ended, by batch size and learning rate.
+    """Draw the last validation accuracy of search trials by batch size and learning rate; None without such trials.
 
-    Hollow where the trial was stopped, diverged or failed: it might have gone further. A panel for each series. Of
-    more than MOST_RATES trials, those drawn lie evenly over the rates of each batch size.
+    Marks of censored trials are hollow. There is a panel for each series. Of more than MOST_RATES trials, those drawn
+    are evenly spread over the rates of each batch size.
     """
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
@@ -52,7 +52,7 @@ def rates_figure(summary: Summary) -> go.Figure | None:
             marker={
                 "symbol": ["square-open" if trial.censored else "square" for trial in members],
                 "size": 22 if len(rates) <= 40 else 10,
-                "line": {"width": [_EDGE if trial.censored else 0 for trial in members]},
+                "line": {"width": [_EDGE_PX if trial.censored else 0 for trial in members]},
                 "color": [trial.curve[-1].val_accuracy for trial in members],
                 "coloraxis": "coloraxis",
             },
@@ -70,7 +70,7 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
     seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
-    # From the median on: rates that fail altogether would take all colours from those that matter.
+    # From the median on: rates that fail would otherwise use up the colours that distinguish good ones.
     low, high = (seen[len(seen) // 2], seen[-1]) if seen else (0.0, 1.0)
     bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
     bar["tickformat"] = ".1%" if high - low < 0.05 else ".0%"
@@ -80,9 +80,9 @@ def rates_figure(summary: Summary) -> go.Figure | None:
 
 
 def curves_figure(summary: Summary) -> go.Figure | None:
-    """Validation accuracy over epochs: confirm trials in full colour, search trials faint.
+    """Draw validation accuracy over epochs, search trials faint; None without reports.
 
-    Of more than MOST_CURVES trials, those drawn lie evenly between the best and the worst of each batch size and phase.
+    Of more than MOST_CURVES trials, those drawn are evenly spread from best to worst in each batch size and phase.
     """
     trials = [trial for trial in summary.trials if trial.curve]
     if not trials:
@@ -106,14 +106,14 @@ def curves_figure(summary: Summary) -> go.Figure | None:
             text=f"{plotly_text(trial.trial_id)}, learning rate {number(trial.lr)}",
             hovertemplate="%{text}<br>%{y:.2%} after %{x:.3g} epochs<extra></extra>",
         )
-    _explain(figure, colours, dashes)
+    _add_legend(figure, colours, dashes)
     figure.update_xaxes(title_text="epochs", rangemode="tozero")
     figure.update_yaxes(title_text="validation accuracy", tickformat=".0%")
     return figure
 
 
 def thinned(trials: Sequence[TrialRecord], most: int, rank: Callable[[TrialRecord], float]) -> Sequence[TrialRecord]:
-    """About `most` of the trials, as many of each batch size, series and phase, evenly over their ranks."""
+    """Return about `most` trials, equally many of each batch size, series and phase, evenly spread by `rank`."""
     if len(trials) <= most:
         return trials
     groups = _by(lambda trial: (_cell(trial), trial.phase), trials).values()
@@ -126,9 +126,9 @@ def _last(trial: TrialRecord) -> float:
 
 
 def stopping_figure(summary: Summary) -> go.Figure | None:
-    """Updates that were trained and cut, as shares of each batch size's full grid.
+    """Draw the updates that were trained and cut, as shares of each batch size's full grid; None without a search.
 
-    A trial that was trained on as a check counts up to where it would have been stopped.
+    An audited trial counts up to where it would have been stopped.
     """
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
@@ -156,7 +156,7 @@ def stopping_figure(summary: Summary) -> go.Figure | None:
             hoverinfo="text",
         )
     figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
-    figure.update_xaxes(title_text="updates of the full grid", tickformat=".0%", range=[0, 1])
+    figure.update_xaxes(title_text="share of the updates of the full grid", tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
@@ -166,24 +166,24 @@ def _cell(trial: TrialRecord) -> tuple[Series, int]:
 
 
 def _share(trial: TrialRecord) -> float:
-    """Of a whole trial's updates."""
+    """Return the share of a whole trial's updates that were trained before it ended, or would have been stopped."""
     return (trial.audited_from or trial.curve[-1].updates) / trial.total_updates
 
 
 def _outcomes(trials: Sequence[TrialRecord]) -> str:
-    """`2 completed, 3 stopped`."""
+    """Return the number of trials by outcome: `2 completed, 3 stopped`."""
     return ", ".join(f"{n} {outcome}" for outcome, n in Counter(str(trial.outcome) for trial in trials).items())
 
 
-def _by(key: Callable[[TrialRecord], Key], trials: Iterable[TrialRecord]) -> dict[Key, list[TrialRecord]]:
-    groups: dict[Key, list[TrialRecord]] = defaultdict(list)
+def _by(key: Callable[[TrialRecord], GroupKey], trials: Iterable[TrialRecord]) -> dict[GroupKey, list[TrialRecord]]:
+    groups: dict[GroupKey, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
         groups[key(trial)].append(trial)
     return groups
 
 
-def _explain(figure: go.Figure, colours: Mapping[int, str], dashes: Mapping[Series, str]) -> None:
-    """A legend of colours (batch sizes), then of dashes (series) if there are several."""
+def _add_legend(figure: go.Figure, colours: Mapping[int, str], dashes: Mapping[Series, str]) -> None:
+    """Add a legend of colours (batch sizes), then of dashes (series) if there are several."""
     for batch_size, colour in colours.items():
         name = f"B={batch_size}"
         line = {"color": colour, "width": 2}

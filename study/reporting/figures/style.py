@@ -1,4 +1,4 @@
-"""How the figures look: palette, layout, axes. Readable on light and on dark, and without colour vision."""
+"""The look of figures: palette, layout, axes. Readable on light and dark, and with colour blindness."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from plotly.subplots import make_subplots
 from study.analysis.records import Point, TrialRecord
 from study.reporting.text.formatting import Series, number, series_of
 
-# Okabe and Ito (2008), less black and yellow: each must stand out on white and on black.
+# Okabe and Ito (2008), without black and yellow: each must contrast with white and with black.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 GREY, FAINT = "#8A8F98", "#C4C8CF"
 SERIES = ((BLUE, "circle"), (VERMILION, "square"), (GREEN, "diamond"), (PURPLE, "triangle-up"), (ORANGE, "cross"))
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-# Viridis without its ends: they vanish on black and on white.
+# Viridis without its ends: they are hard to see on black and on white.
 SEQUENTIAL = sample_colorscale("Viridis", [0.15 + 0.08 * i for i in range(10)])
 PHASE_COLOURS = {
     "setup": ORANGE,
@@ -36,20 +36,20 @@ _GRID = "rgba(128, 128, 128, 0.22)"
 
 
 def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """At most so many of the items, evenly spread over them, the first and the last always."""
+    """Return at most `most` of the items (2 or more), evenly spread, with the first and the last."""
     if len(items) <= most:
         return items
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
-    """An empty figure, `height` pixels high, of panels one above the other over one x axis.
+    """Return an empty figure, `height` pixels high, of panels one above the other over one x axis.
 
-    Its title is taken as it is, so escape what a user wrote.
+    The title may hold Plotly's markup, so escape text of users.
     """
     figure = make_subplots(rows=panels, cols=1, shared_xaxes=True, vertical_spacing=0.07)
     figure.update_layout(
-        template=go.layout.Template(),  # Plotly's own brings its colours along
+        template=go.layout.Template(),  # Plotly's default template has its own colours
         title={"text": title, "x": 0, "xref": "paper", "font": {"size": 16}},
         height=height,
         font={"family": "system-ui, sans-serif", "size": 13, "color": _TEXT},
@@ -75,32 +75,32 @@ def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
 
 
 def series_styles(items: Iterable[Point | TrialRecord]) -> dict[Series, tuple[str, str]]:
-    """A colour and a marker symbol for each series; from the sixth on, symbols go with other colours."""
+    """Return a colour and a marker symbol for each series; from the sixth series on they are combined differently."""
     styles = {}
     for i, series in enumerate(sorted({series_of(item) for item in items})):
-        turn, place = divmod(i, len(SERIES))
-        styles[series] = SERIES[place][0], SERIES[(place + turn) % len(SERIES)][1]
+        turn, index = divmod(i, len(SERIES))
+        styles[series] = SERIES[index][0], SERIES[(index + turn) % len(SERIES)][1]
     return styles
 
 
 def series_dashes(items: Iterable[Point | TrialRecord]) -> dict[Series, str]:
-    """A dash for the lines of each series."""
+    """Return the dash style of the lines of each series."""
     return {series: DASHES[i % len(DASHES)] for i, series in enumerate(sorted({series_of(item) for item in items}))}
 
 
 def batch_colours(batch_sizes: Iterable[int]) -> dict[int, str]:
-    """A colour for each batch size along a sequential scale, even in their order."""
+    """Return a colour for each batch size, evenly along a sequential scale in their order."""
     sizes = sorted(set(batch_sizes))
     places = [0.28 + 0.54 * i / (len(sizes) - 1) if len(sizes) > 1 else 0.5 for i in range(len(sizes))]
     return dict(zip(sizes, sample_colorscale("Viridis", places), strict=True)) if sizes else {}
 
 
 def log_axis(values: Sequence[float]) -> Mapping[str, object]:
-    """A log axis around `values` with ticks at 1, 2 and 5; linear if one of them is not positive."""
+    """Return the layout of a log axis around `values`, ticks at 1, 2 and 5; of a linear one if any is not positive."""
     if not values or min(values) <= 0:
         return {}
     span = math.log10(max(values) / min(values))
-    # Labels stand on the right of points, and need room on a phone too.
+    # Labels are to the right of points, and need room on a phone too.
     low = min(values) / 10 ** max(0.06 * span, 0.04)
     high = max(values) * 10 ** max(0.2 * span, 0.08)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -117,6 +117,6 @@ def log_axis(values: Sequence[float]) -> Mapping[str, object]:
 
 
 def ticks_axis(values: Iterable[float]) -> Mapping[str, object]:
-    """A log axis with a tick at each of a few values."""
+    """Return the layout of a log axis with a tick at each value."""
     ticks = sorted(set(values))
     return {"type": "log", "tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}

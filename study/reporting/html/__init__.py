@@ -1,1 +1,1 @@
-"""Self-contained HTML pages."""
+"""Self-contained HTML pages: they need no network, and run no script but their own."""

@@ -1,4 +1,4 @@
-"""HTML pages with everything in them: they open offline and ask nobody for anything."""
+"""HTML pages with everything in them: they open offline and load nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Section:
-    """A figure under its heading; `drawings` are its JSON by cost axis, one under "" serves every axis."""
+    """A figure under its heading; `drawings` are its JSON by cost axis, or one under "" for all axes."""
 
     heading: str
     caption: str
@@ -29,7 +29,7 @@ class Section:
 
 
 def rendered(template: str, **values: object) -> str:
-    """A page out of its template; whatever the values say is shown as text."""
+    """Return a page from its template; values are escaped, so that markup in them is shown as text."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -43,13 +43,13 @@ def rendered(template: str, **values: object) -> str:
 
 @cache
 def _scripts() -> tuple[Markup, ...]:
-    """What a page runs."""
+    """Return the scripts of every page: Plotly, and page.js."""
     return Markup(get_plotlyjs()), Markup((_TEMPLATES / "page.js").read_text())
 
 
 @cache
 def _policy(live: bool) -> Markup:
-    """What a browser may do for a page: run its two scripts and no other, draw, and ask nobody but its own server."""
+    """Return the content security policy: no scripts but the page's two, no requests but those of a live page."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in _scripts()]
     allowed = {
         "default-src": "'none'",
@@ -65,13 +65,13 @@ def _policy(live: bool) -> Markup:
 
 
 def section(heading: str, caption: str, name: str, figures: Mapping[str, go.Figure]) -> Section:
-    """A figure as a part of a page, on which `name` is its own; `figures` are by cost axis."""
+    """Return a figure as a part of a page; `name` is its id, unique on the page, and `figures` are by cost axis."""
     heights = [figure.layout.height for figure in figures.values()]
     return Section(heading, caption, name, max(heights), {axis: _json(figure) for axis, figure in figures.items()})
 
 
 def _json(figure: go.Figure) -> Markup:
-    """The figure as JSON that cannot close the script element it stands in."""
-    # The page's heading breaks lines on a phone; Plotly's title does not.
+    """Return the figure as JSON that cannot close the script element around it."""
+    # The page has a heading, which wraps on a phone; Plotly's title does not.
     figure.update_layout(title=None, margin_t=16)
     return Markup(figure.to_json().replace("<", r"\u003c"))

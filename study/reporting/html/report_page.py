@@ -30,13 +30,13 @@ _HEADINGS = {
 
 _CAPTIONS = {
     "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
-    "probability that it is on the frontier; whatever lies right of and below the line is dominated. Hollow: trials "
-    "that were stopped or failed, at their last validation.",
-    "cost": "Billed from lease to release or hand-over, all attempts. The first trial of a group pays for its setup.",
-    "batches": "Means of the confirm seeds. Samples a second are of training only, without validation and waiting.",
-    "rates": "Where each search trial ended. Hollow ones were stopped early, diverged or failed: they might have gone "
-    "further. The colours tell the better half apart; the darkest stands for the median and all below.",
-    "curves": "Validation accuracy after each report; confirm trials strong, search trials faint.",
+    "probability that it is on the frontier; points to the right of the line and below it are dominated. Hollow: "
+    "trials that did not complete, at their last validation.",
+    "cost": "Billed from lease to release or hand-over, all attempts. A group's setup is billed to its first trial.",
+    "batches": "Means over confirm seeds. Samples/s are of training only, without validation and waiting.",
+    "rates": "The last validation accuracy of each search trial. Hollow: stopped early, diverged or failed, so a "
+    "longer run might be better. The darkest colour means the median accuracy or less.",
+    "curves": "Validation accuracy at each report; search trials are faint.",
 }
 
 _WITHOUT_SETUP = (
@@ -45,19 +45,19 @@ _WITHOUT_SETUP = (
 
 
 def render_page(summary: Summary) -> str:
-    """The report as one self-contained HTML document."""
+    """Return the report of a study as one self-contained HTML document."""
     return rendered("page.html.j2", **_parts(summary))
 
 
 def render_body(summary: Summary | None) -> str:
-    """What stands in the document's main part; None while nothing has begun."""
+    """Return the document's main part; `summary` is None before the first trial begins."""
     if summary is None:
         return rendered("waiting.html.j2")
     return rendered("body.html.j2", **_parts(summary))
 
 
 def render_live(name: str, body: str) -> str:
-    """A document around what `render_body` made, that keeps itself up to date from the server it came from."""
+    """Return a document around a main part of `render_body`, which updates itself from its own server."""
     return rendered("live.html.j2", name=name, body=Markup(body), live=True)
 
 
@@ -79,17 +79,17 @@ def _parts(summary: Summary) -> dict[str, object]:
             for claim in summary.claims
             if claim.findings
         ],
-        "unproved": [claim.claim for claim in summary.claims if not claim.findings],
+        "no_evidence": [claim.claim for claim in summary.claims if not claim.findings],
         "provenance": provenance(summary),
         "config": config_yaml(summary),
     }
 
 
 def _sections(summary: Summary) -> dict[str, Section]:
-    """The figures that the study has something to show of, by name."""
+    """Return the figures that have something to show, by name."""
     sections = {}
     for name, draw in FIGURES.items():
-        if name == "frontier":  # which can be seen over each cost that there is
+        if name == "frontier":  # one for each cost axis
             drawn: dict[str, go.Figure | None] = {axis: frontier_figure(summary, axis) for axis in summary.frontiers}
         else:
             drawn = {"": draw(summary)}
@@ -115,4 +115,4 @@ def _caption(name: str, summary: Summary) -> str:
 
 
 def _thinned(trials: int, most: int, how: str) -> str:
-    return f" Of {trials:,} trials about {most:,} are drawn, evenly {how}." if trials > most else ""
+    return f" Of {trials:,} trials about {most:,} are drawn, evenly spread {how}." if trials > most else ""

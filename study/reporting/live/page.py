@@ -17,7 +17,7 @@ from study.planning.trials import Plan
 from study.reporting.html.report_page import render_body, render_live
 from study.reporting.live.server import CLIENT_S, LOOPBACK, LiveServer
 
-_LOOK_S = 0.5  # between looks at the ledger
+_POLL_S = 0.5  # between two looks at the length of the ledger
 _SHARE = 0.1  # of one core, at most, for drawing: the trials that are timed need the others
 
 
@@ -33,13 +33,13 @@ class LivePage:
         self._body = ""
         self._version = -1  # bytes of the ledger that the body shows
         self._not_before = 0.0
-        self._over = False
+        self._finished = False
         self._closing = threading.Event()
         self._streams: set[threading.Thread] = set()
         self._server = LiveServer(self, host, port)
         self.url = self._server.url
         self.asks_for_token = self._server.token is not None
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(_LOOK_S,), name="live-page")
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), name="live-page")
 
     def __enter__(self) -> LivePage:
         self._thread.start()
@@ -48,7 +48,7 @@ class LivePage:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send the last state to whoever looks, then stop serving."""
+        """Send the last state to every browser, then stop serving."""
         self._closing.set()
         for stream in tuple(self._streams):
             stream.join(2 * CLIENT_S)
@@ -56,18 +56,18 @@ class LivePage:
         self._server.server_close()
         self._thread.join()
 
-    def wait_until_over(self) -> None:
-        """Return when every planned trial is over, or what a limit has left of the study is; at once if it is."""
+    def wait_until_finished(self) -> None:
+        """Return when every planned trial has ended, or all that a limit or a mistake has left of the study."""
         while True:
             self.latest()
-            if self._over:
+            if self._finished:
                 return
-            self._closing.wait(_LOOK_S)
+            self._closing.wait(_POLL_S)
 
     def latest(self, at_once: bool = False) -> tuple[int, str]:
         """The page's content as HTML, and the length of the ledger in bytes that it shows.
 
-        Drawn anew if the ledger has grown, though not more often than its share of a core allows, unless `at_once`.
+        It is drawn again if the ledger has grown, at most as often as _SHARE of a core allows, unless `at_once`.
         """
         with self._lock:
             path = self._folder / LEDGER
@@ -84,10 +84,10 @@ class LivePage:
         rows = read(self._folder).rows if (self._folder / LEDGER).exists() else ()
         summary = summarize(rows, self._plan) if rows else None
         self._body = render_body(summary)
-        self._over = summary is not None and _finished(summary)
+        self._finished = summary is not None and _finished(summary)
 
     def shell(self) -> str:
-        """The whole page as it is now; it keeps itself up to date from `events`."""
+        """Return the whole page as it is now; a script in it follows the events of `stream`."""
         return render_live(self._plan.config.name, self.latest()[1])
 
     def stream(self, send: Callable[[bytes], Any]) -> None:
@@ -96,7 +96,7 @@ class LivePage:
         try:
             sent = None
             while True:
-                closing = self._closing.wait(0 if sent is None else _LOOK_S)
+                closing = self._closing.wait(0 if sent is None else _POLL_S)
                 version, body = self.latest(at_once=closing)
                 send(_event("page", json.dumps(body)) if version != sent else b":\n\n")  # a comment: is anyone there?
                 sent = version

@@ -1,4 +1,4 @@
-"""The live page over HTTP, to be read and nothing else: on this machine by anyone, from elsewhere with a token."""
+"""The live page over HTTP, read-only: open to this machine, with a token to others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 class Page(Protocol):
-    """What is served."""
+    """The page that a LiveServer serves."""
 
     def shell(self) -> str:
         """The whole document."""
@@ -43,7 +43,7 @@ class Page(Protocol):
 
 
 class LiveServer(ThreadingHTTPServer):
-    """Listens at one address. Where that is not this machine's own, whoever looks needs the token in `url`."""
+    """Listens at one address. Where that is not a loopback address, a browser needs the token in `url`."""
 
     daemon_threads = True  # a connection that a browser opened ahead must not hold up the end
 
@@ -72,12 +72,12 @@ class LiveServer(ThreadingHTTPServer):
 
     @property
     def cookie(self) -> str:
-        """Its name. Browsers keep the cookies of all ports of a host together."""
+        """The cookie's name. It holds the port, because browsers share cookies between the ports of a host."""
         return f"study-{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers two paths, neither of which is a file's."""
+    """Answers `/` and `/events`; no path leads to a file."""
 
     server: LiveServer
     server_version, sys_version = "study", ""
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._take_in()
             return
         elif not self._is_known():
-            self.send_error(HTTPStatus.UNAUTHORIZED, "Open the address that the terminal told, with its token")
+            self.send_error(HTTPStatus.UNAUTHORIZED, "Open the address that the terminal shows, with its token")
             return
         if self.path == "/":
             self._begin("text/html; charset=utf-8")
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse
 
     def _own_name(self) -> bool:
-        """Whether the page was asked for by this machine's own name, which no foreign site can take on."""
+        """Return whether the request names this machine by a loopback name, which no other site can have."""
         try:
             name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
             return name == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         return hmac.compare_digest(text.encode(errors="replace"), str(self.server.token).encode())
 
     def _take_in(self) -> None:
-        """The token goes into a cookie, and out of the address bar and the history."""
+        """Set the token as a cookie and redirect, so that the address bar and the history do not show it."""
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Set-Cookie", f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict")
         self.send_header("Location", "/")
@@ -156,10 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def end_headers(self) -> None:
-        """With every answer, refusals too."""
+        """Add the security headers to every answer, refusals too."""
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The terminal belongs to the study's progress; and a request may hold the token."""
+        """Log nothing: the terminal shows the study's progress, and a request may hold the token."""

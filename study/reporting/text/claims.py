@@ -1,4 +1,4 @@
-"""Verdicts on claims in words: the terminal's view, and the lines and tables that reports share."""
+"""Verdicts on claims in words: the terminal's view, and the lines, tables and records that reports share."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
     from study.analysis.records import Summary
 
 STYLES = {"supported": "bold green", "contradicted": "bold red", "inconclusive": "bold yellow", "no_evidence": "dim"}
-_MOST_COLUMNS = 5  # settings side by side; more of them go below one another
-_ROUNDING = 1e-9  # of a mean: an interval that is no wider is none
-_MOST_ROWS = 4  # trials named on the terminal; of more, the first, the last and their number
+_MOST_COLUMNS = 5  # settings in columns; if there are more, each is a row
+_ROUNDING = 1e-9  # as a share of a mean: a narrower interval is rounding
+_MOST_ROWS = 4  # trials that the terminal names; of more, only the first, the last and their number
 
 
 def print_claims(summary: Summary, console: Console) -> None:
-    """Each claim that the study bears on, with its evidence; then, in a line each, what the others would take."""
+    """Print each claim that the study has evidence for; then, in a line each, what the other claims would need."""
     print_lines(console, summary.study.name, style="bold")
     for note in summary.notes:
         print_lines(console, f"Note: {note}")
-    _print_proved(summary, console)
+    _print_evidence(summary, console)
     print_lines(console, "")
     for claim in summary.claims:
         if not claim.findings:
             print_lines(
-                console, f"{claim.claim}: no evidence here; it takes {claim.to_settle}", style=STYLES[claim.verdict]
+                console, f"{claim.claim}: no evidence here; it needs {claim.to_settle}", style=STYLES[claim.verdict]
             )
 
 
 def print_verdicts(summary: Summary, console: Console) -> None:
-    """At the end of a run: with all evidence where the study was made to compare variants, else a line a claim."""
+    """Print the verdicts at the end of a run: with all evidence if the study compares variants, else a line a claim."""
     if summary.study.config.get("variants"):
-        _print_proved(summary, console)
+        _print_evidence(summary, console)
         return
     for claim in summary.claims:
         if claim.deciding is not None:
             print_lines(console, f"Claim {claim.claim}: {finding_line(claim.deciding)}.")
 
 
-def _print_proved(summary: Summary, console: Console) -> None:
+def _print_evidence(summary: Summary, console: Console) -> None:
     for claim in summary.claims:
         if claim.findings:
             print_lines(console, "")
@@ -59,11 +59,11 @@ def _print_proved(summary: Summary, console: Console) -> None:
                 console.print(Padding(Text(line), (0, 0, 0, 2)))
             if claim.details is not None and claim.details.figures:
                 console.print(rich_table(details_table(claim.details)))
-            print_lines(console, f"Rests on {_named(claim.rows)}.", style="dim")
+            print_lines(console, f"Based on {_named(claim.rows)}.", style="dim")
 
 
 def claim_lines(claim: ClaimVerdict) -> tuple[str, ...]:
-    """A line for each finding, the note of the table, and what would settle an inconclusive claim."""
+    """Return a line for each finding, the note of the table, and what would settle an inconclusive claim."""
     lines = [finding_line(finding) for finding in claim.findings]
     if claim.details is not None and claim.details.note:
         lines.append(claim.details.note)
@@ -73,7 +73,7 @@ def claim_lines(claim: ClaimVerdict) -> tuple[str, ...]:
 
 
 def finding_line(finding: Finding) -> str:
-    """What was asked, the answer, the effect with its 95% interval, the test and its seeds."""
+    """Return a finding in one line: statement, verdict, effect with its 95% interval, test and number of seeds."""
     parts = [f"{finding.statement}: {finding.verdict}"]
     if finding.effect is not None and finding.ci is not None:
         low, high = finding.ci
@@ -90,7 +90,7 @@ def finding_line(finding: Finding) -> str:
 
 
 def details_table(details: Details) -> TextTable:
-    """Figures as mean ± half of the 95% interval; a row for each figure, or for each setting where those are many."""
+    """Return means ± half of the 95% interval: a row for each measure, or for each setting where these are many."""
     columns = [[_shown(cell) for cell in figure.cells] for figure in details.figures]
     names = [f"{figure.name}, {figure.unit}" if figure.unit else figure.name for figure in details.figures]
     heads, rows = details.heads, tuple((name, *column) for name, column in zip(names, columns, strict=True))

@@ -1,4 +1,4 @@
-"""How figures, tables and sentences write numbers: units, digits, names of points."""
+"""Numbers, units and names as figures, tables and sentences write them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from study.analysis.records import Point, TrialRecord
     from study.analysis.statistics.hypotheses import Contrast
+    from study.config.sections import CostAxis, LimitName
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
-AXIS_NAMES = {
+AXIS_NAMES: dict[CostAxis, str] = {
     "billed_device_h": "device time",
     "billed_gpu_h": "GPU time",
     "usd": "US dollars",
@@ -21,31 +22,40 @@ AXIS_NAMES = {
     "samples": "samples",
     "updates": "updates",
 }
-LIMIT_AXES = {"device_hours": "billed_device_h", "usd": "usd", "wall_h": "wall_h", "wait_h": "wall_h"}
-_UNITS = {"usd": "USD", "samples": "samples", "updates": "updates"}  # costs that need no scaling
-NOTHING = "–"  # what a table shows where there is no value  # noqa: RUF001
+LIMIT_AXES: dict[LimitName, CostAxis] = {
+    "device_hours": "billed_device_h",
+    "usd": "usd",
+    "wall_h": "wall_h",
+    "wait_h": "wall_h",
+}
+_UNITS: dict[CostAxis, str] = {
+    "usd": "USD",
+    "samples": "samples",
+    "updates": "updates",
+}  # axes whose unit is always the same
+NOTHING = "–"  # shown where there is no value  # noqa: RUF001
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit to show costs in, and how many of it make one of the unit they are recorded in."""
+    """A unit to show costs in; `scale` converts from the unit in which they are recorded."""
 
     label: str
     scale: float
 
     def show(self, cost: float) -> str:
-        """A recorded cost (hours, US dollars, joules, samples, updates) in this unit, to three digits."""
+        """Return a recorded cost (hours, US dollars, joules, samples or updates) in this unit, to three digits."""
         return f"{number(cost * self.scale)} {self.label}"
 
 
-def cost_unit(costs: Iterable[float], axis: str = "billed_device_h") -> Unit:
-    """One unit that is readable for all of the costs: below 0.1 hours, minutes or seconds."""
+def cost_unit(costs: Iterable[float], axis: CostAxis = "billed_device_h") -> Unit:
+    """Return one unit that is readable for all of the costs: below 0.1 hours minutes or seconds."""
     if axis in _UNITS:
         return Unit(_UNITS[axis], 1.0)
     most = max((cost for cost in costs if math.isfinite(cost)), default=0.0)
     if axis == "energy_j":
         return Unit("kWh", 1 / 3.6e6) if most >= 3.6e5 else Unit("kJ", 1e-3) if most >= 1e3 else Unit("J", 1.0)
-    noun = {"billed_gpu_h": "GPU-", "wall_h": ""}.get(axis, "device-")
+    noun = "GPU-" if axis == "billed_gpu_h" else "" if axis == "wall_h" else "device-"
     if most >= 0.1:
         return Unit(f"{noun}hours", 1.0)
     if most * 60 >= 1:
@@ -53,21 +63,21 @@ def cost_unit(costs: Iterable[float], axis: str = "billed_device_h") -> Unit:
     return Unit(f"{noun}seconds", 3600.0)
 
 
-def of_limit(limit: str, spent: float, allowed: float) -> str:
-    """What is spent of what a limit allows."""
+def of_limit(limit: LimitName, spent: float, allowed: float) -> str:
+    """Return what is spent of a limit, both in its unit: `1.2 of 2 device-hours`."""
     unit = cost_unit([allowed], LIMIT_AXES[limit])
     return f"{number(spent * unit.scale)} of {unit.show(allowed)}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits, with thousands set apart."""
+    """Return a number to `digits` significant digits, with commas between thousands; NOTHING if it is not finite."""
     if value is None or not math.isfinite(value):
         return NOTHING
     return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def column(values: Iterable[float]) -> list[str]:
-    """Numbers with equal decimals, so many that the smallest shows three digits (four decimals at most)."""
+    """Return numbers with equal decimals, so that the smallest shows three digits, with four decimals at most."""
     values = list(values)
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     decimals = min(4, max(0, 2 - math.floor(math.log10(min(sizes))))) if sizes else 0
@@ -75,19 +85,19 @@ def column(values: Iterable[float]) -> list[str]:
 
 
 def percent(fraction: float | None, decimals: int = 1) -> str:
-    """An accuracy in percent."""
+    """Return a fraction in percent, with its sign; NOTHING if it is not finite."""
     if fraction is None or not math.isfinite(fraction):
         return NOTHING
     return f"{100 * fraction:.{decimals}f}%"
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, to three digits."""
+    """Return a difference with its sign, to three digits."""
     return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
 
 
 def noise_words(found: Contrast) -> str:
-    """The 95% interval of a difference of accuracies, its test and seeds, and whether it is more than noise."""
+    """Return the 95% interval of a difference of accuracies, its test and seeds, and whether it is more than noise."""
     if found.ci is None:
         if min(found.n_seeds) < 2:
             return "with too few seeds to know the noise"
@@ -99,7 +109,7 @@ def noise_words(found: Contrast) -> str:
 
 
 def half_width(point: Point) -> float | None:
-    """Half of the point's 95% interval, as a fraction; None for one seed."""
+    """Return half the width of the 95% interval of a point's accuracy, as a fraction; None for one seed."""
     if point.val_accuracy_ci is None:
         return None
     low, high = point.val_accuracy_ci
@@ -107,7 +117,7 @@ def half_width(point: Point) -> float | None:
 
 
 def accuracy(point: Point, decimals: int = 2) -> str:
-    """Validation accuracy with half its 95% interval, in percent."""
+    """Return the validation accuracy ± half of its 95% interval, in percent, without the sign."""
     half = half_width(point)
     return f"{100 * point.val_accuracy:.{decimals}f}" + ("" if half is None else f" ± {100 * half:.{decimals}f}")
 
@@ -127,23 +137,23 @@ def half_interval(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
 
 
 def ranks(world_size: int) -> str:
-    """`1 rank`, `2 ranks`."""
+    """Return `1 rank`, `2 ranks`, and so on."""
     return f"{world_size} rank{'' if world_size == 1 else 's'}"
 
 
 def series_of(item: Point | TrialRecord) -> Series:
-    """What a line of a figure is drawn of."""
+    """Return the series that a point or trial belongs to: figures draw a line for each."""
     return item.variant, item.world_size
 
 
 def series_name(series: Series) -> str:
-    """`2 ranks`, `adam, 2 ranks`."""
+    """Return the name of a series: `2 ranks`, or `adam, 2 ranks`."""
     variant, world_size = series
     return f"{variant}, {ranks(world_size)}" if variant else ranks(world_size)
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `8 s`, `3 min`, `2 h 05 min`."""
+    """Return seconds as a readable duration: `8 s`, `3 min`, `2 h 05 min`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def render_markdown(summary: Summary) -> str:
-    """Verdict, frontier, spend, notes and provenance as GitHub's Markdown."""
+    """Return verdict, frontier, spend, notes and provenance as GitHub's Markdown."""
     first, *others = verdict(summary)
     parts = [f"# {markdown_text(summary.study.name)}", f"**{markdown_text(first)}**"]
     if others:
@@ -38,7 +38,7 @@ def render_markdown(summary: Summary) -> str:
 
 
 def claims_markdown(claims: Sequence[ClaimVerdict]) -> str:
-    """Verdicts with their evidence; those without any in one line at the end."""
+    """Return verdicts with their evidence; claims without any are named in one line at the end."""
     parts = []
     for claim in claims:
         if claim.findings:
@@ -49,12 +49,12 @@ def claims_markdown(claims: Sequence[ClaimVerdict]) -> str:
                 parts.append(_table(details_table(claim.details)))
     without = [claim.claim for claim in claims if not claim.findings]
     if without:
-        parts.append(f"No evidence here on: {markdown_text(', '.join(without))}.")
+        parts.append(f"No evidence in this study for: {markdown_text(', '.join(without))}.")
     return "\n\n".join(parts)
 
 
 def study_claims_markdown(summary: Summary) -> str:
-    """A study's verdicts under its name, with what they cost and rest on: for docs/claims.md, an issue or a wiki."""
+    """Return a study's verdicts under its name, with its cost, date and devices, for docs/claims.md or an issue."""
     spend = summary.spend.total_device_h
     study = summary.study
     facts = f"{cost_unit([spend]).show(spend)} on {', '.join(study.devices) or 'no device'}, {study.started[:10]}"
@@ -63,7 +63,7 @@ def study_claims_markdown(summary: Summary) -> str:
 
 
 def _table(table: TextTable) -> str:
-    rule = "| " + " | ".join("---:" for _ in table.heads) + " |"
+    rule = "| " + " | ".join("---:" if head else "---" for head in table.heads) + " |"  # names have no head
     return "\n".join((_line(table.heads), rule, *(_line(row) for row in table.rows)))
 
 
@@ -72,7 +72,7 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _fenced(text: str, language: str) -> str:
-    """A code block that no run of backticks inside can close."""
+    """Return a code block with a longer fence than any backticks inside."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

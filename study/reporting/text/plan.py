@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:
-    """Cells with their derived values, the exact trials, and the cost on hardware that holds `ranks` ranks at once."""
+    """Print batch sizes with derived values, all trials, and the cost on hardware that holds `ranks` ranks at once."""
     console.print(
         f"Study {plan.config.name!r}: {len(plan.search)} search and {plan.n_confirm} confirm trials",
         markup=False,
     )
     console.print(_cells(plan, paces))
     if plan.config.hardware.micro_batch == "auto" and plan.config.hardware.on_gpu:
-        console.print("Micro batch auto: a run first finds out what fits on a GPU, and splits batches that do not.")
+        console.print("Micro batch auto: a run first finds the largest that fits on a GPU, and splits larger batches.")
     planned = _forecast(plan, paces)
     if planned is not None:
         console.print(_brackets(plan, planned))
@@ -51,10 +51,10 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
         "ranks",
         "micro\nbatch",
         "accumu-\nlation",
-        "updates\nan epoch",
-        "updates\nin all",
-        "dropped\nan epoch",
-        "ms an\nupdate",
+        "updates\nper epoch",
+        "updates\nin total",
+        "dropped\nper epoch",
+        "ms per\nupdate",
     ):
         table.add_column(name, justify="right")
     for cell in plan.cells:
@@ -62,7 +62,7 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
         pace = paces.get(cell)
         table.add_row(
             *_variant(plan, cell),
-            _course(spec),
+            _batch_sizes(spec),
             str(cell.world_size),
             str(spec.batch.micro_batch),
             str(spec.batch.accumulation),
@@ -78,7 +78,7 @@ def _brackets(plan: Plan, planned: Forecast) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Early stopping of the search", title_justify="left")
     if _has_variants(plan):
         table.add_column("variant")
-    for name in ("batch", "ranks", "trials", "share of the\ngrid's cost", "bracket", "trials that go on, and where"):
+    for name in ("batch", "ranks", "trials", "share of the\ngrid's cost", "bracket", "trials that continue, and where"):
         table.add_column(name, justify="left" if name[0] in "bt" and name not in ("batch", "trials") else "right")
     for bracket in planned.brackets:
         table.add_row(
@@ -87,7 +87,7 @@ def _brackets(plan: Plan, planned: Forecast) -> Table:
             str(bracket.cell.world_size),
             str(bracket.trials),
             f"{bracket.cost_share:.1%}",
-            "" if bracket.grade is None else ("cheap", "middling", "dear")[bracket.grade],
+            "" if bracket.grade is None else ("low cost", "medium cost", "high cost")[bracket.grade],
             ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end",
         )
     return table
@@ -98,12 +98,12 @@ def _has_variants(plan: Plan) -> bool:
 
 
 def _variant(plan: Plan, cell: Cell) -> tuple[str, ...]:
-    """A column of its own, where there are variants."""
+    """Return the variant's cell of a row, and nothing in a study without variants."""
     return (cell.variant,) if _has_variants(plan) else ()
 
 
-def _course(spec: TrialSpec) -> str:
-    """The batch, or the batches it grows through."""
+def _batch_sizes(spec: TrialSpec) -> str:
+    """Return the batch size, or the batch sizes that it grows through."""
     sizes = dict.fromkeys(stage.batch.global_batch for stage in spec.stages)
     return "→".join(map(str, sizes))
 
@@ -134,7 +134,7 @@ def _add(table: Table, spec: TrialSpec, rate: str) -> None:
 
 
 def _forecast(plan: Plan, paces: Mapping[Cell, Pace]) -> Forecast | None:
-    """None where there is no search, or a pace is not known."""
+    """Return what early stopping is expected to save; None without a search, or if a pace is unknown."""
     if not plan.search or any(cell not in paces for cell in plan.cells):
         return None
     return forecast(plan, {spec.cell: spec.cell.world_size * trial_h(spec, paces[spec.cell]) for spec in plan.search})
@@ -172,12 +172,12 @@ def _cost(plan: Plan, price: PlanEstimate | None, ranks: int) -> str:
     return (
         f"At most {cost_unit([price.device_h]).show(price.device_h)}{dollars}, and {duration(3600 * price.wall_h)} on "
         f"hardware that holds {ranks} rank(s) at once: all trials to the end, at the pace just measured on this "
-        f"machine. Early stopping takes away from it; setting up groups and retries add to it."
+        f"machine. Early stopping saves some of it; setup of groups and retries add to it."
     )
 
 
 def _limits(plan: Plan, price: PlanEstimate, planned: Forecast | None) -> list[str]:
-    """Each limit against the most that the plan can cost, and against what it is expected to."""
+    """Return a line for each limit: the most that the plan can cost, and whether it is likely to be cut."""
     usd = plan.config.price.usd_per_device_hour
     against = plan.config.limits.against
     most = against(price.device_h, price.wall_h, usd)
@@ -189,7 +189,7 @@ def _limits(plan: Plan, price: PlanEstimate, planned: Forecast | None) -> list[s
         if cost < allowed:
             verdict = "the plan fits"
         elif expected[name][0] < allowed:
-            verdict = "early stopping should keep the study within it; else it is cut there"
+            verdict = "early stopping should keep the study within it; if not, the study is cut there"
         else:
             verdict = (
                 f"even with early stopping about {of_limit(name, *expected[name])}: the study is likely to be cut there"

@@ -7,48 +7,49 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from study.analysis.records import Constraints
-from study.reporting.text.formatting import Unit, cost_unit, noise_words, number, percent, signed
+from study.reporting.text.formatting import Unit, cost_unit, interval, noise_words, number, percent, signed
 
 if TYPE_CHECKING:
-    from study.analysis.records import Expected, Interval, Miss, Point, Recommendation, Summary, Trade
+    from study.analysis.records import ConstraintName, Expected, Interval, Miss, Point, Recommendation, Summary, Trade
 
-_PAID = ("max_usd", "max_device_hours", "deadline_h")
-_LIMITS = {
-    "max_usd": ("usd", "costs {} USD", "at most {} USD"),
-    "max_device_hours": ("device_h", "takes {} device-hours", "at most {} device-hours"),
-    "min_accuracy": ("quality", "reaches {}", "at least {}"),
-    "deadline_h": ("wall_h", "takes {} hours", "at most {} hours"),
-    "gpus": ("gpus", "needs {} GPUs or ranks", "at most {}"),
-    "max_latency_ms": ("latency_ms", "answers in {} ms", "at most {} ms"),
+# Of each constraint, how a configuration is described, and what is asked for.
+_WORDING: dict[ConstraintName, tuple[str, str]] = {
+    "max_usd": ("costs {} USD", "at most {} USD"),
+    "max_device_hours": ("takes {} device-hours", "at most {} device-hours"),
+    "min_accuracy": ("reaches {}", "at least {}"),
+    "deadline_h": ("takes {} hours", "at most {} hours"),
+    "gpus": ("needs {} GPUs or ranks", "at most {} GPUs or ranks"),
+    "max_latency_ms": ("answers in {} ms", "at most {} ms"),
 }
 
 
 def recommendation_lines(summary: Summary, found: Recommendation, limits: Constraints) -> tuple[str, ...]:
-    """The answer first, then what it trades and what costs least; plain text."""
+    """Return the recommendation in sentences: the choice, the runner-up, and the cheapest that is not worse."""
     unit = cost_unit([point_cost.cost for point_cost in (found.best, *_shown(found))], summary.cost_axis)
     lines = [_asked(limits)] if asdict(limits) != asdict(Constraints()) else []
-    if summary.group_setups and any(getattr(limits, name) is not None for name in _PAID):
-        lines.append("Its cost is held against them with the setup of a group that starts for it.")
+    paid = (limits.max_usd, limits.max_device_hours, limits.deadline_h)
+    if summary.group_setups and any(limit is not None for limit in paid):
+        lines.append("Costs that are compared with these limits include the setup of a group that starts for the run.")
     if found.choice is None:
         assert found.nearest_miss is not None
         wanting = " and ".join(_miss(miss) for miss in found.nearest_miss.misses)
-        lines += ["No configuration qualifies.", f"Nearest miss: {_place(found.nearest_miss, unit)}; it {wanting}."]
+        lines += ["No configuration qualifies.", f"Nearest miss: {_described(found.nearest_miss, unit)}; it {wanting}."]
     else:
         chosen = _point(summary.points, found.choice)
         why = "the cheapest" if found.aim == "cheapest" else "the most accurate"
         lines.append(
-            f"Choose {_place(found.choice, unit)}: {why} that qualifies. Learning rate {number(chosen.lr)}, "
+            f"Choose {_described(found.choice, unit)}: {why} that qualifies. Learning rate {number(chosen.lr)}, "
             f"micro batch {chosen.micro_batch}, accumulation {chosen.accumulation}, {chosen.updates:,} updates."
         )
     if found.runner_up is not None:
         lines.append(_runner_up(found.runner_up, unit))
     elif found.choice is not None:
-        lines.append("Runner-up: none, no other configuration qualifies.")
+        lines.append("Runner-up: none; no other configuration qualifies.")
     return *lines, _frugal(found, unit)
 
 
 def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
-    """The recommendation as plain data; the configuration of the choice stands beside its label."""
+    """Return the recommendation as plain values, with the configuration to run, None if no configuration qualifies."""
     chosen = None if found.choice is None else asdict(_point(summary.points, found.choice))
     return {
         "study": summary.study.name,
@@ -69,23 +70,24 @@ def _point(points: Sequence[Point], expected: Expected) -> Point:
 
 
 def _asked(limits: Constraints) -> str:
+    given = asdict(limits)
     asked = [
-        _LIMITS[name][2].format(_value(name, value)) for name, value in asdict(limits).items() if value is not None
+        words.format(_value(name, given[name])) for name, (_, words) in _WORDING.items() if given[name] is not None
     ]
     return f"Asked for, of one training run: {', '.join(asked)}."
 
 
 def _miss(miss: Miss) -> str:
-    _, says, allows = _LIMITS[miss.limit]
+    says, allows = _WORDING[miss.limit]
     has, allowed = _value(miss.limit, miss.value), _value(miss.limit, miss.allowed)
     return f"{says.format(has)} where {allows.format(allowed)} is asked for"
 
 
-def _value(limit: str, value: float | None) -> str:
+def _value(limit: ConstraintName, value: float | None) -> str:
     return percent(value, 2) if limit == "min_accuracy" else number(value)
 
 
-def _place(one: Expected, unit: Unit) -> str:
+def _described(one: Expected, unit: Unit) -> str:
     setup = f" and {unit.show(one.setup)} for the setup of a cold group" if one.setup else ""
     return f"{one.label}: {_accuracy(one)} validation accuracy at {_cost(one, unit)} a run{setup}"
 
@@ -97,11 +99,7 @@ def _accuracy(one: Expected) -> str:
 
 
 def _cost(one: Expected, unit: Unit) -> str:
-    return f"{number(one.cost * unit.scale)}{_interval(one.cost_ci, unit.scale)} {unit.label}"
-
-
-def _interval(ci: Interval | None, scale: float) -> str:
-    return "" if ci is None else f" [{', '.join(number(bound * scale) for bound in ci)}]"
+    return f"{number(one.cost * unit.scale)}{interval(one.cost_ci, unit.scale)} {unit.label}"
 
 
 def _runner_up(trade: Trade, unit: Unit) -> str:
@@ -120,14 +118,14 @@ def _signed(ci: Interval | None, scale: float) -> str:
 def _frugal(found: Recommendation, unit: Unit) -> str:
     best, margin = found.best.label, f"{100 * found.margin:g} point{'' if found.margin == 0.01 else 's'} of accuracy"
     if found.cheapest_not_worse is None:
-        return "With one seed somewhere, nothing can be shown to be as good as the best."
+        return "With one seed for some configuration, none can be shown to be as good as the best."
     if found.cheapest_not_worse.label == best:
         return (
-            f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best}, by one test "
-            "of all that are cheaper (Holm)."
+            f"No cheaper configuration is shown to lose less than {margin} to the most accurate, {best} "
+            "(tests of all cheaper ones, with Holm's correction)."
         )
     assert found.not_worse_by is not None
-    frugal, by = _place(found.cheapest_not_worse, unit), found.not_worse_by
+    frugal, by = _described(found.cheapest_not_worse, unit), found.not_worse_by
     return (
         f"The cheapest that is shown to lose less than {margin} to the most accurate, {best}: {frugal}; that is "
         f"{100 * by.effect:+.2f} points, {noise_words(by)}."

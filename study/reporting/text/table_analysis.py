@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from study.analysis.tables.fronts import FrontFindings, GroupPoint, TableAnalysis
     from study.analysis.tables.table import Interpretation
 
-_LISTED = 40  # configurations that the terminal shows of one group; all are in summary.json
+_LISTED = 40  # configurations of one group that the terminal shows; summary.json has all
 
 
 def analysis_record(analysis: TableAnalysis) -> dict[str, Any]:
-    """The analysis as plain values for strict JSON: an interval's open side is null."""
+    """Return the analysis as plain values for strict JSON: an interval's open side is None."""
     record: dict[str, Any] = {
         "source": analysis.source,
         "cost": asdict(analysis.cost) if analysis.cost else None,
@@ -49,7 +49,7 @@ def print_analysis(analysis: TableAnalysis, console: Console) -> None:
 
 
 def understood_lines(understood: Interpretation) -> tuple[str, ...]:
-    """How the table was read, in sentences: columns, rows, and notes on what was assumed or left out."""
+    """Return how the table was read, in sentences: columns, rows, and notes on what was assumed or left out."""
     columns = "; ".join(f"{meaning}: {column}" for meaning, column in understood.columns.items())
     why = ", ".join(f"{n} {word}" for word, n in understood.why.items())
     rows = f"Rows: {understood.n_rows}, of them {understood.n_final} final"
@@ -64,21 +64,21 @@ def understood_lines(understood: Interpretation) -> tuple[str, ...]:
 
 
 def findings_table(analysis: TableAnalysis, findings: FrontFindings) -> TextTable:
-    """A row for each configuration, those on the front marked."""
+    """Return a row for each configuration, those on the front marked."""
     cost = analysis.cost.column if analysis.cost else ""
     quality = analysis.quality.column if analysis.quality else ""
-    several = len({place.group for place in findings.points}) > 1
-    columns = tuple(dict.fromkeys(name for place in findings.points for name in place.settings))
+    several = len({point.group for point in findings.points}) > 1
+    columns = tuple(dict.fromkeys(name for point in findings.points for name in point.settings))
     heads = (*(("group",) if several else ()), *columns, "seeds", cost, quality, "front", "P(front)")
     return TextTable(
         heads,
-        tuple(_row(place, several, columns) for place in findings.points),
-        tuple(place.on_front for place in findings.points),
+        tuple(_row(point, several, columns) for point in findings.points),
+        tuple(point.on_front for point in findings.points),
     )
 
 
 def findings_lines(findings: FrontFindings) -> tuple[str, ...]:
-    """What stands beside the table, in sentences."""
+    """Return hypervolume, critical batch size and notes in sentences."""
     lines = []
     if findings.hypervolume is not None:
         lines.append(f"Hypervolume {number(findings.hypervolume, 4)}{interval(findings.hypervolume_ci)}.")
@@ -87,15 +87,15 @@ def findings_lines(findings: FrontFindings) -> tuple[str, ...]:
     return (*lines, *(f"Note: {note}" for note in findings.notes))
 
 
-def _row(place: GroupPoint, several: bool, columns: Sequence[str]) -> tuple[str, ...]:
+def _row(point: GroupPoint, several: bool, columns: Sequence[str]) -> tuple[str, ...]:
     return (
-        *((place.group,) if several else ()),
-        *(place.settings.get(column, NOTHING) for column in columns),
-        str(place.n_seeds) + (f" (+{place.n_censored})" if place.n_censored else ""),
-        f"{number(place.cost, 4)}{half_interval(place.cost_ci)}",
-        f"{number(place.quality, 4)}{half_interval(place.quality_ci)}",
-        "yes" if place.on_front else "",
-        percent(place.p_on_front, 0),
+        *((point.group,) if several else ()),
+        *(point.settings.get(column, NOTHING) for column in columns),
+        str(point.n_seeds) + (f" (+{point.n_censored} censored)" if point.n_censored else ""),
+        f"{number(point.cost, 4)}{half_interval(point.cost_ci)}",
+        f"{number(point.quality, 4)}{half_interval(point.quality_ci)}",
+        "yes" if point.on_front else "",
+        percent(point.p_on_front, 0),
     )
 
 

@@ -65,9 +65,9 @@ def print_lines(console: Console, *lines: str, style: str = "") -> None:
 
 
 def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: bool = False) -> TextTable:
-    """Points with all their figures, frontier marked; accuracies in percent, costs in a unit fit to read.
+    """Return a row for each point, those on the frontier marked: accuracies in percent, costs in a readable unit.
 
-    The frontier is that of the cost axis, the summary's own when left out.
+    Costs and frontier are those of `axis`, the summary's own by default.
     """
     axis = axis or summary.cost_axis
     fronts = summary.frontiers[axis].points if summary.points else ()
@@ -75,16 +75,16 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
     both = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front or not frontier_only]
     if frontier_only:
         both.sort(key=lambda pair: pair[1].cost)
-    apart = [0.0 if summary.include_setup else getattr(p.search_cold_setup, axis) or 0.0 for p, _ in both]
-    whole = [getattr(point.search_cost, axis) or 0.0 for point, _ in both]
+    apart = [0.0 if summary.include_setup else point.search_cold_setup.on(axis) or 0.0 for point, _ in both]
+    whole = [point.search_cost.on(axis) or 0.0 for point, _ in both]
     searches = column((cost - setup) * unit.scale for cost, setup in zip(whole, apart, strict=True))
     if any(apart):
         starts = column(setup * unit.scale for setup in apart)
         searches = [f"{cost} + {setup}" for cost, setup in zip(searches, starts, strict=True)]
     costs = column(front.cost * unit.scale for _, front in both)
-    setups = [(getattr(point.cold_setup, axis) or 0.0) * unit.scale for point, _ in both]
-    cold = any(getattr(point.cold_setup, axis) for point in summary.points)
-    beside = "of it cold setup" if summary.include_setup else "cold setup besides"
+    setups = [(point.cold_setup.on(axis) or 0.0) * unit.scale for point, _ in both]
+    cold = any(point.cold_setup.on(axis) for point in summary.points)
+    beside = "of which cold setup" if summary.include_setup else "plus cold setup"
     variants = any(point.variant for point in summary.points)
     memory = any(point.peak_memory_bytes for point in summary.points)
     energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
@@ -105,7 +105,7 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
         *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
         *((beside,) if cold else ()),
-        "of its search" + (" + cold setup" if any(apart) else ""),
+        "search, all trials" + (" + cold setup" if any(apart) else ""),
         "frontier",
     )
     rows = tuple(
@@ -138,7 +138,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def _membership(front: FrontPoint) -> str:
-    """Whether the means are on the frontier, and with what probability the configuration is."""
+    """Return whether the means are on the frontier, and the probability that the configuration is."""
     words = ["yes"] if front.on_front else []
     if front.p_on_front is not None:
         words.append(f"({percent(front.p_on_front, 0)})")
@@ -146,14 +146,14 @@ def _membership(front: FrontPoint) -> str:
 
 
 def spend_table(summary: Summary) -> TextTable:
-    """What the study cost, search and confirm adding up to the total."""
+    """Return the cost of the study in device time, where search and confirm add up to the total, and in US dollars."""
     spend = summary.spend
     unit = cost_unit([spend.total_device_h])
     lines = (
         ("search", spend.search_device_h),
         ("confirm", spend.confirm_device_h),
         ("total", spend.total_device_h),
-        ("of it censored trials", spend.censored_device_h),
+        ("of which censored trials", spend.censored_device_h),
     )
     shown = column(hours * unit.scale for _, hours in lines)
     rows = [(name, text, _share(hours, spend.total_device_h)) for (name, hours), text in zip(lines, shown, strict=True)]
@@ -168,20 +168,20 @@ def _share(part: float, whole: float) -> str:
 
 
 def total_usd(summary: Summary) -> float | None:
-    """Price of everything, in US dollars; None without a price."""
+    """Return the price of all trials, in US dollars; None without a price."""
     prices = [trial.cost.usd for trial in summary.trials]
     return None if not prices or None in prices else sum(price for price in prices if price is not None)
 
 
 def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
-    """What a reader needs to trust or repeat the study, as name and value."""
+    """Return what a reader needs to trust or repeat the study, as names and values."""
     study = summary.study
     return (
         ("study", study.study_id),
         ("config hash", study.config_hash),
         ("protocol", summary.protocol_version),
         ("started", study.started),
-        ("a driver ran for", duration(study.wall_s)),
+        ("run time of drivers", duration(study.wall_s)),
         ("devices", ", ".join(study.devices) or NOTHING),
         *((("machines", ", ".join(study.hosts)),) if len(study.hosts) > 1 else ()),
         ("hardware", ", ".join(f"{key}: {value}" for key, value in study.hardware.items())),
@@ -191,7 +191,7 @@ def provenance(summary: Summary) -> tuple[tuple[str, str], ...]:
 
 
 def _price(price: object) -> str:
-    """What a device-hour was taken to cost, where that is from, and its date."""
+    """Return the price of a device-hour, with its source and date."""
     given = {key: value for key, value in price.items() if value is not None} if isinstance(price, dict) else {}
     if "usd_per_device_hour" not in given:
         return "none given"
@@ -199,7 +199,7 @@ def _price(price: object) -> str:
 
 
 def config_yaml(summary: Summary) -> str:
-    """The study's config as YAML, keys without a value left out."""
+    """Return the study's config as YAML, without keys that have no value."""
     return yamlfile.dump(_given(summary.study.config))
 
 

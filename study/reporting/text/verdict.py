@@ -1,4 +1,4 @@
-"""What the frontier means, in words."""
+"""The result of a study in sentences: its frontier, and what limits, failures and early stopping did."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from study.analysis.statistics.hypotheses import Contrast
     from study.config.sections import CostAxis
 
-_LISTED = 4  # dominated points that are named; of more, only the number
+_LISTED = 4  # dominated points that are named; of more, only their number
 _BY_ITSELF = (
-    "Each interval is of its own step alone: of steps that gain nothing, about one in twenty is called more than noise."
+    "Each interval is for its step alone: of steps that gain nothing, about one in twenty is called more than noise."
 )
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
-    """The answer as sentences, the most important first; plain text, never empty."""
+    """Return the result as sentences of plain text, the most important first; at least one."""
     first, *others = _frontier(summary)
     return (first, *_cut(summary), *others, *_second_frontier(summary), *_setup(summary), *stopping_sentences(summary))
 
 
 def _cut(summary: Summary) -> tuple[str, ...]:
-    """What a limit has cut, and what is missing because of it."""
+    """Return which limit cut the study, and what is missing because of it."""
     cut = summary.cut
     if cut is None:
         return ()
@@ -38,13 +38,14 @@ def _cut(summary: Summary) -> tuple[str, ...]:
     listed = ", ".join(cells) if len(cells) <= _LISTED else f"{len(cells)} of {len(cells) + len(summary.points)} points"
     return (
         f"Cut by limits.{cut.limit}: {of_limit(cut.limit, cut.spent, cut.allowed)} spent. Of {summary.planned_trials} "
-        f"trials {cut.not_run} were not run and {cut.ended_early} ended early; they go on once the limit is raised.",
+        f"trials {cut.not_run} were not run and {cut.ended_early} ended early; `study resume` continues them after the "
+        "limit is raised.",
         *((f"Without a confirmed point because of it: {listed}.",) if cells else ()),
     )
 
 
 def nothing_completed(summary: Summary) -> str | None:
-    """What came of the trials of a study that has ended and in which none completed; None of any other study."""
+    """Return the outcomes and errors of a study that ended with no completed trial; None for any other study."""
     outcomes = Counter(trial.outcome for trial in summary.trials if trial.outcome is not None)
     ended = summary.mistaken is not None or outcomes.total() >= summary.planned_trials
     if not ended or outcomes["completed"]:
@@ -58,7 +59,7 @@ def nothing_completed(summary: Summary) -> str | None:
 
 
 def mistake_sentence(summary: Summary) -> str | None:
-    """What has ended a study in which every batch size failed alike, and what it left; None of any other study."""
+    """Return why a study ended in which every batch size failed alike, and what was not run; None for any other."""
     found = summary.mistaken
     if found is None:
         return None
@@ -78,12 +79,16 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
     points = summary.points
     if not points and (nothing := nothing_completed(summary)) is not None:
         mistake = mistake_sentence(summary)
-        return (nothing,) if mistake is None else (mistake, "Once it is mended, `study resume` runs all trials again.")
+        return (
+            (nothing,)
+            if mistake is None
+            else (mistake, "After you have corrected it, `study resume` runs all trials again.")
+        )
     if not points:
-        over = sum(trial.outcome is not None for trial in summary.trials)
+        ended = sum(trial.outcome is not None for trial in summary.trials)
         return (
             "Nothing is confirmed yet: no confirm trial has completed, so there is no frontier.",
-            f"{over} of {summary.planned_trials} planned trials are over.",
+            f"{ended} of {summary.planned_trials} planned trials have ended.",
         )
     axis = summary.cost_axis
     unit = cost_unit([cost_of(point, axis) for point in points], axis)
@@ -106,7 +111,7 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
 
 
 def _second_frontier(summary: Summary) -> tuple[str, ...]:
-    """Who is on the frontier over the other cost that the config asks for."""
+    """Return the points on the frontier over the second cost axis, if the config has one."""
     axis = summary.second_cost_axis
     found = summary.frontiers.get(axis) if axis else None
     if axis is None or found is None:
@@ -118,13 +123,13 @@ def _second_frontier(summary: Summary) -> tuple[str, ...]:
 
 
 def _setup(summary: Summary) -> tuple[str, ...]:
-    """Whether the costs above include what the first trial on a group pays for all that follow."""
+    """Return whether costs include the setup of cold groups, and what that is."""
     axis = summary.cost_axis if summary.cost_axis in TIME_AXES else "billed_device_h"
-    setups = {size: cost for size, cost in summary.group_setups.items() if getattr(cost, axis)}
+    setups = {size: cost for size, cost in summary.group_setups.items() if cost.on(axis)}
     if not summary.points or not setups:
         return ()
-    unit = cost_unit([getattr(cost, axis) for cost in setups.values()], axis)
-    each = ", ".join(f"{unit.show(getattr(cost, axis))} on {ranks(size)}" for size, cost in setups.items())
+    unit = cost_unit([cost.on(axis) or 0.0 for cost in setups.values()], axis)
+    each = ", ".join(f"{unit.show(cost.on(axis) or 0.0)} on {ranks(size)}" for size, cost in setups.items())
     if summary.include_setup:
         return (f"Costs of trials include the setup of cold groups ({each}), billed to the first trial on each group.",)
     return (
@@ -171,11 +176,11 @@ def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...
         return ()
     listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of {len(points)} points"
     within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
-    return (f"Dominated, by one that costs no more{within} and is no less accurate on average: {listed}.",)
+    return (f"Dominated, by a point that costs no more{within} and is at least as accurate on average: {listed}.",)
 
 
 def stopping_sentences(summary: Summary) -> tuple[str, ...]:
-    """What early stopping saved, and what the audit says of it."""
+    """Return what early stopping saved, and the result of the audit if there is one."""
     stopping = summary.stopping
     if stopping is None:
         return ()

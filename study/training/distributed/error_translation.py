@@ -1,4 +1,4 @@
-"""What goes wrong in a rank, told so that any other process can read it."""
+"""Errors of a rank as errors that any other process can read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNUSED = re.compile(r"parameters that were not used in producing|finished reduc
 
 
 def translate_errors(act: Callable[[], T]) -> T:
-    """What `act` returns. Raises OutOfMemory, ConfigError, DataError, PeerLost, and Mistake for all else.
+    """Return what `act` returns. Raises OutOfMemory, ConfigError, PeerLost, and Mistake for all else.
 
     A user's exception may be of a class that no other process has, or that cannot be pickled; and SystemExit would end
     the rank's process as if it had died.

@@ -20,11 +20,12 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.rank import Rank
 
+START_METHOD = "spawn"  # of the processes; tests fork them from one that has imported torch
 _rank: Rank  # one a process
 
 
 def _create(topology: RankTopology, config: StudyConfig, kind: type[Rank]) -> None:
-    """What a module prints is not for the terminal."""
+    """Create this process's rank, with its output discarded: what a module prints is not for the terminal."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -50,7 +51,7 @@ class LocalGroup:
         self._pools = [
             ProcessPoolExecutor(
                 1,
-                mp.get_context("spawn"),
+                mp.get_context(START_METHOD),
                 initializer=_create,
                 initargs=(replace(topology, rank=rank, local_rank=rank, gpu=rank // to_a_gpu), config, kind),
             )
@@ -65,9 +66,10 @@ class LocalGroup:
         return self.call(_call, method, *args)
 
     def call(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """Run a module's function in every process; what each returned.
+        """Run a module's function in every process; return what each returned, in order of rank.
 
-        Raises at once what one of them raised. The group is then over: the other processes may wait for that one.
+        Raises at once what one of them raised. The group can then not be used any more: the other processes may wait
+        for that one.
         """
         futures = [pool.submit(function, *args) for pool in self._pools]
         try:
@@ -83,15 +85,15 @@ class LocalGroup:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def run(self, spec: TrialSpec, reports: int | None = None) -> list[RankReport]:
-        """Train a trial to its end, or to a number of reports; rank 0's reports."""
+    def run(self, spec: TrialSpec, count: int | None = None) -> list[RankReport]:
+        """Train a trial to its end, or to a number of reports; return rank 0's reports."""
         self._all("begin", spec)
-        told = [self._all("advance")[0] for _ in range(reports or len(spec.report_at))]
+        reports = [self._all("advance")[0] for _ in range(count or len(spec.report_at))]
         self._all("halt")
-        return told
+        return reports
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and wait for them."""
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 

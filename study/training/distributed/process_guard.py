@@ -1,4 +1,4 @@
-"""What a user's code starts ends with the rank that it runs in, however that ends."""
+"""Processes that a user's code starts end with the rank that it runs in, however that rank ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-# It is nobody's child, for Ray ends a worker's own; and it reads no pipe, which whatever is forked would hold open.
+# The guard is no child of the rank, since Ray ends a worker's children. It reads no pipe: forks would hold it open.
 _GUARD = """
 import os, select, sys
 rank = int(sys.argv[1])
@@ -19,7 +19,7 @@ os.killpg(rank, 9)
 
 
 def end_with_this_process() -> None:
-    """Lead a process group, which children are of, and theirs, unless they leave it; have it killed when we are gone.
+    """Lead a process group, which descendants join unless they leave it; a guard kills it when this process is gone.
 
     Only on Linux, where a process can be watched.
     """

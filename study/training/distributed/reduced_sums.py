@@ -1,4 +1,4 @@
-"""Sums over samples, reduced over ranks once."""
+"""Sums over samples, reduced over ranks once a report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ class ReducedSums:
         self._sizes: list[int] = []
 
     def add(self, mean_loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean loss, logits (n, classes) and labels (n,)."""
+        """Add a batch: its mean loss, logits (n, classes) and labels (n,)."""
         if len(labels):  # the mean over an empty batch is NaN
             self._losses.append(mean_loss.detach())
             self._correct.append((logits.detach().argmax(dim=1) == labels).sum())
             self._sizes.append(len(labels))
 
     def reduce(self) -> tuple[float, float]:
-        """(mean loss, accuracy) over all ranks, and start again at zero. Every rank must call it."""
+        """Return (mean loss, accuracy) over all ranks, NaN without samples, and start again at zero. Every rank must
+        call it.
+        """
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         if self._sizes:
             sizes = torch.tensor(self._sizes, dtype=torch.float64, device=self.device)

@@ -1,4 +1,4 @@
-"""How the ranks of a group meet, and what Lightning asks of processes that somebody else has started."""
+"""How the ranks of a group meet, and Lightning's view of processes that it did not start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 
 
 class PlacedEnvironment(ClusterEnvironment):
-    """Lightning's extension point for processes that somebody else has started."""
+    """Lightning's extension point for processes that it did not start."""
 
     def __init__(self, topology: RankTopology) -> None:
         super().__init__()
@@ -26,52 +26,52 @@ class PlacedEnvironment(ClusterEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Always: by Ray, or by whoever made this rank."""
+        """True: Ray or a LocalGroup has started this process."""
         return True
 
     @staticmethod
     def detect() -> bool:
-        """Never found by looking around; it is passed in."""
+        """Return False: the environment is passed in, and not detected."""
         return False
 
     # The process group is up before Lightning asks, so these two are only read for its log.
     @property
     def main_address(self) -> str:
-        """Not used to meet."""
+        """The address that Lightning logs; the group has met already."""
         return os.environ.get("MASTER_ADDR", "127.0.0.1")
 
     @property
     def main_port(self) -> int:
-        """Not used to meet."""
+        """The port that Lightning logs; the group has met already."""
         return 0
 
     def world_size(self) -> int:
-        """Ranks of the group."""
+        """Return the number of ranks in the group."""
         return self.topology.world_size
 
     def set_world_size(self, size: int) -> None:
-        """Fixed by the topology."""
+        """Do nothing: the topology is fixed."""
 
     def global_rank(self) -> int:
-        """Rank in the group."""
+        """Return this rank's number in the group."""
         return self.topology.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Fixed by the topology."""
+        """Do nothing: the topology is fixed."""
 
     def local_rank(self) -> int:
-        """Rank on the node."""
+        """Return this rank's number on its node."""
         return self.topology.local_rank
 
     def node_rank(self) -> int:
-        """Number of the node."""
+        """Return the number of this rank's node."""
         return self.topology.node_rank
 
 
 def open_store(host: str, world_size: int, timeout: timedelta = COLLECTIVE_TIMEOUT) -> tuple[dist.TCPStore, int]:
-    """On rank 0: the store where the group meets, and its port.
+    """Return the store where the group meets, and its port; on rank 0.
 
-    The system picks the port and it stays bound: nobody can take it between choosing and meeting.
+    The system picks the port and it stays bound: no other process can take it between choosing and meeting.
     """
     store = dist.TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=timeout)
     return store, store.port
@@ -84,9 +84,9 @@ def join_group(
     timeout: timedelta = COLLECTIVE_TIMEOUT,
     store: dist.TCPStore | None = None,
 ) -> None:
-    """Bring up the process group; blocks until every rank has come. A collective waits so long for a rank.
+    """Start the process group; return when every rank has joined. A collective waits `timeout` for a rank.
 
-    It is nccl's on GPUs and gloo's else: nccl refuses two ranks on one GPU.
+    The backend is nccl for whole GPUs, and gloo else: nccl refuses two ranks on one GPU.
     """
     if store is None:
         store = dist.TCPStore(host, port, topology.world_size, is_master=False, timeout=timeout)
@@ -104,10 +104,11 @@ def join_group(
 
 
 def name_interface(host: str) -> None:
-    """Across nodes, have nccl and gloo use the interface that leads to `host`, unless the user names another.
+    """Have nccl and gloo use the interface that leads to `host`, unless the user names another; for groups across
+    nodes.
 
-    gloo goes by the node's own name, which on many systems stands for a loopback address, and nccl takes the first
-    that is up.
+    gloo uses the node's own name, which is a loopback address on many systems, and nccl takes the first interface that
+    is up.
     """
     if interface := interface_towards(host):
         for library in ("NCCL", "GLOO"):
@@ -115,7 +116,7 @@ def name_interface(host: str) -> None:
 
 
 def interface_towards(host: str) -> str | None:
-    """The network interface from which this node reaches `host`; None where the system does not tell."""
+    """Return the network interface from which this node reaches `host`; None where the system does not know it."""
     import fcntl  # not everywhere
 
     with suppress(OSError), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:

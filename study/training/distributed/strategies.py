@@ -1,4 +1,4 @@
-"""Lightning's strategies, with the group that has been joined and the job's own loaders."""
+"""Lightning's strategies, in the group that has been joined and with the job's own loaders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from study.training.jobs.base import Job
 
 
 class _JobsOwn:
-    """Lets the job wrap its loaders; batches that are on the device already are not walked through to be moved."""
+    """Lets the job wrap its loaders; does not move batches that are on the device already."""
 
     job: Job
     channels_last: bool
@@ -36,7 +36,7 @@ class _JobsOwn:
         super().setup(trainer)  # type: ignore[misc]
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-        """As it is, if it is there."""
+        """Move a batch to the device, unless the job's batches are there already."""
         if not self.job.batches_on_device:
             batch = super().batch_to_device(batch, device, dataloader_idx)  # type: ignore[misc]
         return apply_to_collection(batch, Tensor, _channels_last) if self.channels_last else batch
@@ -48,16 +48,20 @@ class _JobsOwn:
 
 class _JobsDDP(_JobsOwn, DDPStrategy):
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """Lightning's mean of whole numbers is rounded down, and a figure is divided by the mean of the ranks' samples,
-        which are not the same number without padding.
+        """Reduce over ranks; means of whole numbers as float64.
+
+        Lightning would round such a mean down, and it divides a metric by the mean of the ranks' samples, which are not
+        the same number without padding.
         """
         if isinstance(tensor, Tensor) and not tensor.is_floating_point() and str(reduce_op).lower() in ("mean", "avg"):
             tensor = tensor.double()
         return super().reduce(tensor, group, reduce_op)
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        """Every rank's tensor, (world size, ...). Where the ranks have unequal numbers of rows, as validation without
-        padding leaves them, all rows one after the other, (1, rows, ...): flattened, that is what Lightning gives.
+        """Return every rank's tensor, (world size, ...).
+
+        Where the ranks have unequal numbers of rows, as validation without padding leaves them, return all rows one
+        after the other, (1, rows, ...): flattened, that is what Lightning gives.
         """
         if sync_grads or tensor.dim() == 0 or not dist.is_initialized():
             self.job.gathers(tensor)
@@ -80,12 +84,12 @@ class _JobsAlone(_JobsOwn, SingleDeviceStrategy):
 
 
 def _channels_last(values: Tensor) -> Tensor:
-    """Images (n, channels, height, width) in the order of their pixels; anything else as it is."""
+    """Return images (n, channels, height, width) with the channels last in memory; anything else unchanged."""
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
 def strategy(topology: RankTopology, job: Job, channels_last: bool) -> Strategy:
-    """DDP in the group that has been joined; for one rank no DDP at all."""
+    """Return DDP in the group that has been joined; for one rank no DDP at all."""
     made: _JobsDDP | _JobsAlone
     if topology.world_size == 1:
         made = _JobsAlone(topology.torch_device)

@@ -1,4 +1,4 @@
-"""Where a rank stands. The process that drives a group needs it too, so torch is imported only by a rank."""
+"""Where a rank is. The process that drives a group needs it too, so torch is imported only by a rank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankTopology:
-    """One rank's seat in its group."""
+    """One rank's position in its group, on its node and on its device."""
 
     rank: int
     world_size: int
@@ -24,7 +24,7 @@ class RankTopology:
 
     @property
     def torch_device(self) -> torch.device:
-        """This rank's own."""
+        """This rank's device."""
         import torch
 
         return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.gpu)

@@ -1,4 +1,4 @@
-"""What a trial trains, behind one small interface, and the embedded workloads behind it."""
+"""The interface between a trial and what it trains, and what jobs on tensors in memory share."""
 
 from __future__ import annotations
 
@@ -29,56 +29,60 @@ class ProbeTarget:
 
 
 class Job(Protocol):
-    """A module, its data, and how to read its figures."""
+    """A module, its data, and the reading of its metrics."""
 
     batches_on_device: bool
 
     def wrap_loader(self, loader: Any) -> Any:
-        """Called by Lightning with each loader before it is used, the training one first."""
+        """Return the loader that is used for one that Lightning set up; the training loader comes first."""
 
     def data_state(self) -> State:
-        """What the data needs to go on from here."""
+        """Return what the data need to go on from here."""
 
     @property
     def module(self) -> pl.LightningModule:
-        """What is trained."""
+        """The module that is trained."""
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """What Lightning's Trainer must know of the data."""
+        """Return arguments of Lightning's Trainer that depend on the data."""
 
     def fit_arguments(self) -> dict[str, Any]:
-        """What Lightning's `fit` gets besides the module."""
+        """Return arguments of Lightning's `fit`, besides the module."""
 
     def ddp_arguments(self) -> dict[str, Any]:
-        """What torch's DistributedDataParallel must know of the module."""
+        """Return arguments of torch's DistributedDataParallel that depend on the module."""
 
     def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch."""
+        """Prepare the data for an epoch; called before each."""
 
     def before_step(self) -> None:
-        """Called between the last backward pass and the optimizer's step, with every gradient averaged over ranks."""
+        """Finish the gradients; called between the last backward pass and the optimizer's step, with every gradient
+        averaged over ranks.
+        """
 
     def before_validation(self, trainer: pl.Trainer) -> None:
-        """Called before each validation."""
+        """Prepare for a validation; called before each."""
 
     def before_validation_ends(self, trainer: pl.Trainer) -> None:
-        """Called at the end of each validation, before the module is."""
+        """Adjust what was logged; called at the end of each validation, before the module's own hook."""
 
     def gathers(self, tensor: Tensor) -> None:
-        """Called with what the module gathers from the ranks by Lightning's `all_gather`."""
+        """Inspect what the module gathers from the ranks by Lightning's `all_gather`."""
 
     def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Return the metrics of the interval since the last call. Every rank must call it."""
 
     def test_accuracy(self, done: Callable[[], None]) -> float | None:
-        """Accuracy on the held-out part, if there is one. Every rank must call it; it calls `done` as it gets on."""
+        """Return the accuracy on the test set, if there is one. Every rank must call it; it calls `done` as it
+        proceeds.
+        """
 
     def probe_target(self) -> ProbeTarget | None:
-        """What probes look at; None where there is nothing for them."""
+        """Return what probes measure; None where there is nothing for them."""
 
 
 class TensorJob:
-    """What jobs on tensors in memory have in common: to Lightning the whole trial is one epoch."""
+    """The common part of jobs on tensors in memory: to Lightning the whole trial is one epoch."""
 
     batches_on_device = True
 
@@ -89,36 +93,36 @@ class TensorJob:
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
     def wrap_loader(self, loader: Any) -> Any:
-        """As it is."""
+        """Return the loader unchanged."""
         return loader
 
     def data_state(self) -> State:
-        """The number of updates says it all."""
+        """Return nothing: the order of the data follows from the number of updates."""
         return {}
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """The batches are sharded already."""
+        """Keep Lightning from sharding batches that are sharded already."""
         return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
 
     def fit_arguments(self) -> dict[str, Any]:
-        """Whole batches."""
+        """Return this rank's batches."""
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def ddp_arguments(self) -> dict[str, Any]:
-        """Statistics of batch norm are averaged once a validation instead."""
+        """Leave buffers alone: statistics of batch norm are averaged once a validation instead."""
         return {"broadcast_buffers": False}
 
     def start_epoch(self, epoch: int) -> None:
-        """The batches know their own."""
+        """Do nothing: the batches count their epochs themselves."""
 
     def before_step(self) -> None:
-        """Gradients are taken as they are."""
+        """Do nothing: gradients are complete."""
 
     def before_validation(self, trainer: pl.Trainer) -> None:
-        """The module starts a tally of its own."""
+        """Do nothing: the module starts its own sums."""
 
     def before_validation_ends(self, trainer: pl.Trainer) -> None:
-        """The package's own modules reduce their figures themselves."""
+        """Do nothing: the package's own modules reduce their metrics themselves."""
 
     def gathers(self, tensor: Tensor) -> None:
-        """The package's own modules reduce their figures themselves."""
+        """Do nothing: the package's own modules do not gather."""

@@ -1,4 +1,4 @@
-"""The LightningModule of the embedded workloads."""
+"""Classifiers of the built-in workloads: the LightningModule, and the trial that trains it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from study.workloads.models.networks import build_model, eval_mode
 
 
 class Classifier(FastHookModule):
-    """Cross-entropy on (inputs, labels) batches."""
+    """A network trained by cross-entropy on batches of inputs (n, ...) and labels (n,)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def on_fit_start(self) -> None:
-        """The device is known from here on."""
+        """Create the sums on the device, which is known from here on."""
         self.train_sums, self.val_sums = ReducedSums(self.device), ReducedSums(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of a micro batch."""
+        """Return the mean loss of a micro batch."""
         x, y = batch
         logits = self.model(x)
         loss = cross_entropy(logits, y)
@@ -43,18 +43,20 @@ class Classifier(FastHookModule):
         return loss
 
     def on_validation_start(self) -> None:
-        """All ranks validate the same model."""
+        """Average batch-norm statistics, so that all ranks validate the same model."""
         average_statistics(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch."""
+        """Add a batch to the sums of the validation."""
         x, y = batch
         logits = self.model(x)
         self.val_sums.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
     def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
-        """Accuracy over all ranks' shards, in evaluation mode. Every rank must call it; `done` follows each batch."""
+        """Return the accuracy over all ranks' shards, in evaluation mode. Every rank must call it; it calls `done`
+        after each batch.
+        """
         tally = ReducedSums(self.device)
         with eval_mode(self.model):
             for x, y in batches:
@@ -65,12 +67,12 @@ class Classifier(FastHookModule):
         return tally.reduce()[1]
 
     def configure_optimizers(self) -> Any:
-        """Set by the rank, which knows the trial."""
+        """Refuse: the rank, which knows the trial, replaces this method."""
         raise NotImplementedError("a rank assigns configure_optimizers before it fits")
 
 
 class EmbeddedJob(TensorJob):
-    """A Classifier."""
+    """Trains a Classifier on the data of a built-in workload."""
 
     def __init__(
         self, config: Embedded, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None
@@ -88,11 +90,11 @@ class EmbeddedJob(TensorJob):
         )
 
     def test_accuracy(self, done: Callable[[], None]) -> float:
-        """On the test split."""
+        """Return the accuracy on the test split."""
         return self.module.test_accuracy(self.test, done)
 
     def probe_target(self) -> ProbeTarget:
-        """The classifier's cross-entropy."""
+        """Return the network, its cross-entropy and the training split."""
         model = self.module.model
 
         def loss(batch: Batch) -> Tensor:

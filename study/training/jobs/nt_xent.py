@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """(rank, world size); a process without a group is alone."""
+    """Return (rank, world size); (0, 1) in a process without a group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 

@@ -1,4 +1,4 @@
-"""A logger for modules that log to their own: it takes everything and keeps nothing."""
+"""A logger for modules that log to their own: it accepts every call and keeps nothing."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pytorch_lightning.loggers import Logger
 
 
 class SilentLogger(Logger):
-    """What `self.logger` is in a trial. Its folder is empty, and is removed with it."""
+    """The `self.logger` of a user's module in a trial. Its folder is empty, and is removed with it."""
 
     @property
     def name(self) -> str:
-        """A name, since users make paths of it."""
+        """A constant name, since users make paths of it."""
         return "study"
 
     @property
     def version(self) -> int:
-        """A version, since users make paths of it."""
+        """A constant version, since users make paths of it."""
         return 0
 
     @property
     def save_dir(self) -> str:
-        """A folder of its own, for what a module writes beside its logs."""
+        """A temporary folder for what a module writes beside its logs."""
         return self._folder.name
 
     @property
@@ -49,7 +49,9 @@ class SilentLogger(Logger):
         """Drop them: the study file and the ledger have what a study needs."""
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a logger may have: `log_image`, `watch`, `log_table`. Python's own protocols ask in vain."""
+        """Answer any other method of a logger, such as `log_image`, `watch` or `log_table`. Python's own protocols get
+        an AttributeError.
+        """
         if name.startswith("_"):
             raise AttributeError(name)
         return _Nothing()

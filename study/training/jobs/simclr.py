@@ -1,4 +1,4 @@
-"""SimCLR: learn features from two views of each image, and judge them with a linear probe."""
+"""SimCLR as a trial: learn features from two views of each image, and judge them with a linear probe."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class SimCLR(FastHookModule):
         self.losses: list[Tensor] = []
 
     def views(self, x: Tensor, batch_idx: int) -> Tensor:
-        """Two views of each image (n, 1, h, w) as (2n, 1, h, w): all first ones, then all second ones.
+        """Return two views of each image (n, 1, h, w) as (2n, 1, h, w): all first views, then all second ones.
 
-        They follow from the seed and the batch's number in the trial, whatever the number of ranks.
+        They follow from the seed and the batch's number in the trial, for any number of ranks.
         """
         rank, world_size = rank_and_world_size()
         n, (height, width) = len(x), x.shape[2:]
@@ -58,24 +58,24 @@ class SimCLR(FastHookModule):
         return torch.cat([distort(x, by.to(x.device)) for by in drawn])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """NT-Xent of a micro batch; the labels are not looked at."""
+        """Return NT-Xent of a micro batch; the labels are not used."""
         first, second = self.head(self.encoder(self.views(batch[0], batch_idx))).chunk(2)
         loss = nt_xent(first, second, self.temperature)
         self.losses.append(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing: a linear probe is the judge."""
+        """Do nothing: the linear probe judges the features."""
 
     def mean_loss(self) -> float:
-        """Of the training steps since the last call, over all ranks. Every rank must call it."""
+        """Return the mean over all ranks and the training steps since the last call. Every rank must call it."""
         mean, self.losses = torch.stack(self.losses).double().mean(), []
         if dist.is_initialized():
             dist.all_reduce(mean)
         return mean.item() / rank_and_world_size()[1]
 
     def configure_optimizers(self) -> Any:
-        """Set by the rank, which knows the trial."""
+        """Refuse: the rank, which knows the trial, replaces this method."""
         raise NotImplementedError("a rank assigns configure_optimizers before it fits")
 
 
@@ -90,7 +90,7 @@ class ProbeResult:
 def linear_probe(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult:
     """Fit a logistic regression to the frozen features of `train`, and judge it on `held_out`; on this rank alone.
 
-    Every class of `held_out` must stand in `train`. From features that are no numbers nothing can be read.
+    Every class of `held_out` must occur in `train`. Where features are not finite, the loss is NaN and the accuracy 0.
     """
     known, x = _features(encoder, train), _features(encoder, held_out)
     if not (np.isfinite(known).all() and np.isfinite(x).all()):
@@ -105,7 +105,7 @@ def linear_probe(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult
 
 
 def probe_together(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult:
-    """`linear_probe` of rank 0, which tells the others. Every rank must call it."""
+    """Return the `linear_probe` of rank 0 on every rank. Every rank must call it."""
     found = torch.zeros(2, dtype=torch.float64, device=next(encoder.parameters()).device)
     if rank_and_world_size()[0] == 0:
         probe = linear_probe(encoder, train, held_out)
@@ -116,7 +116,7 @@ def probe_together(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResu
 
 
 def few_labelled(part: Part, n: int) -> Part:
-    """`n` samples of a part, its earliest ones with as many of one class as of another, as far as it has them."""
+    """Return the `n` earliest samples of a part, as many of each class as it has, up to equal numbers."""
     place_in_class = torch.zeros_like(part.y)
     for label in part.y.unique():
         of_class = part.y == label
@@ -133,7 +133,7 @@ def _features(encoder: nn.Module, part: Part) -> NDArray[np.float64]:
 
 
 class ContrastiveJob(TensorJob):
-    """Validation loss and accuracy are those of a linear probe, fitted anew at each report on a few labels."""
+    """Trains SimCLR. Validation loss and accuracy are those of a linear probe, fitted at each report on a few labels."""
 
     def __init__(
         self, config: Contrastive, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None
@@ -152,8 +152,8 @@ class ContrastiveJob(TensorJob):
         )
 
     def test_accuracy(self, done: Callable[[], None]) -> float:
-        """The probe on the test split, in one go."""
+        """Return the probe's accuracy on the test split."""
         return probe_together(self.module.encoder, self.labelled, self.splits.test).accuracy
 
     def probe_target(self) -> None:
-        """The loss depends on views and ranks: it is no function of a batch."""
+        """Return None: the loss depends on views and ranks, and is no function of a batch."""

@@ -1,4 +1,4 @@
-"""Three updates and two validations of a user's own module, here and now, before anything is paid for."""
+"""A dry run: three updates and two validations of a user's own module on this machine, before anything is paid for."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def dry_run(plan: Plan) -> tuple[str, ...]:
     """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
     as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
-    Returns what the user should know, a line each: warnings of Lightning's, and what is run otherwise than they may
-    expect. Raises ConfigError, which says in one line what is missing.
+    Return notes for the user, a line each: warnings of Lightning's, and what is run otherwise than expected. Raises
+    ConfigError, whose one line says what is missing.
     """
     notes: list[str] = []
     tried: list[Any] = []
@@ -97,14 +97,14 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
 
 
 def _draws_itself(loader: Any) -> bool:
-    """Whether samples or batches are drawn by a class that is not torch's."""
+    """Return whether a class that is not torch's draws samples or batches."""
     if is_stream(loader):
         return False
     return any(not type(one).__module__.startswith("torch.") for one in (sampler_of(loader), loader.batch_sampler))
 
 
 def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
-    """A note where an order that is drawn does not depend on the seed of a trial."""
+    """Return a note where the sampler's order does not depend on the seed of a trial."""
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     orders = []
     for seed in range(2):
@@ -119,7 +119,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
 
 
 def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
-    """Raises ConfigError where a batch sampler of the user's own deals other batches than a trial needs, or too few."""
+    """Raise ConfigError where a user's batch sampler yields other batches than a trial needs, or too few."""
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     loader = train_loader(build_data(workload, size))
     if type(loader.batch_sampler) is not BatchSampler:
@@ -127,22 +127,22 @@ def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
         check_sizes(batches, size)
         if len(batches) < count:
             raise ConfigError(
-                f"is {workload.train_samples}, but the batch sampler deals {len(batches)} batches of {size} in an "
+                f"is {workload.train_samples}, but the batch sampler yields {len(batches)} batches of {size} in an "
                 f"epoch, and {count} are needed",
                 "workload.train_samples",
             )
 
 
 def _few(micro_batch: int, ghost_batch: int | None) -> int:
-    """Samples enough to train on: the smallest micro batch, halved while it is large and even."""
+    """Return few samples to train on: the smallest micro batch, halved while it is large and even."""
     while micro_batch > MOST_SAMPLES and micro_batch % (2 * (ghost_batch or 1)) == 0:
         micro_batch //= 2
     return micro_batch
 
 
 def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
-    """A trial of three updates in two epochs, with a validation in each: the second one shows what is not logged every
-    time.
+    """Return a trial of three updates in two epochs, with a validation in each: the second one shows what is not logged
+    every time.
     """
     an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
     stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
@@ -151,7 +151,7 @@ def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
 
 
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
-    """The notes of rank 0, then those that other ranks have beside. One rank alone trains in this process."""
+    """Return the notes of rank 0, then those that only other ranks have. One rank alone trains in this process."""
     if spec.batch.world_size == 1:
         return DryRunRank(ALONE, config).dry_run(spec, parts)
     try:
@@ -173,16 +173,16 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
 
 
 class DryRunRank(Rank):
-    """A rank that validates few batches, and says what a user should know of what it saw."""
+    """A rank that validates few batches, and notes what a user should know of the run."""
 
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         super().__init__(topology, config)
         self._patience = PATIENCE
 
     def dry_run(self, spec: TrialSpec, parts: int) -> list[str]:
-        """Train a brief trial, take a snapshot and read it back. Every rank must call it.
+        """Train a brief trial, take a snapshot and read it back; return notes for the user. Every rank must call it.
 
-        `parts` are the most that a batch of the study is split into.
+        `parts` is the most parts that a batch of the study is split into.
         """
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -194,7 +194,7 @@ class DryRunRank(Rank):
                 assert isinstance(job, CustomJob)
                 for _ in spec.report_at:
                     self.advance()
-                notes = [*job.notes, *_warnings(caught, job.logged)]
+                notes = [*job.notes, *_warnings(caught, job.logged.names)]
                 if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
                     notes.append(_of_weights(job.config, parts, change))
             Resumed.read(join_parts([self.snapshot()]), 0)
@@ -218,9 +218,9 @@ class _DryRunJob(CustomJob):
 
 
 def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[str]) -> list[str]:
-    """What was warned of, once each, without what Lightning says to people who write a training script.
+    """Return what was warned of, once each, without Lightning's advice to people who write a training script.
 
-    That a figure is not reduced over ranks is left out for those that the ranks have `compared`.
+    That a metric is not reduced over ranks is left out for those that the ranks have `compared`.
     """
     advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in compared))
     found = {" ".join(text_of(one.message).split()) for one in caught if isinstance(one.message, UserWarning)}

@@ -15,16 +15,16 @@ HEADROOM = 0.1  # of the memory left free: for nccl, and for what fragments over
 
 
 def sizes_of(plan: Plan) -> list[int]:
-    """Every micro batch that a trial of the plan could have, ascending: divisors of what a rank gets of a batch."""
+    """Return every micro batch that a trial of the plan could have, ascending: divisors of a rank's part of a batch."""
     specs = (plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells)
     locals_ = {stage.batch.global_batch // stage.batch.world_size for spec in specs for stage in spec.stages}
     return sorted({size for local in locals_ for size in divisors(local)})
 
 
 def largest_micro_batch(plan: Plan, topology: RankTopology) -> tuple[int, int]:
-    """The largest of `sizes_of(plan)` that every variant trains on, 0 if there is none; and how many were tried.
+    """Return the largest of `sizes_of(plan)` that every variant trains on, 0 if there is none; and how many were tried.
 
-    `topology` is of a group of one. Raises what a trial raises, but for want of memory.
+    `topology` is of a group of one. Raises what a trial raises, except OutOfMemory.
     """
     sizes, tried = sizes_of(plan), set()
     rank = Rank(replace(topology, gpu_share=(1 - HEADROOM) * topology.gpu_share), plan.config)
@@ -39,7 +39,7 @@ def largest_micro_batch(plan: Plan, topology: RankTopology) -> tuple[int, int]:
 
 
 def _trials_of(plan: Plan, size: int) -> list[TrialSpec]:
-    """One short trial for each variant that can have micro batches of this size.
+    """Return one short trial for each variant that can have micro batches of this size.
 
     Two updates, since the first makes the optimizer's state; of two parts, since gradients then lie beside activations.
     """

@@ -1,4 +1,4 @@
-"""Train a few updates of every cell here and now, to know its pace."""
+"""Measure the pace of every cell by a few updates on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ WARM_UPDATES, TIMED_UPDATES = 5, 20
 
 
 def measure_paces(plan: Plan, cores: int) -> dict[Cell, Pace]:
-    """The pace of each cell whose ranks have a core each; a few seconds per world size."""
+    """Return the pace of each cell whose ranks have a core each; takes a few seconds per world size. Raises
+    ConfigError.
+    """
     paces: dict[Cell, Pace] = {}
     for world_size in plan.config.hardware.world_sizes:
         if world_size * plan.config.hardware.cpus_per_rank > cores:

@@ -1,4 +1,4 @@
-"""Whether the gradient of a batch depends on how the batch is split over ranks and micro batches."""
+"""Check whether the gradient of a batch depends on how the batch is split over ranks and micro batches."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CHANGE = 1e-3  # below, relative: what float32 does to sums
 
 
 def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | None:
-    """|split - whole| / |whole| for the gradient of the first samples of the training set, as one micro batch and as
-    `parts` of them (32 at most).
+    """Return |split - whole| / |whole| for the gradient of the first samples of the training set, as one micro batch
+    and as `parts` of them (32 at most).
 
     Measured without dropout and with fixed statistics of batch norm, so that nothing but the weighting of samples
-    counts. None where it cannot be measured: a stream, one part, or a training step that works in its loop alone. To be
-    called within a fit, whose sums and counts are of no use afterwards.
+    counts. None where it cannot be measured: a stream, one part, or a training step that works in its loop alone. Call
+    it within a fit, whose sums and counts are of no use afterwards.
     """
     assert job.loader is not None
     loader = job.loader.loader
@@ -44,8 +44,8 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
 
 
 def _gradient(job: CustomJob, trainer: pl.Trainer, batches: Sequence[Any]) -> Tensor:
-    """The gradient of an update whose micro batches these are, one flat vector."""
-    job._start_sums()
+    """Return the gradient of an update whose micro batches these are, one flat vector (n,)."""
+    job.losses.start()
     weights = [weight for weight in job.module.parameters() if weight.requires_grad]
     total = torch.zeros(sum(weight.numel() for weight in weights), device=job.module.device)
     for i, batch in enumerate(batches):
@@ -55,12 +55,12 @@ def _gradient(job: CustomJob, trainer: pl.Trainer, batches: Sequence[Any]) -> Te
         loss = output if isinstance(output, Tensor) else output["loss"]
         parts = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
         total += torch.cat([part.flatten() for part in parts])
-    return total / job.weight_sum
+    return total / job.losses.weight_sum
 
 
 @contextmanager
 def _without_logs(module: pl.LightningModule) -> Iterator[None]:
-    """Inside, what the module logs goes nowhere."""
+    """Drop what the module logs, inside."""
     vars(module)["log"] = vars(module)["log_dict"] = lambda *args, **kwargs: None
     try:
         yield

@@ -1,1 +1,1 @@
-"""What can be measured of a model beside its training: noise scale, sharpness, curvature."""
+"""Measurements of a model beside its training: noise scale, sharpness, curvature, serving."""

@@ -48,23 +48,23 @@ class NoiseScale:
         self._trace = self._gradient_sq = 0.0
 
     def add(self, norms: GradientNorms) -> None:
-        """Count one measurement."""
+        """Add one measurement to the averages."""
         self._trace += (1 - self.decay) * (norms.trace - self._trace)
         self._gradient_sq += (1 - self.decay) * (norms.gradient_sq - self._gradient_sq)
 
     @property
     def b_simple(self) -> float:
-        """In samples; infinite while no gradient stands out of the noise, NaN before the first measurement."""
+        """In samples; infinite while the gradient is hidden by the noise, NaN before the first measurement."""
         if self._gradient_sq <= 0:
             return math.inf if self._trace > 0 else math.nan
         return max(self._trace, 0.0) / self._gradient_sq
 
 
 def noise_parts(micro_batches: Sequence[Batch], world_size: int) -> list[Batch]:
-    """A rank's share of an update as the parts to compare: its micro batches.
+    """Return a rank's part of an update as the parts to compare: its micro batches.
 
-    With one rank and one micro batch there is nothing to compare, so that is split in up to 8 equal parts.
-    Raises ValueError where a batch cannot be split.
+    With one rank and one micro batch there is nothing to compare, so that is split into up to 8 equal parts. Raises
+    ValueError where a batch cannot be split.
     """
     if world_size * len(micro_batches) > 1:
         return list(micro_batches)
@@ -76,10 +76,10 @@ def noise_parts(micro_batches: Sequence[Batch], world_size: int) -> list[Batch]:
 
 
 def gradient_norms(loss: Loss, parameters: Sequence[nn.Parameter], parts: Sequence[Batch]) -> GradientNorms:
-    """Norms over this rank's parts and those of the other ranks; every rank must call it.
+    """Return norms over this rank's parts and those of the other ranks; every rank must call it.
 
-    All parts, on whatever rank, hold the same number of samples. `loss` is the plain module's, not DDP's, whose
-    hooks would average before there is anything to compare.
+    All parts, on every rank, hold the same number of samples. `loss` is the plain module's, not DDP's, whose hooks
+    would average before there is anything to compare.
     """
     total = sum(parameter.numel() for parameter in parameters)
     # Gradient, its squared norm, and a count, summed over the parts: one collective for all three.

@@ -19,10 +19,10 @@ Loss = Callable[[Batch], Tensor]  # mean loss of a batch, a scalar that hangs on
 
 @contextmanager
 def probing(model: nn.Module) -> Iterator[None]:
-    """Measure inside without a trace: parameters, buffers, modes and random numbers are afterwards what they were.
+    """Measure inside without a trace: parameters, buffers, modes and random numbers are restored afterwards.
 
-    Batch norm uses its running statistics and dropout is off. Works inside Lightning's validation, where autograd
-    is switched off.
+    Batch norm uses its running statistics and dropout is off. Works inside Lightning's validation, where autograd is
+    off.
     """
     saved = [(tensor, tensor.detach().clone()) for tensor in (*model.parameters(), *model.buffers())]
     devices = {tensor.device for tensor, _ in saved if tensor.is_cuda}
@@ -41,15 +41,15 @@ def probing(model: nn.Module) -> Iterator[None]:
 
 
 def flat_gradient(loss: Tensor, parameters: Sequence[nn.Parameter], create_graph: bool = False) -> Tensor:
-    """Gradient of a scalar, (n,). The parameters' `.grad` stays as it is, and DDP's hooks do not fire."""
+    """Return the gradient of a scalar, (n,). The parameters' `.grad` stays as it is, and DDP's hooks do not fire."""
     gradients = torch.autograd.grad(loss, parameters, create_graph=create_graph, materialize_grads=True)
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 class Objective:
-    """Mean loss over all samples of `batches`, in terms of the model's n trainable numbers.
+    """Mean loss over all samples of `batches`, as a function of the model's n trainable numbers.
 
-    To be used inside `probing(model)`: `value_and_gradient` leaves the model where it was last evaluated.
+    Use it inside `probing(model)`: `value_and_gradient` leaves the model at the last point.
     """
 
     def __init__(self, model: nn.Module, loss: Loss, batches: Sequence[Batch]) -> None:
@@ -58,11 +58,11 @@ class Objective:
         self.samples = sum(len(y) for _, y in batches)
 
     def point(self) -> Vector:
-        """Where the model stands, (n,)."""
+        """Return the model's current point, (n,)."""
         return _to_numpy(torch.cat([parameter.detach().flatten() for parameter in self.parameters]))
 
     def value_and_gradient(self, x: Vector) -> tuple[float, Vector]:
-        """The loss at `x` and its gradient (n,)."""
+        """Return the loss at `x` (n,) and its gradient (n,)."""
         self._move_to(x)
         value, gradient = 0.0, np.zeros_like(x)
         for batch in self.batches:
@@ -73,7 +73,7 @@ class Objective:
         return value, gradient
 
     def hessian_product(self, v: Vector) -> Vector:
-        """The Hessian where the model stands times `v` (n,), by differentiating twice (Pearlmutter 1994)."""
+        """Return the Hessian at the current point times `v` (n,), by differentiating twice (Pearlmutter 1994)."""
         first = self.parameters[0]
         direction = torch.from_numpy(v).to(first.device, first.dtype)
         product = np.zeros_like(v)

@@ -1,4 +1,4 @@
-"""What batching does for predictions: throughput, latency and cost by the size of a request batch."""
+"""Throughput and latency of predictions, by the size of a request batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(
 ) -> ServingPoint:
     """Time `predict` on batches of `samples` (n, ...), repeated where n is too few.
 
-    For `budget_s` seconds, at least 20 calls; `predict` must return only when its answer is there.
+    For `budget_s` seconds, at least 20 calls; `predict` must return only when its answer is complete.
     """
     batch = samples[torch.arange(batch_size) % len(samples)]
     for _ in range(WARM_UP):
@@ -44,8 +44,8 @@ def serve(
 def serving_curve(
     model: nn.Module, samples: Tensor, budget_s: float, done: Callable[[], None]
 ) -> tuple[ServingPoint, ...]:
-    """Request batches of 1, 2, 4, ... 1024, `budget_s` seconds each, from the host's memory and back to it; `done`
-    follows each size.
+    """Measure request batches of 1, 2, 4, ... 1024 samples, `budget_s` seconds each, from the host's memory and back to
+    it; call `done` after each size.
     """
     device = next(model.parameters()).device
     points = []

@@ -26,11 +26,11 @@ def sharpness(
     eps: float,
     basis: NDArray[np.float64] | None = None,
 ) -> float:
-    """Metric 2.1 of Keskar et al. 2017 (arXiv:1609.04836), in percent.
+    """Return metric 2.1 of Keskar et al. 2017 (arXiv:1609.04836), in percent.
 
-    100 (max f(x + A z) - f(x)) / (1 + f(x)) over |z_i| <= eps (|(A+ x)_i| + 1), where A is the identity, or
-    `basis` (n, p) and A+ its pseudo-inverse. `x` is (n,). As in the paper the maximum is what 10 iterations of
-    L-BFGS-B find, so it is a lower bound; where the gradient at `x` is exactly 0 they find nothing.
+    100 (max f(x + A z) - f(x)) / (1 + f(x)) over |z_i| <= eps (|(A+ x)_i| + 1), where A is the identity, or `basis` (n,
+    p) and A+ its pseudo-inverse. `x` is (n,). As in the paper the maximum is what 10 iterations of L-BFGS-B find, so it
+    is a lower bound; where the gradient at `x` is exactly 0 they find nothing.
     """
     start = x if basis is None else np.linalg.lstsq(basis, x, rcond=None)[0]
     radius = eps * (np.abs(start) + 1)
@@ -67,14 +67,14 @@ def sharpness(
 
 
 def random_basis(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """100 random directions as columns (n, 100), of standard normal numbers."""
+    """Return 100 random directions as columns (n, 100), of standard normal numbers."""
     return rng.standard_normal((n, SUBSPACE))
 
 
 def model_sharpness(
     model: nn.Module, loss: Loss, batches: Sequence[Batch], eps: float, rng: np.random.Generator | None = None
 ) -> float:
-    """Sharpness of the mean loss over `batches`, in the full space, or with `rng` in a random subspace.
+    """Return the sharpness of the mean loss over `batches`, in the full space, or with `rng` in a random subspace.
 
     On this rank alone; the model is left as it was. The paper takes the whole training set for `batches`.
     """
@@ -85,7 +85,7 @@ def model_sharpness(
 
 
 def top_eigenvalue(product: Callable[[Vector], Vector], n: int, rng: np.random.Generator) -> float:
-    """Largest eigenvalue of the symmetric (n, n) matrix whose product with a vector is given; n > 1.
+    """Return the largest eigenvalue of the symmetric (n, n) matrix whose product with a vector is given; n > 1.
 
     By ARPACK's restarted Lanczos. Raises scipy.sparse.linalg.ArpackNoConvergence.
     """
@@ -96,7 +96,7 @@ def top_eigenvalue(product: Callable[[Vector], Vector], n: int, rng: np.random.G
 
 
 def model_curvature(model: nn.Module, loss: Loss, batches: Sequence[Batch], rng: np.random.Generator) -> float:
-    """Largest eigenvalue of the Hessian of the mean loss over `batches`, where the model stands.
+    """Return the largest eigenvalue of the Hessian of the mean loss over `batches`, at the model's current point.
 
     On this rank alone; the model is left as it was.
     """

@@ -27,7 +27,7 @@ SERVING_S = 0.1  # for each request batch
 
 
 class TrialProbes:
-    """Measures what the config asks for, and calls `done` as it gets on. Nothing that it does changes the trial."""
+    """Measures what the config asks for, and calls `done` as it proceeds. It does not change the trial."""
 
     def __init__(
         self, config: Probes, topology: RankTopology, spec: TrialSpec, job: Job, done: Callable[[], None]
@@ -52,7 +52,7 @@ class TrialProbes:
         return readings
 
     def _counted(self, probed: ProbeTarget | None) -> ProbeTarget | None:
-        """Each batch that its loss is asked for is something done."""
+        """Call `done` for each batch that the loss is computed of."""
         if probed is None:
             return None
         loss = probed.loss
@@ -64,7 +64,7 @@ class TrialProbes:
         return replace(probed, loss=counted)
 
     def _noise(self, probed: ProbeTarget, updates: int) -> float:
-        """In samples, from fresh batches of the size that is being trained on."""
+        """Return the noise scale, in samples, from fresh batches of the size that is being trained on."""
         batch = self.spec.stage_at(updates - 1).batch
         generator = torch.Generator().manual_seed(derived_seed(*self.spec.seed, 0x0153, updates))
         parameters = [parameter for parameter in probed.model.parameters() if parameter.requires_grad]

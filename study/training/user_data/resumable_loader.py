@@ -10,24 +10,24 @@ from study.training.snapshot import State, generators, set_generators
 
 
 class ResumableLoader:
-    """The first `limit` batches that `deal` makes of a loader in each epoch; it notes how the generators stood when
-    the epoch began.
+    """The first `limit` batches of a loader in each epoch, as `draw` makes them; keeps the generators' state of the
+    epoch's start.
 
-    A loader shuffles and augments by global generators, so an epoch that begins from the same state deals the same
+    A loader shuffles and augments by global generators, so an epoch that begins from the same state yields the same
     batches again: those that had been trained on are drawn and thrown away.
     """
 
-    def __init__(self, loader: Any, limit: int, deal: Callable[[Any], Iterator[Any]] = iter) -> None:
-        self.loader, self.limit, self.deal = loader, limit, deal
+    def __init__(self, loader: Any, limit: int, draw: Callable[[Any], Iterator[Any]] = iter) -> None:
+        self.loader, self.limit, self.draw = loader, limit, draw
         self.began: State = {}
         self._skip = 0
 
     def __getattr__(self, name: str) -> Any:
-        """Lightning asks for the dataset and the sampler."""
+        """Pass on what Lightning asks of the loader: its dataset and its sampler."""
         return getattr(self.loader, name)
 
     def __len__(self) -> int:
-        """Known for streams too: Lightning then draws no batch ahead, which would move the generators."""
+        """Return the limit, for streams too: Lightning then draws no batch ahead, which would move the generators."""
         return self.limit
 
     def go_on(self, skip: int, began: State, now: State) -> None:
@@ -40,7 +40,7 @@ class ResumableLoader:
             set_generators(self.began)
         else:
             self.began = generators()
-        batches = islice(self.deal(self.loader), self.limit)
+        batches = islice(self.draw(self.loader), self.limit)
         if skip:
             for _ in islice(batches, skip):
                 pass

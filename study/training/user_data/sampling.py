@@ -29,11 +29,11 @@ _ORDER, _VALIDATION = 2, 3  # set these draws apart from those of weights, and f
 
 
 class TrainShare(Sampler[list[int]]):
-    """The indices of this rank's micro batches, epoch by epoch; takes the place of the loader's batch sampler.
+    """The indices of this rank's micro batches, epoch by epoch; replaces the loader's batch sampler.
 
     Of a sampler's order, each run of world size x micro batch samples is one micro batch for every rank, so that an
-    update sees the same samples on any number of ranks. A batch sampler of the user's own is shared out batch by batch.
-    torch's DistributedSampler has taken this rank's share already.
+    update sees the same samples on any number of ranks. Of a user's own batch sampler each rank takes every W-th batch.
+    torch's DistributedSampler has taken this rank's share already. Raises ConfigError.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class TrainShare(Sampler[list[int]]):
 
 
 class ValidationShare(Sampler[list[int]]):
-    """This rank's share of a validation set, without padding: each sample lies on exactly one rank.
+    """This rank's share of a validation set, without padding: each sample is on exactly one rank.
 
-    Every rank has a batch, and all have the same number of them as far as there are enough samples: a module may gather
-    after each. Of more than `most` batches it deals the first ones and the last; a rank that has fewer than others
+    Every rank has a batch, and all have the same number of them while there are enough samples: a module may gather
+    after each. Of more than `most` batches it yields the first ones and the last; a rank that has fewer than others
     still has. Raises ConfigError if there are fewer samples (or batches, of the user's own batch sampler) than ranks.
     """
 
@@ -90,7 +90,7 @@ class ValidationShare(Sampler[list[int]]):
     ) -> None:
         self.sampler, self.batch_sampler, self.topology = sampler_of(loader), loader.batch_sampler, topology
         self.most = most
-        self.samples = 0  # that this rank was last dealt
+        self.samples = 0  # that this rank drew last
         if type(self.sampler) is DistributedSampler:  # which would pad
             self.sampler = SequentialSampler(self.sampler.dataset)  # type: ignore[arg-type]
         self.seed = derived_seed(*seed, _VALIDATION)
@@ -110,13 +110,13 @@ class ValidationShare(Sampler[list[int]]):
         _replace_batch_sampler(self, loader)
 
     def __len__(self) -> int:
-        """Batches that this rank deals."""
+        """Return the number of batches that this rank draws."""
         if self.most is None or self._batches(0) <= self.most:
             return self._batches(self.topology.rank)
         return self.most - (self._batches(0) - self._batches(self.topology.rank))
 
     def _batches(self, rank: int) -> int:
-        """As many as the rank has that has most samples, as far as this one has samples."""
+        """Return the batches of a rank: as many as the rank with most samples has, but not more than it has samples."""
         own = len(range(rank, self.total, self.topology.world_size))
         return (
             own if self.batch_size is None else min(-(-self.total // (self.topology.world_size * self.batch_size)), own)
@@ -141,26 +141,26 @@ class ValidationShare(Sampler[list[int]]):
 
 
 def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
-    """Raises ConfigError if a batch sampler of the user's own deals a batch that is not a micro batch."""
+    """Raise ConfigError if a user's batch sampler yields a batch that is not a micro batch."""
     for number, batch in enumerate(batches):
         if len(batch) != micro_batch:
             raise ConfigError(
-                f"its batch sampler deals {len(batch)} samples in batch {number} of an epoch, when a rank takes "
+                f"its batch sampler yields {len(batch)} samples in batch {number} of an epoch, when a rank takes "
                 f"{micro_batch}: all must be of batch_size",
                 KEY,
             )
 
 
 def check_same_data(loader: DataLoader[Any], what: str) -> None:
-    """Raises ConfigError if the ranks hold different data: a part each, that would be shared out once more.
+    """Raise ConfigError if the ranks hold different data: a part each, which would be shared out once more.
 
-    Compares the number of samples and the first one, unless it is augmented by a generator of the set's own. Every rank
-    must call it.
+    Compares the number of samples and the first one, unless a generator of the set's own augments it. Every rank must
+    call it.
     """
     if not dist.is_initialized():
         return
     found = set()
-    with suppress(Exception):  # an empty set, or one whose keys are no numbers: then the number of samples must do
+    with suppress(Exception):  # an empty set, or one whose keys are not numbers: only the size is compared
         for _ in range(8):
             with _seeded(0):  # it may be augmented
                 found.add(fingerprint(loader.collate_fn([loader.dataset[0]])))
@@ -171,14 +171,16 @@ def check_same_data(loader: DataLoader[Any], what: str) -> None:
 
 
 def _replace_batch_sampler(share: Sampler[list[int]], loader: DataLoader[Any]) -> None:
-    """torch refuses to change a loader's sampler once it is made, and making another would have to know all the
-    arguments of the user's class; both its iterators ask for `batch_sampler` when they start.
+    """Set `batch_sampler` behind torch's back.
+
+    torch refuses to change a loader's sampler once it is made, and making another would have to know all the arguments
+    of the user's class; both its iterators ask for `batch_sampler` when they start.
     """
     object.__setattr__(loader, "batch_sampler", share)
 
 
 def _prepare(samplers: Sequence[Any], seed: int, epoch: int) -> None:
-    """Give samplers what they can be given: the epoch, and a seed for the generator or the seed of their own."""
+    """Give samplers what they take: the epoch, and a seed for their generator or their own seed."""
     inner = [getattr(sampler, "sampler", None) for sampler in samplers]
     for sampler in {id(one): one for one in (*samplers, *inner) if one is not None}.values():
         if callable(getattr(sampler, "set_epoch", None)):
@@ -191,7 +193,7 @@ def _prepare(samplers: Sequence[Any], seed: int, epoch: int) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Inside, the global generators start from the seed; outside, nothing was drawn from them."""
+    """Start the global generators from the seed inside; restore them afterwards."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
@@ -205,12 +207,12 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _cut(order: Sequence[int], size: int) -> list[list[int]]:
-    """The order in runs of `size`, the last one with what is left."""
+    """Return the order in runs of `size`, the last one with what is left."""
     return [list(order[i : i + size]) for i in range(0, len(order), size)]
 
 
 def _everywhere(fact: bool) -> bool:
-    """Whether it is one on every rank."""
+    """Return whether the fact is true on every rank."""
     if not dist.is_initialized():
         return fact
     facts: list[Any] = [None] * dist.get_world_size()

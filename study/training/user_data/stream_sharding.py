@@ -1,4 +1,4 @@
-"""Batches of a loader that Lightning cannot share out: a stream deals every rank the same."""
+"""Shares the batches of a stream out to ranks, which Lightning cannot do: it gives every rank the same."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from study.workloads.user_code.loaders import KEY, fingerprint, sizes
 
 
 def whole_batches(batches: Iterable[Any], asked: int) -> Iterator[Any]:
-    """Those of the size asked for, up to the rest at the end. Raises ConfigError if the first has another size."""
+    """Yield the batches of the size asked for, up to a smaller one at the end. Raises ConfigError if the first is not
+    whole.
+    """
     for number, batch in enumerate(batches):
         found = sizes(batch)
         if found and asked not in found:
             if number == 0:
-                raise ConfigError(f"its train_dataloader deals a batch of {min(found)} when batch_size is {asked}", KEY)
+                raise ConfigError(
+                    f"its train_dataloader yields a batch of {min(found)} when batch_size is {asked}", KEY
+                )
             return
         yield batch
 
 
 def rank_batches(batches: Iterable[Any], topology: RankTopology) -> Iterator[Any]:
-    """This rank's: of W ranks, rank r takes batches r, r + W, r + 2W and so on.
+    """Yield this rank's batches: of W ranks, rank r takes batches r, r + W, r + 2W and so on.
 
-    An update so sees the same samples on any number of ranks. All ranks draw all batches, so that they come to the
-    end together. Every rank must draw at the same time. Raises ConfigError if not all of them are dealt the same.
+    An update so sees the same samples on any number of ranks. All ranks draw all batches, so that they come to the end
+    together. Every rank must draw at the same time. Raises ConfigError if the ranks' streams differ.
     """
     source = iter(batches)
     first = True
@@ -40,11 +44,11 @@ def rank_batches(batches: Iterable[Any], topology: RankTopology) -> Iterator[Any
 
 
 def _check_same(batch: Any, world_size: int) -> None:
-    told: list[Any] = [None] * world_size
-    dist.all_gather_object(told, fingerprint(batch))
-    if len(set(told)) > 1:
+    prints: list[Any] = [None] * world_size
+    dist.all_gather_object(prints, fingerprint(batch))
+    if len(set(prints)) > 1:
         raise ConfigError(
-            "its training stream deals the ranks different samples: it must deal all the same, in the same order, "
+            "its training stream yields the ranks different samples: it must yield the same on all, in the same order, "
             "and a study shares them out",
             KEY,
         )

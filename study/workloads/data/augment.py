@@ -19,13 +19,15 @@ NOISE_STD = 0.05
 
 
 def draw_crops(n: int, most_px: int, generator: torch.Generator) -> Tensor:
-    """For each of n images, how far it moves up and left, at most most_px, and whether it is mirrored: (n, 3)."""
+    """Draw for each of n images how far it moves up and left, at most most_px, and whether it is mirrored: (n, 3)."""
     shifts = torch.randint(-most_px, most_px + 1, (n, 2), generator=generator)
     return torch.cat([shifts, torch.randint(2, (n, 1), generator=generator)], dim=1)
 
 
 def crop(x: Tensor, by: Tensor, most_px: int) -> Tensor:
-    """Images (n, channels, height, width), moved as drawn; zeros come in from outside."""
+    """Return images (n, channels, height, width), moved as drawn; zeros come in from outside (He et al. 2016, section
+    4.2).
+    """
     height, width = x.shape[2:]
     up, left, mirrored = by.to(x.device).unsqueeze(2).unbind(1)  # (n, 1) each
     rows = torch.arange(height, device=x.device) + most_px + up
@@ -39,7 +41,7 @@ def crop(x: Tensor, by: Tensor, most_px: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Distortions:
-    """What is done to each of n images of height x width pixels."""
+    """The changes to each of n images of height x width pixels."""
 
     turn: Tensor  # (n,), radians
     scaling: Tensor  # (n,), above 1 enlarges
@@ -50,19 +52,19 @@ class Distortions:
     noise: Tensor  # (n, height, width), summand
 
     def rows(self, rows: slice) -> Distortions:
-        """Those of some of the images."""
+        """Return those of some of the images."""
         return Distortions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def to(self, device: torch.device) -> Distortions:
-        """On another device."""
+        """Return them on another device."""
         return Distortions(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def draw_distortions(n: int, height: int, width: int, generator: torch.Generator) -> Distortions:
-    """Distortions of n images, on the generator's device.
+    """Draw distortions of n images, on the generator's device.
 
-    To be drawn for a whole global batch, of which each rank takes its rows: the views of an image then do not
-    depend on how the batch is split.
+    Draw them for a whole global batch, of which each rank takes its rows: the views of an image then do not depend on
+    how the batch is split.
     """
 
     def between(low: float, high: float, *shape: int) -> Tensor:
@@ -86,7 +88,7 @@ def draw_distortions(n: int, height: int, width: int, generator: torch.Generator
 
 
 def distort(x: Tensor, by: Distortions) -> Tensor:
-    """Distorted images (n, 1, height, width) in [0, 1]; what comes in from outside the image is 0."""
+    """Return distorted images (n, 1, height, width) in [0, 1]; what comes in from outside the image is 0."""
     height, width = x.shape[2:]
     # The affine map leads from a place in the result to where it is looked up, so all is inverted. Its coordinates
     # run from -1 to 1 over the image, so that a turn mixes units unless height is width.

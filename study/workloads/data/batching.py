@@ -17,7 +17,7 @@ _CROPS = 1  # sets their draws apart from those of the order
 
 
 def derived_seed(*entropy: int) -> int:
-    """A 63-bit seed from several numbers, none of which may shadow another."""
+    """Return a 63-bit seed from several numbers, each of which matters."""
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -36,11 +36,11 @@ class TrainBatches:
         self.done_updates = done_updates
 
     def __len__(self) -> int:
-        """Micro batches of the whole trial: Lightning counts on from where a trial was."""
+        """Return the micro batches of the whole trial: Lightning counts on from where a trial was."""
         return sum(stage.updates * stage.batch.accumulation for stage in self.stages)
 
     def indices(self, epoch: int, stage: Stage) -> Tensor:
-        """Sample numbers of this rank, (updates x accumulation, micro batch)."""
+        """Return sample numbers of this rank, (updates x accumulation, micro batch)."""
         generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch))
         batch = stage.batch
         used = stage.updates_per_epoch * batch.global_batch
@@ -49,7 +49,7 @@ class TrainBatches:
         return order.view(shape)[:, self.rank]
 
     def crops(self, epoch: int, stage: Stage) -> Tensor:
-        """What is done to each of `indices`, (updates x accumulation, micro batch, 3)."""
+        """Return the crop of each of `indices`, (updates x accumulation, micro batch, 3)."""
         generator = torch.Generator().manual_seed(derived_seed(*self.seed, epoch, _CROPS))
         batch = stage.batch
         drawn = draw_crops(stage.updates_per_epoch * batch.global_batch, self.part.crop_px, generator)
@@ -66,7 +66,7 @@ class TrainBatches:
                 epoch += 1
 
     def _epoch(self, epoch: int, stage: Stage, begin: int, end: int) -> Iterator[Batch]:
-        """The micro batches of an epoch's updates from `begin` to `end`."""
+        """Yield the micro batches of an epoch's updates from `begin` to `end`."""
         accumulation, size = stage.batch.accumulation, stage.batch.micro_batch
         micro_batches = slice(begin * accumulation, end * accumulation)
         indices = self.indices(epoch, stage)[micro_batches].to(self.part.x.device)
@@ -81,14 +81,14 @@ class TrainBatches:
         yield from zip(x.split(size), y.split(size), strict=True)
 
     def _cropped(self, indices: Tensor, crops: Tensor) -> Iterator[Batch]:
-        """Augmented micro batches, one at a time: photographs of a whole epoch would fill the memory twice."""
+        """Yield augmented micro batches, one at a time: photographs of a whole epoch would fill the memory twice."""
         for chosen, by in zip(indices, crops, strict=True):
             x, y = self.part.take(chosen)
             yield crop(x, by, self.part.crop_px), y
 
 
 class EvalBatches:
-    """A rank's share of a part, unpadded: each sample stands on exactly one rank.
+    """A rank's share of a part, unpadded: each sample is on exactly one rank.
 
     A rank left without samples still yields one empty batch, since all ranks must take part in the reduction.
     """

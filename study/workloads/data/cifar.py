@@ -55,7 +55,7 @@ _KINDS = {
 
 
 def find_cifar(root: Path, kind: Literal["cifar10", "cifar100"]) -> ImageFiles:
-    """The files in a folder, or in the one that its archive or the Hub puts into it. Raises DataError."""
+    """Find the files in a folder, or in the one that its archive or the Hub puts into it. Raises DataError."""
     of = _KINDS[kind]
     names = (*of.train, of.test)
     for inner in (root, root / of.folder):
@@ -86,7 +86,7 @@ def _all(paths: Sequence[Path], read: Callable[[Path, _Cifar], Images], of: _Cif
 
 
 def read_binary(path: Path, of: _Cifar) -> Images:
-    """A file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises DataError."""
+    """Read a file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises DataError."""
     data = np.fromfile(path, np.uint8)
     record = of.label_bytes + np.prod(SHAPE)
     if len(data) % record:
@@ -96,7 +96,7 @@ def read_binary(path: Path, of: _Cifar) -> Images:
 
 
 def read_parquet(path: Path, of: _Cifar) -> Images:
-    """A file with an image column of encoded PNG, `img` or `image`, and one of labels. Raises DataError."""
+    """Read a file with an image column of encoded PNG, `img` or `image`, and one of labels. Raises DataError."""
     import pandas as pd  # only here is it of use
 
     try:
@@ -115,7 +115,7 @@ def read_parquet(path: Path, of: _Cifar) -> Images:
 
 
 def _decoded(image: Any, where: str) -> NDArray[np.uint8]:
-    """Pixels (3, 32, 32) of a row's image."""
+    """Return the pixels (3, 32, 32) of a row's image."""
     try:
         from PIL import Image
     except ImportError:

@@ -15,12 +15,12 @@ GREY = ("1", "L")  # Pillow's names
 
 
 def count_images(folder: str) -> int:
-    """Images of the split `train`. Raises DataError."""
+    """Return the number of images of the split `train`. Raises DataError."""
     return len(_splits(Path(folder).expanduser())["train"])
 
 
 def find_datasets(root: Path) -> ImageFiles:
-    """The splits `train` and `test`, each with a column of images and one of class labels. Raises DataError."""
+    """Find the splits `train` and `test`, each with a column of images and one of class labels. Raises DataError."""
     splits = _splits(root)
     image, label = (_column(root, splits["train"].features, kind) for kind in ("Image", "ClassLabel"))
     classes = splits["train"].features[label].num_classes
@@ -46,7 +46,7 @@ def _splits(root: Path) -> Any:
 
 
 def _column(root: Path, features: Any, kind: str) -> str:
-    """The only column of a kind."""
+    """Return the only column of a kind."""
     found = [name for name, feature in features.items() if type(feature).__name__ == kind]
     if len(found) != 1:
         raise DataError(f"{root}: needs one column of type {kind}; it has {', '.join(found) or 'none'}", KEY)

@@ -22,7 +22,7 @@ _UNSIGNED_BYTE = 8
 
 
 def find_idx(root: Path) -> ImageFiles:
-    """The four files in a folder, or in the `raw` folder that some downloaders make. Raises DataError."""
+    """Find the four files in a folder, or in the `raw` folder that some downloaders make. Raises DataError."""
     inner = next((folder for folder in (root, *sorted(root.glob("*/raw")), root / "raw") if _any(folder)), root)
     train, test = ([_file(inner, part, kind) for kind in ("images-idx3", "labels-idx1")] for part in ("train", "t10k"))
     return ImageFiles(partial(_read, *train), partial(_read, *test), CLASSES)
@@ -33,7 +33,7 @@ def _any(folder: Path) -> bool:
 
 
 def _file(folder: Path, part: str, kind: str) -> Path:
-    """The file, which some archives name with a dot."""
+    """Return the file, which some archives name with a dot."""
     names = [f"{part}-{kind}{end}" for end in ("-ubyte", "-ubyte.gz", ".ubyte")]
     names.insert(2, f"{part}-{kind.replace('-', '.')}-ubyte")
     for name in names:
@@ -51,7 +51,7 @@ def _read(images: Path, labels: Path) -> Images:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An array of so many dimensions. Raises DataError for anything else, or if it is damaged."""
+    """Return an array of so many dimensions. Raises DataError for anything else, or if the file is damaged."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -66,5 +66,5 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     wanted = begin + int(shape.prod())
     if len(data) != wanted:
         fault = "truncated" if len(data) < wanted else "too long"
-        raise DataError(f"{path}: {fault}: {len(data)} bytes, where its head tells of {wanted}", KEY)
+        raise DataError(f"{path}: {fault}: {len(data)} bytes, where its head says {wanted}", KEY)
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)

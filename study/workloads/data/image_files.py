@@ -23,7 +23,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Found, not yet read. Reading raises DataError for files that are damaged."""
+    """Image files that were found and not yet read. Reading raises DataError for damaged files."""
 
     train: Callable[[], Images]
     test: Callable[[], Images]
@@ -31,7 +31,7 @@ class ImageFiles:
 
 
 def check_labels(labels: NDArray[np.integer], classes: int, where: str, name: str) -> None:
-    """Raises DataError for a file without an image, or with labels that the data set does not have."""
+    """Raise DataError for a file without an image, or with labels that the data set does not have."""
     if not len(labels):
         raise DataError(f"{where}: holds no image", KEY)
     for worst in (labels.min(), labels.max()):

@@ -32,29 +32,29 @@ class Part:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Bytes of memory that the tensors take."""
         return self.x.nbytes + self.y.nbytes
 
     def to(self, device: torch.device) -> Part:
-        """On another device."""
+        """Return the part on another device."""
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples with these numbers, (n,), where they are used."""
+        """Return the samples with these numbers, (n,), on the device where they are used."""
         if self.used_on is None:
             return self.x[rows], self.y[rows]
         return _copied(self.x, rows, self.used_on), _copied(self.y, rows, self.used_on)
 
 
 def _copied(values: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Rows on another device. From pinned memory the copy goes on while the host collects the next ones."""
+    """Copy rows to another device. From pinned memory the copy goes on while the host collects the next ones."""
     chosen = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=device.type == "cuda")
     return torch.index_select(values, 0, rows, out=chosen).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Three parts that share no sample."""
+    """Training, validation and test parts, which share no sample."""
 
     train: Part
     val: Part
@@ -63,28 +63,28 @@ class Splits:
 
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Bytes of memory that the three parts take."""
         return self.train.nbytes + self.val.nbytes + self.test.nbytes
 
     def to(self, device: torch.device) -> Splits:
-        """On another device."""
+        """Return the three parts on another device."""
         return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
     def streamed_to(self, device: torch.device) -> Splits:
-        """Where they are, each batch copied to a device when it is used."""
+        """Return the parts as they are, with each batch copied to a device when it is used."""
         train, val, test = (replace(part, used_on=device) for part in (self.train, self.val, self.test))
         return replace(self, train=train, val=val, test=test)
 
 
 def load_splits(config: Embedded | Contrastive) -> Splits:
-    """The data of a workload that comes with the package. Raises DataError if it is not where it should be."""
+    """Load the data of a workload that comes with the package. Raises DataError."""
     if isinstance(config, Digits | Contrastive):
         return digits(config)
     return teacher(config) if isinstance(config, Teacher) else image_folder(config)
 
 
 def digits(config: Digits | Contrastive) -> Splits:
-    """scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
+    """Return scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
     bunch = load_digits()
     x = torch.from_numpy(bunch.images.astype(np.float32) / 16.0).unsqueeze(1)
     y = torch.from_numpy(bunch.target.astype(np.int64))
@@ -95,10 +95,10 @@ def digits(config: Digits | Contrastive) -> Splits:
 
 
 def teacher(config: Teacher) -> Splits:
-    """Standard normal inputs (n, features), labelled by the argmax of a random two-layer ReLU network.
+    """Return standard normal inputs (n, features), labelled by the argmax of a random two-layer ReLU network.
 
-    `label_noise` of the training labels are redrawn; validation and test labels stay clean, so that accuracy
-    means agreement with the teacher.
+    `label_noise` of the training labels are redrawn; validation and test labels stay clean, so that accuracy means
+    agreement with the teacher.
     """
     rng = np.random.default_rng(config.data_seed)
     first = rng.standard_normal((config.features, config.teacher_width)) / np.sqrt(config.features)
@@ -117,10 +117,10 @@ def teacher(config: Teacher) -> Splits:
 
 
 def image_folder(config: ImageFolder) -> Splits:
-    """Images (n, channels, h, w), each channel with mean 0 and standard deviation 1 over the training split.
+    """Return images (n, channels, h, w), each channel with mean 0 and standard deviation 1 over the training split.
 
-    Training batches of photographs, which is what images in colour are taken for, are moved by up to 4 pixels and
-    mirrored, as in He et al. 2016, section 4.2; a mirrored digit would be another. Raises DataError.
+    Images in colour are taken for photographs: their training batches are moved by up to 4 pixels and mirrored, as in
+    He et al. 2016, section 4.2; a mirrored digit would be another. Raises DataError.
     """
     files = find_images(config)
     labelled, test = files.train(), files.test()
@@ -142,7 +142,7 @@ def image_folder(config: ImageFolder) -> Splits:
 
 
 def _channel_statistics(pixels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of (n, channels, h, w), as (channels, 1, 1)."""
+    """Return mean and standard deviation of each channel of (n, channels, h, w), as (channels, 1, 1)."""
     counts = [np.bincount(pixels[:, channel].ravel(), minlength=256) for channel in range(pixels.shape[1])]
     values = np.arange(256)
     means = [np.average(values, weights=count) for count in counts]

@@ -21,11 +21,13 @@ class _GhostNorm(_BatchNorm):
         self.eta, self.ghost_batch = momentum, ghost_batch
 
     def extra_repr(self) -> str:
-        """Batch norm's own, and the size."""
+        """Return batch norm's own text, and the ghost batch."""
         return f"{super().extra_repr()}, ghost_batch={self.ghost_batch}"
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, ...) as batch norm takes it. Raises ValueError in training if ghost batches do not fill x."""
+        """Normalize (n, channels, ...) as batch norm takes it. Raises ValueError in training if ghost batches do not
+        fill x.
+        """
         if not self.training:
             return super().forward(x)
         self._check_input_dim(x)
@@ -58,18 +60,18 @@ class _GhostNorm(_BatchNorm):
 
 
 class GhostNorm1d(_GhostNorm, nn.BatchNorm1d):
-    """Of (n, channels) or (n, channels, length)."""
+    """Ghost norm of (n, channels) or (n, channels, length)."""
 
 
 class GhostNorm2d(_GhostNorm, nn.BatchNorm2d):
-    """Of (n, channels, height, width)."""
+    """Ghost norm of (n, channels, height, width)."""
 
 
 _GHOSTS: dict[type[nn.Module], type[_GhostNorm]] = {nn.BatchNorm1d: GhostNorm1d, nn.BatchNorm2d: GhostNorm2d}
 
 
 def with_ghost_norm(model: nn.Module, ghost_batch: int) -> nn.Module:
-    """The model with each batch norm replaced by its ghost, in place; parameters and statistics are kept.
+    """Return the model with each batch norm replaced by its ghost, in place; parameters and statistics are kept.
 
     Raises ValueError for a batch norm that has none: of another kind, without momentum or running statistics.
     """

@@ -13,7 +13,7 @@ from study.workloads.data.splits import Splits
 
 
 def build_model(config: Embedded, splits: Splits) -> nn.Module:
-    """A network with fresh weights from torch's global generator, fitted to the data's shape."""
+    """Return a network with fresh weights from torch's global generator, fitted to the data's shape."""
     shape = splits.train.x.shape[1:]
     if isinstance(config, ImageFolder) and config.model == "resnet":
         return resnet(config.depth, shape[0], config.width, splits.classes)
@@ -23,7 +23,7 @@ def build_model(config: Embedded, splits: Splits) -> nn.Module:
 
 
 def mlp(inputs: int, width: int, classes: int) -> nn.Sequential:
-    """Two hidden ReLU layers of `width`; takes (n, ...) with `inputs` numbers a sample."""
+    """Return two hidden ReLU layers of `width`; takes (n, ...) with `inputs` numbers a sample."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(inputs, width),
@@ -39,7 +39,7 @@ def _stage(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def convnet(channels: int, width: int, classes: int) -> nn.Module:
-    """Three 3x3 convolutions with batch norm, pooled in between, and a linear layer; takes (n, channels, h, w)."""
+    """Return three 3x3 convolutions with batch norm, pooled in between, and a linear layer; takes (n, channels, h, w)."""
     return nn.Sequential(
         *_stage(channels, width),
         *_stage(width, 2 * width),
@@ -52,7 +52,7 @@ def convnet(channels: int, width: int, classes: int) -> nn.Module:
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """3x3, with batch norm; weights for ReLU as in He et al. 2015 (arXiv:1502.01852)."""
+    """Return a 3x3 convolution with batch norm; weights for ReLU as in He et al. 2015 (arXiv:1502.01852)."""
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
@@ -67,16 +67,16 @@ class Block(nn.Module):
         self.stride, self.new_channels = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
+        """Map (n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
         # A shortcut to a smaller, deeper stage leaves out pixels, and has zeros for the new channels.
         shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
         return relu(self.second(relu(self.first(x))) + shortcut)
 
 
 def resnet(depth: int, channels: int, width: int, classes: int) -> nn.Module:
-    """ResNet of `depth` = 6n + 2 layers with stages of width, 2 width and 4 width; takes (n, channels, h, w).
+    """Return a residual network of `depth` = 6n + 2 layers (He et al. 2016, arXiv:1512.03385, section 4.2).
 
-    The paper's have a width of 16.
+    Stages of width, 2 width and 4 width; the paper's width is 16. Takes (n, channels, h, w), meant for 32 x 32 pixels.
     """
     layers: list[nn.Module] = [_convolution(channels, width, 1), nn.ReLU()]
     inputs = width
@@ -89,13 +89,13 @@ def resnet(depth: int, channels: int, width: int, classes: int) -> nn.Module:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether any statistic is taken over the micro batch."""
+    """Return whether any statistic is taken over the micro batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; outside, every submodule has its own mode again."""
+    """Set evaluation mode inside; afterwards every submodule has its own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

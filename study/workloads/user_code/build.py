@@ -1,4 +1,4 @@
-"""Your own module and data, by import path, and what is said when they do not fit."""
+"""A user's own module and data, by import path, and one-line errors where they do not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.config.workloads import Custom
 from study.errors import ConfigError, did_you_mean, error_context
 from study.safe_text import printable
 
-_NOT_THEIRS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+_NOT_THE_USERS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
 MOST_LETTERS = 300  # of what an exception says
 
 
@@ -31,16 +31,16 @@ def user_code(key: str) -> AbstractContextManager[None]:
 def describe(error: BaseException) -> str:
     """`IndexError: list index out of range (net.py:41)`: the last line of the user's own that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    own = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     first = text_of(error).partition("\n")[0]
     said = printable(first[:MOST_LETTERS]).strip()
     said += " ..." if len(first) > MOST_LETTERS else ""
-    where = f" ({Path(theirs[-1].filename).name}:{theirs[-1].lineno})" if theirs else ""
+    where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
     return f"{type(error).__name__}{': ' + said if said else ''}{where}"
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says, and nothing where it fails to say it."""
+    """Return an exception's text; an empty string where `str` of it raises."""
     try:
         return str(error).strip()
     except Exception:
@@ -48,7 +48,7 @@ def text_of(error: BaseException) -> str:
 
 
 def import_class(path: str, key: str) -> type[Any]:
-    """The class at `package.module:Class`. Raises ConfigError, naming the config's `key`."""
+    """Return the class at `package.module:Class`. Raises ConfigError, naming the config's `key`."""
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -63,7 +63,7 @@ def import_class(path: str, key: str) -> type[Any]:
 
 
 def build_module(config: Custom) -> Any:
-    """A fresh LightningModule. Raises ConfigError."""
+    """Return a fresh LightningModule. Raises ConfigError."""
     module = _build(config.module, "module", "LightningModule", config.module_args)
     for method in ("training_step", "validation_step"):
         _check_overridden(module, method, "module", "LightningModule")
@@ -75,7 +75,7 @@ def build_module(config: Custom) -> Any:
 
 
 def build_data(config: Custom, batch_size: int) -> Any:
-    """A LightningDataModule that deals batches of `batch_size`. Raises ConfigError."""
+    """Return a LightningDataModule that yields batches of `batch_size`. Raises ConfigError."""
     arguments = {**config.data_args, "batch_size": batch_size}
     data = _build(config.data, "data", "LightningDataModule", arguments)
     for method in ("train_dataloader", "val_dataloader"):
@@ -95,11 +95,11 @@ def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in arguments:
         if name not in parameters and not takes_any:
-            ours, known = "", list(parameters)
+            purpose, known = "", list(parameters)
             if name == "batch_size":
-                ours = " with which a study sets the batch"
+                purpose = " with which a study sets the batch"
                 known = [one for one in known if not re.match(r"(eval|val|valid|validation|test|predict)_", one)]
-            raise ConfigError(f"{path} does not take {name}{ours}{did_you_mean(name, known)}", f"workload.{key}")
+            raise ConfigError(f"{path} does not take {name}{purpose}{did_you_mean(name, known)}", f"workload.{key}")
     with user_code(f"workload.{key}"):
         return found(**arguments)
 
@@ -112,7 +112,7 @@ def _check_overridden(thing: Any, method: str, key: str, kind: str) -> None:
 
 
 def train_loader(data: Any) -> Any:
-    """The training loader of a data module, prepared and set up under a Trainer of one rank. Raises ConfigError."""
+    """Return the training loader of a data module, set up under a Trainer of one rank. Raises ConfigError."""
     from pytorch_lightning import Trainer
 
     from study.workloads.user_code.loaders import single_loader
@@ -137,7 +137,7 @@ def train_loader(data: Any) -> Any:
 
 
 def count_samples(config: Custom, batch_size: int) -> int:
-    """Samples of the training set, whose data module is built and set up for it. Raises ConfigError."""
+    """Return the samples of the training set; builds and sets up the data module. Raises ConfigError."""
     from study.workloads.user_code.loaders import is_stream, samples_of
 
     data = build_data(config, batch_size)
@@ -145,6 +145,6 @@ def count_samples(config: Custom, batch_size: int) -> int:
         loader = train_loader(data)
         if is_stream(loader):
             raise ConfigError(
-                "is required: the training set is a stream, which tells no length", "workload.train_samples"
+                "is required: the training set is a stream, which has no length", "workload.train_samples"
             )
         return samples_of(loader)

@@ -1,4 +1,4 @@
-"""What can be told of a user's data loader."""
+"""Facts about a user's data loader."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ KEY = "workload.data"
 
 
 def single_loader(loader: Any) -> Any:
-    """The loader itself. Raises ConfigError if there are several."""
+    """Return the loader itself. Raises ConfigError if there are several."""
     if isinstance(loader, list | tuple | dict) or type(loader).__name__ == "CombinedLoader":
         raise ConfigError("train_dataloader must give one loader, not several", KEY)
     return loader
 
 
 def is_stream(loader: Any) -> bool:
-    """Whether its samples can be neither counted nor shared out to ranks: whatever is no DataLoader that makes batches
-    of the samples of a map-style set.
+    """Return whether its samples can be neither counted nor shared out to ranks: anything but a DataLoader that makes
+    batches of the samples of a map-style set.
     """
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return True
@@ -31,12 +31,12 @@ def is_stream(loader: Any) -> bool:
 
 
 def sampler_of(loader: DataLoader[Any]) -> Any:
-    """The sampler of single samples: torch keeps another in `loader.sampler` where a batch sampler was given."""
+    """Return the sampler of single samples: torch keeps another in `loader.sampler` where a batch sampler was given."""
     return getattr(loader.batch_sampler, "sampler", loader.sampler)
 
 
 def samples_of(loader: DataLoader[Any]) -> int:
-    """Samples that all ranks together draw in an epoch of a map-style loader."""
+    """Return the samples that all ranks together draw in an epoch of a map-style loader."""
     sampler = sampler_of(loader)
     if isinstance(sampler, DistributedSampler):  # Lightning's, over the set, or over the user's sampler
         sampler = sampler.dataset
@@ -58,18 +58,18 @@ def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool
                 "samples of all of them"
             )
         raise ConfigError(
-            f"its train_dataloader deals batches of {declared} when a rank takes {micro_batch} samples{remedy}", KEY
+            f"its train_dataloader yields batches of {declared} when a rank takes {micro_batch} samples{remedy}", KEY
         )
     return True
 
 
 def sizes(batch: Any) -> set[int]:
-    """First dimensions of a batch's tensors, one of which is the number of its samples."""
+    """Return the first dimensions of a batch's tensors, one of which is the number of its samples."""
     return {len(leaf) for leaf in _tensors(batch) if leaf.dim()}
 
 
 def fingerprint(batch: Any) -> str:
-    """Equal for equal batches."""
+    """Return a text that is equal for equal batches: the sums of their tensors."""
     return repr([float(leaf.double().sum()) for leaf in _tensors(batch)])
 
 

@@ -69,10 +69,10 @@ def test_interval_covers_the_truth_and_the_law_is_not_accused(b_crit: float) -> 
 
 def test_a_fit_is_quick_even_with_bounds() -> None:
     rows = table(law(256), np.random.default_rng(0), cap=3000)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(20):
         fit_critical_batch(rows)
-    assert (time.perf_counter() - start) / 20 < 0.05
+    assert (time.process_time() - start) / 20 < 0.05
 
 
 BROKEN: dict[str, Callable[[float], float]] = {

@@ -199,7 +199,7 @@ def test_a_front_of_100_000_points_is_quick(shape: str) -> None:
         "all on the front": np.stack([np.arange(1e5), np.arange(1e5)], axis=1),
         "ties": rng.integers(0, 50, (100_000, 2)).astype(float),
     }[shape]
-    start = time.perf_counter()
+    start = time.process_time()
     on_front(points)
     hypervolume(points, (float(points[:, 0].max()), 0.0))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

@@ -158,7 +158,7 @@ def test_limits_apply_to_a_run_with_one_setup_regardless_of_which_trial_paid_it(
     assert answer.choice.label == "batch 16 on 1 rank"  # 1.55 USD
     assert answer.choice.setup == pytest.approx(COLD_S / 3600)
     lines = recommendation_lines(found, answer, limits)
-    assert lines[1] == "Its cost is held against them with the setup of a group that starts for it."
+    assert lines[1] == "Costs that are compared with these limits include the setup of a group that starts for the run."
     assert "and 36 device-seconds for the setup of a cold group" in lines[2]
 
 
@@ -166,7 +166,7 @@ def test_every_view_says_which_costs_it_compares(tmp_path: Path) -> None:
     found = study()
     assert any("leave out the setup of cold groups (36 device-seconds on 1 rank)" in line for line in verdict(found))
     table = points_table(found)
-    column = table.heads.index("cold setup besides")
+    column = table.heads.index("plus cold setup")
     assert [float(row[column]) for row in table.rows] == [0.0, COLD_S]
     write_report(found, tmp_path, ["csv", "json", "html"])
     points = pd.read_csv(tmp_path / "points.csv").set_index("batch_size")
@@ -230,5 +230,5 @@ def test_a_search_that_started_groups_is_shown_apart_from_them() -> None:
     assert by_size[64].search_cold_setup.billed_device_h == pytest.approx(3 * COLD_S / 3600)
     assert by_size[64].cold_setup.billed_device_h == by_size[16].search_cold_setup.billed_device_h == 0
     table = points_table(found)
-    column = table.heads.index("of its search + cold setup")
+    column = table.heads.index("search, all trials + cold setup")
     assert [row[column] for row in table.rows] == ["59.4 + 0", "54.0 + 108"]  # device-seconds

@@ -93,7 +93,7 @@ class TwoNodes:
         self._token_file.write_text(self.token)
         self._started: list[subprocess.Popen[bytes]] = []
         self.places = Places()
-        self._ports = _free_ports(12)
+        self._ports = free_ports(12)
         self.http = f"http://{self.places.addresses['head']}:{self._ports[1]}"
 
     def start(self) -> None:
@@ -199,7 +199,7 @@ def _plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Free ports below 10002, where Ray's workers begin."""
     found: list[int] = []
     for port in range(7000 + os.getpid() % 1000, 10000):

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ from study.cluster.metrics import export as module
 from study.cluster.metrics.definitions import DECISIONS, METRICS, STATES, UNREPORTED
 from study.cluster.metrics.export import Export
 from study.cluster.metrics.readings import MetricReadings, Reading
-from study.config.sections import LIMITS
+from study.config.sections import LimitName
 from study.ledger.schema import (
     PHASES,
     AnyRow,
@@ -255,7 +255,7 @@ def test_limits_are_told_as_shares_of_what_is_allowed() -> None:
         [study_row(), attempt(spec, 1, 600.0, 600.0), lease(spec, 1, 3600.0, "released", train=1800.0)],
         make_plan(config), clock,
     )  # fmt: skip
-    used = {limit: told["study_limit_used_ratio", limit] for limit in LIMITS}
+    used = {limit: told["study_limit_used_ratio", limit] for limit in get_args(LimitName)}
     assert used == pytest.approx({"device_hours": 2.0, "usd": 0.5, "wall_h": 0.25, "wait_h": 0.0})
 
 

@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import pytest
 import yaml
 
 from study.cluster.metrics.grafana import files
+from tests.cluster.jobs.two_nodes import free_ports
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 PATIENCE_S = 180.0
@@ -41,17 +41,6 @@ STUDY = {
     "limits": {"usd": 1000.0},
 }
 LATER = ("hand_over", "ended")  # of these there is nothing to tell while the first trials run
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nobody listens on, outside of those that Ray's workers take."""
-    sockets = [socket.socket() for _ in range(n)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def eventually(found: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> Any:

@@ -96,7 +96,7 @@ def test_ranks_share_a_stream_so_that_an_update_sees_what_one_rank_would(config:
 
 def test_a_stream_that_shares_itself_out_is_refused_on_two_ranks(config: Make) -> None:
     made = own(config, [16], {"data": "tests.user_code:SharesItself"}, hardware={"world_size": 2})
-    with LocalGroup(made, 2) as group, pytest.raises(ConfigError, match="deals the ranks different samples"):
+    with LocalGroup(made, 2) as group, pytest.raises(ConfigError, match="yields the ranks different samples"):
         group.run(first(made))
 
 
@@ -110,7 +110,7 @@ def test_a_stream_that_ends_early_is_one_line(config: Make, samples: int) -> Non
 def test_what_is_left_at_the_end_is_no_batch_and_a_first_one_of_another_size_is_a_mistake() -> None:
     x, _ = points(10)
     assert [len(batch) for batch in whole_batches(x.split(4), 4)] == [4, 4]
-    with pytest.raises(ConfigError, match=r"deals a batch of 4 when batch_size is 5$"):
+    with pytest.raises(ConfigError, match=r"yields a batch of 4 when batch_size is 5$"):
         next(whole_batches(x.split(4), 5))
     # A sequence may come before the batch's dimension, and a batch need not be of tensors.
     assert len(list(whole_batches([(torch.zeros(7, 4), torch.zeros(4))], 4))) == 1

@@ -9,7 +9,7 @@
   };
   const PRINTED_PX = 690; // fits A4 and letter
 
-  // A page opened from a file may be denied storage: then the theme lasts as long as the page.
+  // A page opened from a file may have no storage: then the theme lasts until the page is closed.
   const storage = {
     get: () => { try { return localStorage.getItem("study-theme"); } catch { return null; } },
     set: (theme) => { try { localStorage.setItem("study-theme", theme); } catch { /* not kept */ } },
@@ -58,7 +58,7 @@
     countDrawn();
   }
 
-  // One figure after another, so that what is already there answers in between.
+  // One figure after another, so that the page reacts to input in between.
   async function drawAll() {
     for (const plot of plots()) {
       await draw(plot);
@@ -67,7 +67,7 @@
     countDrawn();
   }
 
-  // The reader's choices, open parts and place outlive the news.
+  // The reader's choices, open parts and focus survive an update.
   function replaceMain(html) {
     const main = document.querySelector("main");
     const choices = ["axis", "scale"].map((name) => document.getElementById(`${name}-${chosen(name)}`)?.id);
@@ -91,7 +91,7 @@
     });
     events.addEventListener("over", () => {
       events.close();
-      status.textContent = "This page is no longer served: what it shows stays as it is.";
+      status.textContent = "This page is no longer served: the study or its server has ended.";
       status.dataset.state = "over";
     });
     events.addEventListener("error", () => { status.textContent = "Live: no connection; trying again."; });

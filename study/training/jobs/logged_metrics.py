@@ -1,0 +1,171 @@
+"""The metrics that a user's module logs in its validation, equal on all ranks or refused."""
+
+from __future__ import annotations
+
+import math
+from functools import wraps
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from study.config.workloads import Custom
+from study.errors import ConfigError, did_you_mean
+from study.measurement import Metrics
+from study.training.jobs.training_losses import TrainingLosses
+from study.workloads.user_code.loaders import KEY
+
+VAL_LOSS = "val_loss"  # looked for where no name is given
+SAME = 1e-6  # between ranks' sums of weights, relative
+TOLERANCE = 1e-5  # between ranks' copies of one metric, relative: they may have summed in different orders
+
+
+class LoggedMetrics:
+    """Reads the metrics of each validation from Lightning, and checks that the ranks agree on them."""
+
+    def __init__(self, config: Custom, module: pl.LightningModule) -> None:
+        self.config, self.module = config, module
+        self.names: set[str] = set()  # of the metrics that an earlier validation has logged
+        self._collectives = 0  # that the module called in this validation
+        for hook in ("validation_step", "on_validation_batch_end", "on_validation_epoch_end"):
+            self._count_collectives(hook)
+
+    def forget(self, trainer: pl.Trainer) -> None:
+        """Forget the metrics of the validation before: Lightning would give them where none are logged."""
+        for name in (self.config.val_accuracy, self.config.val_loss or VAL_LOSS):
+            trainer.callback_metrics.pop(name, None)
+        self._collectives = 0
+
+    def _count_collectives(self, hook: str) -> None:
+        """Count the hook's collectives, to distinguish a metric that rank 0 logs of all ranks' data from one of its own
+        part.
+        """
+        original = getattr(self.module, hook)
+
+        @wraps(original)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            before = _collectives()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._collectives += _collectives() - before
+
+        setattr(self.module, hook, counted)
+
+    def read(self, trainer: pl.Trainer, losses: TrainingLosses) -> Metrics:
+        """Return the training loss averaged over ranks, and the validation metrics as logged. Every rank must call it.
+
+        The training loss is NaN where the weights are not finite: a module that logs no validation loss would not show
+        that. Raises ConfigError where the validation set is empty, a metric was not logged in this validation, or the
+        ranks have different metrics or weights.
+        """
+        if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
+            raise ConfigError("its validation set is empty", KEY)
+        size = sum(
+            (weight.detach().abs().sum(dtype=torch.float64) for weight in self.module.parameters()), torch.zeros(())
+        )
+        whole = bool(size.isfinite())
+        self._check_monitors(trainer)
+        names = self.config.val_accuracy, self.config.val_loss or VAL_LOSS
+        own = [losses.loss_sum if whole else math.nan, losses.weight_sum, losses.skipped, size]
+        for name in names:
+            logged = trainer.callback_metrics.get(name)
+            own += [0.0, 0.0] if logged is None else [1.0, logged]
+        rows = _gathered(own, self.module.device)
+        losses.start()
+        if not torch.allclose(rows[:, 3], rows[:1, 3], rtol=SAME, equal_nan=True):
+            raise ConfigError(
+                "its weights differ between the ranks: DDP averages the gradients of what requires one when training "
+                "begins; leave frozen what was frozen then, set workload.find_unused_parameters if something is frozen "
+                "later, and change no weights on one rank alone",
+                "workload.module",
+            )
+        logs_loss = self.config.val_loss is not None or names[1] in self.names or bool(rows[:, 6].any())
+        accuracy = self._agreed(trainer, "val_accuracy", names[0], rows[:, 4:6])
+        if math.isfinite(accuracy) and not -TOLERANCE <= accuracy <= 1 + TOLERANCE:
+            raise ConfigError(
+                f"{names[0]} is {accuracy:.4g}, and an accuracy is a share from 0 to 1"
+                + ("; log it divided by 100" if 1 < accuracy <= 100 else ""),
+                "workload.val_accuracy",
+            )
+        weight = float(rows[:, 1].sum())
+        if weight == 0:
+            raise ConfigError("its training_step returns no loss", "workload.module")
+        return Metrics(
+            train_loss=float(rows[:, 0].sum()) / weight,
+            train_accuracy=None,
+            val_loss=self._agreed(trainer, "val_loss", names[1], rows[:, 6:8]) if logs_loss else None,
+            val_accuracy=accuracy,
+            skipped_batches=int(rows[:, 2].sum()),
+        )
+
+    def _agreed(self, trainer: pl.Trainer, key: str, name: str, ranks: Tensor) -> float:
+        """Return a logged metric, from (logged or not, value) of each rank, (world size, 2). Raises ConfigError.
+
+        A metric that only rank 0 logs must have been gathered there; one that all ranks log must be equal on all.
+        """
+        logged, values = ranks[:, 0].bool(), ranks[:, 1]
+        if not logged[0]:
+            known = trainer.callback_metrics
+            says = f"the module does not log {name}; it logs {', '.join(sorted(known)) or 'nothing'}"
+            says += did_you_mean(name, known)
+            if bool(logged.any()):
+                says = f"{name} is logged on some ranks, and not on rank 0"
+            elif name in self.names:
+                says = f"the module logged {name} in the validation before, and not in this one; log it in every one"
+            raise ConfigError(says, f"workload.{key}")
+        self.names.add(name)
+        first = float(values[0])
+        if bool(logged.all()):
+            alike = torch.isclose(values, values[:1], rtol=TOLERANCE, atol=1e-12, equal_nan=True)
+            if not bool(alike.all()):
+                low, *_, high = sorted(values.tolist(), key=lambda value: (math.isnan(value), value))
+                raise ConfigError(
+                    f"{name} differs between the ranks ({low:.4g} to {high:.4g}): each "
+                    "logged the figure of its own part of the data; log it with sync_dist=True, or log a torchmetrics "
+                    "object itself",
+                    f"workload.{key}",
+                )
+        elif bool(logged[1:].any()):
+            raise ConfigError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
+        elif not self._collectives:
+            raise ConfigError(
+                f"{name} is logged on rank 0 alone, and nothing was gathered from the other ranks: it is the figure "
+                "of rank 0's part of the data; log it on all ranks with sync_dist=True, or log a torchmetrics object "
+                "itself",
+                f"workload.{key}",
+            )
+        return first
+
+    def _check_monitors(self, trainer: pl.Trainer) -> None:
+        """Refuse a schedule that follows a training metric: a paused trial keeps those of its last validation alone."""
+        for scheduler in trainer.lr_scheduler_configs:
+            monitor = scheduler.monitor
+            if scheduler.reduce_on_plateau and all(result.meta.name != monitor for result in _results(trainer)):
+                name = type(scheduler.scheduler).__name__
+                raise ConfigError(
+                    f"its {name} follows {monitor}, which is not logged in its validation", "workload.module"
+                )
+
+
+def _gathered(own: list[Any], device: torch.device) -> Tensor:
+    """Return the numbers of every rank, (world size, n), float64, in one collective. Every rank must call it."""
+    row = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device).reshape(()) for value in own])
+    if not dist.is_initialized():
+        return row[None].cpu()
+    rows = [torch.empty_like(row) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, row)
+    return torch.stack(rows).cpu()
+
+
+def _collectives() -> int:
+    """Return how many collectives this rank has called; torch has no public way to ask."""
+    group = dist.group.WORLD
+    return 0 if group is None else int(group._get_sequence_number_for_group())  # type: ignore[attr-defined]
+
+
+def _results(trainer: pl.Trainer) -> list[Any]:
+    """Return how each metric of this validation was logged; Lightning has no public way to ask."""
+    return list(trainer.fit_loop.epoch_loop.val_loop._results.values())

@@ -1,0 +1,94 @@
+"""The losses that a user's `training_step` returns: their sums since the last report, and weighted gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from study.config.workloads import Custom
+from study.errors import ConfigError
+from study.training.distributed.topology import RankTopology
+
+
+class TrainingLosses:
+    """Wraps the module's `training_step` to see every loss as the module returned it.
+
+    Lightning passes on only its quotient by the accumulation.
+    """
+
+    def __init__(self, config: Custom, module: pl.LightningModule, topology: RankTopology, accumulation: int) -> None:
+        self.config, self.module, self.topology, self.accumulation = config, module, topology, accumulation
+        self.start()
+        self._wrap_training_step()
+
+    def start(self) -> None:
+        """Begin the sums of the next report."""
+        self.loss_sum: Any = 0.0  # of losses times their weights, a float64 tensor once there is a loss
+        self.weight_sum: Any = 0.0
+        self.skipped = 0  # micro batches for which training_step returned no loss
+        self._update_weight: Any = 0.0  # of the micro batches since the last update
+
+    def _wrap_training_step(self) -> None:
+        original = self.module.training_step
+
+        @wraps(original)
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            output = original(*args, **kwargs)
+            if output is None:
+                self.skipped += 1
+                # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
+                return self._no_gradient() if self.topology.world_size > 1 else None
+            loss = output.get("loss") if isinstance(output, Mapping) else output
+            if not isinstance(loss, Tensor):
+                raise ConfigError("its training_step returns no loss", "workload.module")
+            weight = self._weight_of(output)
+            if self.config.loss_weight is not None and not weight:  # a mean over nothing is NaN, and counts nothing
+                return self._no_gradient()
+            self.loss_sum = self.loss_sum + loss.detach().double() * weight
+            self.weight_sum = self.weight_sum + weight
+            if not isinstance(output, Mapping) or self.config.loss_weight is None:
+                return output
+            self._update_weight = self._update_weight + weight
+            return {**output, "loss": loss * weight}
+
+        self.module.training_step = training_step  # type: ignore[method-assign]
+
+    def _no_gradient(self) -> Tensor:
+        """Return a loss that is zero for any weights of the network."""
+        return sum((0.0 * weight.sum() for weight in self.module.parameters() if weight.requires_grad), torch.zeros(()))
+
+    def _weight_of(self, output: Any) -> Any:
+        """Return how much the loss counts: 1, or what the output has under `workload.loss_weight`."""
+        key = self.config.loss_weight
+        if key is None:
+            return 1.0
+        weight = output.get(key) if isinstance(output, Mapping) else None
+        if weight is None:
+            raise ConfigError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
+        weight = weight.detach() if isinstance(weight, Tensor) else torch.tensor(float(weight))
+        if weight.numel() != 1 or not weight.isfinite().all() or weight < 0:
+            raise ConfigError(f"{key} must be one number of 0 or more", "workload.loss_weight")
+        return weight.to(self.module.device, torch.float32).reshape(())
+
+    def scale_gradients(self) -> None:
+        """Turn the gradients of weighted losses into that of the weighted mean over the global batch.
+
+        Lightning divides each loss by the accumulation, and DDP the sum by the ranks. With weights w and losses l, the
+        gradient of sum(w l) / sum(w) remains. Every rank must call it, between the last backward pass and the step.
+        """
+        if self.config.loss_weight is None:
+            return
+        total = torch.as_tensor(self._update_weight, dtype=torch.float32, device=self.module.device).clone()
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        factor = self.accumulation * self.topology.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        for weight in self.module.parameters():
+            if weight.grad is not None:
+                weight.grad.mul_(factor.to(weight.grad.dtype))
+        self._update_weight = 0.0
