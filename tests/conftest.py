@@ -223,7 +223,7 @@ def browser(chromium: str) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # As root, and in most containers, Chromium cannot set its own sandbox up.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        # As root, and in most containers, Chromium cannot set its own sandbox up. A GPU drawn by software costs time.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()

@@ -35,7 +35,7 @@ def free_bytes(topology: RankTopology) -> int:
 
 
 def place_splits(splits: Splits, topology: RankTopology) -> Splits:
-    """Return the data on the device if there is ample room for them, else on the host, from where batches are copied."""
+    """Return the data on the device if there is ample room for them, else on the host: batches are then copied."""
     if topology.device == "cpu" or splits.nbytes <= DATA_SHARE * free_bytes(topology):
         return splits.to(topology.torch_device)
     return splits.streamed_to(topology.torch_device)
@@ -56,7 +56,7 @@ def peak_bytes(topology: RankTopology) -> int | None:
 
 
 def give_back(topology: RankTopology) -> None:
-    """Free what the last trial left. Trainer and module refer to each other, so only the garbage collector finds them."""
+    """Free what the last trial left. Trainer and module refer to each other, so only the collector finds them."""
     if topology.device == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

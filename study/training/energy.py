@@ -64,7 +64,7 @@ def _load() -> Any:
 
 
 def _visible(nvml: Any, environment: Mapping[str, str]) -> list[str]:
-    """Return UUIDs of the GPUs that CUDA shows, in its order (see its programming guide, "CUDA environment variables")."""
+    """Return UUIDs of the GPUs that CUDA shows, in its order (its programming guide, "CUDA environment variables")."""
     handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
     uuids = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     listed = environment.get("CUDA_VISIBLE_DEVICES")

@@ -20,7 +20,7 @@ class PeerLost(ClusterError):
     """A rank lost the connection to another of its group."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RankReport(Measurement):
     """One interval as one rank reports it: metrics of all ranks, with the times, energy and memory of this one."""
 

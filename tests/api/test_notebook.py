@@ -24,11 +24,12 @@ def test_it_is_stored_without_outputs_and_paths() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # seconds on a quiet machine, minutes where Ray starts slowly
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read_notebook()
     NotebookClient(
-        notebook, timeout=250, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     (tmp_path / "executed.ipynb").write_text(nbformat.writes(notebook))
     shown = [

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from study.reporting import text
 from study.reporting.text.formatting import column, cost_unit, duration, number, percent
+from study.reporting.text.tables import TextTable, rich_table
 from study.safe_text import printable
+
+HEAVY = {"jinja2", "kaleido", "pandas", "plotly", "ray", "scipy", "torch"}
 
 
 @pytest.mark.parametrize(
@@ -54,3 +63,19 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_control_codes_do_not_survive() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
+
+
+def test_heads_and_cells_of_a_terminal_table_are_not_markup() -> None:
+    console = Console(file=StringIO(), width=80)
+    console.print(rich_table(TextTable(("", "[bold]variant"), (("accuracy", "[red]\x1b[31m0.9"),), (True,))))
+    assert isinstance(console.file, StringIO)
+    assert "[bold]variant" in console.file.getvalue()
+    assert "[red] [31m0.9" in console.file.getvalue()
+
+
+def test_text_loads_no_heavy_library() -> None:
+    names = [f"study.reporting.text.{path.stem}" for path in Path(text.__path__[0]).glob("[a-z]*.py")]
+    assert "study.reporting.text.verdict" in names
+    code = f"import sys, {', '.join(names)}; print(*{HEAVY} & {{name.partition('.')[0] for name in sys.modules}})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == ""

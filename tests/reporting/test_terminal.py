@@ -1,4 +1,4 @@
-"""What people see while a study runs, and when it is over."""
+"""The terminal while a study runs, and when it has ended."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_only_frontier_points_are_marked() -> None:
     assert [line.rstrip().endswith("yes") for line in rows] == [True, False]
 
 
-def test_costs_of_a_column_share_their_unit_and_spend_is_told() -> None:
+def test_costs_of_a_column_share_their_unit_and_spend_is_shown() -> None:
     text = shown([point(16, 0.01, 0.9), point(64, 0.001, 0.8)], [trial(16, [0.9], cost=Cost(3.0, 0, 6.0))])
     assert "device-seconds" in text
     assert "36.00" in text
@@ -127,17 +127,17 @@ def test_status_before_the_first_trial(plan: Plan) -> None:
 
 
 def test_a_lost_attempt_is_billed_and_no_longer_running(plan: Plan) -> None:
-    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
-    assert tracker.count("search").running == 1
-    tracker.state.apply(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
-    assert tracker.count("search").running == 0
-    tracker.state.apply(attempt_row("search-b16-w1-r0", 6, attempt=2))
-    tracker.state.apply(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
-    assert tracker.count("search").running == 1
-    assert tracker.state.closed_device_h == pytest.approx(8 / 3600)
+    progress = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1)])
+    assert progress.count("search").running == 1
+    progress.state.apply(lease_row("search-b16-w1-r0", 5, 4.0, reason="lost"))
+    assert progress.count("search").running == 0
+    progress.state.apply(attempt_row("search-b16-w1-r0", 6, attempt=2))
+    progress.state.apply(lease_row("search-b16-w1-r0", 6, 4.0, attempt=1, reason="lost"))
+    assert progress.count("search").running == 1
+    assert progress.state.closed_device_h == pytest.approx(8 / 3600)
 
 
-def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
+def test_a_lost_attempt_is_shown_with_its_cause_and_what_follows(plan: Plan) -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=False)
     name = "search-b16-w1-r0"
     died = {"reason": "lost", "why": "rank 0 on \x1b[1mvm died"}
@@ -145,7 +145,7 @@ def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
         for row in (study_row(), attempt_row(name, 1)):
             view(later(row))
         view(later(lease_row(name, 5, 4.0, **died)))
-        view(later(lease_row(name, 5, 4.0, reason="lost")))  # it died with its driver, or was cut short: nobody's fault
+        view(later(lease_row(name, 5, 4.0, reason="lost")))  # it died with its driver, or was cut short
         for row in (attempt_row(name, 6, attempt=2), end_row(name, 9, "failed", error="rank 0 died")):
             view(later(row))
         view(later(lease_row(name, 9, 3.0, attempt=2, **died)))
@@ -158,22 +158,22 @@ def test_what_died_is_told_and_what_becomes_of_it(plan: Plan) -> None:
 
 
 def test_a_resume_forgets_what_ran_when_the_driver_died(plan: Plan) -> None:
-    tracker = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
-    assert tracker.count("search").running == 0
+    progress = followed(plan, [study_row(), attempt_row("search-b16-w1-r0", 1), study_row(2)])
+    assert progress.count("search").running == 0
 
 
 def test_time_left_waits_for_evidence(plan: Plan) -> None:
-    tracker = followed(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
-    assert tracker.left_s() is None
+    progress = followed(plan, [study_row(), *a_trial("search-b16-w1-r0", 0, "completed")])
+    assert progress.left_s() is None
 
 
 def test_time_left_at_a_steady_pace(plan: Plan) -> None:
     rows = [study_row(), *a_trial("search-b16-w1-r0", 100, "completed"), *a_trial("search-b64-w1-r0", 110, "completed")]
-    tracker = followed(plan, rows)
-    assert tracker.left_s() == pytest.approx(6 * 10)  # six trials to come, one at a time
-    tracker.state.apply(attempt_row("search-b16-w1-r1", 120))
-    tracker.state.apply(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
-    assert tracker.left_s() == pytest.approx(5.5 * 10)  # half of it is done
+    progress = followed(plan, rows)
+    assert progress.left_s() == pytest.approx(6 * 10)  # six trials to come, one at a time
+    progress.state.apply(attempt_row("search-b16-w1-r1", 120))
+    progress.state.apply(report_row("search-b16-w1-r1", 1.5, 0.5, at_s=120))
+    assert progress.left_s() == pytest.approx(5.5 * 10)  # half of it is done
 
 
 def test_time_left_does_not_repeat_the_setup(plan: Plan) -> None:
@@ -211,7 +211,7 @@ def test_a_retry_from_a_checkpoint_does_not_show_the_lost_epochs(plan: Plan) -> 
     assert progress.epochs(trial) == (0.0, 3.0)
 
 
-def test_no_time_is_left_when_all_is_over(plan: Plan) -> None:
+def test_no_time_is_left_when_all_trials_have_ended(plan: Plan) -> None:
     rows: list[AnyRow] = [study_row()]
     names = [f"search-b{b}-w1-r{i}" for b in (16, 64) for i in (0, 1)]
     names += [f"confirm-b{b}-w1-s{i}" for b in (16, 64) for i in (1, 2)]
@@ -234,7 +234,7 @@ def test_without_a_terminal_each_ended_trial_is_one_plain_line(plan: Plan) -> No
     ]
 
 
-def test_the_past_of_a_resumed_study_is_counted_but_not_told_again(plan: Plan) -> None:
+def test_trials_of_earlier_drivers_are_counted_but_not_shown_again(plan: Plan) -> None:
     console = plain_console()
     with ProgressView(plan, console) as view:
         for row in (study_row(), *a_trial("search-b16-w1-r0", 0, "completed")):
@@ -281,13 +281,13 @@ def test_status_shows_what_is_spent_of_each_limit(config: Callable[..., StudyCon
     assert not any(line.startswith("cut") for line in status_lines(plan, [*rows, study_row(41)]))
 
 
-def test_a_passed_limit_is_told_where_nobody_watches(plan: Plan) -> None:
+def test_a_passed_limit_is_shown_without_a_terminal(plan: Plan) -> None:
     with ProgressView(plan, console := Console(file=io.StringIO(), width=200, force_terminal=False)) as view:
         view(later(limit_row(1)))
     assert text_of(console).startswith("limits.usd is passed: 0.021 of 0.02 USD. Nothing new starts")
 
 
-def test_the_summary_tells_a_cut_second() -> None:
+def test_the_summary_says_that_the_study_was_cut() -> None:
     cut = LimitCut("usd", 5.0, 5.01, 5.2, 0, 2, 7, (Cell(16, 1), Cell(64, 2, "+LR")))
     text = " ".join(shown([], cut=cut, planned_trials=12).split())
     assert "Cut by limits.usd: 5.2 of 5 USD spent. Of 12 trials 7 were not run and 2 ended early" in text

@@ -1,8 +1,14 @@
 """The driver's books of leases, on a fake clock and a fake cluster."""
 
-import pytest
+import os
 
-from study.tuning.leases import ClosedLease, Death, GroupRequest, Leases
+import pytest
+import ray
+from ray.exceptions import RayActorError
+from ray.util import remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from study.tuning.leases import ClosedLease, Death, GroupRequest, Leases, RayCluster
 from study.tuning.messages import GroupInfo
 from tests.conftest import make_config
 
@@ -261,3 +267,38 @@ def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_not_on_a_
     young, _ = books.start("c", 1, 2, info("young"))
     assert books.open == [young]
     assert (young.opened_s, young.attempt) == (122, 1)
+
+
+class DyingActor:
+    """Fails as it starts, if it is asked to, or else when it is called."""
+
+    def __init__(self, fails: bool) -> None:
+        if fails:
+            raise ValueError("in its set-up")
+
+    def die(self) -> None:
+        os._exit(1)
+
+
+def test_ray_knows_the_group_of_a_dead_actor_and_when_the_group_is_gone(local_ray: None) -> None:
+    cluster = RayCluster()
+    books = Leases(cluster)
+    placement = GroupRequest(make_config(), 1, books).to_placement_group()
+    group_id = placement.id.hex()
+    ray.get(placement.ready())
+    waited_s = cluster.creation_s(group_id)
+    assert waited_s is not None
+    assert waited_s > 0
+    for fails in (True, False):
+        strategy = PlacementGroupSchedulingStrategy(placement)
+        actor = ray.remote(DyingActor).options(num_cpus=0, scheduling_strategy=strategy).remote(fails)
+        with pytest.raises(RayActorError) as died:
+            ray.get(actor.die.remote())
+        assert cluster.group_of(died.value.actor_id) == group_id
+    assert not cluster.is_removed(group_id)
+    remove_placement_group(placement)
+    lease, _ = books.lost("a", 1, 1, Death("died", died.value.actor_id))
+    assert lease is not None
+    assert lease.group_id == group_id
+    assert cluster.is_removed(group_id)
+    assert cluster.group_of("f" * len(died.value.actor_id)) is None

@@ -214,10 +214,10 @@ def test_all_readers_of_the_rows_agree() -> None:
     at_first = list(ledger.rows)
     run(plan, never, ledger)
     for rows, failed, completed in ((at_first, 3, 0), (ledger.rows, 0, 18)):
-        summary, state, meter = summarize(rows, plan), StudyState(rows), MetricReadings(plan)
+        summary, state, metrics = summarize(rows, plan), StudyState(rows), MetricReadings(plan)
         for row in rows:
-            meter.follow(row)
-        values = {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
+            metrics.follow(row)
+        values = {(reading.name, *reading.tags.values()): reading.value for reading in metrics.read()}
         for n, outcome in ((failed, "failed"), (completed, "completed")):
             assert sum(trial.outcome == outcome for trial in summary.trials) == n
             assert sum(trial.status == outcome for trial in state.ended.values()) == n

@@ -43,7 +43,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run of the table."""
+    """One run of the table: its settings, and its result or why it has none."""
 
     number: int  # of its row in the file, from 1
     group: str

@@ -44,11 +44,13 @@ def comparison_figure(comparison: Comparison) -> go.Figure:
     """Draw the fronts of compared studies over one another."""
     unit = compared_unit(comparison)
     title = axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup)
-    return fronts_figure(
+    figure = fronts_figure(
         "Fronts over one another",
         {study.name: study.points for study in comparison.studies},
         PlaneAxes(title, "final validation accuracy", unit.scale),
     )
+    figure.update_yaxes(tickformat=".1~%")
+    return figure
 
 
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: PlaneAxes) -> go.Figure:

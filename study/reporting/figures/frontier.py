@@ -96,8 +96,8 @@ def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
     room = max(0.35 * (high - low), 0.01)
     reach = [bound for point in points for bound in point.val_accuracy_ci or ()]
     bottom = max(low - room, min([low - 0.3 * room, *(bound - 0.1 * room for bound in reach)]))
-    top = min(high + room, max([high + 0.3 * room, *(bound + 0.1 * room for bound in reach)]))
-    return max(0.0, bottom), min(top, 1.0 + 0.06 * (high - low + 0.05))
+    top = min(high + room, max([high + 0.4 * room, *(bound + 0.1 * room for bound in reach)]))
+    return max(0.0, bottom), min(top, 1.0 + 0.35 * room)  # labels of points need room above 100%
 
 
 def _extent(places: Sequence[_PointOnAxis]) -> list[float]:

@@ -133,7 +133,7 @@ def _features(encoder: nn.Module, part: Part) -> NDArray[np.float64]:
 
 
 class ContrastiveJob(TensorJob):
-    """Trains SimCLR. Validation loss and accuracy are those of a linear probe, fitted at each report on a few labels."""
+    """SimCLR. Validation loss and accuracy are those of a linear probe, fitted at each report on a few labels."""
 
     def __init__(
         self, config: Contrastive, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None

@@ -86,7 +86,7 @@ def _all(paths: Sequence[Path], read: Callable[[Path, _Cifar], Images], of: _Cif
 
 
 def read_binary(path: Path, of: _Cifar) -> Images:
-    """Read a file of records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises DataError."""
+    """Read records of labels, a byte each, and 3,072 bytes of red, green and blue planes. Raises DataError."""
     data = np.fromfile(path, np.uint8)
     record = of.label_bytes + np.prod(SHAPE)
     if len(data) % record:

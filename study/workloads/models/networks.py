@@ -39,7 +39,7 @@ def _stage(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def convnet(channels: int, width: int, classes: int) -> nn.Module:
-    """Return three 3x3 convolutions with batch norm, pooled in between, and a linear layer; takes (n, channels, h, w)."""
+    """Return three 3x3 convolutions with batch norm, pooled in between, then linear; takes (n, channels, h, w)."""
     return nn.Sequential(
         *_stage(channels, width),
         *_stage(width, 2 * width),

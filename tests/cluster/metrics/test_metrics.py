@@ -1,4 +1,4 @@
-"""What Prometheus is told, against what the analysis says of the same rows, and against closed forms."""
+"""The metrics equal what the analysis says of the same rows, and closed forms."""
 
 from __future__ import annotations
 
@@ -89,16 +89,16 @@ def ended(spec: TrialSpec, at_s: float, outcome: str, accuracy: float, attempts:
     )  # fmt: skip
 
 
-def read(meter: MetricReadings) -> dict[tuple[str, ...], float]:
+def read(metrics: MetricReadings) -> dict[tuple[str, ...], float]:
     """Readings by name and the values of their tags."""
-    return {(reading.name, *reading.tags.values()): reading.value for reading in meter.read()}
+    return {(reading.name, *reading.tags.values()): reading.value for reading in metrics.read()}
 
 
 def followed(rows: list[AnyRow], plan: Plan = PLAN, clock: Clock | None = None) -> dict[tuple[str, ...], float]:
-    meter = MetricReadings(plan, clock or Clock())
+    metrics = MetricReadings(plan, clock or Clock())
     for row in rows:
-        meter.follow(row)
-    return read(meter)
+        metrics.follow(row)
+    return read(metrics)
 
 
 seconds = st.floats(0.01, 1e4)
@@ -126,14 +126,14 @@ def made(drawn: list[tuple[Any, ...]]) -> Iterator[AnyRow]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(lives, min_size=len(TRIALS), max_size=len(TRIALS)))
-def test_a_finished_study_is_told_as_the_analysis_counts_it(drawn: list[tuple[Any, ...]]) -> None:
+def test_metrics_of_a_finished_study_equal_the_analysis(drawn: list[tuple[Any, ...]]) -> None:
     rows = list(made(drawn))
-    told, summary = followed(rows), summarize(rows, PLAN)
+    readings, summary = followed(rows), summarize(rows, PLAN)
 
     def device_h(kind: str = "", phase: str = "") -> float:
         return sum(
             hours
-            for (name, *tags), hours in told.items()
+            for (name, *tags), hours in readings.items()
             if name == "study_device_hours" and kind in ("", tags[0]) and phase in ("", tags[1])
         )
 
@@ -145,16 +145,21 @@ def test_a_finished_study_is_told_as_the_analysis_counts_it(drawn: list[tuple[An
     for trial in summary.trials:
         completed_h[trial.phase] += 0.0 if trial.censored else trial.cost.billed_device_h
     assert {phase: device_h(phase) for phase in completed_h} == pytest.approx(completed_h, abs=1e-9)
-    assert told["study_spend_usd",] == pytest.approx(3.0 * spend.total_device_h)
-    assert told["study_frontier_hypervolume",] == pytest.approx(summary.hypervolume or 0.0)
+    assert readings["study_spend_usd",] == pytest.approx(3.0 * spend.total_device_h)
+    assert readings["study_frontier_hypervolume",] == pytest.approx(summary.hypervolume or 0.0)
     for phase in ("search", "confirm"):
         of = [trial for trial in summary.trials if trial.phase == phase]
         for state in STATES[3:]:
-            assert told["study_trials", phase, state] == sum(trial.outcome == state for trial in of)
-        assert told["study_best_val_accuracy", phase] == max(trial.best_val_accuracy or 0.0 for trial in of)
-    assert told["study_lost_leases",] == sum(trial.attempts - 1 for trial in summary.trials)
-    assert told["study_attempts",] == sum(trial.attempts for trial in summary.trials)
-    assert told["study_devices_leased",] == told["study_samples_per_second",] == told["study_quiet_seconds",] == 0
+            assert readings["study_trials", phase, state] == sum(trial.outcome == state for trial in of)
+        assert readings["study_best_val_accuracy", phase] == max(trial.best_val_accuracy or 0.0 for trial in of)
+    assert readings["study_lost_leases",] == sum(trial.attempts - 1 for trial in summary.trials)
+    assert readings["study_attempts",] == sum(trial.attempts for trial in summary.trials)
+    assert (
+        readings["study_devices_leased",]
+        == readings["study_samples_per_second",]
+        == readings["study_quiet_seconds",]
+        == 0
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -164,8 +169,8 @@ def test_at_any_row_all_states_add_up_to_the_plan_and_all_hours_to_the_leases(
 ) -> None:
     rows = list(made(drawn))
     rows = rows[: data.draw(st.integers(1, len(rows)))]
-    told = followed(rows)
-    assert sum(told["study_trials", "search", state] for state in STATES) == len(PLAN.search)
+    readings = followed(rows)
+    assert sum(readings["study_trials", "search", state] for state in STATES) == len(PLAN.search)
     open_s, billed_s = {}, 0.0
     for row in rows:
         if isinstance(row, AttemptRow):
@@ -174,26 +179,26 @@ def test_at_any_row_all_states_add_up_to_the_plan_and_all_hours_to_the_leases(
             del open_s[row.lease_id]
             billed_s += row.billed_s
     billed_s += sum(rows[-1].at_s - opened_s for opened_s in open_s.values())
-    hours = sum(value for (name, *_), value in told.items() if name == "study_device_hours")
+    hours = sum(value for (name, *_), value in readings.items() if name == "study_device_hours")
     assert hours == pytest.approx(2 * billed_s / 3600)
-    assert told["study_devices_leased",] == 2 * len(open_s)
+    assert readings["study_devices_leased",] == 2 * len(open_s)
 
 
-def test_an_open_lease_is_told_as_far_as_its_group_has_spoken() -> None:
+def test_an_open_lease_has_phases_up_to_its_last_report() -> None:
     spec, clock = TRIALS[0], Clock()
-    meter = MetricReadings(PLAN, clock)
-    meter.follow(study_row())
-    meter.follow(attempt(spec, 1, at_s=20.0, setup_s=8.0))
-    meter.follow(report(spec, 1, 50.0, 0.5, train=24.0, validate=4.0))
+    metrics = MetricReadings(PLAN, clock)
+    metrics.follow(study_row())
+    metrics.follow(attempt(spec, 1, at_s=20.0, setup_s=8.0))
+    metrics.follow(report(spec, 1, 50.0, 0.5, train=24.0, validate=4.0))
     clock.now_s += 10.0  # the row came at 1000 of this clock
-    told = read(meter)
-    told_s = {phase: told["study_device_hours", "search", phase] * 3600 / 2 for phase in (*PHASES, UNREPORTED)}
+    readings = read(metrics)
+    told_s = {phase: readings["study_device_hours", "search", phase] * 3600 / 2 for phase in (*PHASES, UNREPORTED)}
     expected = {"setup": 8, "train": 24, "validate": 4, "idle": 2, UNREPORTED: 10}
     assert told_s == pytest.approx(dict.fromkeys(PHASES, 0.0) | expected, abs=1e-9)
-    assert told["study_quiet_seconds",] == pytest.approx(10)
-    assert told["study_longest_interval_seconds",] == 30
-    assert told["study_samples_per_second",] == 100
-    assert (told["study_devices_leased",], told["study_trials", "search", "running"]) == (2, 1)
+    assert readings["study_quiet_seconds",] == pytest.approx(10)
+    assert readings["study_longest_interval_seconds",] == 30
+    assert readings["study_samples_per_second",] == 100
+    assert (readings["study_devices_leased",], readings["study_trials", "search", "running"]) == (2, 1)
 
 
 def test_states_follow_a_trial_that_pauses_dies_and_ends() -> None:
@@ -201,9 +206,9 @@ def test_states_follow_a_trial_that_pauses_dies_and_ends() -> None:
     rows: list[AnyRow] = [study_row()]
 
     def state() -> str:
-        told = followed(rows)
-        (found,) = [of for of in STATES[1:] if told["study_trials", "search", of]] or ["pending"]
-        assert sum(told["study_trials", "search", of] for of in STATES) == len(PLAN.search)
+        readings = followed(rows)
+        (found,) = [of for of in STATES[1:] if readings["study_trials", "search", of]] or ["pending"]
+        assert sum(readings["study_trials", "search", of] for of in STATES) == len(PLAN.search)
         return found
 
     seen = [state()]
@@ -223,18 +228,18 @@ def test_states_follow_a_trial_that_pauses_dies_and_ends() -> None:
     assert seen == [
         "pending", "running", "running", "paused", "paused", "running", "pending", "pending", "running", "stopped",
     ]  # fmt: skip
-    told = followed(rows)
-    assert {of: told["study_decisions", of] for of in DECISIONS} == dict.fromkeys(DECISIONS, 0) | {"pause": 1}
+    readings = followed(rows)
+    assert {of: readings["study_decisions", of] for of in DECISIONS} == dict.fromkeys(DECISIONS, 0) | {"pause": 1}
 
 
-def test_a_hand_over_is_a_start_on_a_group_that_is_known() -> None:
+def test_a_hand_over_is_a_start_on_a_known_group() -> None:
     times_s = {"g": [9.0, 0.1, 0.5], "h": [8.0, 0.2]}
     rows: list[AnyRow] = [study_row()]
     specs = iter(TRIALS)
     for group, starts_s in times_s.items():
         rows += [attempt(next(specs), 1, 10.0, setup_s, group) for setup_s in starts_s]
-    told = followed(rows)
-    assert (told["study_hand_over_seconds", "median"], told["study_hand_over_seconds", "max"]) == (0.2, 0.5)
+    readings = followed(rows)
+    assert (readings["study_hand_over_seconds", "median"], readings["study_hand_over_seconds", "max"]) == (0.2, 0.5)
 
 
 def test_a_batch_size_whose_every_search_trial_fails_has_none_to_confirm() -> None:
@@ -245,41 +250,41 @@ def test_a_batch_size_whose_every_search_trial_fails_has_none_to_confirm() -> No
     assert followed(rows)["study_trials", "confirm", "pending"] == PLAN.config.confirm.seeds
 
 
-def test_limits_are_told_as_shares_of_what_is_allowed() -> None:
+def test_limits_are_exported_as_shares_of_what_is_allowed() -> None:
     assert not [key for key in followed([study_row()]) if key[0] == "study_limit_used_ratio"]
     config = make_config(
         price={"usd_per_device_hour": 3.0}, limits={"device_hours": 0.5, "usd": 6.0, "wall_h": 4.0, "wait_h": 1.0}
     )
     spec, clock = TRIALS[0], Clock()
-    told = followed(
+    readings = followed(
         [study_row(), attempt(spec, 1, 600.0, 600.0), lease(spec, 1, 3600.0, "released", train=1800.0)],
         make_plan(config), clock,
     )  # fmt: skip
-    used = {limit: told["study_limit_used_ratio", limit] for limit in get_args(LimitName)}
+    used = {limit: readings["study_limit_used_ratio", limit] for limit in get_args(LimitName)}
     assert used == pytest.approx({"device_hours": 2.0, "usd": 0.5, "wall_h": 0.25, "wait_h": 0.0})
 
 
-def test_a_waiting_study_tells_what_it_lacks_and_for_how_long_until_an_attempt_begins() -> None:
+def test_a_waiting_study_exports_the_ranks_it_lacks_until_an_attempt_begins() -> None:
     plan, clock = make_plan(make_config(limits={"wait_h": 2.0})), Clock()
     waits = WaitRow(**STAMP, at_s=1800.0, ranks=1, needed=4)
-    told = followed([study_row(), waits], plan, clock)
-    assert (told["study_lacking_ranks",], told["study_limit_used_ratio", "wait_h"]) == (3, 0.0)
-    meter = MetricReadings(plan, clock)
+    readings = followed([study_row(), waits], plan, clock)
+    assert (readings["study_lacking_ranks",], readings["study_limit_used_ratio", "wait_h"]) == (3, 0.0)
+    metrics = MetricReadings(plan, clock)
     for row in (study_row(), waits):
-        meter.follow(row)
+        metrics.follow(row)
     clock.now_s += 3600
-    assert read(meter)["study_limit_used_ratio", "wait_h"] == pytest.approx(0.5)
-    meter.follow(attempt(TRIALS[0], 1, 5400.0, 1.0))
-    assert (read(meter)["study_lacking_ranks",], read(meter)["study_limit_used_ratio", "wait_h"]) == (0, 0.0)
+    assert read(metrics)["study_limit_used_ratio", "wait_h"] == pytest.approx(0.5)
+    metrics.follow(attempt(TRIALS[0], 1, 5400.0, 1.0))
+    assert (read(metrics)["study_lacking_ranks",], read(metrics)["study_limit_used_ratio", "wait_h"]) == (0, 0.0)
 
 
-def test_a_real_study_is_told_as_its_report_has_it(frontier_run: Run) -> None:
-    told, summary = followed(frontier_run.rows, frontier_run.plan), summarize(frontier_run.rows, frontier_run.plan)
-    hours = sum(value for (name, *_), value in told.items() if name == "study_device_hours")
+def test_metrics_of_a_real_study_equal_its_report(frontier_run: Run) -> None:
+    readings, summary = followed(frontier_run.rows, frontier_run.plan), summarize(frontier_run.rows, frontier_run.plan)
+    hours = sum(value for (name, *_), value in readings.items() if name == "study_device_hours")
     assert hours == pytest.approx(summary.spend.total_device_h)
-    assert told["study_frontier_hypervolume",] == pytest.approx(summary.hypervolume)
-    assert told["study_decisions", "pause"] > 0
-    assert {told["study_trials", kind, state] for kind in ("search", "confirm") for state in STATES[:3]} == {0}
+    assert readings["study_frontier_hypervolume",] == pytest.approx(summary.hypervolume)
+    assert readings["study_decisions", "pause"] > 0
+    assert {readings["study_trials", kind, state] for kind in ("search", "confirm") for state in STATES[:3]} == {0}
 
 
 class FakeGauge:
@@ -341,16 +346,16 @@ def test_a_sink_that_is_down_is_counted_and_disturbs_nothing(
 
 
 def test_no_tag_can_grow_with_the_study() -> None:
-    told: list[Reading] = []
+    readings: list[Reading] = []
     for trials in (2, 6):
-        meter = MetricReadings(make_plan(make_config(search={"lr": [0.01 * n for n in range(1, trials + 1)]})))
-        meter.follow(study_row())
-        told.append([(reading.name, tuple(reading.tags.items())) for reading in meter.read()])
-    assert told[0] == told[1]
+        metrics = MetricReadings(make_plan(make_config(search={"lr": [0.01 * n for n in range(1, trials + 1)]})))
+        metrics.follow(study_row())
+        readings.append([(reading.name, tuple(reading.tags.items())) for reading in metrics.read()])
+    assert readings[0] == readings[1]
     assert {tag for metric in METRICS for tag in metric.tags} == {"kind", "state", "phase", "decision", "stat", "limit"}
 
 
 def test_the_documentation_lists_every_metric() -> None:
     rows = re.findall(r"^\| `ray_(\w+)` +\| ([^|]+?) +\| ([^|]+?) +\|", DOCS.read_text(), re.M)
-    told = {name: (unit, tags) for name, unit, tags in rows}
-    assert told == {metric.name: (metric.unit, ", ".join(metric.tags) or "-") for metric in METRICS}
+    readings = {name: (unit, tags) for name, unit, tags in rows}
+    assert readings == {metric.name: (metric.unit, ", ".join(metric.tags) or "-") for metric in METRICS}

@@ -1,4 +1,4 @@
-"""How rows reach who is asked for, whoever that is; and what is refused before anything starts."""
+"""How rows reach the sinks that a study asks for, and what is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_is_there_at_the_start_is_not_bounded_and_what_comes_is(
     assert in_order == [row for row in rows if row.kind in ("attempt", "report", "end", "lease")][: len(in_order)]
 
 
-def test_what_a_row_is_told_with(slow: Slow) -> None:
+def test_an_event_has_the_state_of_its_trial(slow: Slow) -> None:
     slow.let.set()
     with followed(len(fake_rows())) as sinks:
         sinks.start()
@@ -117,7 +117,7 @@ def test_a_row_that_is_always_refused_does_not_hold_up_the_others(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 2
 
 
-def test_a_study_that_is_over_is_told_whole_by_a_resume(tmp_path: Path) -> None:
+def test_a_resume_of_a_finished_study_sends_all_of_it(tmp_path: Path) -> None:
     plan = study_plan(tensorboard="boards")
     with Ledger(tmp_path) as ledger:
         for row in fake_rows():
@@ -152,7 +152,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, tracking: d
 
 
 @pytest.mark.parametrize(("key", "package"), [("mlflow", "mlflow"), ("tensorboard", "tensorboardX")])
-def test_an_extra_that_is_not_installed_is_told_first(
+def test_an_extra_that_is_not_installed_is_refused_first(
     tmp_path: Path, key: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = {"mlflow": "mlflow_sink", "tensorboard": "tensorboard_sink"}[key]

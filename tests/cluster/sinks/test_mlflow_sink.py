@@ -43,7 +43,7 @@ def test_another_study_of_the_same_name_has_runs_of_its_own(server: MlflowServer
     assert len(found) == 2 * len(facts(rest))
 
 
-def test_a_loss_that_is_no_number_is_told_as_it_is(server: MlflowServer, tmp_path: Path) -> None:
+def test_a_non_finite_loss_is_sent_as_it_is(server: MlflowServer, tmp_path: Path) -> None:
     plan = study_plan(mlflow=server.uri)
     rows = [
         row.model_copy(update={"train_loss": float("nan"), "val_loss": float("inf")}) if row.kind == "report" else row
