@@ -1,4 +1,4 @@
-"""A module that goes wrong as it is told to, for the tests of training that goes wrong."""
+"""A module that fails in the way its arguments name, for the tests of training that goes wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Unpicklable(Exception):
 
 
 class Mute(Exception):
-    """Breaks while it is told."""
+    """Raises where its text is asked for."""
 
     def __str__(self) -> str:
         raise ArithmeticError("no text")
@@ -98,7 +98,7 @@ class Misbehaving(LinearModule):
     ) -> None:
         super().__init__()
         self.act, self.where, self.after, self.at_rank = act, where, after, only_rank
-        # As text too, for a study file may hold no number that is none.
+        # As text too, since a study file may not hold NaN.
         self.add = {"loss": float(loss), "weight": float(weight), "acc": float(val_acc)}
         self.add_val_loss = None if val_loss is None else float(val_loss)
         self.calls = 0
@@ -115,7 +115,7 @@ class Misbehaving(LinearModule):
         return True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Perhaps no number."""
+        """Return a loss that may be NaN."""
         due = self._perhaps("training_step")
         loss = super().training_step(batch, batch_idx)
         if due and self.add["weight"]:
@@ -124,7 +124,7 @@ class Misbehaving(LinearModule):
         return loss + self.add["loss"] if due and self.add["loss"] else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Perhaps no number, perhaps no loss."""
+        """Log an accuracy that may be NaN, and perhaps no loss."""
         self._perhaps("validation_step")
         x, y = batch
         logits = self.layer(x)

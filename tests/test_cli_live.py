@@ -102,7 +102,7 @@ def test_run_live_ends_with_the_study(tmp_path: Path, start: Callable[..., Start
     assert "on the frontier" in text.split("event: page")[-1]
     watched = study(tmp_path, "watch", "s")
     assert watched.returncode == 0
-    assert "The study is over" in watched.stdout
+    assert "The study has finished" in watched.stdout
 
 
 @pytest.mark.slow

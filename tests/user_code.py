@@ -82,7 +82,7 @@ class Data(pl.LightningDataModule):
 
 
 class Stream(IterableDataset[Any]):
-    """The points in an order drawn from the global generator, anew each time."""
+    """The points in an order drawn from the global generator, another each time."""
 
     def __init__(self, samples: int, noisy: bool = False) -> None:
         self.x, self.y = points(samples)

@@ -1,56 +1,48 @@
-"""What the commands share: the console, arguments of one meaning, plans from files and folders."""
+"""What the commands share: exit codes, options of one meaning, plans of study files, and plain lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 
-from study.api.plans import checked_plan
-from study.config.loader import load_study
 from study.errors import DiskError
-from study.planning.trials import Plan
 from study.safe_text import printable
+
+if TYPE_CHECKING:
+    from study.planning.trials import Plan
 
 # Exit codes beside 0 and 1.
 USAGE_ERROR, CUT, DISK_ERROR, NOTHING_COMPLETED, INTERRUPTED = 2, 3, 4, 5, 130
 
 
-class _Terminal(Console):
-    """Writes no control code but its own."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        for segment in super().render(renderable, options):
-            clean = segment.control or segment.text.isprintable()
-            yield segment if clean else Segment(printable(segment.text, keep="\n\t"), segment.style)
-
-
-out = _Terminal()
-
 FolderArgument = Annotated[Path, typer.Argument(help="a study's folder")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
 
 
-def planned(path: Path, overrides: list[str] | None, address: str, cpus: int | None, try_: bool = False) -> Plan:
-    """Return the plan of a study file, checked before it runs; notes on the user's own modules are printed."""
-    return checked_plan(load_study(path, overrides or ()), address, cpus, say if try_ else None)
+def planned(
+    config: str | Path, overrides: list[str] | None, address: str, cpus: int | None, try_: bool = False
+) -> Plan:
+    """Return the plan of a study file, by path or name, checked before it runs; print notes on the user's modules."""
+    from study.api.plans import checked_plan
+    from study.config.loader import find_config, load_study
+
+    return checked_plan(load_study(find_config(str(config)), overrides or ()), address, cpus, say if try_ else None)
 
 
-def afterwards(error: DiskError, command: str) -> DiskError:
-    """The same, and what to do once the disk takes more."""
+def with_next_step(error: DiskError, command: str) -> DiskError:
+    """Return the error with the command to run once the disk takes more."""
     return DiskError(f"{error}. Once that is mended, go on with: {command}")
 
 
 def listed(values: Sequence[str] | None) -> list[str]:
-    """What an option that may be repeated lists, each with commas between."""
+    """Return the words of an option that takes commas and repetition alike."""
     return [word.strip() for value in values or () for word in value.split(",") if word.strip()]
 
 
 def say(*lines: str) -> None:
-    """Lines on the terminal as they are, long ones unbroken."""
+    """Print lines as they are, with a space for each control character."""
     for line in lines:
-        out.print(line, markup=False, soft_wrap=True, highlight=False)
+        print(printable(line, keep="\n\t"))

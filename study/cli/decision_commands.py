@@ -1,4 +1,4 @@
-"""The commands that turn results into decisions: recommend, prices, analyze, compare."""
+"""The commands that turn results into decisions: recommend, prices, analyze, compare, replay, claims."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from study.analysis.records import Constraints
-from study.cli.common import FolderArgument, JsonOption, listed, out, say
-from study.config.gpuhunt_prices import market_prices, prices_yaml
-from study.config.price_list import read_prices
+from study.cli.common import FolderArgument, JsonOption, listed, say
 from study.errors import ConfigError
-from study.ledger.atomic_files import write_atomic
 
 app = typer.Typer()
 PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
@@ -43,7 +39,11 @@ def recommend(
     prices: PricesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which configuration to pay for under limits, what it is expected to cost and reach, and what comes next."""
+    """Recommend a configuration under limits.
+
+    Says what it is expected to cost and reach, and which come next.
+    """
+    from study.analysis.records import Constraints
     from study.api.results import read_results
     from study.api.results import recommend as recommend_under
 
@@ -62,7 +62,11 @@ def prices(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List what GPUs cost, where that is from and of when."""
+    """List what GPUs cost, with source and date."""
+    from study.cli.terminal import out
+    from study.config.gpuhunt_prices import market_prices, prices_yaml
+    from study.config.price_list import read_prices
+    from study.ledger.atomic_files import write_atomic
     from study.reporting.text.tables import print_prices
 
     if refresh:
@@ -108,11 +112,13 @@ def analyze(
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and summary.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Analyse results made elsewhere: fronts with uncertainty, critical batch sizes.
+    """Analyse results that were made elsewhere.
 
-    Lists take commas and repetition alike. How the table was read is printed first.
+    Shows fronts with uncertainty and critical batch sizes. How the table was read is printed first. Lists take commas
+    and repetition alike.
     """
     from study.api.tables import read_and_analyze
+    from study.cli.terminal import out
     from study.reporting.text.json_records import json_text
     from study.reporting.text.table_analysis import print_analysis
 
@@ -148,11 +154,12 @@ def compare(
     folder: Annotated[Path | None, typer.Option("--out", help="folder to write page and compare.json into")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the fronts of studies, and list what differs in their configs."""
+    """Compare the fronts of studies and list what differs in their configs."""
     if len(folders) < 2:
         raise ConfigError(f"{folders[0]}: nothing to compare with; name two studies or more")
     from study.api.comparing import compare as compare_studies
     from study.api.results import read_results
+    from study.cli.terminal import out
     from study.reporting.text.comparison import print_comparison
 
     compared = compare_studies(*map(read_results, folders))
@@ -161,3 +168,72 @@ def compare(
         say("Report: " + ", ".join(str(path) for path in compared.write_report(folder)))
     if as_json:
         print(json.dumps(compared.to_dict()))
+
+
+@app.command()
+def replay(
+    source: Annotated[
+        Path, typer.Argument(help="a study run with scheduler.kind=grid, or a .csv or .parquet of curves")
+    ],
+    scheduler: Annotated[
+        list[str] | None,
+        typer.Option(help="such as asha,frontier_asha:quick; a list, all when left out; an unknown name lists them"),
+    ] = None,
+    shuffles: Annotated[int, typer.Option(min=1, help="random draws of seeds and order to replay")] = 200,
+    slots: Annotated[int, typer.Option(min=1, help="trials at a time")] = 2,
+    seeds: Annotated[int | None, typer.Option(min=1, help="seeds of a draw; a third of them when left out")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare schedulers on the curves of a full grid.
+
+    Shows what each would have cost, and how much of the frontier it would have kept.
+    """
+    from study.analysis.replay.contenders import CONTENDERS, contenders
+    from study.analysis.replay.curve_table import read_curves
+    from study.analysis.replay.curves import curves_of
+    from study.analysis.replay.replay import replay as replay_schedulers
+    from study.api.results import read_results
+    from study.cli.terminal import out
+    from study.ledger.store import REPORT, refuse_links
+    from study.reporting.exports import write_replay
+    from study.reporting.text.replay import print_replay, replay_record
+
+    chosen = contenders(",".join(scheduler or CONTENDERS))
+    is_study = source.is_dir()
+    if is_study:
+        refuse_links(source)
+    curves = curves_of(read_results(source).summary) if is_study else read_curves(source)
+    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
+    print_replay(replayed, out)
+    if is_study:
+        written = write_replay(replayed, source / REPORT)
+        say("Report: " + ", ".join(str(path) for path in written))
+    if as_json:
+        print(json.dumps(replay_record(replayed)))
+
+
+@app.command()
+def claims(
+    folders: Annotated[list[Path], typer.Argument(help="folders of studies; each is judged by itself")],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown instead")] = False,
+) -> None:
+    """Show what studies say about published claims on batch size.
+
+    Prints a verdict for each claim, and what it rests on.
+    """
+    from study.api.results import read_results
+    from study.cli.terminal import out
+    from study.reporting.text.claims import claims_record, print_claims
+    from study.reporting.text.markdown import study_claims_markdown
+
+    if as_json and as_markdown:
+        raise ConfigError("give --json or --markdown, not both")
+    summaries = [read_results(folder).summary for folder in folders]
+    if as_json:
+        print(json.dumps(claims_record(summaries), allow_nan=False))
+    for summary in () if as_json else summaries:
+        if as_markdown:
+            print(study_claims_markdown(summary))
+        else:
+            print_claims(summary, out)

@@ -1,46 +1,31 @@
-"""The commands for studies on a cluster that is reached over HTTP."""
+"""The commands for studies that run as Ray jobs, on a cluster that is reached over HTTP."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ray.job_submission import JobStatus
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from study.api.plans import import_own, recorded
-from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, out, planned, say
-from study.cluster.jobs import fetch as fetching
-from study.cluster.jobs.head import Head, head_address
-from study.cluster.jobs.payload import code_of, pack
-from study.cluster.jobs.storage import TROUBLE, shared_folder
-from study.cluster.jobs.submissions import (
-    STOP_WAIT_S,
-    Submission,
-    SubmittedStudy,
-    find,
-    new_id,
-    studies_of,
-    trials_over,
-)
-from study.config.loader import find_config
-from study.config.schema import StudyConfig
+from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, planned, say
 from study.errors import ClusterError, ConfigError, StudyError
-from study.ledger.store import CONFIG, read
 from study.safe_text import masked, printable
+
+# Commands import what they need when they run, so that `study --help` stays fast (benchmarks/startup.py).
+if TYPE_CHECKING:
+    from study.cluster.jobs.head import Head
+    from study.cluster.jobs.submissions import Submission, SubmittedStudy
+    from study.config.schema import StudyConfig
 
 app = typer.Typer()
 
-IdArgument = Annotated[str, typer.Argument(help="a study's id, as `study submit` and `study jobs` tell it")]
+IdArgument = Annotated[str, typer.Argument(help="a study's id, as `study submit` and `study jobs` print it")]
 HeadOption = Annotated[
     str | None,
     typer.Option(help="the head, as http://head:8265; RAY_API_SERVER_ADDRESS or RAY_ADDRESS when left out"),
 ]
-LOG_TAIL_LINES = 500
 GIB = 1 << 30
 
 
@@ -58,13 +43,19 @@ def submit(
         float, typer.Option(min=0, help="CPUs leased for the driver; with 0 it runs on the head, unleased")
     ] = 0,
 ) -> None:
-    """Run a study on a cluster as a Ray job: the file and your code are sent, this machine is free."""
-    plan = planned(find_config(config), set_, "cluster", None)
+    """Run a study on a cluster as a Ray job.
+
+    The file and your code are sent; this machine is free.
+    """
+    from study.cluster.jobs.storage import shared_folder
+    from study.cluster.jobs.submissions import Submission, new_id
+
+    plan = planned(config, set_, "cluster", None)
     if storage is not None:
-        shared_folder(storage)  # says so where it is written wrong; whether it can be reached, the nodes know
-    head = Head(head_address(address))
+        shared_folder(storage)  # raises ConfigError where it is written wrong; only the nodes know if they can reach it
+    head = _head(address)
     name = plan.config.name
-    run = Submission(new_id(name), name, storage, driver_cpus)
+    run = Submission(new_id(name), name, storage, driver_cpus, n_trials=plan.n_trials)
     _send(head, run, plan.config, node_id=None)
     if wait:
         _follow(head, run.study_id, run.job_id)
@@ -73,10 +64,14 @@ def submit(
 
 
 def resume_submitted(study_id: str, address: str | None, overrides: list[str] | None) -> None:
-    """Go on with a submitted study in the folder where it is, in another job."""
-    from study.tuning.driver import config_hash
+    """Continue a submitted study in the folder where it is, in another job."""
+    from study.api.plans import import_own, recorded
+    from study.cluster.jobs import fetch as fetching
+    from study.cluster.jobs.storage import TROUBLE
+    from study.config.loader import config_hash
+    from study.ledger.store import CONFIG
 
-    head = Head(head_address(address))
+    head = _head(address)
     study = _found(head, study_id)
     if study.is_running:
         raise ClusterError(f"{study_id} is {_word(study)}; `{_command(head, 'stop', study_id)}` ends it")
@@ -99,6 +94,8 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
 
 
 def _send(head: Head, run: Submission, config: StudyConfig, node_id: str | None) -> None:
+    from study.cluster.jobs.payload import code_of, pack
+
     code = code_of(config)
     with tempfile.TemporaryDirectory() as scratch:
         archive = Path(scratch) / "study.zip"
@@ -118,15 +115,24 @@ def _say_what_next(head: Head, study_id: str) -> None:
 
 @app.command()
 def jobs(address: HeadOption = None) -> None:
-    """List the studies that were submitted to a cluster, the latest first."""
-    head = Head(head_address(address))
+    """List the studies that were submitted to a cluster.
+
+    The latest comes first.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from study.cli.terminal import out
+    from study.cluster.jobs.submissions import studies_of
+
+    head = _head(address)
     studies = studies_of(head.jobs())
     if not studies:
         say(f"No study was submitted to {masked(head.address)} since it started.")
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "study", "status", "submitted", "runs", "trials over"):
-        table.add_column(name, justify="right" if name in ("runs", "trials over") else "left", no_wrap=name == "id")
+    for name in ("id", "study", "status", "submitted", "runs", "trials ended"):
+        table.add_column(name, justify="right" if name in ("runs", "trials ended") else "left", no_wrap=name == "id")
     for one in studies.values():
         table.add_row(
             one.study_id,
@@ -134,18 +140,21 @@ def jobs(address: HeadOption = None) -> None:
             _word(one),
             f"{one.started:%Y-%m-%d %H:%M}",
             str(len(one.runs)),
-            _trials_over(head, one),
+            _trials_ended(head, one),
         )
     out.print(table, markup=False)
 
 
-def _trials_over(head: Head, study: SubmittedStudy) -> str:
-    if study.node_id is None:
-        return ""
+def _trials_ended(head: Head, study: SubmittedStudy) -> str:
+    """Return `3/8`, or nothing where the ledger cannot be read: that is no reason to list nothing."""
+    from study.cluster.jobs.fetch import ended_trials, source_of
+    from study.cluster.jobs.storage import TROUBLE
+
     try:
-        return trials_over(head.last_lines(study.node_id, f"job-driver-{study.job_id}.log", LOG_TAIL_LINES)) or ""
-    except ClusterError:  # the node is gone, which is no reason to list nothing
+        ended = ended_trials(source_of(head, study))
+    except (ClusterError, *TROUBLE):
         return ""
+    return "" if ended is None else f"{ended}/{study.n_trials or '?'}"
 
 
 @app.command()
@@ -155,7 +164,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="until the study ends; exit as it does")] = False,
 ) -> None:
     """Show what a submitted study has printed, in its last run."""
-    head = Head(head_address(address))
+    head = _head(address)
     study = _found(head, study_id)
     if follow:
         _follow(head, study_id, study.job_id)
@@ -164,19 +173,30 @@ def logs(
 
 
 def _follow(head: Head, study_id: str, job_id: str) -> None:
+    from study.cluster.jobs.submissions import STOP_WAIT_S
+
     try:
         head.follow(job_id, _print)
-        head.wait_until_over(job_id, STOP_WAIT_S)
+        head.wait_until_ended(job_id, STOP_WAIT_S)
     except KeyboardInterrupt:
         say("", f"The study goes on; `{_command(head, 'stop', study_id)}` ends it.")
         raise typer.Exit(INTERRUPTED) from None
     study = _found(head, study_id)
     say(f"{study_id}: {_word(study)}")
-    if study.status != JobStatus.SUCCEEDED:
-        raise typer.Exit(INTERRUPTED if study.status == JobStatus.STOPPED else study.last.driver_exit_code or 1)
+    if study.status != "SUCCEEDED":
+        raise typer.Exit(INTERRUPTED if study.status == "STOPPED" else study.last.driver_exit_code or 1)
+
+
+def _head(address: str | None) -> Head:
+    """Return the head of `--address`, or of the environment. Raises ConfigError and ClusterError."""
+    from study.cluster.jobs.head import Head, head_address
+
+    return Head(head_address(address))
 
 
 def _found(head: Head, study_id: str) -> SubmittedStudy:
+    from study.cluster.jobs.submissions import find, studies_of
+
     return find(studies_of(head.jobs()), study_id)
 
 
@@ -186,14 +206,19 @@ def _print(text: str) -> None:
 
 @app.command()
 def stop(study_id: IdArgument, address: HeadOption = None) -> None:
-    """End a submitted study: its trials are stopped and billed, a report is written, and it can be resumed."""
-    head = Head(head_address(address))
+    """Stop a submitted study, so that it can be resumed.
+
+    Its trials are stopped and billed, and a report is written.
+    """
+    from study.cluster.jobs.submissions import STOP_WAIT_S
+
+    head = _head(address)
     study = _found(head, study_id)
     if not study.is_running:
         say(f"{study_id} is not running: {_word(study)}.")
         return
     head.stop(study.job_id)
-    head.wait_until_over(study.job_id, STOP_WAIT_S + 30)
+    head.wait_until_ended(study.job_id, STOP_WAIT_S + 30)
     say(f"{study_id}: {_word(_found(head, study_id))}.", f"Go on with it: {_command(head, 'resume', study_id)}")
 
 
@@ -205,13 +230,18 @@ def fetch(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also what paused trials go on from, to resume here")
     ] = False,
-    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = fetching.MOST_BYTES
-    / GIB,
+    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = 16,
 ) -> None:
-    """Bring a submitted study's config, ledger and report here; safe while it runs."""
-    from study.reporting.text.terminal import status_lines
+    """Fetch a submitted study's config, ledger and report.
 
-    head = Head(head_address(address))
+    It is safe while the study runs.
+    """
+    from study.api.plans import recorded
+    from study.cluster.jobs import fetch as fetching
+    from study.ledger.store import read
+    from study.reporting.text.status import status_lines
+
+    head = _head(address)
     study = _found(head, study_id)
     names = fetching.fetch(fetching.source_of(head, study), folder, checkpoints, int(most_gib * GIB))
     size = sum((folder / name).stat().st_size for name in names)
@@ -230,4 +260,4 @@ def _command(head: Head, name: str, study_id: str) -> str:
 def _word(study: SubmittedStudy) -> str:
     by_code = {CUT: "cut by a limit", NOTHING_COMPLETED: "ended, no trial completed", INTERRUPTED: "interrupted"}
     word = by_code.get(study.last.driver_exit_code or 0)
-    return word or {JobStatus.SUCCEEDED: "finished"}.get(study.status, study.status.value.lower())
+    return word or ("finished" if study.status == "SUCCEEDED" else study.status.value.lower())

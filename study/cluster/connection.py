@@ -139,7 +139,7 @@ def refuse_what_is_not_ray(address: str) -> None:
             connection.sendall(_HTTP2_HELLO)
             answer = _answer(connection)
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: nobody answers at {place}: {error}") from None
+        raise ClusterError(f"--address {address}: nothing answers at {place}: {error}") from None
     if answer[3:4] != bytes([_SETTINGS]):
         raise ClusterError(
             f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set"

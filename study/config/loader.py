@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,3 +250,13 @@ def to_yaml(config: StudyConfig) -> str:
     """Return the config as YAML that `load_study` reads back to an equal config."""
     plain = config.model_dump(mode="json", exclude_none=True)
     return yaml_reader.dump(plain)
+
+
+def config_hash(config: StudyConfig) -> str:
+    """Return a hash that is equal for configs with an equal `studied` part, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(studied(config), sort_keys=True).encode()).hexdigest()
+
+
+def studied(config: StudyConfig) -> dict[str, Any]:
+    """Return the part of a config that results depend on, which a resume must not change."""
+    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})

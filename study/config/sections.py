@@ -30,7 +30,7 @@ MOST_USD_PER_DEVICE_HOUR = 1e6
 class Section(BaseModel):
     """A part of the study file: unknown keys, infinities and later changes are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Price(Section):

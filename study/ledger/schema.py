@@ -32,7 +32,7 @@ Line = Annotated[str, AfterValidator(printable)]
 class Row(BaseModel):
     """The fields of every row. Metrics may be non-finite, as the loss of a trial that diverged."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", defer_build=True)
 
     at_s: float
     written: Line  # UTC, ISO 8601

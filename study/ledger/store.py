@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from study.errors import DiskError, LedgerError, error_context
@@ -134,6 +133,8 @@ class Ledger:
         self._durable_bytes = 0
         self._refused: DiskError | None = None
         self.quarantined: str | None = None
+        from filelock import FileLock, Timeout  # here, because those who only read a ledger do without it
+
         refuse_links(folder)
         self._lock = FileLock(folder / f".{LEDGER}.lock")
         with error_context(DiskError, folder):

@@ -20,6 +20,7 @@ def base_rates(search: Search, seed: int) -> tuple[float, ...]:
     import numpy as np  # a list of rates does without
 
     n = n_rates(search)
+
     draws = np.random.default_rng([seed, 0x1A]).uniform(size=n)
     low, high = math.log(search.lr.low), math.log(search.lr.high)
     return tuple(math.exp(low + (high - low) * (i + float(u)) / n) for i, u in enumerate(draws))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from study.config.schema import VARIABLE, AshaConfig, Optimizer, Schedule, StudyConfig
@@ -112,7 +113,30 @@ class Plan:
     variants: Mapping[str, StudyConfig]  # by name; one named "" where the study has none
     train_samples: int
     cells: tuple[Cell, ...]
-    search: tuple[TrialSpec, ...]  # of cells with more than one rate; the others have nothing to search
+
+    @cached_property
+    def search(self) -> tuple[TrialSpec, ...]:
+        """The search trials, of cells with more than one rate: else there is nothing to choose."""
+        return tuple(spec for cell in self.cells for spec in self._search_trials(cell))
+
+    def _search_trials(self, cell: Cell) -> Iterator[TrialSpec]:
+        config = self.variants[cell.variant]
+        if self.n_search(cell):
+            course, seeds = _course(config, self.train_samples, cell), range(config.search.seeds)
+            for i, rate in enumerate(base_rates(config.search, config.seed)):
+                for seed in seeds:
+                    suffix = f"r{i}" + (f"s{seed}" if len(seeds) > 1 else "")
+                    yield _trial(config, course, "search", cell, rate, seed, suffix)
+
+    def n_search(self, cell: Cell) -> int:
+        """Return the number of search trials of a cell, without drawing their rates."""
+        search = self.variants[cell.variant].search
+        return n_rates(search) * search.seeds if n_rates(search) > 1 else 0
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of both phases."""
+        return sum(map(self.n_search, self.cells)) + self.n_confirm
 
     @property
     def n_confirm(self) -> int:
@@ -141,26 +165,30 @@ def make_plan(config: StudyConfig) -> Plan:
     variants = {name: config.variant(name) for name in config.variant_names}
     _check_size(variants)
     samples = train_samples(config.workload)
-    cells: list[Cell] = []
-    search: list[TrialSpec] = []
+    plan = Plan(
+        config,
+        variants,
+        samples,
+        tuple(
+            Cell(batch_size, world_size, name)
+            for world_size in config.hardware.world_sizes
+            for name, variant in variants.items()
+            for batch_size in variant.batch_sizes
+        ),
+    )
     reports = 0
-    for world_size in config.hardware.world_sizes:
-        for name, variant in variants.items():
-            with _of_variant(name):
-                _check_workload(variant)
-                if (variant_samples := train_samples(variant.workload)) != samples:
-                    raise ConfigError(f"has {variant_samples} training samples, the study {samples}", "workload")
-                for batch_size in variant.batch_sizes:
-                    cell = Cell(batch_size, world_size, name)
-                    course = _course(variant, samples, cell)
-                    trials = _search(variant, course, cell)
-                    reports += (len(trials) + config.confirm.seeds) * len(course.report_at)
-                    if reports > MAX_REPORTS:
-                        raise _too_many_reports(reports)
-                    cells.append(cell)
-                    search += trials
-    _check_scheduler(config, search)
-    return Plan(config, variants, samples, tuple(cells), tuple(search))
+    for cell in plan.cells:
+        variant = variants[cell.variant]
+        with _of_variant(cell.variant):
+            _check_workload(variant)
+            if (variant_samples := train_samples(variant.workload)) != samples:
+                raise ConfigError(f"has {variant_samples} training samples, the study {samples}", "workload")
+            course = _course(variant, samples, cell)
+            reports += (plan.n_search(cell) + config.confirm.seeds) * len(course.report_at)
+            if reports > MAX_REPORTS:
+                raise _too_many_reports(reports)
+    _check_scheduler(plan)
+    return plan
 
 
 def _check_size(variants: Mapping[str, StudyConfig]) -> None:
@@ -185,16 +213,6 @@ def by_cell(specs: Iterable[TrialSpec]) -> dict[Cell, list[TrialSpec]]:
     for spec in specs:
         found[spec.cell].append(spec)
     return found
-
-
-def _search(config: StudyConfig, course: _Course, cell: Cell) -> list[TrialSpec]:
-    rates, seeds = base_rates(config.search, config.seed), range(config.search.seeds)
-    trials = [
-        _trial(config, course, "search", cell, rate, seed, f"r{i}" + (f"s{seed}" if len(seeds) > 1 else ""))
-        for i, rate in enumerate(rates)
-        for seed in seeds
-    ]
-    return trials if len(rates) > 1 else []
 
 
 @contextmanager
@@ -331,10 +349,10 @@ def _check_workload(config: StudyConfig) -> None:
             raise ConfigError(text, "schedule")
 
 
-def _check_scheduler(config: StudyConfig, search: Sequence[TrialSpec]) -> None:
-    scheduler = config.scheduler
-    if isinstance(scheduler, AshaConfig) and search:
-        longest = max(whole_in_unit(scheduler, spec) for spec in search)
+def _check_scheduler(plan: Plan) -> None:
+    scheduler = plan.config.scheduler
+    if isinstance(scheduler, AshaConfig) and plan.search:
+        longest = max(whole_in_unit(scheduler, spec) for spec in plan.search)
         if scheduler.grace > longest:
             raise ConfigError(
                 f"{scheduler.grace:g} {scheduler.unit} is past the end of a trial, {longest:g}", "scheduler.grace"

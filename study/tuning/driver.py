@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from study import __version__
 from study.cluster.connection import connected
 from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
-from study.config.loader import to_yaml
+from study.config.loader import config_hash, studied, to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DiskError, LedgerError, error_context
 from study.ledger.atomic_files import remove_unfinished, write_atomic
@@ -66,18 +65,16 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
         raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
-    return _drive(plan, folder, address, cpus, observe)
+    return resume_study(plan, folder, address, cpus, observe)
 
 
 def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
-    """Run what the ledger in `folder` lacks. `observe` is called with each row, those of earlier drivers first.
+    """Run what the ledger in `folder` lacks, the whole study if there is no ledger yet.
+
+    `observe` is called with each row, those of earlier drivers first.
 
     Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
     """
-    return _drive(plan, folder, address, cpus, observe)
-
-
-def _drive(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
     sinks = Dispatcher(plan, folder)
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
@@ -170,27 +167,16 @@ def _name(trial: Trial) -> str:
     return AttemptConfig.from_tune(trial.config).spec.trial_id
 
 
-def config_hash(config: StudyConfig) -> str:
-    """Return a hash that is equal for equal configs, in any order of keys. Sections that do not change results, such
-    as limits, are left out.
-    """
-    return hashlib.sha256(json.dumps(_studied(config), sort_keys=True).encode()).hexdigest()
-
-
-def _studied(config: StudyConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"limits", "recovery", "tracking"})
-
-
 def _refuse_other_config(config: StudyConfig, ledger: Ledger) -> None:
     recorded = next((row for row in ledger.rows if isinstance(row, StudyRow)), None)
     if recorded is None or recorded.config_hash == config_hash(config):
         return
     try:
         # Keys that are newer than the ledger had their defaults.
-        before = _studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
+        before = studied(StudyConfig.model_validate_json(json.dumps(recorded.config)))
     except ValidationError:
         before = recorded.config
-    if changed := sorted(_differences(before, _studied(config))):
+    if changed := sorted(_differences(before, studied(config))):
         raise LedgerError(f"{ledger.path.parent}: was run under another config; changed: {', '.join(changed)}")
 
 

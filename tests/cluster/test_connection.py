@@ -135,7 +135,7 @@ def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     # Another Ray on this machine would be joined instead.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
-    with pytest.raises(ClusterError, match=r"^--address auto: nobody answers at "):
+    with pytest.raises(ClusterError, match=r"^--address auto: nothing answers at "):
         refuse_what_is_not_ray("auto")
 
 

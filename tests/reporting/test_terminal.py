@@ -26,7 +26,8 @@ from study.ledger.schema import AnyRow, LimitRow
 from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, make_plan
 from study.reporting.live.progress import StudyProgress
-from study.reporting.text.terminal import ProgressView, print_summary, status_lines
+from study.reporting.text.status import status_lines
+from study.reporting.text.terminal import ProgressView, print_summary
 
 
 @pytest.fixture

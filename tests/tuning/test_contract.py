@@ -11,6 +11,7 @@ import pytest
 from study.config.sections import LimitName, LimitsConfig
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, LeaseRow, LimitRow, PulseRow, ReportRow, StudyRow
 from study.ledger.store import read
+from study.measurement import ProbeReadings
 from study.planning.trials import Plan, TrialSpec, make_plan
 from study.training.messages import RankReport
 from study.tuning.driver import resume_study, run_study
@@ -81,7 +82,8 @@ def played_by_the_fake(folder: Path, real: list[AnyRow]) -> list[AnyRow]:
 
     def report(spec: TrialSpec, updates: int) -> RankReport:
         row = measured[spec.trial_id, updates]
-        return RankReport(**{name: getattr(row, name) for name in RankReport.__dataclass_fields__ if name != "probes"})
+        measured_fields = {name: getattr(row, name) for name in RankReport.__dataclass_fields__}
+        return RankReport(**measured_fields | {"probes": ProbeReadings.from_stored(row.probes)})
 
     ledger, store, count = Memory(), FakeStore(), ReportCount()
     with pytest.MonkeyPatch.context() as patch, without_ray(4):
@@ -95,12 +97,14 @@ def played_by_the_fake(folder: Path, real: list[AnyRow]) -> list[AnyRow]:
 
 
 def comparable(rows: Iterable[AnyRow]) -> list[dict[str, Any]]:
-    """Return what must be equal: all but clocks, machines and the study's identity. Ids of groups are numbered."""
+    """Return what must be equal: all but clocks, machines and the study's identity. Groups are numbered by driver."""
     groups: dict[str, int] = {}
     found = []
     for row in rows:
         if isinstance(row, PulseRow):  # these depend on the clock alone
             continue
+        if isinstance(row, StudyRow):
+            groups.clear()
         kept = {"kind"} if isinstance(row, StudyRow) else type(row).model_fields.keys() - CLOCKS - MACHINES
         fields = row.model_dump(include=set(kept))
         if "group_id" in fields:

@@ -13,7 +13,7 @@ from study.cluster.metrics.readings import MetricReadings
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, MistakeRow, ReportRow, StudyRow
 from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan, TrialSpec, make_plan
-from study.reporting.text.terminal import status_lines
+from study.reporting.text.status import status_lines
 from study.reporting.text.verdict import mistake_sentence, nothing_completed, verdict
 from study.tuning.progress import Progress
 from study.tuning.same_mistake import without_what_varies

@@ -57,8 +57,8 @@ def test_a_module_that_fails_everywhere_is_paid_for_once_and_goes_on_once_it_is_
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(
         r"Ended early: the first trial of every batch size failed with the same mistake, IndexError: index \d is out "
-        r"of bounds at 0x[0-9a-f]+ \(net\.py:7\)\. 2 trials failed with it, 6 were not run\. Mend it, then go on with: "
-        r"study resume s",
+        r"of bounds at 0x[0-9a-f]+ \(net\.py:7\)\. 2 trials failed with it, 6 were not run\. Correct it, then go on "
+        r"with: study resume s",
         last,
     )
     assert len(ends(tmp_path)) == 2

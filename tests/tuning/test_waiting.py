@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from study.analysis.summary.summarize import summarize
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, LimitRow, WaitRow
 from study.planning.trials import Plan, make_plan
-from study.reporting.text.terminal import status_lines
+from study.reporting.text.status import status_lines
 from study.tuning.tune_searcher import ASK_EVERY_S
 from tests.conftest import make_config
 from tests.faults.ledger_audit import Audit, audit

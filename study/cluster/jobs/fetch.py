@@ -13,10 +13,12 @@ from study.cluster.jobs.storage import TROUBLE, Store, shared_folder
 from study.cluster.jobs.submissions import SubmittedStudy
 from study.errors import ClusterError, ConfigError, error_context, first_line
 from study.ledger.atomic_files import replacing
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER
+from study.ledger.state import StudyState
+from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, decode
 
 MOST_BYTES, MOST_FILES = 16 << 30, 100_000
 MOST_CONFIG_BYTES = 16 << 20
+MOST_LEDGER_BYTES = 64 << 20  # that `study jobs` reads to count trials
 
 
 class Source(Protocol):
@@ -70,6 +72,25 @@ def config_of(source: Source) -> bytes:
         if len(found) > MOST_CONFIG_BYTES:
             raise ClusterError(f"{CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
     return bytes(found)
+
+
+def ended_trials(source: Source) -> int | None:
+    """Return how many trials have ended, from the ledger as it is now; None if it is larger than MOST_LEDGER_BYTES.
+
+    Raises ClusterError or one of TROUBLE if there is no ledger.
+    """
+    state, line, size = StudyState(whole_curves=False), b"", 0
+    for chunk in source.chunks(LEDGER):
+        size += len(chunk)
+        if size > MOST_LEDGER_BYTES:
+            return None
+        *lines, line = (line + chunk).split(b"\n")
+        try:
+            for whole in lines:
+                state.apply(decode(whole))
+        except ValueError:  # damaged: what follows does not count
+            break
+    return len(state.ended)
 
 
 def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_BYTES) -> list[str]:

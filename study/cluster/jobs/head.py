@@ -1,4 +1,4 @@
-"""A cluster's head, asked over HTTP: jobs, their logs, files in Ray's log folder. Every refusal is one line."""
+"""A client of a cluster's head over HTTP: jobs, their logs, files in Ray's log folder. Every error is one line."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _ADVISERS = (
 
 
 def is_http(address: str) -> bool:
-    """Whether an address is that of a head's HTTP server, not of a Ray to join."""
+    """Return whether an address is that of a head's HTTP server, not of a Ray to join."""
     return address.startswith(("http://", "https://"))
 
 
 def environment_address() -> str | None:
-    """The head that the environment names, as far as it does so over HTTP."""
+    """Return the HTTP address of a head that the environment names, if it does."""
     return next((value for name in ADDRESS_VARIABLES if is_http(value := os.environ.get(name, ""))), None)
 
 
@@ -57,7 +57,7 @@ def head_address(given: str | None) -> str:
 
 
 class Head:
-    """One cluster's head. Methods raise ClusterError where it does not answer, refuses the token, or fails."""
+    """One cluster's head. Every method raises ClusterError where it does not answer, refuses the token, or fails."""
 
     def __init__(self, address: str) -> None:
         """Raises ClusterError if there is no Ray head at the address, or if it refuses the token."""
@@ -66,7 +66,7 @@ class Head:
         for name in _ADVISERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         os.environ[ADDRESS_VARIABLES[0]] = address
-        with self._told():
+        with self._one_line_errors():
             self._refuse_silence()
             self._client = JobSubmissionClient(address)
 
@@ -75,7 +75,7 @@ class Head:
 
         Without a node and CPUs for the driver, Ray puts it on the head.
         """
-        with self._told():
+        with self._one_line_errors():
             self._client.submit_job(
                 entrypoint=run.entrypoint,
                 submission_id=run.job_id,
@@ -90,21 +90,21 @@ class Head:
             )
 
     def jobs(self) -> list[JobDetails]:
-        """All that were submitted since the cluster began, in no order."""
-        with self._told():
+        """Return all jobs that were submitted since the cluster started, in no order."""
+        with self._one_line_errors():
             return [job for job in self._client.list_jobs() if job.submission_id]
 
     def status(self, job_id: str) -> JobStatus:
-        """How a job stands."""
-        with self._told():
+        """Return the status of a job."""
+        with self._one_line_errors():
             return self._client.get_job_status(job_id)
 
     def stop(self, job_id: str) -> None:
         """Ask a job to end; returns at once."""
-        with self._told():
+        with self._one_line_errors():
             self._client.stop_job(job_id)
 
-    def wait_until_over(self, job_id: str, timeout_s: float) -> None:
+    def wait_until_ended(self, job_id: str, timeout_s: float) -> None:
         """Return when a job has ended. Raises ClusterError if it has not by then."""
         deadline = time.monotonic() + timeout_s
         while not (status := self.status(job_id)).is_terminal():
@@ -113,23 +113,23 @@ class Head:
             time.sleep(POLL_EVERY_S)
 
     def log(self, job_id: str) -> str:
-        """What a job has printed."""
-        with self._told():
+        """Return what a job has printed."""
+        with self._one_line_errors():
             return self._client.get_job_logs(job_id)
 
-    def follow(self, job_id: str, tell: Callable[[str], None]) -> None:
-        """Tells what a job prints, until it ends."""
+    def follow(self, job_id: str, show: Callable[[str], None]) -> None:
+        """Pass what a job prints to `show`, until it ends."""
 
         async def tail() -> None:
             async for text in self._client.tail_job_logs(job_id):
-                tell(text)
+                show(text)
 
-        with self._told():
+        with self._one_line_errors():
             asyncio.run(tail())
 
     def files(self, node_id: str, pattern: str) -> list[str]:
-        """Paths in a node's log folder, relative to it."""
-        with self._told():
+        """Return the paths in a node's log folder that match a glob pattern, relative to it."""
+        with self._one_line_errors():
             answer = json.loads(_text(self._get("/api/v0/logs", node_id=node_id, glob=pattern)))
             if not answer["result"]:
                 raise RuntimeError(answer["msg"])
@@ -137,16 +137,11 @@ class Head:
             return [path for paths in kinds.values() for path in paths]
 
     def chunks(self, node_id: str, path: str) -> Iterator[bytes]:
-        """A file in a node's log folder, byte for byte, piece by piece."""
-        with self._told():
+        """Yield a file in a node's log folder in pieces, byte for byte."""
+        with self._one_line_errors():
             query = {"node_id": node_id, "filename": path, "lines": -1, "timeout": FILE_TIMEOUT_S}
             with self._get("/api/v0/logs/file", **query) as answer:
                 yield from answer.iter_content(CHUNK_BYTES)
-
-    def last_lines(self, node_id: str, path: str, lines: int) -> str:
-        """The end of a file in a node's log folder."""
-        with self._told():
-            return _text(self._get("/api/v0/logs/file", node_id=node_id, filename=path, lines=lines))
 
     def _get(self, path: str, **query: Any) -> requests.Response:
         headers = {**(self._client._headers or {}), "Accept-Encoding": "identity"}
@@ -158,14 +153,14 @@ class Head:
         return answer
 
     def _refuse_silence(self) -> None:
-        """Ray's client itself would wait for minutes where nobody answers."""
+        """Raise OSError where nothing answers: Ray's client itself would wait for minutes."""
         place = urlsplit(self.address)
         port = place.port or (443 if place.scheme == "https" else 80)
         socket.create_connection((str(place.hostname), port), CONNECT_TIMEOUT_S).close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong, as one line that holds no token."""
+    def _one_line_errors(self) -> Iterator[None]:
+        """Within, make any failure a ClusterError of one line that holds no token."""
         try:
             yield
         except ClusterError:
@@ -182,11 +177,11 @@ class Head:
         except requests.exceptions.InvalidHeader:  # its text has the token in it
             raise self._wrong("the token has characters that no token has; is its file the right one?") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError, TimeoutError):
-            raise self._wrong("nobody answers there, or no longer") from None
+            raise self._wrong("nothing answers there, or no longer") from None
         except (ValueError, KeyError, requests.exceptions.RequestException) as error:
             raise self._wrong(f"what answers there is no Ray head ({type(error).__name__})") from None
         except OSError as error:
-            raise self._wrong(f"nobody answers there: {error.strerror or error}") from None
+            raise self._wrong(f"nothing answers there: {error.strerror or error}") from None
         except RuntimeError as error:
             raise self._wrong(str(error).removeprefix("Request failed with status code ").splitlines()[0]) from None
 
@@ -195,7 +190,7 @@ class Head:
 
 
 def _text(answer: requests.Response) -> str:
-    """A whole answer, unless there is no end to it."""
+    """Return a whole answer. Raises RuntimeError for one larger than MOST_TEXT_BYTES."""
     with answer:
         found = bytearray()
         for chunk in answer.iter_content(CHUNK_BYTES):

@@ -36,7 +36,7 @@ class StudyProgress:
     def __init__(self, plan: Plan, state: StudyState) -> None:
         self.state = state
         self._config = plan.config
-        self._planned = Counter[Kind]((spec.phase, spec.cell) for spec in plan.search)
+        self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
 
     @property

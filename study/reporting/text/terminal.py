@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from itertools import islice
 from threading import Lock
 from types import TracebackType
-from typing import get_args
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -18,17 +16,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from study.analysis.records import Summary, cost_of
-from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, Outcome, StudyRow, WaitRow
+from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
 from study.ledger.state import StudyState
 from study.planning.trials import Phase, Plan
-from study.reporting.live.progress import PhaseCount, StudyProgress
+from study.reporting.live.progress import StudyProgress
 from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
+from study.reporting.text.status import held_up, outcomes_of, phases, spent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
 from study.safe_text import printable
 
-PHASE_NAMES: tuple[Phase, ...] = get_args(Phase)
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _SHOWN_RUNNING = 8
 
 
@@ -96,47 +93,6 @@ def _spend(summary: Summary) -> str:
     return (
         f"Spent {total} {unit.label}{price}: search {search}, confirm {confirm}; {censored} of it on censored trials."
     )
-
-
-def status_lines(plan: Plan, rows: Iterable[AnyRow]) -> list[str]:
-    """Return how far a study is: a line for each phase, one for its spend, and one for what holds it up."""
-    progress = StudyProgress(plan, StudyState(rows))
-    lines = []
-    for phase in _phases(progress):
-        count = progress.count(phase)
-        found = _found(count)
-        lines.append(f"{phase:<8}{count.finished}/{count.planned} finished" + (f": {found}" if found else ""))
-    return [*lines, f"{'spent':<8}{_spent(progress)}", *(f"{name:<8}{why}" for name, why in _held_up(progress))]
-
-
-def _phases(progress: StudyProgress) -> list[Phase]:
-    """Return the phases that have trials."""
-    counts = ((phase, progress.count(phase)) for phase in PHASE_NAMES)
-    return [phase for phase, count in counts if count.planned or count.finished]
-
-
-def _found(count: PhaseCount) -> str:
-    parts = [f"{count.outcomes[outcome]} {outcome}" for outcome in OUTCOMES if outcome in count.outcomes]
-    return ", ".join([*parts, *([f"{count.running} running"] if count.running else [])])
-
-
-def _spent(progress: StudyProgress) -> str:
-    """Return device-time, open leases included, and what is spent of each limit."""
-    limits, device_h = progress.limits, progress.state.device_h(progress.state.now_s)
-    parts = [of_limit(name, *figures) for name, figures in limits.items()]
-    return ", ".join(parts if "device_hours" in limits else [cost_unit([device_h]).show(device_h), *parts])
-
-
-def _held_up(progress: StudyProgress) -> Iterator[tuple[str, str]]:
-    """Yield why nothing new starts: (state, cause)."""
-    state = progress.state
-    if state.waiting is not None:
-        yield "waiting", state.waiting.why
-    if state.limit is not None and len(state.ended) < progress.planned:
-        then = "running trials end at their next report" if any(state.running) else "raise it to go on"
-        yield "cut", f"by limits.{state.limit.limit}: {then}"
-    if state.mistake is not None:
-        yield "ended", f"by the same mistake in every batch size: {printable(state.mistake.error)}"
 
 
 class ProgressView:
@@ -221,17 +177,17 @@ class ProgressView:
 
     def _render(self) -> RenderableType:
         with self._lock:
-            for phase in _phases(self._progress):
+            for phase in phases(self._progress):
                 count = self._progress.count(phase)
                 if phase not in self._tasks:
                     self._tasks[phase] = self._bars.add_task(phase, found="")
                 self._bars.update(
-                    self._tasks[phase], completed=count.finished, total=count.planned, found=_found(count)
+                    self._tasks[phase], completed=count.finished, total=count.planned, found=outcomes_of(count)
                 )
             left_s = None if self._state.mistake else self._progress.left_s()
             left = "" if left_s is None else f", about {duration(left_s)} left"
-            parts: list[RenderableType] = [self._bars, Text(f"spent   {_spent(self._progress)}{left}")]
-            parts += [Text(f"{name:<8}{why}") for name, why in _held_up(self._progress)]
+            parts: list[RenderableType] = [self._bars, Text(f"spent   {spent(self._progress)}{left}")]
+            parts += [Text(f"{name:<8}{why}") for name, why in held_up(self._progress)]
             if any(self._state.running):
                 parts.append(self._running())
         # The cursor waits on an empty line: the `^C` of an interrupt would wrap a full one, and shift what is redrawn.

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from ray.job_submission import JobDetails, JobStatus
 
 from study.cli import job_commands as commands
-from study.cluster.jobs.submissions import Submission, find, new_id, studies_of, trials_over
+from study.cluster.jobs import fetch as fetching
+from study.cluster.jobs.fetch import ended_trials
+from study.cluster.jobs.submissions import Submission, find, new_id, studies_of
 from study.config.loader import to_yaml
 from study.errors import ClusterError, ConfigError
+from study.ledger.schema import AnyRow, EndRow
+from study.ledger.store import encode
 from tests.conftest import make_config
 
 
@@ -70,16 +74,36 @@ def test_an_unknown_id_is_one_line_with_the_nearest() -> None:
         find({}, "x")
 
 
-@pytest.mark.parametrize(
-    ("log", "says"),
-    [
-        ("Running entrypoint\n", None),
-        ("[1/8] search completed\n[2/8] search stopped\nBatch [9/9] of\n", "2 of 8"),
-        ("study 0.1.0: x\nResumed: 3 of 8 trials are over\n", "3 of 8"),
-    ],
-)
-def test_progress_is_read_off_the_log(log: str, says: str | None) -> None:
-    assert trials_over(log) == says
+def ledger_of(*rows: AnyRow, tail: bytes = b"") -> Any:
+    """A source whose ledger comes in small pieces."""
+    data = b"".join(map(encode, rows)) + tail
+    return SimpleNamespace(chunks=lambda name: (data[at : at + 7] for at in range(0, len(data), 7)))
+
+
+def end(trial_id: str) -> EndRow:
+    return EndRow(
+        at_s=1.0, written="2026-01-01T00:00:00+00:00", trial_id=trial_id, outcome="completed", attempts=1,
+        final_val_accuracy=0.9, best_val_accuracy=0.9, test_accuracy=None, error=None,
+    )  # fmt: skip
+
+
+def test_ended_trials_are_counted_in_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ended_trials(ledger_of()) == 0
+    assert ended_trials(ledger_of(end("a"), end("b"), end("b"))) == 2
+    torn = encode(end("c"))
+    assert ended_trials(ledger_of(end("a"), tail=torn[:-9])) == 1
+    assert ended_trials(ledger_of(end("a"), tail=b"damaged\n" + torn)) == 1
+    monkeypatch.setattr("study.cluster.jobs.fetch.MOST_LEDGER_BYTES", 10)
+    assert ended_trials(ledger_of(end("a"))) is None
+
+
+@pytest.mark.parametrize(("said", "means"), [("8", 8), ("", 0), ("many", 0), ("9" * 5000, 0)])
+def test_the_number_of_trials_is_read_from_the_metadata(said: str, means: int) -> None:
+    described = job(Submission("tiny-1", "Tiny", n_trials=5), "RUNNING")
+    described.metadata["study_trials"] = said
+    study = studies_of([described])["tiny-1"]
+    assert study.n_trials == means
+    assert study.next_run().n_trials == means
 
 
 def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +114,9 @@ def test_a_resume_raises_limits_and_sends_nothing_that_the_driver_would_refuse(m
     def send(head: Any, run: Submission, config: Any, node_id: str | None) -> None:
         sent.append((run.job_id, config.limits.wall_h, node_id))
 
-    monkeypatch.setattr(commands, "Head", lambda address: SimpleNamespace(address=address))
+    monkeypatch.setattr(commands, "_head", lambda address: SimpleNamespace(address=address))
     monkeypatch.setattr(commands, "_found", lambda head, study_id: stopped)
-    monkeypatch.setattr(commands.fetching, "source_of", lambda head, study: source)
+    monkeypatch.setattr(fetching, "source_of", lambda head, study: source)
     monkeypatch.setattr(commands, "_send", send)
     with pytest.raises(ConfigError, match=r"^--set: tiny-1 .*only limits, recovery and tracking may change$"):
         commands.resume_submitted("tiny-1", "http://head:8265", ["search.lr=[0.1,0.9]", "limits.wall_h=20"])

@@ -171,7 +171,7 @@ def test_submitted_stopped_fetched_resumed_and_fetched_again(laptop: Laptop) -> 
 
     laptop.study("resume", study_id, "--address", laptop.cluster.http)
     assert "[8/8]" in laptop.study("logs", study_id, "-f")
-    assert re.search(rf"{study_id} .* finished .* 2 +8 of 8", laptop.study("jobs"))
+    assert re.search(rf"{study_id} .* finished .* 2 +8/8", laptop.study("jobs"))
     laptop.study("fetch", study_id, "--out", "whole")
     whole = read(laptop.folder / "whole").rows
     assert whole[: len(rows)] == rows
@@ -210,7 +210,7 @@ def test_results_last_in_a_shared_folder_or_behind_a_uri(laptop: Laptop, storage
         (["submit", "own"], {"token": "wrong"}, "refuses this token"),
         (["jobs"], {"token": None}, "wants a token, and got none: set RAY_AUTH_MODE=token"),
         (["logs", "nothing-0"], {"token": None}, "wants a token, and got none"),
-        (["jobs"], {"address": "http://127.0.0.1:1"}, "nobody answers there"),
+        (["jobs"], {"address": "http://127.0.0.1:1"}, "nothing answers there"),
         (["logs", "nothing-0"], {}, "nothing-0: no study of that id"),
         (["stop", "nothing-0"], {}, "nothing-0: no study of that id"),
         (["fetch", "nothing-0", "--out", "x"], {}, "nothing-0: no study of that id"),

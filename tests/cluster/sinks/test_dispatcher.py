@@ -14,10 +14,11 @@ from study.cli.common import planned
 from study.cluster.sinks import dispatcher as feed
 from study.cluster.sinks.dispatcher import Dispatcher, SinkQueue
 from study.cluster.sinks.events import TrialEvent
+from study.config.loader import config_hash
 from study.errors import ConfigError
 from study.ledger.schema import AttemptRow, LeaseRow, MistakeRow, StudyRow
 from study.ledger.store import Ledger
-from study.tuning.driver import config_hash, resume_study
+from study.tuning.driver import resume_study
 from tests.cluster.sinks.studies import fake_rows, study_plan, told
 from tests.cluster.sinks.tensorboard_events import assert_told
 from tests.conftest import TINY, make_config, wait_for
