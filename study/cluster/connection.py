@@ -24,32 +24,32 @@ from study.errors import ClusterError, ConfigError
 from study.planning.capacity import Node
 
 CONNECT_TIMEOUT_S = 5.0
-# What opens an HTTP/2 connection, the protocol of Ray's own services: the preface and empty settings (RFC 9113, 3.4).
-_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-_FRAME_BYTES, _SETTINGS = 9, 4  # of a frame's header, and the type of the frame that answers
-_MOST_LETTERS = 600  # of what Ray says
+# A client opens an HTTP/2 connection with this preface and empty settings (RFC 9113, 3.4). Ray's services speak HTTP/2.
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_HEADER_BYTES, _SETTINGS = 9, 4  # size of a frame's header; type of the frame that a server sends first
+_MOST_LETTERS = 600  # of Ray's text in a message
 _TOKEN_BYTES = 32
 
 
 @contextmanager
 def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
-    """Yields the nodes of the cluster.
+    """Connect this process to Ray and yield the nodes of the cluster.
 
-    `address`: "local" starts a Ray that ends with us, of `cpus` logical CPUs (None: as many as there are cores);
-    "auto" joins the cluster of this machine; host:port joins another as driver.
-    Raises ClusterError where there is no such cluster, or where Ray does not start.
+    `address`: "local" starts a Ray that ends with the block, with `cpus` logical CPUs (None: the number of cores);
+    "auto" joins the cluster of this machine; host:port joins another one as its driver.
+    Raises ClusterError if there is no such cluster or Ray does not start, and ConfigError for a ray:// address.
     """
-    # Tune would log every trial as CSV, JSON and TensorBoard; the ledger is our record.
+    # Tune would log every trial as CSV, JSON and TensorBoard; the ledger has all of it.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # And it would save the state of all trials every ten seconds, for a resume of its own.
+    # Tune would save the state of all trials every ten seconds; a study resumes from its ledger.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # told by Ray itself; reaches into it
-    # How many trials wait for their groups is bounded by what we hand out.
+    stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # Ray prints it; `skip_re` is private
+    # PlanSearcher bounds how many trials wait for their placement groups.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # And a trial that fails is a line of ours, not a page of Tune's.
+    # `study` prints one line for a failed trial, where Tune would print its whole traceback.
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     joined = ray.is_initialized()
     if not joined:
@@ -58,19 +58,19 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
                 f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
-        refuse_what_is_not_ray(address)
+        check_ray_answers(address)
         options: dict[str, Any] = {}
         if address == "local":
             options = {"num_cpus": cpus, "include_dashboard": False}
             _make_token()
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
-        except Exception as error:  # Ray raises whatever it meets, plain Exception too
+        except Exception as error:  # Ray raises many types, plain Exception too
             ray.shutdown()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise _not_started(address, error) from None
-        take_sigterm_as_ctrl_c()
+        handle_sigterm_as_ctrl_c()
     try:
         yield alive_nodes()
     finally:
@@ -79,8 +79,8 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
 
 
 def _not_started(address: str, error: Exception) -> ClusterError:
-    """What Ray says, in one line, and what can be done about it."""
-    said = " ".join(str(error).split()).partition(". Ensure")[0][:_MOST_LETTERS] or type(error).__name__
+    """Return a ClusterError with Ray's text in one line, and a remedy where one is known."""
+    text = " ".join(str(error).split()).partition(". Ensure")[0][:_MOST_LETTERS] or type(error).__name__
     if isinstance(error, AuthenticationError):
         remedy = "; correct or unset RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH"
     elif address != "local":
@@ -91,23 +91,27 @@ def _not_started(address: str, error: Exception) -> ClusterError:
         temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
         remedy = f"; its logs are in {temporary}/ray/session_latest/logs"
     where = "Ray does not start here" if address == "local" else f"--address {address}"
-    return ClusterError(f"{where}: {said.rstrip('.')}{remedy}")
+    return ClusterError(f"{where}: {text.rstrip('.')}{remedy}")
 
 
 def _make_token() -> None:
-    """For a Ray of our own, which listens at every address of the machine (docs/adr/019). Ray keeps the first that it
-    sees for as long as the process lives.
+    """Set a random token for an embedded Ray, because it listens at every address of the machine (docs/adr/019).
+
+    Ray keeps the first token that it reads until the process ends.
     """
     if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
 
 
-def take_sigterm_as_ctrl_c() -> None:
-    """Whoever stops us so (Ray Jobs, Kubernetes, a spot machine) means a clean end. Ray's own handler just exits."""
+def handle_sigterm_as_ctrl_c() -> None:
+    """Make SIGTERM end a study as Ctrl-C does, where Ray's own handler exits at once.
+
+    Ray Jobs, Kubernetes and spot machines stop a process with SIGTERM.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # Called, not raised: Ray blocks SIGINT in the processes that it starts, a job's driver among them.
-        # Where it is ignored, as in what a script starts in the background, SIGTERM still means us.
+        # The handler is called, and no SIGINT raised, because Ray blocks SIGINT in the processes that it starts, such
+        # as a job's driver. A command that a script starts in the background ignores SIGINT: SIGTERM still ends it.
         handler = signal.getsignal(signal.SIGINT)
         (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
@@ -116,19 +120,19 @@ def take_sigterm_as_ctrl_c() -> None:
 
 
 def alive_nodes() -> tuple[Node, ...]:
-    """The nodes that the cluster has now, as if empty."""
+    """Return the nodes of the cluster that are alive, with all their CPUs and GPUs, used or free."""
     return tuple(
         Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]
     )
 
 
-def refuse_what_is_not_ray(address: str) -> None:
-    """Raises ClusterError where no Ray answers: Ray itself waits for minutes then."""
+def check_ray_answers(address: str) -> None:
+    """Raise ClusterError if no Ray answers at the address, for which Ray itself would wait for minutes."""
     place = address
     if address == "auto":
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every Ray of this machine
-        with suppress(ConnectionError, ValueError):  # Ray itself refuses those at once
-            place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or of what ran here last
+        with suppress(ConnectionError, ValueError):  # ray.init raises the same at once
+            place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or the last Ray started here
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit():
         return
@@ -136,27 +140,27 @@ def refuse_what_is_not_ray(address: str) -> None:
         with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
                 return
-            connection.sendall(_HTTP2_HELLO)
-            answer = _answer(connection)
+            connection.sendall(_HTTP2_PREFACE)
+            header = _read_header(connection)
     except (OSError, OverflowError) as error:
         raise ClusterError(f"--address {address}: nothing answers at {place}: {error}") from None
-    if answer[3:4] != bytes([_SETTINGS]):
+    if header[3:4] != bytes([_SETTINGS]):
         raise ClusterError(
             f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set"
         )
 
 
-def _answer(connection: socket.socket) -> bytes:
-    """The header of the first frame that comes back; less of it, if no more comes."""
-    answer = b""
+def _read_header(connection: socket.socket) -> bytes:
+    """Return the header of the first frame that the server sends, or the bytes of it that came in time."""
+    header = b""
     with suppress(TimeoutError, ConnectionError):
-        while len(answer) < _FRAME_BYTES and (more := connection.recv(_FRAME_BYTES - len(answer))):
-            answer += more
-    return answer
+        while len(header) < _HEADER_BYTES and (more := connection.recv(_HEADER_BYTES - len(header))):
+            header += more
+    return header
 
 
 def this_machine(cpus: int | None) -> tuple[Node, ...]:
-    """What an embedded Ray would find here, without starting one."""
+    """Return this machine as the one node that an embedded Ray would have, without starting Ray."""
     import torch
 
     return (Node(cpus or os.cpu_count() or 1, torch.cuda.device_count()),)

@@ -18,7 +18,7 @@ import ray
 import yaml
 from ray.exceptions import AuthenticationError
 
-from study.cluster.connection import connected, refuse_what_is_not_ray, take_sigterm_as_ctrl_c
+from study.cluster.connection import check_ray_answers, connected, handle_sigterm_as_ctrl_c
 from study.errors import ClusterError
 from tests.conftest import TINY
 
@@ -30,7 +30,7 @@ def test_whoever_terminates_the_driver_interrupts_it(handler: Any) -> None:
     # As Ray leaves the driver of a job.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        take_sigterm_as_ctrl_c()
+        handle_sigterm_as_ctrl_c()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     finally:
@@ -136,7 +136,7 @@ def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
     # Another Ray on this machine would be joined instead.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     with pytest.raises(ClusterError, match=r"^--address auto: nothing answers at "):
-        refuse_what_is_not_ray("auto")
+        check_ray_answers("auto")
 
 
 def test_a_folder_for_temporary_files_that_cannot_be_is_one_line(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_a_file_without_an_end_is_given_up_and_what_was_there_stays(
     before = files(tmp_path)
     line.inject()
     bomb = Bomb(name)
-    with pytest.raises(ConfigError, match=f"^--most-gib: {name}: with it the study takes more than is allowed"):
+    with pytest.raises(ConfigError, match=f"^--most-gib: {name}: with this file the study is larger than the limit"):
         fetching.fetch(bomb, tmp_path, checkpoints=True, most_bytes=5 << 20)
     assert bomb.sent_bytes <= 6 << 20
     assert files(tmp_path) == before
@@ -209,7 +209,7 @@ def test_many_files_and_a_config_without_an_end_are_given_up(
     line = faults("bomb")
     line.inject(2)
     monkeypatch.setattr(fetching, "MOST_FILES", 50)
-    with pytest.raises(ClusterError, match="the study has 53 files, which no study has"):
+    with pytest.raises(ClusterError, match="the study has 53 files, more than the 50 that are fetched"):
         fetching.fetch(Fake(**{f"report/{n}": b"" for n in range(50)}), tmp_path / "out", checkpoints=False)
     assert not (tmp_path / "out").exists()
     bomb = Bomb(CONFIG)

@@ -1,4 +1,4 @@
-"""A study's results brought here: only known names, only into one folder, through no link."""
+"""Copy a submitted study's results to this machine: only known names, only into one folder, through no link."""
 
 from __future__ import annotations
 
@@ -22,50 +22,48 @@ MOST_LEDGER_BYTES = 64 << 20  # that `study jobs` reads to count trials
 
 
 class Source(Protocol):
-    """Where a study's results can be read."""
+    """A place from which a study's results can be read."""
 
     def names(self) -> list[str]:
-        """Relative to the study's folder; not to be trusted."""
+        """Return the paths of the files there, relative to the study's folder. They are not checked."""
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """One of them."""
+        """Yield a file's bytes in pieces. Raises ClusterError or one of TROUBLE."""
 
 
 class OnNode:
-    """Through the head, from Ray's log folder on the node of the driver."""
+    """Reads results through the head, from Ray's log folder on the node of the driver."""
 
     def __init__(self, head: Head, study: SubmittedStudy) -> None:
-        """Raises ClusterError if no driver of the study has started."""
+        """Raise ClusterError if no driver of the study has started."""
         if study.node_id is None:
-            raise ClusterError(f"{study.study_id} has not started, so there is nothing of it yet")
+            raise ClusterError(f"{study.study_id} has not started, so it has no results yet")
         self._head, self._node, self._folder = head, study.node_id, study.folder
 
     def names(self) -> list[str]:
-        """See Source."""
         patterns = (f"{self._folder}/*", f"{self._folder}/*/*")
         found = [path for pattern in patterns for path in self._head.files(self._node, pattern)]
         return [path.removeprefix(f"{self._folder}/") for path in found if not path.endswith("/")]
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """See Source."""
         return self._head.chunks(self._node, f"{self._folder}/{name}")
 
 
 def source_of(head: Head, study: SubmittedStudy) -> Source:
-    """The storage itself where it can be read from here, else through the head."""
+    """Return the study's storage if this machine can read it, else its folder through the head."""
     if study.storage is None:
         return OnNode(head, study)
     shared = shared_folder(study.storage)
     if shared is None or (shared / study.study_id).is_dir():
-        with suppress(ClusterError, *TROUBLE):  # the store may be open to the nodes alone
+        with suppress(ClusterError, *TROUBLE):  # perhaps only the nodes have access
             store = Store(shared.as_uri() if shared else study.storage, study.study_id)
-            store.names()  # some connect no earlier
+            store.names()  # some stores connect only now
             return store
     return OnNode(head, study)
 
 
 def config_of(source: Source) -> bytes:
-    """The study's file, which is never large."""
+    """Return the study file as bytes. Raises ClusterError if it is larger than MOST_CONFIG_BYTES."""
     found = bytearray()
     for chunk in source.chunks(CONFIG):
         found += chunk
@@ -88,13 +86,13 @@ def ended_trials(source: Source) -> int | None:
         try:
             for whole in lines:
                 state.apply(decode(whole))
-        except ValueError:  # damaged: what follows does not count
+        except ValueError:  # rows after a damaged one do not count
             break
     return len(state.ended)
 
 
 def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_BYTES) -> list[str]:
-    """Write the results into `out`; returns their names. Snapshots that the study has replaced meanwhile are left out.
+    """Write the results into `out` and return their names, without checkpoints that the study has replaced meanwhile.
 
     Raises ClusterError if there are none yet or if they are too many files; ConfigError if they take more than
     `most_bytes`, or if `out` holds something else: a link where a folder belongs, or a ledger that the fetched one does
@@ -104,7 +102,7 @@ def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_B
     if LEDGER not in names or CONFIG not in names:
         raise ClusterError("the study has written nothing yet")
     if len(names) > MOST_FILES:
-        raise ClusterError(f"the study has {len(names):,} files, which no study has")
+        raise ClusterError(f"the study has {len(names):,} files, more than the {MOST_FILES:,} that are fetched")
     fetched = []
     with error_context(ConfigError, "--out", TROUBLE, first_line):
         out.mkdir(parents=True, exist_ok=True)
@@ -132,17 +130,17 @@ def _chunks(source: Source, name: str) -> Iterator[bytes]:
 
 
 def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
-    """Whole or not at all; a link that stands there is replaced, not followed. Returns its bytes."""
+    """Write one file, whole or not at all, and return its size in bytes. A link there is replaced, not followed."""
     target.parent.mkdir(exist_ok=True)
     with replacing(target) as file:
         for chunk in _chunks(source, name):
             if file.tell() + len(chunk) > most_bytes:
-                raise ConfigError(f"{name}: with it the study takes more than is allowed here", "--most-gib")
+                raise ConfigError(f"{name}: with this file the study is larger than the limit", "--most-gib")
             file.write(chunk)
         size = file.tell()
         file.seek(0)
         if name == LEDGER and target.is_file() and not _begins_with(file, target):
-            raise ConfigError(f"{target}: holds rows that the cluster's has not; name another folder", "--out")
+            raise ConfigError(f"{target}: holds rows that the cluster's ledger lacks; name another folder", "--out")
         return size
 
 

@@ -29,7 +29,7 @@ FILE_TIMEOUT_S = 600
 POLL_EVERY_S = 0.3
 CHUNK_BYTES = 1 << 20
 MOST_TEXT_BYTES = 64 << 20  # of an answer that is kept in memory
-_ADVISERS = (
+_LOGGERS_WITH_ADVICE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.authentication.http_token_authentication",
@@ -47,7 +47,10 @@ def environment_address() -> str | None:
 
 
 def head_address(given: str | None) -> str:
-    """What --address says, else the environment. Raises ClusterError."""
+    """Return the HTTP address of --address, or else of the environment, without a slash at its end.
+
+    Raises ConfigError if there is none, or if it is no HTTP address.
+    """
     given = given or environment_address()
     if given is None:
         raise ConfigError(f"say which cluster, as http://head:8265, or set {ADDRESS_VARIABLES[0]}", "--address")
@@ -60,20 +63,20 @@ class Head:
     """One cluster's head. Every method raises ClusterError where it does not answer, refuses the token, or fails."""
 
     def __init__(self, address: str) -> None:
-        """Raises ClusterError if there is no Ray head at the address, or if it refuses the token."""
+        """Raise ClusterError if no Ray head answers at the address, or if it refuses the token."""
         self.address = address
-        # The client has advice to log, and lets the environment win over the address it is given.
-        for name in _ADVISERS:
+        # The client logs advice, and prefers an address in the environment to its argument.
+        for name in _LOGGERS_WITH_ADVICE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         os.environ[ADDRESS_VARIABLES[0]] = address
         with self._one_line_errors():
-            self._refuse_silence()
+            self._check_port_answers()
             self._client = JobSubmissionClient(address)
 
     def submit(self, run: Submission, archive: Path, node_id: str | None) -> None:
-        """Start a run, its working directory unpacked from `archive`; on one node, or wherever Ray sees fit.
+        """Start a run in a working directory unpacked from `archive`, on one node or on one that Ray chooses.
 
-        Without a node and CPUs for the driver, Ray puts it on the head.
+        Without a node and CPUs for the driver, Ray starts it on the head.
         """
         with self._one_line_errors():
             self._client.submit_job(
@@ -152,7 +155,7 @@ class Head:
             raise RuntimeError(_text(answer).strip() or answer.reason)
         return answer
 
-    def _refuse_silence(self) -> None:
+    def _check_port_answers(self) -> None:
         """Raise OSError where nothing answers: Ray's client itself would wait for minutes."""
         place = urlsplit(self.address)
         port = place.port or (443 if place.scheme == "https" else 80)
@@ -174,7 +177,7 @@ class Head:
             else:
                 why = f"{text.split('. ')[0]}: {TOKEN_HINT}"
             raise self._wrong(why) from None
-        except requests.exceptions.InvalidHeader:  # its text has the token in it
+        except requests.exceptions.InvalidHeader:  # its text contains the token
             raise self._wrong("the token has characters that no token has; is its file the right one?") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError, TimeoutError):
             raise self._wrong("nothing answers there, or no longer") from None

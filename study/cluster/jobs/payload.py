@@ -1,4 +1,4 @@
-"""What a study needs on a cluster that has its dependencies: the config, this package, the user's own code."""
+"""The archive that a job runs in: the study file, this package and the user's code; dependencies are on the nodes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # equal content makes an equal archive, which
 
 @dataclass(frozen=True)
 class Code:
-    """Files to send by their names in the archive, and what is left to the cluster."""
+    """Files to send by their names in the archive, and packages that the nodes must have."""
 
     files: dict[str, Path]
-    installed: tuple[str, ...]  # packages of the user's that were installed here, and must be on the nodes too
+    installed: tuple[str, ...]  # the user's packages that are installed here, not sent: the nodes must have them
 
 
 def code_of(config: StudyConfig) -> Code:
-    """This package, and every module beside the user's own that has been imported with it.
+    """Return the files of this package, of the user's modules, and of imported modules in the same folders.
 
     The user's classes must have been imported. Raises ConfigError for a package in several folders, and for data that
-    the study file names by a path of this machine's.
+    the study file names by a relative path.
     """
     for name in config.variant_names:
         data = getattr(config.variant(name).workload, "path", None)
@@ -49,20 +49,20 @@ def code_of(config: StudyConfig) -> Code:
     files = dict(_below(package, package.parent))
     installed = set()
     for name in sorted(_top_levels(config)):
-        place = _place(name)
-        if _is_installed(place):
+        location = _location(name)
+        if _is_installed(location):
             installed.add(name)
             continue
-        for beside in _beside(place.parent) | {name}:
-            at = _place(beside)
+        for neighbour in _neighbours(location.parent) | {name}:
+            at = _location(neighbour)
             files.update(_below(at, at.parent) if at.is_dir() else [(at.name, at)])
     return Code(files, tuple(sorted(installed)))
 
 
 def pack(config: StudyConfig, code: Code, archive: Path, limit_bytes: int = LIMIT_BYTES) -> int:
-    """Write the archive that becomes a job's working directory; returns its bytes.
+    """Write the archive that becomes a job's working directory, and return its size in bytes.
 
-    Equal content gives equal bytes. Raises ConfigError, naming the largest files, if it is more than Ray's head takes.
+    Equal content gives equal bytes. Raises ConfigError if it is too large for Ray's head.
     """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         _write(packed, CONFIG, to_yaml(config).encode())
@@ -74,7 +74,7 @@ def pack(config: StudyConfig, code: Code, archive: Path, limit_bytes: int = LIMI
     if size >= limit_bytes:
         raise ConfigError(
             f"the upload is larger than the {limit_bytes / MIB:.0f} MiB that Ray's head takes; largest: "
-            f"{', '.join(_largest(code.files))}; data belong on the nodes, not into a package"
+            f"{', '.join(_largest(code.files))}; put data on the nodes, not into a package"
         )
     return size
 
@@ -98,8 +98,8 @@ def _top_levels(config: StudyConfig) -> set[str]:
     return {path.partition(":")[0].partition(".")[0] for path in paths} - {study.__name__}
 
 
-def _place(name: str) -> Path:
-    """The folder of a package, or the file of a module."""
+def _location(name: str) -> Path:
+    """Return the folder of a package, or the file of a module."""
     spec = importlib.util.find_spec(name)
     assert spec is not None, f"{name} has been imported"
     folders = list(spec.submodule_search_locations or ())
@@ -115,8 +115,8 @@ def _is_installed(path: Path) -> bool:
     return any(path.is_relative_to(Path(paths[key]).resolve()) for key in ("purelib", "platlib", "stdlib"))
 
 
-def _beside(root: Path) -> set[str]:
-    """Top-level modules that were imported from a folder: what a module of the user's takes from its neighbours."""
+def _neighbours(root: Path) -> set[str]:
+    """Return the top-level modules that were imported from a folder: a user's module may import its neighbours."""
     found = set()
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -130,7 +130,7 @@ def _beside(root: Path) -> set[str]:
 
 
 def _below(folder: Path, root: Path) -> Iterable[tuple[str, Path]]:
-    """The files of a package; no caches, hidden files, virtual environments, or links to elsewhere."""
+    """Yield a package's files, without caches, hidden files, virtual environments and links out of the package."""
     for at, folders, names in os.walk(folder):
         here = Path(at)
         folders[:] = [

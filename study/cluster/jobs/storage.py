@@ -1,4 +1,4 @@
-"""Where results last: a folder that all nodes share, or a store behind a URI that a study's folder is mirrored to."""
+"""Storage that outlives a cluster: a folder that all nodes share, or a store that a study's folder is mirrored to."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from study.ledger.store import LEDGER
 from study.safe_text import masked
 
 EVERY_S = 5.0
-AT_MOST_BUSY = 0.05  # share of the time that goes into the mirror
+AT_MOST_BUSY = 0.05  # share of time that the mirror may work
 CHUNK_BYTES = 1 << 20
-# What pyarrow and fsspec raise for a store that is not there, refuses, or is written wrong.
+# pyarrow and fsspec raise these for a store that does not exist, refuses, or has a malformed URI.
 TROUBLE = (OSError, ValueError, ImportError, ArrowException)
 
 
 def shared_folder(storage: str) -> Path | None:
-    """The folder meant by a path or a file:// URI; None for a store that cannot be written to in place.
+    """Return the folder of a path or a file:// URI; None for the URI of a store.
 
-    Raises ClusterError for a relative path, for a scheme that nobody knows, and for a URI with a password or a token in
-    it: jobs are listed with their storage.
+    Raises ConfigError for a relative path, an unknown scheme, and a URI with a password or token, because everyone who
+    lists jobs sees their storage.
     """
     import fsspec
 
     uri = urlsplit(storage)
     known = ("", "file", *fsspec.available_protocols())
-    if uri.scheme not in known or "::" in storage:  # fsspec would chain any of its kinds
+    if uri.scheme not in known or "::" in storage:  # fsspec would chain several schemes
         raise ConfigError(f"{storage}: no such kind of storage{did_you_mean(uri.scheme, known)}", "--storage")
     if masked(storage) != storage:
-        raise ConfigError("credentials belong into the environment of the cluster's nodes, not into a URI", "--storage")
+        raise ConfigError("put credentials into the environment of the cluster's nodes, not into a URI", "--storage")
     if uri.scheme not in ("", "file"):
         return None
     folder = Path(uri.path if uri.scheme else storage)
@@ -49,37 +49,37 @@ def shared_folder(storage: str) -> Path | None:
 
 
 class Store:
-    """One study's results behind a URI."""
+    """One study's results in a store, such as a bucket."""
 
     def __init__(self, storage: str, study_id: str) -> None:
-        """Raises ClusterError where no library at hand can open such a URI, or nothing answers there."""
-        place, mark, options = storage.partition("?")
-        self.uri = f"{place.rstrip('/')}/{study_id}{mark}{options}"
+        """Raise ClusterError if no installed library can open the URI, or if nothing answers there."""
+        base, mark, options = storage.partition("?")
+        self.uri = f"{base.rstrip('/')}/{study_id}{mark}{options}"
         with error_context(ClusterError, f"--storage: {storage}", TROUBLE, first_line):
             self._fs, self._path = _filesystem(self.uri)
 
     def names(self) -> list[str]:
-        """The results that are there."""
+        """Return the names of the results in the store, relative to the study's folder."""
         selector = arrow.FileSelector(self._path, allow_not_found=True, recursive=True)
         files = [one.path for one in self._fs.get_file_info(selector) if one.type == arrow.FileType.File]
         root = self._path.strip("/") + "/"
         return in_order(path.lstrip("/").removeprefix(root) for path in files)
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """One result, piece by piece."""
+        """Yield one result's bytes in pieces of at most CHUNK_BYTES."""
         with self._fs.open_input_stream(f"{self._path}/{name}") as stream:
             while piece := stream.read(CHUNK_BYTES):
                 yield piece
 
     def put(self, name: str, content: bytes) -> None:
-        """Replace one result."""
+        """Write one result, in place of an older one of that name."""
         path = f"{self._path}/{name}"
         self._fs.create_dir(path.rpartition("/")[0], recursive=True)
         with self._fs.open_output_stream(path) as stream:
             stream.write(content)
 
     def remove(self, name: str) -> None:
-        """Take one result away."""
+        """Delete one result from the store."""
         self._fs.delete_file(f"{self._path}/{name}")
 
 
@@ -94,17 +94,17 @@ def _filesystem(uri: str) -> tuple[arrow.FileSystem, str]:
 
 
 class Mirror:
-    """Keeps a store like a study's folder, from a thread of its own; whole when the block is left.
+    """Copies a study's folder to a store in a separate thread; both are equal when the block ends.
 
-    Raises ClusterError on entering if the store cannot be used, and on leaving if the last of it could not be written.
+    Raises ClusterError on entering if the store cannot be used, and on leaving if the last changes were not written.
     """
 
     def __init__(self, folder: Path, store: Store, every_s: float = EVERY_S) -> None:
         self.folder, self.store = folder, store
         self._every_s = every_s
-        self._known: dict[str, tuple[int, int]] = {}  # as of the last push: time of change and size
+        self._known: dict[str, tuple[int, int]] = {}  # by name: time of change (ns) and size (bytes) at the last push
         self._gone: set[str] = set()  # in the store, but no longer in the folder at the last push
-        self._over = threading.Event()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="mirror", daemon=True)
 
     def __enter__(self) -> Mirror:
@@ -117,20 +117,20 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._ending.set()
         self._thread.join()
         try:
-            for _ in range(2):  # the second takes away what the first has found gone
+            for _ in range(2):  # the second deletes what the first found gone
                 self.push()
         except TROUBLE as error:
             raise ClusterError(
-                f"{self.store.uri}: {first_line(error)}; the results lie in {self.folder} alone", "--storage"
+                f"{self.store.uri}: {first_line(error)}; the results are only in {self.folder}", "--storage"
             ) from value
 
     def push(self) -> None:
-        """Bring the store up to what the folder holds now."""
+        """Write changed results to the store, and delete those that were gone at the last push too."""
         ledger = self.folder / LEDGER
-        # The ledger as of now, its snapshots after that: no row without the snapshot that it speaks of.
+        # Read the ledger before its checkpoints, so that the store holds no row without its checkpoint.
         rows = ledger.read_bytes() if ledger.exists() else b""
         names = results_in(self.folder)
         for name in names:
@@ -141,27 +141,27 @@ class Mirror:
                 if self._known.get(name) != version:
                     self.store.put(name, rows if name == LEDGER else path.read_bytes())
                     self._known[name] = version
-            except FileNotFoundError:  # a trial is over, and its snapshot gone
+            except FileNotFoundError:  # its trial has ended and deleted the checkpoint
                 continue
         gone = self._known.keys() - set(names)
-        # The ledger in the store may still speak of a snapshot that was replaced just now, not of one gone a push ago.
+        # Rows in the store may refer to a checkpoint that was replaced just now, but not to one gone at the last push.
         for name in gone & self._gone:
             self.store.remove(name)
             del self._known[name]
         self._gone = gone - self._gone
 
     def _pull(self) -> None:
-        """What the store has that this node has not: all, unless the folder's ledger goes on from the store's."""
+        """Copy all from the store into the folder, unless the folder's ledger continues the store's."""
         names = self.store.names()
         ledger = self.folder / LEDGER
-        if LEDGER in names and not _goes_on(ledger, self.store.chunks(LEDGER)):
+        if LEDGER in names and not _continues(ledger, self.store.chunks(LEDGER)):
             for name in names:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(self.folder / name, b"".join(self.store.chunks(name)))
 
     def _keep(self) -> None:
         wait_s = self._every_s
-        while not self._over.wait(wait_s):
+        while not self._ending.wait(wait_s):
             began = time.monotonic()
             try:
                 self.push()
@@ -170,8 +170,8 @@ class Mirror:
             wait_s = max(self._every_s, (time.monotonic() - began) / AT_MOST_BUSY)
 
 
-def _goes_on(ledger: Path, chunks: Iterable[bytes]) -> bool:
-    """Whether a ledger begins with all that the chunks hold."""
+def _continues(ledger: Path, chunks: Iterable[bytes]) -> bool:
+    """Return whether a ledger begins with the bytes of all chunks."""
     if not ledger.exists():
         return False
     with ledger.open("rb") as file:

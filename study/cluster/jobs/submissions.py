@@ -76,7 +76,7 @@ class SubmittedStudy:
 
     @property
     def last(self) -> JobDetails:
-        """The latest run."""
+        """The details of the latest run, finished or not."""
         return self.runs[-1]
 
     @property

@@ -32,7 +32,7 @@ class Export:
         self._thread = threading.Thread(target=self._run, name="study-metrics", daemon=True)
 
     def follow(self, row: AnyRow) -> None:
-        """Take in the next row."""
+        """Update the readings by the next row of the ledger. A failure is counted and never raised."""
         try:
             self._readings.follow(row)
         except Exception as error:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """An experiment tracker."""
+    """An experiment tracker that gets the events of all trials."""
 
     name: str
 

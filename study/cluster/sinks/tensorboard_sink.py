@@ -33,7 +33,7 @@ class TensorBoardSink:
         self._files = {}
 
     def take(self, event: TrialEvent) -> None:
-        """Write an event. Raises OSError."""
+        """Write an event into the file of its trial. Raises OSError if the disk refuses."""
         row = event.row
         if isinstance(row, AttemptRow):
             restart = Event(step=row.from_updates and row.from_updates + 1)

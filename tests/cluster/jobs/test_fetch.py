@@ -52,7 +52,7 @@ def test_a_later_fetch_goes_on_from_an_earlier_one_and_not_over_another_study(tm
     fetch(Fake(), tmp_path, checkpoints=False)
     fetch(Fake(**{"ledger.jsonl": b"row 1\nrow 2\n"}), tmp_path, checkpoints=False)
     for other in (b"row 1\n", b"row 1\nrow X\nrow 3\n"):
-        with pytest.raises(ConfigError, match="holds rows that the cluster's has not"):
+        with pytest.raises(ConfigError, match="holds rows that the cluster's ledger lacks"):
             fetch(Fake(**{"ledger.jsonl": other}), tmp_path, checkpoints=False)
     assert files(tmp_path)["ledger.jsonl"] == b"row 1\nrow 2\n"
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -159,7 +159,7 @@ def test_a_store_that_fails_is_told_when_the_study_begins_and_when_it_ends(folde
     def fail(name: str, written: bytes) -> None:
         raise PermissionError(13, "no longer")
 
-    with pytest.raises(ClusterError, match=f"no longer; the results lie in {folder} alone"):
+    with pytest.raises(ClusterError, match=f"no longer; the results are only in {folder}"):
         study()
 
 
@@ -180,7 +180,7 @@ def test_a_path_is_written_in_place_and_a_uri_is_not(storage: str, folder: Path 
     ("use", "says"),
     [
         (lambda: shared_folder("studies"), "give an absolute path, or a URI"),
-        (lambda: shared_folder("s3://key:secret@bucket/x"), "credentials belong into the environment"),
+        (lambda: shared_folder("s3://key:secret@bucket/x"), "put credentials into the environment"),
         (lambda: shared_folder("nosuch://bucket"), "no such kind of storage"),
         (lambda: Store("nosuch://bucket", "x"), "nosuch"),
     ],
