@@ -1,7 +1,8 @@
-"""Who may import whom, as ARCHITECTURE.md says, and how large a room may grow."""
+"""The structure of the package: its imports follow ARCHITECTURE.md, and its words the glossary."""
 
 import ast
 import re
+from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
 
@@ -23,8 +24,8 @@ HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """Every module a file imports, wherever in it."""
+def imported(path: Path, members: bool = False) -> set[str]:
+    """Return every module that a file imports, wherever in it; with `members` also what it imports from each."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -32,6 +33,8 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             found.add(node.module or "")
+            if members:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -93,6 +96,35 @@ def test_figures_are_drawn_from_records_alone() -> None:
             assert not names & row_kinds, path
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_room_is_swollen(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400
+def test_no_circle_of_imports() -> None:
+    files = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in MODULES
+    }
+    imports = {
+        name: {module for module in imported(path, members=True) if module in files and module not in (name, "study")}
+        for name, path in files.items()
+    }
+    order = TopologicalSorter(imports)
+    order.prepare()  # raises CycleError, which names the circle
+
+
+def unused_words() -> list[str]:
+    """The first column of the last table in the glossary."""
+    table = (ROOT.parent / "docs" / "glossary.md").read_text().split("## Words that are not used")[1]
+    cells = re.findall(r"^\| ([a-z, ]+) \|", table, re.MULTILINE)
+    return [word for cell in cells if cell != "not" for word in cell.split(", ")]
+
+
+def test_words_that_are_not_used() -> None:
+    words = unused_words()
+    assert {"told", "anew", "is over"} <= set(words)
+    pattern = re.compile(rf"(?<![A-Za-z])({'|'.join(words)})(?![A-Za-z])", re.IGNORECASE)
+    texts = (path for suffix in ("py", "j2", "js", "css", "yaml") for path in ROOT.rglob(f"*.{suffix}"))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}"
+        for path in texts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for match in pattern.finditer(line)
+    ]
+    assert not found

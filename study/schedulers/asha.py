@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from study.pareto.fronts import front_ranks, spread
-from study.schedulers.base import Grid, Verdict
+from study.schedulers.base import Action, Grid
 
 
 def rung_levels(grace: float, eta: float, end: float) -> tuple[float, ...]:
@@ -17,7 +17,7 @@ def rung_levels(grace: float, eta: float, end: float) -> tuple[float, ...]:
     return tuple(grace * eta**k for k in range(int(np.log(end / grace) / np.log(eta) + 1)))
 
 
-class RayAsha(Grid):
+class ReplayAsha(Grid):
     """The stopping rule of Ray's ASHAScheduler with one bracket, for replays; a live study runs Ray's own class.
 
     At each rung, a trial is stopped for good if its score is below the (1 - 1/eta) quantile of the scores that were
@@ -31,7 +31,7 @@ class RayAsha(Grid):
             (level, [], set()) for level in reversed(rung_levels(grace, eta, end))
         ]
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """See Policy; `at` is in the unit of `grace`."""
         for level, scores, recorded in self._rungs:
             if at < level or trial in recorded:
@@ -69,7 +69,7 @@ class MoAsha(Grid):
             (level, {}) for level in reversed(rung_levels(grace, eta, end))
         ]
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """See Policy; `at` is in the unit of `grace`."""
         for level, recorded in self._rungs:
             if at < level or trial in recorded:

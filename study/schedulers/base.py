@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
-Verdict = Literal["continue", "pause", "stop"]
+Action = Literal["continue", "pause", "stop"]
 
 
 class Policy(Protocol):
@@ -20,7 +20,7 @@ class Policy(Protocol):
     def begin(self, trial: str) -> None:
         """Note that a trial runs from now on."""
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """Return what becomes of a trial that has come to `at`, in the policy's unit.
 
         `score` is maximised; `cost` is the trial's cost so far, in any unit that all trials share.
@@ -50,7 +50,7 @@ class Grid:
         """See Policy."""
         self._left.pop(trial, None)
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """Return "continue", because every trial is trained to its end."""
         return "continue"
 

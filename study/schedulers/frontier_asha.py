@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from study.schedulers.base import Verdict
+from study.schedulers.base import Action
 from study.schedulers.bracket import SLACK, Bracket, Profile, Rung
 
 CellKey = TypeVar("CellKey", bound=Hashable)
@@ -89,7 +89,7 @@ class FrontierAsha:
         if self.brackets:
             self.brackets[self.cells[trial]].begin(trial)
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """See Policy; `at` is a share of the trial's length."""
         cell = self.cells[trial]
         if self.brackets:

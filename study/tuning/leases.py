@@ -151,7 +151,7 @@ class Leases:
         lease.add_setup(now)
         return lease, closed
 
-    def lost(
+    def mark_lost(
         self, trial_id: str, attempt: int, devices: float, death: Death | None = None
     ) -> tuple[OpenLease | None, list[ClosedLease]]:
         """End an attempt that died, or, without a death, one that the driver ends. Return its lease, and the lease that
@@ -177,7 +177,7 @@ class Leases:
             group.lease.why = death.why if death else ""
         return group.lease, closed
 
-    def ended(self, trial_id: str) -> None:
+    def mark_ended(self, trial_id: str) -> None:
         """End a trial's attempt; its group waits for the next, or is given back."""
         if (group := self._running(trial_id)) is not None and group.lease is not None:
             group.ended = "released"

@@ -10,7 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from study.config.schema import AshaConfig, GridConfig
 from study.planning.trials import Plan, TrialSpec, whole_in_unit
 from study.schedulers.asha import MoAsha
-from study.schedulers.base import Grid, Policy, Verdict
+from study.schedulers.base import Action, Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
 
@@ -22,7 +22,7 @@ def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
         return Grid(trials)
     if isinstance(scheduler, AshaConfig):
         end = max(whole_in_unit(scheduler, spec) for spec in specs)
-        kind = RaysOwnAsha if scheduler.kind == "asha" else MoAsha
+        kind = TuneAsha if scheduler.kind == "asha" else MoAsha
         return kind(trials, scheduler.grace, scheduler.eta, end)
     return FrontierAsha(
         cells={spec.trial_id: spec.cell for spec in specs},
@@ -40,7 +40,7 @@ class _TuneTrial:
     trial_id: str
 
 
-class RaysOwnAsha(Grid):
+class TuneAsha(Grid):
     """Ray's ASHAScheduler itself as a Policy. It does not stop a trial at its end."""
 
     def __init__(self, trials: Sequence[str], grace: float, eta: float, end: float) -> None:
@@ -49,7 +49,7 @@ class RaysOwnAsha(Grid):
         for trial in trials:
             self._asha.on_trial_add(None, _TuneTrial(trial))
 
-    def report(self, trial: str, at: float, score: float, cost: float) -> Verdict:
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """See Policy."""
         decision = self._asha.on_trial_result(None, _TuneTrial(trial), {"at": at, "score": score})
         return "stop" if decision == TrialScheduler.STOP else "continue"

@@ -15,7 +15,7 @@ from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportR
 from study.ledger.state import StudyState
 from study.measurement import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
-from study.schedulers.base import Policy, Verdict
+from study.schedulers.base import Action, Policy
 from study.tuning.policies import make_policy
 from study.tuning.same_mistake import same_mistake
 
@@ -56,7 +56,7 @@ class Progress:
         """Start with nothing run, or nothing that counts any more; search trials come in this order."""
         self._order = order
         self._untried = dict.fromkeys(self.plan.cells)  # cells of which no trial has been handed out
-        self.verdicts: dict[str, Verdict] = {}  # on the last report of a search trial
+        self.verdicts: dict[str, Action] = {}  # on the last report of a search trial
         self._undecided: dict[str, ReportRow] = {}  # search trials' reports that their policy has not judged
         self._confirm: dict[Cell, tuple[TrialSpec, ...]] = {}  # of cells whose search is finished
         self._policies = {
@@ -92,7 +92,7 @@ class Progress:
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
                 policy.leave(row.trial_id, row.outcome == "completed")
 
-    def verdict(self, trial_id: str) -> Verdict:
+    def verdict(self, trial_id: str) -> Action:
         """Return the verdict on a trial that has just reported. Confirm trials and audited ones always go on."""
         self._judge(trial_id)
         return self.verdicts[trial_id] if self._policy(trial_id) else "continue"
@@ -110,7 +110,7 @@ class Progress:
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
         return [trial_id for trial_id in dropped if not self._judged(trial_id)]
 
-    def hand_out(self, ranks: int) -> Assignment | None:
+    def next_assignment(self, ranks: int) -> Assignment | None:
         """Return what to run next on a cluster that holds so many ranks; None while there is nothing to start."""
         if self.ends_early:
             return None

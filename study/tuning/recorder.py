@@ -145,7 +145,7 @@ class Recorder:
         else:  # it was cut, and its group could give no snapshot
             self.lose(attempt)
             return
-        self.leases.ended(trial_id)
+        self.leases.mark_ended(trial_id)
         if outcome is not None:
             error = failed.error if failed is not None else None
             self._end(trial_id, outcome, error, mistake=outcome == "failed" and error is not None)
@@ -161,7 +161,7 @@ class Recorder:
         number = self._progress.state.trial(spec.trial_id).attempts
         if self.leases.lease_of(spec.trial_id) is None:  # it died before it was ready
             number += 1
-        lease, closed = self.leases.lost(spec.trial_id, number, self._devices(spec), death)
+        lease, closed = self.leases.mark_lost(spec.trial_id, number, self._devices(spec), death)
         if lease is not None and number > self._progress.state.trial(spec.trial_id).attempts:
             self._enter(attempt, lease, closed, None, self._writer.clock() - lease.opened_s)
 

@@ -53,7 +53,7 @@ class PlanSearcher(Searcher):
         """
         if self._progress.finished or self._progress.state.mistake is not None:
             return str(Searcher.FINISHED)
-        assignment = self._progress.hand_out(self._capacity.ranks)
+        assignment = self._progress.next_assignment(self._capacity.ranks)
         if assignment is None:
             return None
         checkpoint = self._store.start(assignment.spec.trial_id, assignment.from_updates)

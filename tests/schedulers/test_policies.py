@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.schedulers.asha import MoAsha, RayAsha, rung_levels
+from study.schedulers.asha import MoAsha, ReplayAsha, rung_levels
 from study.schedulers.base import Grid
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha, grades
 from tests.schedulers.play import REPORTS, play
@@ -56,8 +56,8 @@ def frontier(curves: Curves, profile: str = "balanced", least: int = 2, synchron
     return WithCellCosts(FrontierAsha(cells, reports, PROFILES[profile], least, synchronous))
 
 
-def ray_like(curves: Curves) -> RayAsha:
-    return RayAsha(curves, grace=1, eta=3, end=END)
+def ray_like(curves: Curves) -> ReplayAsha:
+    return ReplayAsha(curves, grace=1, eta=3, end=END)
 
 
 def multi_objective(curves: Curves) -> Any:
@@ -234,7 +234,7 @@ def test_the_replayed_rule_is_that_of_rays_class(
     grace, eta, end = shape
     ray = ASHAScheduler("epochs", "score", "max", max_t=end, grace_period=grace, reduction_factor=eta)
     names = [str(i) for i in range(10)]
-    replayed = RayAsha(names, grace, eta, end)
+    replayed = ReplayAsha(names, grace, eta, end)
     for name in names:
         ray.on_trial_add(None, SimpleNamespace(trial_id=name))
     at = dict.fromkeys(names, 0.0)

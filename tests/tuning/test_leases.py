@@ -79,12 +79,12 @@ def test_a_group_is_billed_without_gap_from_placement_to_removal(
     _, none_closed = books.start("a", 1, 2, info("g"))
     assert none_closed == []
     clock.now_s = 120
-    books.ended("a")
+    books.mark_ended("a")
     clock.now_s = 121
     _, (first,) = books.start("b", 1, 2, info("g", hand_over_s=0.5))
     assert (first.lease.trial_id, first.closed_s, first.reason) == ("a", 120.5, "hand_over")
     clock.now_s = 130
-    books.ended("b")
+    books.mark_ended("b")
     assert books.sweep() == []  # not given back yet
     clock.now_s = 131
     cluster.removed.add("g")
@@ -99,7 +99,7 @@ def test_the_time_before_the_first_report_is_setup(books: Leases, clock: Clock, 
     clock.now_s = 110
     books.start("a", 1, 2, info("g"))
     clock.now_s = 111
-    books.ended("a")
+    books.mark_ended("a")
     clock.now_s = 114
     cluster.removed.add("g")
     (closed,) = books.sweep()
@@ -114,7 +114,7 @@ def test_an_attempt_that_died_is_billed_as_lost_and_its_retry_apart(
     lease, _ = books.start("a", 1, 2, info("g"))
     lease.add_report(115, {"train": 4})
     clock.now_s = 118
-    assert books.lost("a", 1, 2, died("g")) == (lease, [])
+    assert books.mark_lost("a", 1, 2, died("g")) == (lease, [])
     enter(books, "h")  # at 118: placed at 120
     cluster.waiting.add("h")
     clock.now_s = 119
@@ -137,7 +137,7 @@ def test_a_group_that_died_in_setup_is_billed_to_the_attempt_it_was_for(
     enter(books, "alive")
     clock.now_s = 109
     cluster.removed.add("g")
-    lease, _ = books.lost("a", 1, 2, died("g"))
+    lease, _ = books.mark_lost("a", 1, 2, died("g"))
     assert lease is not None
     assert (lease.group_id, lease.opened_s) == ("g", 102)
     (closed,) = books.sweep()
@@ -150,7 +150,7 @@ def test_a_trial_that_never_had_a_group_costs_nothing(
 ) -> None:
     enter(books, "waiting")
     cluster.waiting.add("waiting")
-    assert books.lost("a", 1, 2, death) == (None, [])
+    assert books.mark_lost("a", 1, 2, death) == (None, [])
 
 
 def test_tune_pools_groups_of_one_size_of_any_study() -> None:
@@ -169,7 +169,7 @@ def test_a_group_that_tune_gave_back_unused_costs_nothing_more_and_is_billed_to_
     cluster.removed.add("unused")
     clock.now_s += 3600
     assert books.starting_device_s() == 2 * (3610 - 2)
-    lease, _ = books.lost("t", 1, 2)  # the driver ends it
+    lease, _ = books.mark_lost("t", 1, 2)  # the driver ends it
     assert lease is not None
     assert lease.group_id == "used"
 
@@ -182,7 +182,7 @@ def test_a_group_is_billed_up_to_when_the_cluster_had_it_back_however_late_an_at
     cluster.removed.add("g")
     assert books.sweep() == []
     clock.now_s = 3600
-    lease, _ = books.lost("t", 1, 2, died("g"))
+    lease, _ = books.mark_lost("t", 1, 2, died("g"))
     assert lease is not None
     (closed,) = books.sweep()
     assert billed(closed) == 3
@@ -211,7 +211,7 @@ def paused_in_g(books: Leases, clock: Clock) -> None:
     clock.now_s = 110
     books.start("a", 1, 2, info("g"))
     clock.now_s = 120
-    books.ended("a")
+    books.mark_ended("a")
 
 
 def test_events_of_a_trial_are_booked_on_its_running_attempt(books: Leases, clock: Clock, cluster: FakeCluster) -> None:
@@ -219,12 +219,12 @@ def test_events_of_a_trial_are_booked_on_its_running_attempt(books: Leases, cloc
     clock.now_s = 110
     books.start("b", 1, 2, info("h"))
     paused_in_g(books, clock)
-    books.ended("b")
+    books.mark_ended("b")
     clock.now_s = 121
     lease, _ = books.start("a", 2, 2, info("h"))
     assert books.lease_of("a") is lease
     clock.now_s = 130
-    assert books.lost("a", 2, 2, died("h")) == (lease, [])
+    assert books.mark_lost("a", 2, 2, died("h")) == (lease, [])
     assert books.lease_of("a") is None
     assert not books.running
     cluster.removed |= {"g", "h"}
@@ -244,7 +244,7 @@ def test_an_attempt_that_dies_in_setup_is_not_booked_on_the_group_in_which_its_t
     clock.now_s = 130
     assert books.lease_of("a") is None
     cluster.removed.add("h")
-    lease, _ = books.lost("a", 2, 2, died("h"))
+    lease, _ = books.mark_lost("a", 2, 2, died("h"))
     assert lease is not None
     assert (lease.group_id, lease.attempt, lease.opened_s) == ("h", 2, 122)
     (closed,) = books.sweep()
@@ -258,7 +258,7 @@ def test_an_attempt_that_dies_in_hand_over_is_booked_on_that_group_and_not_on_a_
     enter(books, "young")  # in its set-up, for another trial
     clock.now_s = 125
     cluster.removed.add("g")
-    lease, (before,) = books.lost("b", 1, 2, died("g"))
+    lease, (before,) = books.mark_lost("b", 1, 2, died("g"))
     assert lease is not None
     assert (lease.group_id, lease.trial_id, lease.why, lease.hosts) == ("g", "b", "died", ("host",))
     assert (before.lease.trial_id, before.reason, before.closed_s) == ("a", "hand_over", 125)
@@ -297,7 +297,7 @@ def test_ray_knows_the_group_of_a_dead_actor_and_when_the_group_is_gone(local_ra
         assert cluster.group_of(died.value.actor_id) == group_id
     assert not cluster.is_removed(group_id)
     remove_placement_group(placement)
-    lease, _ = books.lost("a", 1, 1, Death("died", died.value.actor_id))
+    lease, _ = books.mark_lost("a", 1, 1, Death("died", died.value.actor_id))
     assert lease is not None
     assert lease.group_id == group_id
     assert cluster.is_removed(group_id)

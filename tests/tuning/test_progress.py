@@ -56,7 +56,7 @@ def rates_of(plan: Plan, cell: Cell) -> tuple[TrialSpec, TrialSpec]:
 def hand_out_all(progress: Progress) -> list[TrialSpec]:
     """Return all trials that are handed out before any of them ends."""
     handed = []
-    while (assignment := progress.hand_out(1000)) is not None:
+    while (assignment := progress.next_assignment(1000)) is not None:
         handed.append(assignment.spec)
     return handed
 
@@ -106,7 +106,7 @@ def test_the_rate_is_chosen_by_its_mean_over_seeds(config: Callable[..., StudyCo
 def test_trials_that_a_dead_driver_left_run_again_first(plan: Plan) -> None:
     first, second = hand_out_all(Progress(plan))[:2]
     progress = Progress(plan, [attempt(first), report(first, 0.5, updates=48), *ended(second, 0.4)])
-    again = progress.hand_out(1000)
+    again = progress.next_assignment(1000)
     assert again is not None
     assert (again.spec, again.from_updates) == (first, 0)
     assert first not in hand_out_all(progress)
@@ -114,9 +114,9 @@ def test_trials_that_a_dead_driver_left_run_again_first(plan: Plan) -> None:
 
 def test_at_most_as_many_trials_as_groups_fit_are_handed_out(plan: Plan) -> None:
     progress = Progress(plan)
-    assert [progress.hand_out(ranks=2) is not None for _ in range(3)] == [True, True, False]
+    assert [progress.next_assignment(ranks=2) is not None for _ in range(3)] == [True, True, False]
     # Even if the cluster has shrunk below a single group, one waits for it to grow.
-    assert [Progress(plan).hand_out(ranks=0) is not None for _ in range(2)] == [True, True]
+    assert [Progress(plan).next_assignment(ranks=0) is not None for _ in range(2)] == [True, True]
 
 
 def test_a_cell_is_confirmed_as_soon_as_its_own_search_has_ended(plan: Plan) -> None:
@@ -153,7 +153,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
     rows: list[AnyRow] = []
     scouts = []
     for _ in range(3):  # three trials measure what the cell costs
-        assignment = Progress(halving, rows).hand_out(1000)
+        assignment = Progress(halving, rows).next_assignment(1000)
         assert assignment is not None
         spec = assignment.spec
         an_epoch = spec.updates_per_epoch
@@ -163,7 +163,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
         scouts.append(spec.trial_id)
     progress = Progress(halving, rows)
     assert {name for name, trial in progress.state.trials.items() if trial.status == "paused"} == set(scouts)
-    again = progress.hand_out(1000)
+    again = progress.next_assignment(1000)
     assert again is not None
     # One cell alone is not high-cost, and the gentle bracket has no rung there: they go on at once.
     assert (again.spec.trial_id, again.from_updates) == (scouts[0], an_epoch)
@@ -178,9 +178,9 @@ def test_the_same_rows_give_the_same_next_decision(halving: Plan) -> None:
         rows.append(row)
         progress.follow(row)
 
-    while (assignment := progress.hand_out(1000)) is not None and assignment.spec.phase == "search":
+    while (assignment := progress.next_assignment(1000)) is not None and assignment.spec.phase == "search":
         spec = assignment.spec
-        assert Progress(halving, rows).hand_out(1000) == assignment
+        assert Progress(halving, rows).next_assignment(1000) == assignment
         follow(attempt(spec, progress.state.trial(spec.trial_id).attempts + 1, assignment.from_updates))
         for updates in sorted(u for u in (*assignment.pause_at, spec.total_updates) if u > assignment.from_updates):
             follow(report(spec, accuracies[spec.base_lr], updates))

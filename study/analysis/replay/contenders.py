@@ -12,7 +12,7 @@ import numpy as np
 
 from study.analysis.replay.curves import Curve
 from study.errors import ConfigError, did_you_mean
-from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.asha import MoAsha, ReplayAsha
 from study.schedulers.base import Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
@@ -43,13 +43,13 @@ def _frontier(profile: str, synchronous: bool, curves: Sequence[Curve], chance: 
 
 
 def _asha_in_epochs(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
-    return RayAsha(_ids(curves), GRACE, ETA, max(curve.epochs[-1] for curve in curves))
+    return ReplayAsha(_ids(curves), GRACE, ETA, max(curve.epochs[-1] for curve in curves))
 
 
 def _asha_in_device_seconds(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
     """Place rungs from the first report of the cheapest trial to the end of the most expensive one."""
     grace = min(curve.cost_s[0] for curve in curves)
-    return RayAsha(_ids(curves), grace, ETA, max(curve.cost_s[-1] for curve in curves))
+    return ReplayAsha(_ids(curves), grace, ETA, max(curve.cost_s[-1] for curve in curves))
 
 
 def _mo_asha(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:

@@ -18,7 +18,7 @@ from study.analysis.statistics.uncertainty import Frontier
 from study.analysis.summary.limit_cut import limit_cut
 from study.analysis.summary.points import frontiers_of, group_setups_of, point_samples, points_of
 from study.analysis.summary.time_to_target import critical_batches
-from study.analysis.summary.trials import gather, trial_records
+from study.analysis.summary.trials import state_of, trial_records
 from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
@@ -29,7 +29,7 @@ from study.planning.trials import Cell, Plan
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     """Summarize a study, finished or not, from the rows of its ledger; reads `rows` once and does not keep them."""
     report = plan.config.report
-    state = gather(rows)
+    state = state_of(rows)
     trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)

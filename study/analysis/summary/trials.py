@@ -11,7 +11,7 @@ from study.ledger.state import StudyState, TrialState
 from study.measurement import CurvePoint
 
 
-def gather(rows: Iterable[AnyRow]) -> StudyState:
+def state_of(rows: Iterable[AnyRow]) -> StudyState:
     """Return what the rows say. They are gone through once, and reports are not kept as they are."""
     return StudyState(_without_garbage_collection(rows))
 
@@ -53,7 +53,7 @@ def _record(trial: TrialState, attempt: AttemptRow, usd: float | None) -> TrialR
         attempts=attempt.attempt,
         total_updates=attempt.total_updates,
         audited_from=trial.audited_updates,
-        cost=bill(leases, list(trial.energies_j.values()), trial.last, usd),
+        cost=cost_of(leases, list(trial.energies_j.values()), trial.last, usd),
         phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
         final_val_accuracy=end.final_val_accuracy if end else None,
         best_val_accuracy=end.best_val_accuracy if end else None,
@@ -67,7 +67,7 @@ def _record(trial: TrialState, attempt: AttemptRow, usd: float | None) -> TrialR
     )
 
 
-def bill(
+def cost_of(
     leases: Sequence[LeaseRow],
     energies_j: Sequence[float | None],
     last: CurvePoint | None,
@@ -91,7 +91,7 @@ def bill(
 
 def _setup(leases: Sequence[LeaseRow], usd_per_device_hour: float | None) -> Cost:
     setups = [lease.model_copy(update={"billed_s": lease.phases_s["setup"]}) for lease in leases]
-    return bill(setups, (), None, usd_per_device_hour)
+    return cost_of(setups, (), None, usd_per_device_hour)
 
 
 def throughput(curve: Sequence[CurvePoint]) -> float | None:

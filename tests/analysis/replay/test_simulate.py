@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.analysis.replay.simulate import Course, Event, Simulation, simulate
-from study.schedulers.asha import MoAsha, RayAsha
+from study.schedulers.asha import MoAsha, ReplayAsha
 from study.schedulers.base import Grid, Policy
 from study.schedulers.bracket import Profile
 from study.schedulers.frontier_asha import FrontierAsha
@@ -67,16 +67,16 @@ def test_ranks_share_the_time_but_not_the_cost() -> None:
 
 def test_a_trial_that_diverges_fails_at_its_last_report_and_sets_no_bar() -> None:
     courses = {"a": course(1, 9, 9, completes=False), "b": course(1, 1, 1, 1)}
-    played = simulate(RayAsha(courses, 1 / 3, 2, 1), courses, slots=1)
+    played = simulate(ReplayAsha(courses, 1 / 3, 2, 1), courses, slots=1)
     assert played.trials["a"] == (2, 2, False)
     assert Event(2, "a", "fail") in played.events
     assert played.trials["b"].reports == 1  # stopped by what a reported at its first rung
-    assert simulate(RayAsha(courses, 1, 2, 1), courses, slots=1).trials["b"].completed
+    assert simulate(ReplayAsha(courses, 1, 2, 1), courses, slots=1).trials["b"].completed
 
 
 def test_a_trial_at_its_end_is_not_stopped() -> None:
     courses = {"a": course(1, 5, 9), "b": course(1, 6, 8)}
-    played = simulate(RayAsha(courses, 0.5, 2, 1), courses, slots=1)
+    played = simulate(ReplayAsha(courses, 0.5, 2, 1), courses, slots=1)
     assert [ran.completed for ran in played.trials.values()] == [True, True]
 
 
@@ -95,7 +95,7 @@ def policies(courses: dict[str, Course]) -> list[Policy]:
     reports = {len(course.at): course.at for course in courses.values()}
     return [
         Grid(courses),
-        RayAsha(courses, 0.2, 2, 1),
+        ReplayAsha(courses, 0.2, 2, 1),
         MoAsha(courses, 0.2, 2, 1),
         FrontierAsha(cells, reports, (HALF, HALF, HALF), 1, synchronous=True),
         FrontierAsha(cells, reports, (HALF, HALF, HALF), 1, synchronous=False),
