@@ -26,6 +26,7 @@ import ray
 from ray.cluster_utils import Cluster
 from show import show
 
+from study.cluster.target import LOCAL
 from study.config.schema import Budget, Confirm, GridConfig, Search, StudyConfig
 from study.ledger.schema import AnyRow, AttemptRow
 from study.planning.trials import Plan, TrialSpec, make_plan
@@ -124,7 +125,7 @@ def run(plan: Plan, nodes: int, slots: int) -> list[Seen]:
             cluster.add_node(num_cpus=slots // nodes)
         ray.init(cluster.address, log_to_driver=False, runtime_env={"worker_process_setup_hook": seat_sleepers})
         with tempfile.TemporaryDirectory() as folder:
-            run_study(plan, Path(folder) / "study", "local", None, observe)
+            run_study(plan, Path(folder) / "study", LOCAL, None, observe)
     finally:
         ray.shutdown()
         cluster.shutdown()

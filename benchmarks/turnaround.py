@@ -29,6 +29,7 @@ os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 
 import ray
 
+from study.cluster.target import LOCAL
 from study.config.schema import Budget, Confirm, Hardware, Search, StudyConfig
 from study.planning.trials import Plan, TrialSpec, make_plan
 
@@ -64,7 +65,7 @@ def run_study_side(plan: Plan) -> dict[str, float]:
     ray.init("local", num_cpus=WORLD_SIZE, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        run_study(plan, Path(folder), "local", None, lambda row: None)
+        run_study(plan, Path(folder), LOCAL, None, lambda row: None)
         wall_s = time.perf_counter() - began
         rows = read(Path(folder)).rows
     gaps, last_s = [], None

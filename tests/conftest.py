@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 from hypothesis import settings
 
+from study.cluster.target import LOCAL
 from study.config.schema import StudyConfig
 from study.ledger.schema import AnyRow
 from study.planning.trials import Plan, make_plan
@@ -139,7 +140,7 @@ def run_for_real(config: StudyConfig, folder: Path, observe: Callable[[AnyRow], 
     from study.tuning.driver import run_study
 
     plan = make_plan(config)
-    run_study(plan, folder, "local", None, observe)
+    run_study(plan, folder, LOCAL, None, observe)
     return Run(plan, folder, list(read(folder).rows))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.cluster.target import HEAD, LOCAL, ClusterTarget
 from study.errors import ConfigError, LedgerError
 from study.ledger.paths import StudyPaths
 
@@ -16,27 +17,31 @@ if TYPE_CHECKING:
     from study.planning.trials import Plan
 
 
-def checked_plan(file: StudyFile, address: str, cpus: int | None, note: Callable[[str], None] | None = None) -> Plan:
+def checked_plan(
+    file: StudyFile, target: ClusterTarget, cpus: int | None, note: Callable[[str], None] | None = None
+) -> Plan:
     """Return the plan of a study file, once it is checked as far as possible before it runs.
 
     Samples that the file does not state are counted. With `note`, modules of the user's own are trained for some
-    updates, and what is worth knowing of them is passed to it. `address` is where the study will run: "local" (this
-    machine, with `cpus` logical CPUs), "cluster" (a head that takes jobs), or a Ray address.
+    updates, and what is worth knowing of them is passed to it. `target` is where the study will run, on this
+    machine with `cpus` logical CPUs.
 
     Raises ConfigError and DataError.
     """
     from study.workloads.data.discovery import with_sample_counts
 
     with file.naming_places():
-        plan = _plan_for(with_sample_counts(file.config), address, cpus)
+        plan = _plan_for(with_sample_counts(file.config), target, cpus)
         import_own(plan.config)
         return plan if note is None else tried(plan, note)
 
 
-def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides: list[str] | None = None) -> Plan:
+def recorded(
+    folder: Path, target: ClusterTarget = HEAD, cpus: int | None = None, overrides: list[str] | None = None
+) -> Plan:
     """Return the plan of the study in a folder, in which all samples are counted; no code of the user's is run.
 
-    An `address` of "" checks nothing of the machine. Raises LedgerError where there is no study, and ConfigError.
+    A target of HEAD checks nothing of this machine. Raises LedgerError where there is no study, and ConfigError.
     """
     from study.config.loader import load_study
 
@@ -45,15 +50,15 @@ def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides
         raise LedgerError(f"no study here ({config.name} is missing)", str(folder))
     file = load_study(config, overrides or ())
     with file.naming_places():
-        return _plan_for(file.config, address, cpus)
+        return _plan_for(file.config, target, cpus)
 
 
-def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
+def _plan_for(config: StudyConfig, target: ClusterTarget, cpus: int | None) -> Plan:
     """Return the plan. Raises ConfigError if this machine is meant, and is too small for it or lacks the files."""
     from study.planning.trials import make_plan
 
     plan = make_plan(config)
-    if address == "local":
+    if target == LOCAL:
         from study.cluster.connection import this_machine
         from study.config.workloads import ImageFolder
         from study.planning.capacity import check_capacity
@@ -62,7 +67,7 @@ def _plan_for(config: StudyConfig, address: str, cpus: int | None) -> Plan:
         check_capacity(this_machine(cpus), plan.config.hardware)
         if isinstance(plan.config.workload, ImageFolder):
             find_images(plan.config.workload)
-    if address not in ("", "cluster"):  # the study is to run from here
+    if target.kind != "head":  # this process will run the study
         from study.cluster.sinks.dispatcher import open_sinks
 
         open_sinks(plan, Path())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from study.api.argument_names import argument_names
 from study.api.plans import checked_plan
 from study.api.results import StudyResults, load
+from study.cluster.target import ClusterTarget
 from study.config.loader import StudyFile, find_config, load_study, study_from
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
@@ -59,10 +60,10 @@ def run(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with argument_names():
-        file = _study_file(config, overrides or {})
-        plan = fitted(checked_plan(file, address, cpus, say if try_modules else None), address, cpus, say)
+        file, target = _study_file(config, overrides or {}), ClusterTarget.parse(address)
+        plan = fitted(checked_plan(file, target, cpus, say if try_modules else None), target, cpus, say)
         with ProgressView(plan, console) as view:
-            run_study(plan, Path(out), address, cpus, view)
+            run_study(plan, Path(out), target, cpus, view)
     return load(out)
 
 

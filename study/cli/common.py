@@ -12,6 +12,7 @@ from study.errors import DiskError
 from study.safe_text import printable
 
 if TYPE_CHECKING:
+    from study.cluster.target import ClusterTarget
     from study.planning.trials import Plan
 
 # Exit codes beside 0 and 1.
@@ -23,13 +24,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object 
 
 
 def planned(
-    config: str | Path, overrides: list[str] | None, address: str, cpus: int | None, try_: bool = False
+    config: str | Path, overrides: list[str] | None, target: ClusterTarget, cpus: int | None, try_: bool = False
 ) -> Plan:
     """Return the plan of a study file, by path or name, checked before it runs; print notes on the user's modules."""
     from study.api.plans import checked_plan
     from study.config.loader import find_config, load_study
 
-    return checked_plan(load_study(find_config(str(config)), overrides or ()), address, cpus, say if try_ else None)
+    return checked_plan(load_study(find_config(str(config)), overrides or ()), target, cpus, say if try_ else None)
 
 
 def with_next_step(error: DiskError, command: str) -> DiskError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from study.cli.common import CUT, INTERRUPTED, NOTHING_COMPLETED, planned, say
+from study.cluster.target import HEAD
 from study.errors import ClusterError, ConfigError, StudyError
 from study.safe_text import masked, printable
 
@@ -50,7 +51,7 @@ def submit(
     from study.cluster.jobs.storage import shared_folder
     from study.cluster.jobs.submissions import Submission, new_id
 
-    plan = planned(config, set_, "cluster", None)
+    plan = planned(config, set_, HEAD, None)
     if storage is not None:
         shared_folder(storage)  # raises ConfigError where it is written wrong; only the nodes know if they can reach it
     head = _head(address)
@@ -82,7 +83,7 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
         except (StudyError, *TROUBLE) as error:
             raise ClusterError(f"{study_id} has left nothing to go on from: {error}") from None
         StudyPaths(Path(scratch)).config.write_bytes(text)
-        before, config = (recorded(Path(scratch), "cluster", overrides=some).config for some in (None, overrides))
+        before, config = (recorded(Path(scratch), overrides=some).config for some in (None, overrides))
     if config_hash(config) != config_hash(before):
         raise ConfigError(
             f"{study_id} is a study of what it was submitted with: only limits, recovery and tracking may change",
@@ -247,7 +248,7 @@ def fetch(
     size = sum((folder / name).stat().st_size for name in names)
     say(f"Fetched {len(names)} files, {size / 1024:,.0f} KiB, into {folder}; the study is {_word(study)}.")
     contents = read(folder)
-    say(*status_lines(recorded(folder, "cluster"), contents.rows))
+    say(*status_lines(recorded(folder), contents.rows))
     if contents.damage:
         say(f"The last row was being written: {contents.damage}")
     say(f"Next: study report {folder}")

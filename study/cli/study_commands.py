@@ -20,6 +20,7 @@ from study.cli.common import (
     say,
     with_next_step,
 )
+from study.cluster.target import AUTO, LOCAL, ClusterTarget
 from study.errors import ConfigError, DiskError, did_you_mean
 
 # Commands import what they need when they run, so that `study --help` stays fast (benchmarks/startup.py).
@@ -79,18 +80,19 @@ def check(
 
     That is its trials, rungs and derived values.
     """
-    plan = planned(config, set_, address, cpus, try_)  # a mistake is reported before torch is imported
-    _show_plan(plan, address, cpus, measure)
+    target = ClusterTarget.parse(address)
+    plan = planned(config, set_, target, cpus, try_)  # a mistake is reported before torch is imported
+    _show_plan(plan, target, cpus, measure)
 
 
-def _show_plan(plan: Plan, address: str, cpus: int | None, measure: bool) -> None:
+def _show_plan(plan: Plan, target: ClusterTarget, cpus: int | None, measure: bool) -> None:
     from study.cli.terminal import out
     from study.cluster.connection import connected, this_machine
     from study.planning.capacity import check_capacity, ranks_that_fit
     from study.reporting.text.plan import print_plan
     from study.training.preflight.pace import measure_paces
 
-    with nullcontext(this_machine(cpus)) if address == "local" else connected(address, cpus) as nodes:
+    with nullcontext(this_machine(cpus)) if target == LOCAL else connected(target, cpus) as nodes:
         check_capacity(nodes, plan.config.hardware)
         ranks = ranks_that_fit(nodes, plan.config.hardware)
     paces = measure_paces(plan, os.cpu_count() or 1) if measure else {}
@@ -113,16 +115,17 @@ def run(
     ] = False,
 ) -> None:
     """Run a study and write its report."""
-    plan = planned(config, set_, address, cpus, try_)
+    target = ClusterTarget.parse(address)
+    plan = planned(config, set_, target, cpus, try_)
     if dry_run:
-        _show_plan(plan, address, cpus, measure=True)
+        _show_plan(plan, target, cpus, measure=True)
         return
     from study.tuning.driver import run_study
     from study.tuning.micro_batch_cache import fitted
 
-    plan = fitted(plan, address, cpus, say)
+    plan = fitted(plan, target, cpus, say)
     with _live(folder, plan, port, host) if live else nullcontext():
-        _run_and_report(run_study, plan, folder, address, cpus)
+        _run_and_report(run_study, plan, folder, target, cpus)
 
 
 @app.command()
@@ -141,21 +144,22 @@ def resume(
 
     Raise the limit with --set.
     """
-    from study.cluster.jobs.head import environment_address, is_http
+    from study.cluster.jobs.head import environment_address
 
-    if is_http(address) or (address == "local" and not folder.exists() and environment_address()):
+    target = ClusterTarget.parse(address)
+    if target.kind == "head" or (target == LOCAL and not folder.exists() and environment_address()):
         from study.cli.job_commands import resume_submitted
 
-        resume_submitted(str(folder), address if is_http(address) else None, set_)
+        resume_submitted(str(folder), address if target.kind == "head" else None, set_)
         return
     from study.api.plans import import_own, recorded
     from study.ledger.store import read
     from study.tuning.driver import resume_study
 
     read(folder)  # raises LedgerError where there is no study
-    plan = recorded(folder, address, cpus, set_)
+    plan = recorded(folder, target, cpus, set_)
     import_own(plan.config)
-    _run_and_report(resume_study, plan, folder, address, cpus)
+    _run_and_report(resume_study, plan, folder, target, cpus)
 
 
 @app.command("drive", hidden=True)
@@ -168,16 +172,21 @@ def run_submitted(study_id: str, storage: str | None = None) -> None:
     from study.tuning.micro_batch_cache import fitted
 
     print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
-    plan = recorded(Path.cwd(), "auto")
+    plan = recorded(Path.cwd(), AUTO)
     with study_folder(study_id, storage) as folder:
         if StudyPaths(folder).ledger.exists():
-            _run_and_report(resume_study, plan, folder, "auto", None, study_id)
+            _run_and_report(resume_study, plan, folder, AUTO, None, study_id)
         else:
-            _run_and_report(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
+            _run_and_report(run_study, fitted(tried(plan, say), AUTO, None, say), folder, AUTO, None, study_id)
 
 
 def _run_and_report(
-    start: Callable[..., RunOutcome], plan: Plan, folder: Path, address: str, cpus: int | None, name: str | None = None
+    start: Callable[..., RunOutcome],
+    plan: Plan,
+    folder: Path,
+    target: ClusterTarget,
+    cpus: int | None,
+    name: str | None = None,
 ) -> None:
     """Run the driver with its progress shown, write the report, and exit with the code of how the study ended.
 
@@ -195,7 +204,7 @@ def _run_and_report(
     try:
         try:
             with ProgressView(plan, out) as view:
-                outcome = start(plan, folder, address, cpus, view)
+                outcome = start(plan, folder, target, cpus, view)
         except DiskError as error:
             raise with_next_step(error, next_command()) from error
         if outcome.quarantined:

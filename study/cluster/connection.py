@@ -20,6 +20,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
+from study.cluster.target import AUTO, LOCAL, ClusterTarget
 from study.errors import ClusterError, ConfigError
 from study.planning.capacity import Node
 
@@ -32,11 +33,11 @@ _TOKEN_BYTES = 32
 
 
 @contextmanager
-def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
+def connected(target: ClusterTarget, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     """Connect this process to Ray and yield the nodes of the cluster.
 
-    `address`: "local" starts a Ray that ends with the block, with `cpus` logical CPUs (None: the number of cores);
-    "auto" joins the cluster of this machine; host:port joins another one as its driver.
+    A local target starts a Ray that ends with the block, with `cpus` logical CPUs (None: the number of cores). Any
+    other is joined as its driver.
     Raises ClusterError if there is no such cluster or Ray does not start, and ConfigError for a ray:// address.
     """
     # Tune would log every trial as CSV, JSON and TensorBoard; the ledger has all of it.
@@ -53,23 +54,25 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     joined = ray.is_initialized()
     if not joined:
-        if address.startswith("ray://"):
+        if target.address.startswith("ray://"):
             raise ConfigError(
-                f"--address {address}: Ray Tune's driver cannot run in a Ray client; "
+                f"--address {target}: Ray Tune's driver cannot run in a Ray client; "
                 f"start the study on a machine of the cluster, with --address auto or host:port"
             )
-        check_ray_answers(address)
+        check_ray_answers(target)
         options: dict[str, Any] = {}
-        if address == "local":
+        if target == LOCAL:
             options = {"num_cpus": cpus, "include_dashboard": False}
             _make_token()
         try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
+            ray.init(
+                target.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options
+            )
         except Exception as error:  # Ray raises many types, plain Exception too
             ray.shutdown()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise _not_started(address, error) from None
+            raise _not_started(target, error) from None
         handle_sigterm_as_ctrl_c()
     try:
         yield alive_nodes()
@@ -78,19 +81,19 @@ def connected(address: str, cpus: int | None) -> Iterator[tuple[Node, ...]]:
             ray.shutdown()
 
 
-def _not_started(address: str, error: Exception) -> ClusterError:
+def _not_started(target: ClusterTarget, error: Exception) -> ClusterError:
     """Return a ClusterError with Ray's text in one line, and a remedy where one is known."""
     text = " ".join(str(error).split()).partition(". Ensure")[0][:_MOST_LETTERS] or type(error).__name__
     if isinstance(error, AuthenticationError):
         remedy = "; correct or unset RAY_AUTH_TOKEN and RAY_AUTH_TOKEN_PATH"
-    elif address != "local":
+    elif target != LOCAL:
         remedy = ""
     elif isinstance(error, OSError) and not isinstance(error, ConnectionError):
         remedy = "; set RAY_TMPDIR to a folder with a short name that can be written"
     else:
         temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
         remedy = f"; its logs are in {temporary}/ray/session_latest/logs"
-    where = "Ray does not start here" if address == "local" else f"--address {address}"
+    where = "Ray does not start here" if target == LOCAL else f"--address {target}"
     return ClusterError(f"{where}: {text.rstrip('.')}{remedy}")
 
 
@@ -126,13 +129,13 @@ def alive_nodes() -> tuple[Node, ...]:
     )
 
 
-def check_ray_answers(address: str) -> None:
+def check_ray_answers(target: ClusterTarget) -> None:
     """Raise ClusterError if no Ray answers at the address, for which Ray itself would wait for minutes."""
-    place = address
-    if address == "auto":
+    place = target.address
+    if target == AUTO:
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would list every Ray of this machine
         with suppress(ConnectionError, ValueError):  # ray.init raises the same at once
-            place = canonicalize_bootstrap_address(address) or address  # from RAY_ADDRESS, or the last Ray started here
+            place = canonicalize_bootstrap_address(place) or place  # from RAY_ADDRESS, or the last Ray started here
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdigit():
         return
@@ -143,11 +146,9 @@ def check_ray_answers(address: str) -> None:
             connection.sendall(_HTTP2_PREFACE)
             header = _read_header(connection)
     except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: nothing answers at {place}: {error}") from None
+        raise ClusterError(f"--address {target}: nothing answers at {place}: {error}") from None
     if header[3:4] != bytes([_SETTINGS]):
-        raise ClusterError(
-            f"--address {address}: what answers at {place} is no Ray head, whose port is 6379 unless set"
-        )
+        raise ClusterError(f"--address {target}: what answers at {place} is no Ray head, whose port is 6379 unless set")
 
 
 def _read_header(connection: socket.socket) -> bytes:

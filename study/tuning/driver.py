@@ -23,6 +23,7 @@ from study import __version__
 from study.cluster.connection import connected
 from study.cluster.metrics.export import Export
 from study.cluster.sinks.dispatcher import Dispatcher
+from study.cluster.target import LOCAL, ClusterTarget
 from study.config.loader import config_hash, studied, to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DiskError, LedgerError, error_context
@@ -57,7 +58,7 @@ class RunOutcome:
     mistake: MistakeRow | None = None  # the error of their own code that all trials failed with
 
 
-def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
+def run_study(plan: Plan, folder: Path, target: ClusterTarget, cpus: int | None, observe: Observer) -> RunOutcome:
     """Run a new study in `folder`. `observe` is called with each row, once it is written.
 
     Raises ConfigError for a plan that cannot run on the cluster, and LedgerError if the folder already holds a study.
@@ -66,10 +67,10 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
         raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
-    return resume_study(plan, folder, address, cpus, observe)
+    return resume_study(plan, folder, target, cpus, observe)
 
 
-def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe: Observer) -> RunOutcome:
+def resume_study(plan: Plan, folder: Path, target: ClusterTarget, cpus: int | None, observe: Observer) -> RunOutcome:
     """Run what the ledger in `folder` lacks, the whole study if there is no ledger yet.
 
     `observe` is called with each row, those of earlier drivers first.
@@ -81,7 +82,7 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
         progress = Progress(plan, ledger.rows)
-        metrics = None if address == "local" else Export(plan)  # no Prometheus scrapes a local Ray
+        metrics = None if target == LOCAL else Export(plan)  # no Prometheus scrapes a local Ray
 
         def show(row: AnyRow) -> None:
             observe(row)
@@ -103,7 +104,7 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
         if (passed := limits.passed()) is not None:
             limits.record(passed)  # it may be another limit than the one before
             return RunOutcome(False, ledger.quarantined, passed)
-        with connected(address, cpus) as nodes, metrics or nullcontext():
+        with connected(target, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
             write_atomic(paths.config, to_yaml(plan.config))  # on a resume, limits may be others
             recorder.open_study(_study_row(plan.config, writer, sum(node.gpus for node in nodes)))

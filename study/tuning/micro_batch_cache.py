@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from study.cluster.connection import connected
+from study.cluster.target import ClusterTarget
 from study.config.workloads import Custom
 from study.errors import ConfigError, DiskError
 from study.ledger.atomic_files import write_atomic
@@ -65,7 +66,7 @@ class Fitted:
     tried: int  # sizes; 0: the answer came from the cache
 
 
-def fitted(plan: Plan, address: str, cpus: int | None, say: Callable[[str], None]) -> Plan:
+def fitted(plan: Plan, target: ClusterTarget, cpus: int | None, say: Callable[[str], None]) -> Plan:
     """Return the plan with a number in place of `auto`, or without a limit on the CPU, where nothing is probed.
 
     `say` receives one line for the user. Raises ConfigError if no GPU can be probed, or if not one sample fits.
@@ -76,7 +77,7 @@ def fitted(plan: Plan, address: str, cpus: int | None, say: Callable[[str], None
     if not hardware.on_gpu:
         say("Micro batch: a rank's whole share of a batch, because auto is about a GPU's memory.")
         return _with(plan, None)
-    with connected(address, cpus) as nodes:
+    with connected(target, cpus) as nodes:
         check_capacity(nodes, hardware)
         task = ray.remote(num_cpus=hardware.cpus_per_rank, num_gpus=hardware.gpus_per_rank, max_retries=0)(probe)
         try:

@@ -19,6 +19,7 @@ import yaml
 from ray.exceptions import AuthenticationError
 
 from study.cluster.connection import check_ray_answers, connected, handle_sigterm_as_ctrl_c
+from study.cluster.target import AUTO, LOCAL
 from study.errors import ClusterError
 from tests.conftest import TINY
 
@@ -59,7 +60,7 @@ def test_whatever_keeps_a_ray_from_starting_is_one_line(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(ClusterError, match=f"^Ray does not start here: .*{says}") as raised, connected("local", 1):
+    with pytest.raises(ClusterError, match=f"^Ray does not start here: .*{says}") as raised, connected(LOCAL, 1):
         pass
     assert str(raised.value).isprintable()
 
@@ -71,7 +72,7 @@ def test_a_disk_that_is_full_is_no_mistake_of_the_address(monkeypatch: pytest.Mo
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(OSError, match="No space"), connected("local", 1):
+    with pytest.raises(OSError, match="No space"), connected(LOCAL, 1):
         pass
 
 
@@ -136,7 +137,7 @@ def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
     # Another Ray on this machine would be joined instead.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     with pytest.raises(ClusterError, match=r"^--address auto: nothing answers at "):
-        check_ray_answers("auto")
+        check_ray_answers(AUTO)
 
 
 def test_a_folder_for_temporary_files_that_cannot_be_is_one_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from study.analysis.early_stopping import forecast
 from study.api.plans import recorded, repriced
 from study.cli.common import planned
+from study.cluster.target import HEAD
 from study.config import yaml_reader as yamlfile
 from study.config.loader import find_config, load_study, shipped_configs, to_yaml
 from study.config.price_list import read_prices
@@ -51,7 +52,7 @@ def outcome(path: Path, *overrides: str) -> str:
     """What `study check` says of a file before anything is measured: nothing of a plan, else its one line."""
     began_s = time.monotonic()
     try:
-        plan = planned(path, list(overrides), "cluster", None)
+        plan = planned(path, list(overrides), HEAD, None)
     except (ConfigError, DataError) as error:
         said = str(error)
         assert said.isprintable()
@@ -319,7 +320,7 @@ def test_what_is_no_file_is_no_study_file_and_not_waited_for(no_file: str, fault
     line = faults("YAML hostile")
     line.inject()
     with pytest.raises(ConfigError) as caught:
-        planned(find_config(no_file), None, "cluster", None)
+        planned(find_config(no_file), None, HEAD, None)
     assert str(caught.value).startswith(no_file[:199])
     line.survived()
 
@@ -332,7 +333,7 @@ def test_what_is_no_file_is_no_price_list_and_not_waited_for(
     path = tmp_path / "study.yaml"
     path.write_text(GOOD + f"price: {{gpu_type: H100-SXM-80GB, file: '{no_file}'}}")
     with pytest.raises(ConfigError) as caught:
-        planned(path, None, "cluster", None)
+        planned(path, None, HEAD, None)
     assert no_file in str(caught.value)
     line.survived()
 

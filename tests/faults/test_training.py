@@ -22,6 +22,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from study.cluster.target import LOCAL
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
 from study.ledger.schema import EndRow, LeaseRow
@@ -259,7 +260,7 @@ def test_auto_backs_off_to_what_fits_and_says_so(faults: Faults, monkeypatch: py
     monkeypatch.setattr(fitting, "connected", lambda address, cpus: nullcontext((Node(1, 1),)))
     monkeypatch.setattr(fitting.ray, "remote", lambda **leased: lambda task: SimpleNamespace(remote=lambda plan: None))
     monkeypatch.setattr(fitting.ray, "get", lambda answer: Fitted("a small GPU", size, tried))
-    fits = fitted(plan, "local", None, said.append)
+    fits = fitted(plan, LOCAL, None, said.append)
     assert said == [f"Micro batch: at most {size} samples, which fit on a small GPU ({tried} sizes tried)."]
     assert {(spec.batch.micro_batch, spec.batch.global_batch) for spec in fits.search} == {(size, 64)}
     line.survived()

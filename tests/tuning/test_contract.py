@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from study.cluster.target import LOCAL
 from study.config.sections import LimitName, LimitsConfig
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, LeaseRow, LimitRow, PulseRow, ReportRow, StudyRow
 from study.ledger.store import read
@@ -68,9 +69,9 @@ def played_for_real(folder: Path) -> list[AnyRow]:
     count = ReportCount()
     with pytest.MonkeyPatch.context() as patch:
         limit_reports(patch, count)
-        assert run_study(scenario(folder, CUT_AFTER), folder / "s", "local", None, count).cut is not None
+        assert run_study(scenario(folder, CUT_AFTER), folder / "s", LOCAL, None, count).cut is not None
         count.n = 0
-        assert resume_study(scenario(folder, 1e3), folder / "s", "local", None, count).finished
+        assert resume_study(scenario(folder, 1e3), folder / "s", LOCAL, None, count).finished
     return list(read(folder / "s").rows)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from study.analysis.summary.summarize import summarize
+from study.cluster.target import LOCAL
 from study.config.sections import LimitName, LimitsConfig
 from study.errors import LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, LimitRow, ReportRow
@@ -43,7 +44,7 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     monkeypatch.setattr(LimitsConfig, "against", reports_for_hours)
     folder = tmp_path / "cut"
     plans = {allowed: make_plan(make_config(**GRID, limits={"device_hours": allowed})) for allowed in (4.0, 13.0, 1e3)}
-    first = run_study(plans[4.0], folder, "local", None, count)
+    first = run_study(plans[4.0], folder, LOCAL, None, count)
     assert not first.finished
     assert first.cut is not None
     assert (first.cut.allowed, first.cut.spent) == (4, 4)
@@ -65,12 +66,12 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     assert (cut.limit, len(cut.unconfirmed)) == ("device_hours", 2)
 
     # The same limit again: no driver starts. Another key: refused. More: on to the end, cut once more.
-    assert resume_study(plans[4.0], folder, "local", None, lambda row: None).cut is not None
+    assert resume_study(plans[4.0], folder, LOCAL, None, lambda row: None).cut is not None
     other = make_plan(make_config(**GRID, limits={"device_hours": 13}, seed=1))
     with pytest.raises(LedgerError, match=r"another config; changed: seed$"):
-        resume_study(other, folder, "local", None, lambda row: None)
-    assert resume_study(plans[13.0], folder, "local", None, count).cut is not None
-    assert resume_study(plans[1e3], folder, "local", None, count).finished
+        resume_study(other, folder, LOCAL, None, lambda row: None)
+    assert resume_study(plans[13.0], folder, LOCAL, None, count).cut is not None
+    assert resume_study(plans[1e3], folder, LOCAL, None, count).finished
     run = Run(plans[1e3], folder, list(read(folder).rows))
     assert {row.trial_id: row.outcome for row in run.of(EndRow)} == {
         row.trial_id: row.outcome for row in whole.of(EndRow)

@@ -8,6 +8,7 @@ import pytest
 from study.analysis.replay.curves import curves_of
 from study.analysis.replay.simulate import Course, simulate
 from study.analysis.summary.summarize import summarize
+from study.cluster.target import LOCAL
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
 from study.planning.trials import Cell, make_plan
@@ -174,11 +175,11 @@ def test_a_study_resumed_among_paused_trials_decides_as_an_undisturbed_one(
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        run_study(plan, tmp_path, "local", None, die)
+        run_study(plan, tmp_path, LOCAL, None, die)
     before = read(tmp_path).rows
     held = list((tmp_path / "checkpoints").iterdir())
     assert held
-    assert resume_study(plan, tmp_path, "local", None, lambda row: None).finished
+    assert resume_study(plan, tmp_path, LOCAL, None, lambda row: None).finished
     run = Run(plan, tmp_path, list(read(tmp_path).rows))
     assert run.rows[: len(before)] == list(before)
     assert any(row.from_updates for row in run.of(AttemptRow))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ray.exceptions import WorkerCrashedError
 
+from study.cluster.target import LOCAL, ClusterTarget
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
 from study.planning.capacity import Node
@@ -113,7 +114,7 @@ def test_the_key_differs_where_the_answer_may(config: Make, change: dict[str, ob
 
 def test_on_the_cpu_auto_is_no_limit(config: Make) -> None:
     said: list[str] = []
-    plan = fitted(make_plan(config(hardware={"micro_batch": "auto"})), "local", None, said.append)
+    plan = fitted(make_plan(config(hardware={"micro_batch": "auto"})), LOCAL, None, said.append)
     assert plan.config.hardware.micro_batch is None
     assert len(said) == 1
 
@@ -141,7 +142,7 @@ def fitted_with(
     ray, said = FakeRay(found), list[str]()
     monkeypatch.setattr(micro_batch_cache, "ray", ray)
     monkeypatch.setattr(micro_batch_cache, "connected", lambda address, cpus: nullcontext((Node(4, 1),)))
-    return fitted(plan, "local", None, said.append), said, ray
+    return fitted(plan, LOCAL, None, said.append), said, ray
 
 
 def test_a_gpu_of_the_cluster_is_probed_and_batches_are_split_accordingly(
@@ -173,14 +174,14 @@ def test_a_probe_that_finds_nothing_raises_one_clear_line(
 
 def test_a_given_number_is_not_changed(config: Make) -> None:
     plan = make_plan(config(hardware={"micro_batch": 8}))
-    assert fitted(plan, "nowhere", None, print) is plan
+    assert fitted(plan, ClusterTarget.parse("nowhere"), None, print) is plan
 
 
 def test_a_plan_is_exact_before_it_runs(config: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="auto must be a number by now"):
-        run_study(make_plan(config(hardware=AUTO)), tmp_path, "local", None, lambda row: None)
+        run_study(make_plan(config(hardware=AUTO)), tmp_path, LOCAL, None, lambda row: None)
 
 
 def test_without_a_gpu_a_probe_is_refused_like_any_rank(local_ray: None, config: Make) -> None:
     with pytest.raises(ConfigError, match=r"1 ranks of 1 CPU and 1 GPU can never be placed on 1 node"):
-        fitted(make_plan(config(hardware=AUTO)), "local", None, print)
+        fitted(make_plan(config(hardware=AUTO)), LOCAL, None, print)

@@ -8,6 +8,7 @@ import ray
 from ray.util import placement_group_table
 
 from study.analysis.summary.summarize import summarize
+from study.cluster.target import LOCAL
 from study.errors import ConfigError, LedgerError
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow
 from study.ledger.store import read
@@ -140,7 +141,7 @@ def test_several_world_sizes_run_side_by_side(local_ray: None, tmp_path: Path) -
 def test_ranks_that_can_never_be_placed_are_refused_before_the_start(local_ray: None, tmp_path: Path) -> None:
     plan = make_plan(make_config(hardware={"world_size": 8}))
     with pytest.raises(ConfigError, match="8 ranks of 1 CPU and 0 GPU can never be placed"):
-        run_study(plan, tmp_path / "s", "local", None, lambda row: None)
+        run_study(plan, tmp_path / "s", LOCAL, None, lambda row: None)
     assert not (tmp_path / "s" / "ledger.jsonl").exists()
 
 
@@ -166,12 +167,12 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
                 raise Interrupted
 
     with pytest.raises(Interrupted):
-        run_study(plan, tmp_path, "local", None, die_after_three)
+        run_study(plan, tmp_path, LOCAL, None, die_after_three)
     before = read(tmp_path).rows
     assert sum(isinstance(row, EndRow) for row in before) == 3
 
     with pytest.raises(LedgerError, match="holds a study already"):
-        run_study(plan, tmp_path, "local", None, lambda row: None)
+        run_study(plan, tmp_path, LOCAL, None, lambda row: None)
     changed = make_plan(
         make_config(
             batch_sizes=[16, 64],
@@ -182,9 +183,9 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
         )
     )
     with pytest.raises(LedgerError, match=r"another config; changed: search.lr"):
-        resume_study(changed, tmp_path, "local", None, lambda row: None)
+        resume_study(changed, tmp_path, LOCAL, None, lambda row: None)
 
-    assert resume_study(plan, tmp_path, "local", None, lambda row: None).finished
+    assert resume_study(plan, tmp_path, LOCAL, None, lambda row: None).finished
     after = read(tmp_path).rows
     assert after[: len(before)] == before
     ends = [row.trial_id for row in after if isinstance(row, EndRow)]

@@ -11,6 +11,7 @@ import ray
 from study.cluster.connection import connected
 from study.cluster.jobs.storage import Mirror, Store, shared_folder
 from study.cluster.jobs.submissions import STUDIES, is_id
+from study.cluster.target import AUTO
 from study.errors import ClusterError
 
 
@@ -23,7 +24,7 @@ def study_folder(study_id: str, storage: str | None) -> Iterator[Path]:
     """
     if not is_id(study_id):
         raise ClusterError(f"{study_id}: no study has such an id")
-    with connected("auto", None):
+    with connected(AUTO, None):
         # The only folder that Ray serves files from; no public function returns its path.
         served = Path(ray._private.worker._global_node.get_logs_dir_path()) / STUDIES / study_id
         shared = shared_folder(storage) if storage else None

@@ -20,6 +20,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from study.cluster.connection import CONNECT_TIMEOUT_S
 from study.cluster.jobs.submissions import STOP_WAIT_S, Submission
+from study.cluster.target import ClusterTarget
 from study.errors import ClusterError, ConfigError
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -36,14 +37,10 @@ _LOGGERS_WITH_ADVICE = (
 )
 
 
-def is_http(address: str) -> bool:
-    """Return whether an address is that of a head's HTTP server, not of a Ray to join."""
-    return address.startswith(("http://", "https://"))
-
-
 def environment_address() -> str | None:
     """Return the HTTP address of a head that the environment names, if it does."""
-    return next((value for name in ADDRESS_VARIABLES if is_http(value := os.environ.get(name, ""))), None)
+    values = (os.environ.get(name, "") for name in ADDRESS_VARIABLES)
+    return next((value for value in values if ClusterTarget.parse(value).kind == "head"), None)
 
 
 def head_address(given: str | None) -> str:
@@ -54,7 +51,7 @@ def head_address(given: str | None) -> str:
     given = given or environment_address()
     if given is None:
         raise ConfigError(f"say which cluster, as http://head:8265, or set {ADDRESS_VARIABLES[0]}", "--address")
-    if not is_http(given) or not urlsplit(given).hostname:
+    if ClusterTarget.parse(given).kind != "head" or not urlsplit(given).hostname:
         raise ConfigError(f"{given}: must be the head's HTTP address, as http://head:8265", "--address")
     return given.rstrip("/")
 

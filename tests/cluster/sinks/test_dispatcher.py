@@ -14,6 +14,7 @@ from study.cli.common import planned
 from study.cluster.sinks import dispatcher as feed
 from study.cluster.sinks.dispatcher import Dispatcher, SinkQueue
 from study.cluster.sinks.events import TrialEvent
+from study.cluster.target import HEAD, LOCAL
 from study.config.loader import config_hash
 from study.errors import ConfigError
 from study.ledger.schema import AttemptRow, LeaseRow, MistakeRow, StudyRow
@@ -124,7 +125,7 @@ def test_a_resume_of_a_finished_study_sends_all_of_it(tmp_path: Path) -> None:
         for row in fake_rows():
             mine = {"config": {}, "config_hash": config_hash(study_plan().config)}
             ledger.append(row.model_copy(update=mine) if isinstance(row, StudyRow) else row)
-    assert resume_study(plan, tmp_path, "local", None, lambda row: None).finished
+    assert resume_study(plan, tmp_path, LOCAL, None, lambda row: None).finished
     assert_told(tmp_path / "boards", fake_rows())
 
 
@@ -144,7 +145,7 @@ def test_tracking_is_no_part_of_what_is_studied() -> None:
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(tmp_path: Path, tracking: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        planned(study_file(tmp_path, tracking), None, "local", 4)
+        planned(study_file(tmp_path, tracking), None, LOCAL, 4)
     line = str(refused.value)
     assert said in line
     assert line.startswith(f"{tmp_path}/study.yaml:")
@@ -161,8 +162,8 @@ def test_an_extra_that_is_not_installed_is_refused_first(
     monkeypatch.setitem(sys.modules, package, None)
     file = study_file(tmp_path, {key: "http://m:5000"})
     with pytest.raises(ConfigError, match=rf"study.yaml:\d+: tracking.{key}: {package} is not installed: pip install"):
-        planned(file, None, "local", 4)
-    planned(file, None, "cluster", None)  # it runs elsewhere: what is installed here does not matter
+        planned(file, None, LOCAL, 4)
+    planned(file, None, HEAD, None)  # it runs elsewhere: what is installed here does not matter
 
 
 def study_file(folder: Path, tracking: dict[str, str]) -> Path:
