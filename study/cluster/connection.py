@@ -30,6 +30,16 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _HEADER_BYTES, _SETTINGS = 9, 4  # size of a frame's header; type of the frame that a server sends first
 _MOST_LETTERS = 600  # of Ray's text in a message
 _TOKEN_BYTES = 32
+# Variables that Ray and Tune read in the driver. Those that a user has set stay.
+_RAY_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard of every trial; the ledger has all of it
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # no state of all trials every ten seconds; a study resumes from its ledger
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # PlanSearcher bounds how many trials wait for their placement groups
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # `study` prints one line for a failed trial, not its whole traceback
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's older output, which verbose=0 silences
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a process without GPUs keeps its CUDA_VISIBLE_DEVICES
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's authors
+}
 
 
 @contextmanager
@@ -40,18 +50,9 @@ def connected(target: ClusterTarget, cpus: int | None) -> Iterator[tuple[Node, .
     other is joined as its driver.
     Raises ClusterError if there is no such cluster or Ray does not start, and ConfigError for a ray:// address.
     """
-    # Tune would log every trial as CSV, JSON and TensorBoard; the ledger has all of it.
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    # Tune would save the state of all trials every ten seconds; a study resumes from its ledger.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1e9")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # Ray prints it; `skip_re` is private
-    # PlanSearcher bounds how many trials wait for their placement groups.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "10000")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # `study` prints one line for a failed trial, where Tune would print its whole traceback.
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     joined = ray.is_initialized()
     if not joined:
         if target.address.startswith("ray://"):
