@@ -25,8 +25,9 @@ from playwright.sync_api import sync_playwright
 from show import show
 
 from study.config.loader import load_study
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, DecisionRow, EndRow, LeaseRow, ReportRow, StudyRow
-from study.ledger.store import LEDGER, encode
+from study.ledger.store import encode
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 from study.planning.trials import Plan, TrialSpec, make_plan
 
@@ -103,9 +104,9 @@ def trial_rows(spec: TrialSpec, number: int, rng: np.random.Generator) -> Iterat
 
 def make_study(folder: Path) -> None:
     """A folder as `study run` leaves it."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    plan = make_plan(load_study(folder / "config.yaml").config)
-    with (folder / LEDGER).open("wb") as file:
+    StudyPaths(folder).config.write_text(yaml.safe_dump(CONFIG))
+    plan = make_plan(load_study(StudyPaths(folder).config).config)
+    with StudyPaths(folder).ledger.open("wb") as file:
         file.writelines(encode(row) for row in ledger_rows(plan))
 
 
@@ -116,7 +117,7 @@ def report(folder: Path) -> dict[str, float]:
     from study.ledger.store import good_rows
     from study.reporting.html.report_page import render_page
 
-    plan = make_plan(load_study(folder / "config.yaml").config)
+    plan = make_plan(load_study(StudyPaths(folder).config).config)
     imported, began_cpu_s = time.perf_counter(), time.process_time()
     summary = summarize(good_rows(folder), plan)
     summarised = time.perf_counter()
@@ -179,7 +180,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         make_study(Path(name))
-        mebibytes = (Path(name) / LEDGER).stat().st_size / 2**20
+        mebibytes = StudyPaths(Path(name)).ledger.stat().st_size / 2**20
         command = [sys.executable, __file__, "--folder", name]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         opened = interactive_s(Path(name) / PAGE)

@@ -34,8 +34,9 @@ from show import show
 
 from study.analysis.summary.summarize import summarize
 from study.api.plans import recorded
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import DecisionRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, read
+from study.ledger.store import read
 from tests.faults.ledger_audit import Audit, audit
 
 # By cost the batch sizes lie so far apart that no clock decides how strictly each is searched, and all of them must end
@@ -168,7 +169,7 @@ class Soak:
         )
 
     def _drive(self, folder: Path) -> subprocess.Popen[bytes]:
-        begun = (folder / LEDGER).exists()
+        begun = StudyPaths(folder).ledger.exists()
         command = ("resume", folder.name) if begun else ("run", "soak", "--out", folder.name)
         with (self.root / "drivers.log").open("ab") as log:
             self.driver = subprocess.Popen(
@@ -213,9 +214,10 @@ class Soak:
     def _traces(self, folder: Path) -> list[str]:
         processes = [_title(process) for kind in ("RankActor", "TrialRun") for process in _workers(kind)]
         groups = [table["name"] for table in ray.util.placement_group_table().values() if table["state"] != "REMOVED"]
-        kept = {LEDGER, f".{LEDGER}.lock", CONFIG, REPORT, CHECKPOINTS}
-        files = [path for path in folder.iterdir() if path.name not in kept]
-        files += [*(folder / CHECKPOINTS).iterdir(), *(folder / REPORT).glob(".*"), *self.scratch.iterdir()]
+        paths = StudyPaths(folder)
+        kept = {paths.ledger, paths.lock, paths.config, paths.report, paths.checkpoints}
+        files = [path for path in folder.iterdir() if path not in kept]
+        files += [*paths.checkpoints.iterdir(), *paths.report.glob(".*"), *self.scratch.iterdir()]
         return [*processes, *groups, *map(str, files)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger.store import LEDGER
+from study.ledger.paths import StudyPaths
 from tests.analysis.ledgers import made_study
 from tests.analysis.tables.test_fronts import EXAMPLE
 from tests.test_cli import study
@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deciding")
     made_study(folder / "one")
     made_study(folder / "two", seed=1, optimizer={"kind": "lars"})
-    old = made_study(folder / "old") / LEDGER
+    old = StudyPaths(made_study(folder / "old")).ledger
     old.write_bytes(b"".join(_older(line) for line in old.read_bytes().splitlines()))
     (folder / "empty.csv").write_text("")
     (folder / "ragged.csv").write_text("batch_size,usd\n1,2,3\n")

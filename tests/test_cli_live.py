@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import StudyRow
-from study.ledger.store import LEDGER, encode
+from study.ledger.store import encode
 from tests.conftest import TINY
 from tests.test_cli import README, STUDY, study
 
@@ -37,7 +38,7 @@ def begun(tmp_path: Path) -> Path:
         hardware={},
         versions={},
     )
-    (folder / LEDGER).write_bytes(encode(row))
+    StudyPaths(folder).ledger.write_bytes(encode(row))
     return tmp_path
 
 
@@ -80,7 +81,8 @@ def test_watch_serves_until_ctrl_c_and_ends_cleanly(begun: Path, start: Callable
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert (process.returncode, rest) == (0, "")
-    assert sorted(path.name for path in (begun / "s").iterdir()) == ["config.yaml", LEDGER]  # it wrote nothing
+    paths = StudyPaths(begun / "s")
+    assert sorted(paths.folder.iterdir()) == [paths.config, paths.ledger]  # it wrote nothing
 
 
 def test_watch_needs_a_study_and_a_port_that_is_free(begun: Path, start: Callable[..., Started]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import ConfigError, LedgerError
-from study.ledger.store import CONFIG
+from study.ledger.paths import StudyPaths
 
 if TYPE_CHECKING:
     from study.config.loader import StudyFile
@@ -40,9 +40,10 @@ def recorded(folder: Path, address: str = "", cpus: int | None = None, overrides
     """
     from study.config.loader import load_study
 
-    if not (folder / CONFIG).is_file():
-        raise LedgerError(f"no study here ({CONFIG} is missing)", str(folder))
-    file = load_study(folder / CONFIG, overrides or ())
+    config = StudyPaths(folder).config
+    if not config.is_file():
+        raise LedgerError(f"no study here ({config.name} is missing)", str(folder))
+    file = load_study(config, overrides or ())
     with file.naming_places():
         return _plan_for(file.config, address, cpus)
 

@@ -14,8 +14,9 @@ from study.api.argument_names import argument_names
 from study.api.plans import recorded, repriced
 from study.config.sections import CostAxis
 from study.errors import ConfigError, DataError, LedgerError, did_you_mean
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AnyRow, LeaseRow, StudyRow
-from study.ledger.store import LEDGER, REPORT, good_rows, refuse_links
+from study.ledger.store import good_rows, refuse_links
 from study.planning.trials import Plan
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class StudyResults:
                 known = f"must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
                 raise ConfigError(f"{name}: {known}", "formats")
         refuse_links(self.folder)
-        return write_report(self.summary, self.folder / REPORT, wanted)
+        return write_report(self.summary, StudyPaths(self.folder).report, wanted)
 
     def __repr__(self) -> str:
         summary = self.summary
@@ -292,7 +293,9 @@ def _begun(folder: Path) -> Iterator[AnyRow]:
     rows = good_rows(folder)
     first = next(rows, None)
     if not isinstance(first, StudyRow):
-        raise LedgerError("does not begin with the row of a study: it is empty or damaged", str(folder / LEDGER))
+        raise LedgerError(
+            "does not begin with the row of a study: it is empty or damaged", str(StudyPaths(folder).ledger)
+        )
     yield first
     yield from rows
 

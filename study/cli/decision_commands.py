@@ -194,7 +194,8 @@ def replay(
     from study.analysis.replay.replay import replay as replay_schedulers
     from study.api.results import read_results
     from study.cli.terminal import out
-    from study.ledger.store import REPORT, refuse_links
+    from study.ledger.paths import StudyPaths
+    from study.ledger.store import refuse_links
     from study.reporting.exports import write_replay
     from study.reporting.text.replay import print_replay, replay_record
 
@@ -206,7 +207,7 @@ def replay(
     replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
     print_replay(replayed, out)
     if is_study:
-        written = write_replay(replayed, source / REPORT)
+        written = write_replay(replayed, StudyPaths(source).report)
         say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
         print(json.dumps(replay_record(replayed)))

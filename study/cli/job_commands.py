@@ -69,7 +69,7 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
     from study.cluster.jobs import fetch as fetching
     from study.cluster.jobs.storage import TROUBLE
     from study.config.loader import config_hash
-    from study.ledger.store import CONFIG
+    from study.ledger.paths import StudyPaths
 
     head = _head(address)
     study = _found(head, study_id)
@@ -81,7 +81,7 @@ def resume_submitted(study_id: str, address: str | None, overrides: list[str] | 
             text = fetching.config_of(source)
         except (StudyError, *TROUBLE) as error:
             raise ClusterError(f"{study_id} has left nothing to go on from: {error}") from None
-        (Path(scratch) / CONFIG).write_bytes(text)
+        StudyPaths(Path(scratch)).config.write_bytes(text)
         before, config = (recorded(Path(scratch), "cluster", overrides=some).config for some in (None, overrides))
     if config_hash(config) != config_hash(before):
         raise ConfigError(

@@ -163,14 +163,14 @@ def run_submitted(study_id: str, storage: str | None = None) -> None:
     """Run or resume a submitted study: what its Ray job does, in the folder that was sent."""
     from study.api.plans import recorded, tried
     from study.cluster.jobs.driver_folder import study_folder
-    from study.ledger.store import LEDGER
+    from study.ledger.paths import StudyPaths
     from study.tuning.driver import resume_study, run_study
     from study.tuning.micro_batch_cache import fitted
 
     print(f"study {__version__}: {study_id}", flush=True)  # the first sign of life
     plan = recorded(Path.cwd(), "auto")
     with study_folder(study_id, storage) as folder:
-        if (folder / LEDGER).exists():
+        if StudyPaths(folder).ledger.exists():
             _run_and_report(resume_study, plan, folder, "auto", None, study_id)
         else:
             _run_and_report(run_study, fitted(tried(plan, say), "auto", None, say), folder, "auto", None, study_id)
@@ -184,13 +184,13 @@ def _run_and_report(
     `start` is `run_study` or `resume_study`; `name` is what `study resume` calls the study, its folder when left out.
     """
     from study.cli.terminal import out
-    from study.ledger.store import LEDGER
+    from study.ledger.paths import StudyPaths
     from study.reporting.text.terminal import ProgressView
 
     resume_command = f"study resume {name or folder}"
 
     def next_command() -> str:
-        return resume_command if (folder / LEDGER).exists() else "the same command"
+        return resume_command if StudyPaths(folder).ledger.exists() else "the same command"
 
     try:
         try:

@@ -16,12 +16,9 @@ from pydantic import ValidationError
 
 from study.errors import DiskError, LedgerError, error_context
 from study.ledger.atomic_files import sync_folder, write_atomic
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import PROTOCOL_VERSION, ROW, AnyRow
 
-LEDGER = "ledger.jsonl"
-# What else lies in a study's folder.
-CONFIG, REPORT, CHECKPOINTS = "config.yaml", "report", "checkpoints"
-SCRATCH = ".tune"  # Tune wants a folder for its own snapshots; a study resumes from its ledger, so they need not last
 _END = b',"crc32":"%08x"}'
 _END_BYTES = len(_END % 0)
 
@@ -55,7 +52,7 @@ def read(folder: Path) -> Contents:
     Raises LedgerError if there is no ledger, or if it is of another major protocol version; DiskError if it cannot be
     read.
     """
-    scan = _Scan(folder / LEDGER)
+    scan = _Scan(StudyPaths(folder).ledger)
     rows = tuple(scan)
     return Contents(rows, scan.good_bytes, scan.damage)
 
@@ -65,16 +62,19 @@ def good_rows(folder: Path) -> Iterator[AnyRow]:
 
     Raises LedgerError as `read` does, at the latest in place of the row that causes it.
     """
-    return iter(_Scan(folder / LEDGER))
+    return iter(_Scan(StudyPaths(folder).ledger))
 
 
 def refuse_links(folder: Path, *others: str) -> None:
-    """Raises LedgerError where a study's folder holds a link in place of what a study writes, which would lead out;
-    `others` are relative to it.
+    """Raise LedgerError if one of the files that a study writes is a link, which could point out of its folder.
+
+    `others` are more paths to check, relative to `folder`.
     """
-    for name in (LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH, *others):
-        if (folder / name).is_symlink():
-            raise LedgerError(f"{folder / name}: is a link; what a study writes lies in its own folder")
+    paths = StudyPaths(folder)
+    own = (paths.ledger, paths.config, paths.report, paths.checkpoints, paths.scratch)
+    for path in (*own, *(folder / name for name in others)):
+        if path.is_symlink():
+            raise LedgerError(f"{path}: is a link; what a study writes lies in its own folder")
 
 
 class _Scan:
@@ -96,7 +96,7 @@ class _Scan:
                     self.good_bytes += len(line)
                     yield row
         except FileNotFoundError:
-            raise LedgerError(f"{self.path.parent}: no study here ({LEDGER} is missing)") from None
+            raise LedgerError(f"{self.path.parent}: no study here ({self.path.name} is missing)") from None
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from None
 
@@ -127,7 +127,8 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / LEDGER
+        self._paths = StudyPaths(folder)
+        self.path = self._paths.ledger
         self.rows: tuple[AnyRow, ...] = ()  # as found when it was opened; those appended are not kept
         self._file: BinaryIO | None = None
         self._durable_bytes = 0
@@ -136,7 +137,7 @@ class Ledger:
         from filelock import FileLock, Timeout  # here, because those who only read a ledger do without it
 
         refuse_links(folder)
-        self._lock = FileLock(folder / f".{LEDGER}.lock")
+        self._lock = FileLock(self._paths.lock)
         with error_context(DiskError, folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -163,7 +164,7 @@ class Ledger:
 
     def _quarantine(self, contents: Contents) -> str:
         """Move what follows the good prefix into a side file, then cut it off."""
-        side = self.path.with_name(f"{LEDGER}.quarantine-{time.time_ns()}")
+        side = self._paths.quarantine(time.time_ns())
         with self.path.open("r+b") as file:
             file.seek(contents.good_bytes)
             write_atomic(side, file.read())

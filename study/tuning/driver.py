@@ -27,8 +27,9 @@ from study.config.loader import config_hash, studied, to_yaml
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DiskError, LedgerError, error_context
 from study.ledger.atomic_files import remove_unfinished, write_atomic
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, LimitRow, MistakeRow, StudyRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger
+from study.ledger.store import Ledger
 from study.planning.capacity import check_capacity
 from study.planning.trials import Plan
 from study.tuning.checkpoint_store import CheckpointStore
@@ -61,7 +62,7 @@ def run_study(plan: Plan, folder: Path, address: str, cpus: int | None, observe:
 
     Raises ConfigError for a plan that cannot run on the cluster, and LedgerError if the folder already holds a study.
     """
-    if (folder / LEDGER).exists():
+    if StudyPaths(folder).ledger.exists():
         raise LedgerError(f"{folder}: holds a study already; `study resume {folder}` goes on with it")
     if plan.config.hardware.micro_batch == "auto":
         raise ConfigError("auto must be a number by now: see study.tuning.micro_batch_cache", "hardware.micro_batch")
@@ -75,6 +76,7 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
 
     Raises LedgerError if the ledger was made under another config; limits, recovery and tracking may differ.
     """
+    paths = StudyPaths(folder)
     sinks = Dispatcher(plan, folder)
     with Ledger(folder) as ledger, sinks:
         _refuse_other_config(plan.config, ledger)
@@ -90,7 +92,7 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
         for row in ledger.rows:
             show(row)
         sinks.start()
-        store = CheckpointStore(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        store = CheckpointStore(paths.checkpoints, plan.config.recovery.checkpoints)
         _tidy(folder, store, progress)
         writer = LedgerWriter(ledger, [progress.follow, show])
         recorder = Recorder(writer, progress, store)
@@ -103,15 +105,15 @@ def resume_study(plan: Plan, folder: Path, address: str, cpus: int | None, obser
             return RunOutcome(False, ledger.quarantined, passed)
         with connected(address, cpus) as nodes, metrics or nullcontext():
             check_capacity(nodes, plan.config.hardware)
-            write_atomic(folder / CONFIG, to_yaml(plan.config))  # on a resume, limits may be others
+            write_atomic(paths.config, to_yaml(plan.config))  # on a resume, limits may be others
             recorder.open_study(_study_row(plan.config, writer, sum(node.gpus for node in nodes)))
             capacity = ClusterCapacity(plan.config.hardware)
             searcher = PlanSearcher(progress, store, capacity)
             scheduler = LedgerScheduler(recorder, limits, progress, capacity)
             try:
-                with error_context(DiskError, folder / SCRATCH):
-                    (folder / SCRATCH).mkdir(exist_ok=True)
-                _tune(plan.config, (folder / SCRATCH).absolute(), searcher, scheduler, RecorderCallback(recorder))
+                with error_context(DiskError, paths.scratch):
+                    paths.scratch.mkdir(exist_ok=True)
+                _tune(plan.config, paths.scratch.absolute(), searcher, scheduler, RecorderCallback(recorder))
             finally:
                 _remove_scratch(folder)
                 if writer.failure is not None:
@@ -125,12 +127,12 @@ def _tidy(folder: Path, store: CheckpointStore, progress: Progress) -> None:
     """Remove what killed drivers have left. Young files of the report stay: another process may be writing them."""
     store.tidy(progress.state.ended.keys())
     remove_unfinished(folder)
-    remove_unfinished(folder / REPORT, REPORT_TAKES_S)
+    remove_unfinished(StudyPaths(folder).report, REPORT_TAKES_S)
     _remove_scratch(folder)
 
 
 def _remove_scratch(folder: Path) -> None:
-    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # the next driver tries again what fails now
+    shutil.rmtree(StudyPaths(folder).scratch, ignore_errors=True)  # the next driver tries again what fails now
 
 
 def _tune(

@@ -10,8 +10,9 @@ import numpy as np
 import yaml
 
 from study.config.loader import load_study
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
-from study.ledger.store import LEDGER, encode
+from study.ledger.store import encode
 from study.planning.trials import Plan, TrialSpec, make_plan
 
 WRITTEN = "2026-01-01T00:00:00.000+00:00"
@@ -84,5 +85,5 @@ def made_study(folder: Path, seed: int = 0, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
     plan = make_plan(load_study(folder / "config.yaml").config)
-    (folder / LEDGER).write_bytes(b"".join(encode(row) for row in made_rows(plan, seed)))
+    StudyPaths(folder).ledger.write_bytes(b"".join(encode(row) for row in made_rows(plan, seed)))
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.ledger.store import LEDGER
+from study.ledger.paths import StudyPaths
 
 FROZEN = Path(__file__).parents[1] / "frozen"
 NAMES = sorted(path.parent.name for path in FROZEN.glob("*/config.yaml"))
@@ -24,7 +24,9 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if not unpacked.exists():
             unpacked.mkdir()
             (unpacked / "config.yaml").write_bytes((FROZEN / name / "config.yaml").read_bytes())
-            (unpacked / LEDGER).write_bytes(lzma.decompress((FROZEN / name / f"{LEDGER}.xz").read_bytes()))
+            StudyPaths(unpacked).ledger.write_bytes(
+                lzma.decompress((FROZEN / name / f"{StudyPaths.LEDGER}.xz").read_bytes())
+            )
         return unpacked
 
     return folder

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 import study
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AttemptRow, LeaseRow, ReportRow
-from study.ledger.store import LEDGER, read
+from study.ledger.store import read
 from tests.analysis.ledgers import made_study
 from tests.api.conftest import NAMES
 
@@ -190,8 +191,8 @@ class TestUnfinished:
     def prefix(source: Path, folder: Path, n_rows: int) -> Path:
         folder.mkdir()
         shutil.copy(source / "config.yaml", folder)
-        lines = (source / LEDGER).read_bytes().splitlines(keepends=True)
-        (folder / LEDGER).write_bytes(b"".join(lines[:n_rows]))
+        lines = StudyPaths(source).ledger.read_bytes().splitlines(keepends=True)
+        StudyPaths(folder).ledger.write_bytes(b"".join(lines[:n_rows]))
         return folder
 
     def test_without_points_frames_are_empty_with_their_columns(self, begun: Path, frozen: Frozen) -> None:
@@ -211,7 +212,7 @@ class TestUnfinished:
 
     def test_halfway_through_all_frames_work(self, frozen: Frozen, tmp_path: Path) -> None:
         source = frozen("quickstart")
-        n_rows = len((source / LEDGER).read_bytes().splitlines())
+        n_rows = len(StudyPaths(source).ledger.read_bytes().splitlines())
         results = study.load(self.prefix(source, tmp_path / "half", n_rows * 3 // 4))
         assert 0 < results.trials["outcome"].isna().sum() < len(results.trials)
         assert len(results.curves) > 0
@@ -225,13 +226,13 @@ class TestUnfinished:
 
     @pytest.mark.parametrize("content", [b"", b"garbage\n", b'{"kind":'])
     def test_a_ledger_without_its_first_row_is_one_clear_error(self, begun: Path, content: bytes) -> None:
-        (begun / LEDGER).write_bytes(content)
+        StudyPaths(begun).ledger.write_bytes(content)
         with pytest.raises(study.LedgerError, match="does not begin with the row of a study"):
             study.load(begun)
 
     def test_no_study_here(self, tmp_path: Path, begun: Path) -> None:
         with pytest.raises(study.LedgerError, match="no study here"):
             study.load(tmp_path / "nothing")
-        (begun / LEDGER).unlink()
+        StudyPaths(begun).ledger.unlink()
         with pytest.raises(study.LedgerError, match="no study here"):
             study.load(begun)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from study.ledger.store import LEDGER
+from study.ledger.paths import StudyPaths
 
 REFUSALS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES)
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of which a disk still gives space back
@@ -52,8 +52,8 @@ class FailingDisk:
         number = len(self.calls)
         self.calls.append(Call(kind, path))
         if self._refuse_at is None or number < self._refuse_at:
-            if kind == "fsync" and path.name == LEDGER:
-                self.durable = files(self.folder)[LEDGER]
+            if kind == "fsync" and path.name == StudyPaths.LEDGER:
+                self.durable = files(self.folder)[StudyPaths.LEDGER]
             return
         if number > self._refuse_at and not (
             self._lasting and (self._error not in FULL or kind in NEEDS_SPACE)

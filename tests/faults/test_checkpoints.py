@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow
-from study.ledger.store import CHECKPOINTS
 from tests.conftest import Run, make_config, rank_pids, run_for_real
 from tests.faults.conftest import Injections
 from tests.faults.ledger_audit import audit, curves
@@ -47,7 +47,7 @@ def updates_of(path: Path) -> int:
 def shelved(folder: Path) -> dict[str, list[Path]]:
     """The checkpoints in a study's folder by their trials, the newest first."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"{CHECKPOINTS}/*.pt"), key=updates_of, reverse=True):
+    for path in sorted(folder.glob(f"{StudyPaths.CHECKPOINTS}/*.pt"), key=updates_of, reverse=True):
         found.setdefault(path.name.rpartition("@")[0], []).append(path)
     return found
 

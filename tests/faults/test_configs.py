@@ -27,7 +27,7 @@ from study.config import yaml_reader as yamlfile
 from study.config.loader import find_config, load_study, shipped_configs, to_yaml
 from study.config.price_list import read_prices
 from study.errors import ConfigError, DataError
-from study.ledger.store import CONFIG
+from study.ledger.paths import StudyPaths
 from study.planning.cost_estimate import Pace, estimate_plan
 from study.planning.trials import Plan, make_plan
 from tests.faults.conftest import Injections
@@ -506,7 +506,7 @@ def read_price_list(path: Path) -> str:
 
 DAMAGED: dict[str, tuple[bytes, str, Callable[[Path], str]]] = {
     "study file": (SHIPPED["train_longer"].read_bytes(), "mine.yaml", read_study_file),
-    "own copy": (to_yaml(load_study(SHIPPED["scaling"]).config).encode(), CONFIG, read_own_copy),
+    "own copy": (to_yaml(load_study(SHIPPED["scaling"]).config).encode(), StudyPaths.CONFIG, read_own_copy),
     "price list": (PRICES.encode(), "own.yaml", read_price_list),
 }
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from study.errors import DiskError
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AttemptRow, DecisionRow
-from study.ledger.store import CHECKPOINTS, read
+from study.ledger.store import read
 from study.planning.trials import Plan
 from study.training.snapshot import Resumed
 from study.tuning.checkpoint_store import CheckpointStore
@@ -89,7 +90,7 @@ def test_a_trial_goes_on_from_the_last_sound_checkpoint_and_ends_the_same(
         after = next(row for row in [r for r in rows if isinstance(r, AttemptRow)][begun:] if row.trial_id == trial_id)
         assert after.from_updates == (0 if all_of_them else updates_of(paths[1]))
         assert told(folder) == undisturbed
-        assert not list((folder / CHECKPOINTS).iterdir())
+        assert not list(StudyPaths(folder).checkpoints.iterdir())
         line.survived(audit(rows), times=len(hurt))
 
 
@@ -124,7 +125,7 @@ def test_a_checkpoint_with_a_right_checksum_runs_nothing(
     line = faults("checkpoint that would run code")
     line.inject()
     marker = tmp_path / "marker"
-    shelf = CheckpointStore(tmp_path / CHECKPOINTS, keep=2)
+    shelf = CheckpointStore(StudyPaths(tmp_path).checkpoints, keep=2)
     shelf.put("a", 5, PICKLES[kind](Evil(marker)))
     found = shelf.start("a", 5)
     assert caplog.messages == []  # whoever wrote it knew its checksum

@@ -21,8 +21,9 @@ from study.cluster.jobs.fetch import fetch
 from study.config.loader import to_yaml
 from study.errors import DiskError, StudyError
 from study.ledger.atomic_files import remove_unfinished, write_atomic
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import DecisionRow, EndRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, Ledger, read
+from study.ledger.store import Ledger, read
 from study.planning.trials import Plan, make_plan
 from study.reporting import exports
 from study.tuning.checkpoint_store import CheckpointStore
@@ -38,7 +39,6 @@ from tests.faults.ledger_audit import audit, curves
 from tests.tuning.faketune import FakeCluster, FakeTune, without_ray
 
 INTERVAL_S = {16: 5.0, 64: 2.0}
-LOCK = f".{LEDGER}.lock"
 ROOT = Path(__file__).parents[2]
 
 
@@ -97,13 +97,13 @@ def told(folder: Path) -> dict[str, Any]:
 def drive(plan: Plan, folder: Path) -> SimulatedShelf:
     """What the runner does, with a simulated Tune between."""
     with Ledger(folder) as ledger, without_ray(1):
-        shelf = SimulatedShelf(folder / CHECKPOINTS, plan.config.recovery.checkpoints)
+        shelf = SimulatedShelf(StudyPaths(folder).checkpoints, plan.config.recovery.checkpoints)
         progress = Progress(plan, ledger.rows)
         _tidy(folder, shelf, progress)
         if ledger.rows and progress.finished:
             Recorder(LedgerWriter(ledger, [progress.follow]), progress, shelf, FakeCluster()).settle()
         else:
-            write_atomic(folder / CONFIG, to_yaml(plan.config))
+            write_atomic(StudyPaths(folder).config, to_yaml(plan.config))
             assert FakeTune(plan, ledger, shelf, 1, INTERVAL_S).run()  # type: ignore[arg-type]
     return shelf
 
@@ -145,13 +145,13 @@ def refused(run: Callable[[], Any], folder: Path, at: int, error: int, lasting: 
     assert os.strerror(error) in told
     before, after = disk.at_refusal, files(folder)
     assert before is not None
-    stays = {name for name in before if not name.endswith(".tmp") and name != LEDGER}
+    stays = {name for name in before if not name.endswith(".tmp") and name != StudyPaths.LEDGER}
     assert {name: after.get(name) for name in stays} == {name: before[name] for name in stays}
     assert all(name.endswith(".tmp") for name in after.keys() - before.keys())
-    assert after.get(LEDGER, b"").startswith(disk.durable)
+    assert after.get(StudyPaths.LEDGER, b"").startswith(disk.durable)
     if not lasting or error in FULL:  # the disk lets go of what was not finished
         assert not unfinished(folder)
-        assert disk.calls[at].path.name != LEDGER or after.get(LEDGER, b"") == disk.durable
+        assert disk.calls[at].path.name != StudyPaths.LEDGER or after.get(StudyPaths.LEDGER, b"") == disk.durable
 
 
 def check_goes_on(plan: Plan, folder: Path, undisturbed: dict[str, Any]) -> list[Any]:
@@ -159,8 +159,8 @@ def check_goes_on(plan: Plan, folder: Path, undisturbed: dict[str, Any]) -> list
     shelf = drive(plan, folder)
     assert told(folder) == undisturbed
     assert shelf.most <= plan.config.recovery.checkpoints
-    left = {name for name in files(folder) if not name.startswith(f"{LEDGER}.quarantine-")}
-    assert left == {LOCK, CONFIG, LEDGER}
+    left = {name for name in files(folder) if not name.startswith(StudyPaths.QUARANTINE)}
+    assert left == {StudyPaths.LOCK, StudyPaths.CONFIG, StudyPaths.LEDGER}
     return list(read(folder).rows)
 
 
@@ -199,14 +199,14 @@ def test_what_is_refused_while_a_study_is_opened_again_is_made_good_by_the_next(
 ) -> None:
     """Behind a killed driver: a torn row, a file half written, a checkpoint of a trial that is over."""
     drive(plan, tmp_path / "whole")
-    whole = (tmp_path / "whole" / LEDGER).read_bytes()
+    whole = StudyPaths(tmp_path / "whole").ledger.read_bytes()
     ends = [row.trial_id for row in read(tmp_path / "whole").rows if isinstance(row, EndRow)]
 
     def left_behind(study: Path) -> Path:
         shutil.copytree(tmp_path / "whole", study)
-        (study / LEDGER).write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 9])
-        CheckpointStore(study / CHECKPOINTS, 1).put(ends[0], 48, b"48")
-        (study / CHECKPOINTS / f".{ends[1]}@48-00000000.pt.x.tmp").write_bytes(b"4")
+        StudyPaths(study).ledger.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 9])
+        CheckpointStore(StudyPaths(study).checkpoints, 1).put(ends[0], 48, b"48")
+        (StudyPaths(study).checkpoints / f".{ends[1]}@48-00000000.pt.x.tmp").write_bytes(b"4")
         return study
 
     first = left_behind(tmp_path / "first")
@@ -220,7 +220,7 @@ def test_what_is_refused_while_a_study_is_opened_again_is_made_good_by_the_next(
                 drive(plan, study)
         rows = check_goes_on(plan, study, undisturbed)
         line.survived(audit(rows))
-        sides = [path.read_bytes() for path in study.glob(f"{LEDGER}.quarantine-*")]
+        sides = [path.read_bytes() for path in study.glob(f"{StudyPaths.QUARANTINE}*")]
         assert b'{"at_s":' in sides  # what was torn is kept
 
 
@@ -282,7 +282,7 @@ def test_a_fetch_that_is_refused_leaves_each_file_old_or_new(
 ) -> None:
     line = faults("fetch refused")
     old = Fake(**{"report/report.html": b"old"})
-    new = Fake(**{"report/report.html": b"new", LEDGER: b"row 1\nrow 2\n"})
+    new = Fake(**{"report/report.html": b"new", StudyPaths.LEDGER: b"row 1\nrow 2\n"})
     fetch(new, tmp_path / "new", checkpoints=False)
     becomes, out = files(tmp_path / "new"), tmp_path / "out"
     again = partial(fetch, new, out, checkpoints=False)

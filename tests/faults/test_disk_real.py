@@ -14,8 +14,9 @@ from zlib import crc32
 import pytest
 import yaml
 
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import ReportRow
-from study.ledger.store import CHECKPOINTS, LEDGER, read
+from study.ledger.store import read
 from tests.conftest import TINY, lacking, make_config, run_for_real, wait_for
 from tests.faults.conftest import Injections
 from tests.faults.failing_disk import unfinished
@@ -91,16 +92,16 @@ def test_a_real_disk_is_full_three_times_and_the_study_ends_as_an_undisturbed_on
         line.inject()
         before = list(read(folder).rows)
         ballast = fill(small_disk)
-        refused_at(process, re.escape(LEDGER), "resume")
+        refused_at(process, re.escape(StudyPaths.LEDGER), "resume")
         assert list(read(folder).rows)[: len(before)] == before
         ballast.unlink()
 
         process = start("resume", "disk/s", "--cpus", "1", "--set", "recovery.checkpoint_every_s=0")
-        wait_for(lambda: len(list(folder.glob(f"{CHECKPOINTS}/*.pt"))) == 2, process)
+        wait_for(lambda: len(list(folder.glob(f"{StudyPaths.CHECKPOINTS}/*.pt"))) == 2, process)
         line.inject()
         ballast = fill(small_disk, leave_bytes=12 << 10)
-        refused_at(process, rf"{CHECKPOINTS}/\S+\.pt", "resume")
-        kept = list(folder.glob(f"{CHECKPOINTS}/*.pt"))
+        refused_at(process, rf"{StudyPaths.CHECKPOINTS}/\S+\.pt", "resume")
+        kept = list(folder.glob(f"{StudyPaths.CHECKPOINTS}/*.pt"))
         assert len(kept) == 2
         assert all(f"{crc32(path.read_bytes()):08x}" in path.name for path in kept)
         ballast.unlink()
@@ -118,5 +119,5 @@ def test_a_real_disk_is_full_three_times_and_the_study_ends_as_an_undisturbed_on
             process.wait()
     run_for_real(make_config(**LONG), tmp_path / "undisturbed")
     assert accuracies(folder) == accuracies(tmp_path / "undisturbed")
-    assert not list(folder.glob(f"{CHECKPOINTS}/*"))
+    assert not list(folder.glob(f"{StudyPaths.CHECKPOINTS}/*"))
     line.survived(audit(read(folder).rows), times=3)

@@ -20,8 +20,9 @@ import yaml
 
 from study.analysis.summary.summarize import summarize
 from study.api.plans import recorded
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import DecisionRow, EndRow
-from study.ledger.store import CHECKPOINTS, LEDGER, read
+from study.ledger.store import read
 from tests.conftest import TINY, wait_for
 from tests.faults.conftest import Injections
 from tests.faults.ledger_audit import audit, curves
@@ -50,7 +51,7 @@ class Cluster:
 
     def start(self, name: str, signals: str | None = None) -> subprocess.Popen[str]:
         """A driver: of a new study, or of what there is of one."""
-        begun = (self.root / name / LEDGER).exists()
+        begun = StudyPaths(self.root / name).ledger.exists()
         arguments = ["resume", name] if begun else ["run", "small", "--out", name]
         command = ["study", *arguments] if signals is None else ["tests.faults.signalled_driver", signals, *arguments]
         environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "200", "TMPDIR": str(self.scratch)}
@@ -70,8 +71,8 @@ class Cluster:
 
     def left_behind(self, name: str) -> list[Path]:
         """Files that should be gone when a study is over."""
-        hidden = [path for path in (self.root / name).glob(".*") if path.name != f".{LEDGER}.lock"]
-        return [*hidden, *(self.root / name / CHECKPOINTS).iterdir(), *self.scratch.iterdir()]
+        hidden = [path for path in (self.root / name).glob(".*") if path.name != StudyPaths.LOCK]
+        return [*hidden, *StudyPaths(self.root / name).checkpoints.iterdir(), *self.scratch.iterdir()]
 
 
 @pytest.fixture(scope="module")

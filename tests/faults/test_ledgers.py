@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, EndRow, PulseRow
-from study.ledger.store import LEDGER, Ledger, read
+from study.ledger.store import Ledger, read
 from study.planning.trials import Plan, make_plan
 from tests.conftest import make_config, run_for_real
 from tests.faults.conftest import Injections
@@ -54,7 +55,7 @@ def simulate(plan: Plan, folder: Path) -> list[AnyRow]:
 def simulated(plan: Plan, tmp_path: Path) -> bytes:
     """A ledger as the study's own driver wrote it, of a simulated cluster."""
     simulate(plan, tmp_path / "undisturbed")
-    return (tmp_path / "undisturbed" / LEDGER).read_bytes()
+    return StudyPaths(tmp_path / "undisturbed").ledger.read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def real(local_ray: None, plan: Plan, tmp_path_factory: pytest.TempPathFactory) 
     """A ledger of the same plan, of a study that was really run."""
     folder = tmp_path_factory.mktemp("real")
     run_for_real(plan.config, folder)
-    return (folder / LEDGER).read_bytes()
+    return StudyPaths(folder).ledger.read_bytes()
 
 
 class Lines:
@@ -90,11 +91,11 @@ def check(lines: Lines, damaged: bytes, good_bytes: int, folder: Path) -> None:
     """What is sound up to `good_bytes`, and in no line behind that."""
     n_good = lines.good(good_bytes)
     end = lines.ends[n_good]
-    path = folder / LEDGER
+    path = StudyPaths(folder).ledger
     path.write_bytes(damaged)
     with Ledger(folder) as ledger:
         assert [json.loads(row.model_dump_json()) for row in ledger.rows] == lines.values[:n_good]
-        sides = list(folder.glob(f"{LEDGER}.quarantine-*"))
+        sides = list(folder.glob(f"{StudyPaths.QUARANTINE}*"))
         if end == len(damaged):
             assert ledger.quarantined is None
             assert sides == []
@@ -153,14 +154,14 @@ def test_a_real_ledger_with_a_thousand_bits_flipped(
 def test_a_resume_runs_what_a_cut_ledger_lacks(
     plan: Plan, simulated: bytes, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    (tmp_path / LEDGER).write_bytes(simulated)
+    StudyPaths(tmp_path).ledger.write_bytes(simulated)
     expected, lines, line = trial_facts(read(tmp_path).rows), Lines(simulated), faults("ledger cut")
     # At each line's end, and once within each line.
     rng = random.Random(3)
     within = [rng.randrange(start + 1, end) for start, end in zip(lines.ends, lines.ends[1:], strict=False)]
     for offset in (*lines.ends, *within):
         line.inject()
-        (tmp_path / LEDGER).write_bytes(simulated[:offset])
+        StudyPaths(tmp_path).ledger.write_bytes(simulated[:offset])
         rows = simulate(plan, tmp_path)
         assert trial_facts(rows) == expected, offset
         n_good = lines.good(offset)
@@ -172,12 +173,12 @@ def test_a_resume_runs_what_a_cut_ledger_lacks(
 def test_a_resume_runs_what_a_real_ledger_lacks(
     plan: Plan, real: bytes, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
-    (tmp_path / LEDGER).write_bytes(real)
+    StudyPaths(tmp_path).ledger.write_bytes(real)
     whole = [row for row in read(tmp_path).rows if isinstance(row, EndRow)]
     line = faults("ledger cut")
     for offset in random.Random(4).sample(range(len(real)), 60):
         line.inject()
-        (tmp_path / LEDGER).write_bytes(real[:offset])
+        StudyPaths(tmp_path).ledger.write_bytes(real[:offset])
         kept = [row for row in read(tmp_path).rows if isinstance(row, EndRow)]
         rows = simulate(plan, tmp_path)
         ends = [row for row in rows if isinstance(row, EndRow)]

@@ -31,8 +31,9 @@ from study.cluster.jobs.payload import Code, _below, pack
 from study.cluster.sinks.dispatcher import _why
 from study.config.schema import StudyConfig
 from study.errors import ClusterError, ConfigError, DiskError, LedgerError
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, AttemptRow, ReportRow
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT, SCRATCH, Ledger, encode, read, refuse_links
+from study.ledger.store import Ledger, encode, read, refuse_links
 from study.planning.trials import make_plan
 from study.reporting.live.page import LivePage
 from study.reporting.live.server import LiveServer
@@ -74,13 +75,13 @@ def test_no_ledger_names_a_file_elsewhere(
             if key == "variant" and name == "":
                 continue  # the study without variants
             line.inject()
-            (tmp_path / LEDGER).write_bytes(encode(row.model_copy(update={key: name})))
+            StudyPaths(tmp_path).ledger.write_bytes(encode(row.model_copy(update={key: name})))
             before = files(tmp_path)
             for use in (read, Ledger):
-                with pytest.raises(LedgerError, match=rf"{LEDGER}:1: not a row of protocol") as raised:
+                with pytest.raises(LedgerError, match=rf"{StudyPaths.LEDGER}:1: not a row of protocol") as raised:
                     use(tmp_path)
                 assert len(str(raised.value).splitlines()) == 1
-            (tmp_path / f".{LEDGER}.lock").unlink(missing_ok=True)
+            StudyPaths(tmp_path).lock.unlink(missing_ok=True)
             assert files(tmp_path) == before
             line.survived()
 
@@ -102,7 +103,9 @@ def test_no_config_names_a_file_elsewhere(tmp_path: Path, faults: Callable[[str]
         line.survived()
 
 
-@pytest.mark.parametrize("name", [LEDGER, CONFIG, REPORT, CHECKPOINTS, SCRATCH])
+@pytest.mark.parametrize(
+    "name", [StudyPaths.LEDGER, StudyPaths.CONFIG, StudyPaths.REPORT, StudyPaths.CHECKPOINTS, StudyPaths.SCRATCH]
+)
 @pytest.mark.parametrize("absolute", [True, False])
 def test_a_link_in_a_studys_folder_is_not_written_through(
     name: str, absolute: bool, rows: list[AnyRow], tmp_path: Path, faults: Callable[[str], Injections]
@@ -114,9 +117,9 @@ def test_a_link_in_a_studys_folder_is_not_written_through(
     elsewhere.mkdir()
     for file in ("mine", ".mine.tmp", f"{rows[-1].at_s}@5-00000000.pt"):
         (elsewhere / file).write_text("mine")
-    if name != LEDGER:
-        (folder / LEDGER).write_bytes(b"".join(map(encode, rows)))
-    target = elsewhere / "mine" if name in (LEDGER, CONFIG) else elsewhere
+    if name != StudyPaths.LEDGER:
+        StudyPaths(folder).ledger.write_bytes(b"".join(map(encode, rows)))
+    target = elsewhere / "mine" if name in (StudyPaths.LEDGER, StudyPaths.CONFIG) else elsewhere
     (folder / name).symlink_to(target if absolute else Path("..") / target.relative_to(tmp_path))
     before = files(tmp_path)
     for use in (refuse_links, Ledger):
@@ -166,7 +169,7 @@ def test_a_lock_that_is_a_link_hurts_nothing(tmp_path: Path, faults: Callable[[s
     line.inject()
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / f".{LEDGER}.lock").symlink_to(tmp_path / "mine")
+    StudyPaths(tmp_path / "s").lock.symlink_to(tmp_path / "mine")
     with pytest.raises(DiskError, match="symbolic links"):
         Ledger(tmp_path / "s")
     assert (tmp_path / "mine").read_text() == "mine"
@@ -187,7 +190,9 @@ class Bomb(Fake):
         yield from super().chunks(name)
 
 
-@pytest.mark.parametrize("name", [CONFIG, LEDGER, "report/report.html", "checkpoints/a@5-00000000.pt"])
+@pytest.mark.parametrize(
+    "name", [StudyPaths.CONFIG, StudyPaths.LEDGER, "report/report.html", "checkpoints/a@5-00000000.pt"]
+)
 def test_a_file_without_an_end_is_given_up_and_what_was_there_stays(
     name: str, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:
@@ -212,7 +217,7 @@ def test_many_files_and_a_config_without_an_end_are_given_up(
     with pytest.raises(ClusterError, match="the study has 53 files, more than the 50 that are fetched"):
         fetching.fetch(Fake(**{f"report/{n}": b"" for n in range(50)}), tmp_path / "out", checkpoints=False)
     assert not (tmp_path / "out").exists()
-    bomb = Bomb(CONFIG)
+    bomb = Bomb(StudyPaths.CONFIG)
     with pytest.raises(ClusterError, match=r"config.yaml: larger than 16 MiB"):
         fetching.config_of(bomb)
     assert bomb.sent_bytes <= 17 << 20
@@ -238,7 +243,8 @@ def test_what_is_sent_holds_no_link_and_no_name_that_climbs(
     pack(make_config(), Code(dict(_below(package, tmp_path)), ()), tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "a.zip") as packed:
         entries = packed.infolist()
-        assert {one.filename for one in entries} == {CONFIG, "own/__init__.py", "own/deep/ok.py", "own/inner.py"}
+        own = {"own/__init__.py", "own/deep/ok.py", "own/inner.py"}
+        assert {one.filename for one in entries} == own | {StudyPaths.CONFIG}
         assert {one.external_attr >> 16 for one in entries} == {0o644}  # files, not links
     line.survived()
 
@@ -477,7 +483,7 @@ def test_a_real_study_tells_its_tokens_to_nobody_and_lets_nobody_in(
     finally:
         process.kill()
         process.wait()
-    assert (tmp_path / "s" / REPORT / "report.html").exists()
+    assert (StudyPaths(tmp_path / "s").report / "report.html").exists()
     assert not (tmp_path / "home" / ".ray").exists()
     searched = 0
     for folder in (tmp_path, scratch):

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from study.ledger.store import LEDGER
+from study.ledger.paths import StudyPaths
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -51,7 +51,7 @@ def finished(folder: Path, *arguments: str, code: int = 0) -> None:
 
 def rows(folder: Path) -> int:
     """Rows of the ledger so far."""
-    path = folder / "s" / LEDGER
+    path = StudyPaths(folder / "s").ledger
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
@@ -195,7 +195,7 @@ def main(names: list[str]) -> None:
             kept = HERE / make.__name__
             kept.mkdir(exist_ok=True)
             shutil.copy(folder / "s" / "config.yaml", kept)
-            for name in (LEDGER, "report/summary.json", "report/points.csv", "report/trials.csv"):
+            for name in (StudyPaths.LEDGER, "report/summary.json", "report/points.csv", "report/trials.csv"):
                 file = folder / "s" / name
                 (kept / f"{file.name}.xz").write_bytes(lzma.compress(file.read_bytes(), preset=9))
 

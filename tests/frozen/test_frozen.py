@@ -14,7 +14,8 @@ import pytest
 
 from study.analysis.summary.summarize import summarize
 from study.api.plans import recorded
-from study.ledger.store import LEDGER, read
+from study.ledger.paths import StudyPaths
+from study.ledger.store import read
 from study.reporting.exports import summary_record
 
 STUDIES = sorted(path.parent for path in Path(__file__).parent.glob("*/config.yaml"))
@@ -37,7 +38,7 @@ RESIDUAL_TOLERANCE = 1e-6  # of a logarithm of seconds
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The folder of a frozen study, as `study run` left it."""
     (tmp_path / "config.yaml").write_bytes((request.param / "config.yaml").read_bytes())
-    (tmp_path / LEDGER).write_bytes(lzma.decompress((request.param / f"{LEDGER}.xz").read_bytes()))
+    StudyPaths(tmp_path).ledger.write_bytes(lzma.decompress((request.param / f"{StudyPaths.LEDGER}.xz").read_bytes()))
     return tmp_path
 
 

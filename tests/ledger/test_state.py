@@ -15,9 +15,10 @@ from study.api.plans import recorded
 from study.cluster.metrics.definitions import OUTCOMES
 from study.cluster.metrics.readings import MetricReadings
 from study.cluster.sinks.events import TrialEvent
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow
 from study.ledger.state import StudyState
-from study.ledger.store import LEDGER, read
+from study.ledger.store import read
 from study.planning.trials import Phase
 from study.reporting.live.progress import StudyProgress
 from study.tuning.progress import Progress
@@ -132,7 +133,7 @@ class Readers:
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.name)
 def test_at_every_row_of_a_real_ledger_all_readers_agree(frozen: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes((frozen / "config.yaml").read_bytes())
-    (tmp_path / LEDGER).write_bytes(lzma.decompress((frozen / f"{LEDGER}.xz").read_bytes()))
+    StudyPaths(tmp_path).ledger.write_bytes(lzma.decompress((frozen / f"{StudyPaths.LEDGER}.xz").read_bytes()))
     readers = Readers(tmp_path)
     for row in read(tmp_path).rows:
         readers.follow(row)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import DiskError, LedgerError
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, DecisionRow, EndRow, ReportRow
-from study.ledger.store import LEDGER, Ledger, decode, encode, good_rows, read
+from study.ledger.store import Ledger, decode, encode, good_rows, read
 
 STAMP = {"at_s": 1.5, "written": "2026-01-01T00:00:00.000+00:00"}
 
@@ -55,7 +56,7 @@ def test_appends_add_up_over_openings(tmp_path: Path) -> None:
 
 def test_cut_at_every_byte_the_prefix_survives_and_the_next_append_succeeds(tmp_path: Path) -> None:
     rows = write(tmp_path, 3)
-    path = tmp_path / LEDGER
+    path = StudyPaths(tmp_path).ledger
     whole = path.read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
     for cut in range(len(whole)):
@@ -67,7 +68,7 @@ def test_cut_at_every_byte_the_prefix_survives_and_the_next_append_succeeds(tmp_
             assert (ledger.quarantined is not None) == torn
             ledger.append(decision(99))
         assert list(read(tmp_path).rows) == [*rows[:kept], decision(99)]
-        sides = list(tmp_path.glob(f"{LEDGER}.quarantine-*"))
+        sides = list(tmp_path.glob(f"{StudyPaths.QUARANTINE}*"))
         assert len(sides) == torn
         for side in sides:
             assert side.read_bytes() == whole[max([0, *(end for end in ends if end <= cut)]) : cut]
@@ -76,7 +77,7 @@ def test_cut_at_every_byte_the_prefix_survives_and_the_next_append_succeeds(tmp_
 
 def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
     rows = write(tmp_path, 4)
-    path = tmp_path / LEDGER
+    path = StudyPaths(tmp_path).ledger
     whole = path.read_bytes()
     rng = random.Random(0)
     for _ in range(300):
@@ -121,7 +122,7 @@ def test_another_major_protocol_is_refused(tmp_path: Path) -> None:
         **STAMP, protocol_version="2.0", trial_id="t", attempts=1, outcome="completed", final_val_accuracy=1.0,
         best_val_accuracy=1.0, test_accuracy=None, error=None,
     )  # fmt: skip
-    (tmp_path / LEDGER).write_bytes(encode(end))
+    StudyPaths(tmp_path).ledger.write_bytes(encode(end))
     with pytest.raises(LedgerError, match=r"protocol 2.0 cannot be mixed with 1"):
         read(tmp_path)
 
@@ -134,7 +135,7 @@ def test_no_study_is_said_so(tmp_path: Path) -> None:
 def test_rows_one_by_one_are_those_of_the_good_prefix(tmp_path: Path) -> None:
     rows = write(tmp_path)
     assert list(good_rows(tmp_path)) == rows
-    path = tmp_path / LEDGER
+    path = StudyPaths(tmp_path).ledger
     whole = path.read_bytes()
     for cut in (len(whole) - 1, len(whole) // 2):
         path.write_bytes(whole[:cut])

@@ -16,8 +16,9 @@ from summaries import attempt_row, end_row, lease_row, report_row, study_row
 
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
+from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow
-from study.ledger.store import LEDGER, encode
+from study.ledger.store import encode
 from study.planning.trials import Plan, make_plan
 from study.reporting.live.page import LivePage
 
@@ -31,7 +32,7 @@ def plan(config: Callable[..., StudyConfig]) -> Plan:
 
 
 def append(folder: Path, *rows: AnyRow) -> None:
-    with (folder / LEDGER).open("ab") as file:
+    with StudyPaths(folder).ledger.open("ab") as file:
         file.write(b"".join(map(encode, rows)))
 
 
@@ -104,7 +105,7 @@ def test_the_page_says_that_nothing_has_begun_then_follows_the_ledger(live: Live
 
 def test_a_half_written_row_is_waited_for(live: LivePage, tmp_path: Path) -> None:
     append(tmp_path, study_row(), *a_trial(SEARCHED[0], 0, 0.8))
-    with (tmp_path / LEDGER).open("ab") as file:
+    with StudyPaths(tmp_path).ledger.open("ab") as file:
         file.write(encode(end_row(SEARCHED[1], 20, "failed"))[:30])
     assert "1 of 6 planned trials" in asked(live)[1]
 

@@ -13,8 +13,9 @@ from study.cluster.jobs.storage import TROUBLE, Store, shared_folder
 from study.cluster.jobs.submissions import SubmittedStudy
 from study.errors import ClusterError, ConfigError, error_context, first_line
 from study.ledger.atomic_files import replacing
+from study.ledger.paths import StudyPaths
 from study.ledger.state import StudyState
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, decode
+from study.ledger.store import decode
 
 MOST_BYTES, MOST_FILES = 16 << 30, 100_000
 MOST_CONFIG_BYTES = 16 << 20
@@ -65,10 +66,10 @@ def source_of(head: Head, study: SubmittedStudy) -> Source:
 def config_of(source: Source) -> bytes:
     """Return the study file as bytes. Raises ClusterError if it is larger than MOST_CONFIG_BYTES."""
     found = bytearray()
-    for chunk in source.chunks(CONFIG):
+    for chunk in source.chunks(StudyPaths.CONFIG):
         found += chunk
         if len(found) > MOST_CONFIG_BYTES:
-            raise ClusterError(f"{CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
+            raise ClusterError(f"{StudyPaths.CONFIG}: larger than {MOST_CONFIG_BYTES >> 20} MiB")
     return bytes(found)
 
 
@@ -78,7 +79,7 @@ def ended_trials(source: Source) -> int | None:
     Raises ClusterError or one of TROUBLE if there is no ledger.
     """
     state, line, size = StudyState(whole_curves=False), b"", 0
-    for chunk in source.chunks(LEDGER):
+    for chunk in source.chunks(StudyPaths.LEDGER):
         size += len(chunk)
         if size > MOST_LEDGER_BYTES:
             return None
@@ -98,8 +99,8 @@ def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_B
     `most_bytes`, or if `out` holds something else: a link where a folder belongs, or a ledger that the fetched one does
     not continue; and DiskError.
     """
-    names = [name for name in _names(source) if checkpoints or not name.startswith(f"{CHECKPOINTS}/")]
-    if LEDGER not in names or CONFIG not in names:
+    names = [name for name in _names(source) if checkpoints or not name.startswith(f"{StudyPaths.CHECKPOINTS}/")]
+    if StudyPaths.LEDGER not in names or StudyPaths.CONFIG not in names:
         raise ClusterError("the study has written nothing yet")
     if len(names) > MOST_FILES:
         raise ClusterError(f"the study has {len(names):,} files, more than the {MOST_FILES:,} that are fetched")
@@ -114,7 +115,7 @@ def fetch(source: Source, out: Path, checkpoints: bool, most_bytes: int = MOST_B
                 fetched.append(name)
             except (ClusterError, ConfigError):
                 # Its trial has gone on, as the ledger knows, which comes later; a resume does without the snapshot.
-                if not name.startswith(f"{CHECKPOINTS}/") or name in _names(source):
+                if not name.startswith(f"{StudyPaths.CHECKPOINTS}/") or name in _names(source):
                     raise
     return fetched
 
@@ -139,7 +140,7 @@ def _write(source: Source, name: str, target: Path, most_bytes: int) -> int:
             file.write(chunk)
         size = file.tell()
         file.seek(0)
-        if name == LEDGER and target.is_file() and not _begins_with(file, target):
+        if name == StudyPaths.LEDGER and target.is_file() and not _begins_with(file, target):
             raise ConfigError(f"{target}: holds rows that the cluster's ledger lacks; name another folder", "--out")
         return size
 

@@ -18,7 +18,7 @@ from study.config.loader import to_yaml
 from study.config.schema import StudyConfig
 from study.config.workloads import Custom
 from study.errors import ConfigError
-from study.ledger.store import CONFIG
+from study.ledger.paths import StudyPaths
 
 LIMIT_BYTES = DASHBOARD_CLIENT_MAX_SIZE  # of one request to the head
 MIB = 1 << 20
@@ -65,7 +65,7 @@ def pack(config: StudyConfig, code: Code, archive: Path, limit_bytes: int = LIMI
     Equal content gives equal bytes. Raises ConfigError if it is too large for Ray's head.
     """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        _write(packed, CONFIG, to_yaml(config).encode())
+        _write(packed, StudyPaths.CONFIG, to_yaml(config).encode())
         for name, path in sorted(code.files.items()):
             _write(packed, name, path.read_bytes())
             if archive.stat().st_size >= limit_bytes:

@@ -6,12 +6,19 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from study.ledger.store import CHECKPOINTS, CONFIG, LEDGER, REPORT
+from study.ledger.paths import StudyPaths
 
 # No name begins with a dot, holds `..` as a folder, or is deeper than one folder, so it is safe to join to a path.
 _PLAIN = r"[A-Za-z0-9+_-][A-Za-z0-9+_.@-]*"
 _RESULT = re.compile(
-    rf"{re.escape(CONFIG)}|{re.escape(LEDGER)}(?:\.quarantine-\d+)?|(?:{REPORT}|{CHECKPOINTS})/{_PLAIN}"
+    "|".join(
+        (
+            re.escape(StudyPaths.CONFIG),
+            re.escape(StudyPaths.LEDGER),
+            rf"{re.escape(StudyPaths.QUARANTINE)}\d+",
+            rf"(?:{StudyPaths.REPORT}|{StudyPaths.CHECKPOINTS})/{_PLAIN}",
+        )
+    )
 )
 
 
@@ -22,11 +29,11 @@ def is_result(name: str) -> bool:
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Return the results among the names, checkpoints before the ledger, whose rows refer to them."""
-    ranks = {CONFIG: 0, CHECKPOINTS: 1, LEDGER: 2, REPORT: 3}
+    ranks = {StudyPaths.CONFIG: 0, StudyPaths.CHECKPOINTS: 1, StudyPaths.LEDGER: 2, StudyPaths.REPORT: 3}
     return sorted(filter(is_result, names), key=lambda name: (ranks.get(name.partition("/")[0], 4), name))
 
 
 def results_in(folder: Path) -> list[str]:
     """Return the names of the results in a study's folder, without links."""
-    found = (*folder.glob("*"), *folder.glob(f"{REPORT}/*"), *folder.glob(f"{CHECKPOINTS}/*"))
+    found = (*folder.glob("*"), *folder.glob(f"{StudyPaths.REPORT}/*"), *folder.glob(f"{StudyPaths.CHECKPOINTS}/*"))
     return in_order(path.relative_to(folder).as_posix() for path in found if path.is_file() and not path.is_symlink())

@@ -16,7 +16,7 @@ from pyarrow import fs as arrow
 from study.cluster.jobs.results import in_order, results_in
 from study.errors import ClusterError, ConfigError, did_you_mean, error_context, first_line
 from study.ledger.atomic_files import write_atomic
-from study.ledger.store import LEDGER
+from study.ledger.paths import StudyPaths
 from study.safe_text import masked
 
 EVERY_S = 5.0
@@ -129,7 +129,7 @@ class Mirror:
 
     def push(self) -> None:
         """Write changed results to the store, and delete those that were gone at the last push too."""
-        ledger = self.folder / LEDGER
+        ledger = StudyPaths(self.folder).ledger
         # Read the ledger before its checkpoints, so that the store holds no row without its checkpoint.
         rows = ledger.read_bytes() if ledger.exists() else b""
         names = results_in(self.folder)
@@ -137,9 +137,9 @@ class Mirror:
             path = self.folder / name
             try:
                 state = path.stat()
-                version = (state.st_mtime_ns, state.st_size) if name != LEDGER else (0, len(rows))
+                version = (state.st_mtime_ns, state.st_size) if name != StudyPaths.LEDGER else (0, len(rows))
                 if self._known.get(name) != version:
-                    self.store.put(name, rows if name == LEDGER else path.read_bytes())
+                    self.store.put(name, rows if name == StudyPaths.LEDGER else path.read_bytes())
                     self._known[name] = version
             except FileNotFoundError:  # its trial has ended and deleted the checkpoint
                 continue
@@ -153,8 +153,8 @@ class Mirror:
     def _pull(self) -> None:
         """Copy all from the store into the folder, unless the folder's ledger continues the store's."""
         names = self.store.names()
-        ledger = self.folder / LEDGER
-        if LEDGER in names and not _continues(ledger, self.store.chunks(LEDGER)):
+        ledger = StudyPaths(self.folder).ledger
+        if StudyPaths.LEDGER in names and not _continues(ledger, self.store.chunks(StudyPaths.LEDGER)):
             for name in names:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(self.folder / name, b"".join(self.store.chunks(name)))

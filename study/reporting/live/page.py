@@ -12,7 +12,8 @@ from typing import Any
 
 from study.analysis.records import Summary
 from study.analysis.summary.summarize import summarize
-from study.ledger.store import LEDGER, read
+from study.ledger.paths import StudyPaths
+from study.ledger.store import read
 from study.planning.trials import Plan
 from study.reporting.html.report_page import render_body, render_live
 from study.reporting.live.server import CLIENT_S, LOOPBACK, LiveServer
@@ -70,7 +71,7 @@ class LivePage:
         It is drawn again if the ledger has grown, at most as often as _SHARE of a core allows, unless `at_once`.
         """
         with self._lock:
-            path = self._folder / LEDGER
+            path = StudyPaths(self._folder).ledger
             length = path.stat().st_size if path.exists() else 0
             if length != self._version and (at_once or time.monotonic() >= self._not_before):
                 began = time.monotonic()
@@ -81,7 +82,7 @@ class LivePage:
             return self._version, self._body
 
     def _draw(self) -> None:
-        rows = read(self._folder).rows if (self._folder / LEDGER).exists() else ()
+        rows = read(self._folder).rows if StudyPaths(self._folder).ledger.exists() else ()
         summary = summarize(rows, self._plan) if rows else None
         self._body = render_body(summary)
         self._finished = summary is not None and _finished(summary)
