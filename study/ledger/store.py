@@ -73,8 +73,8 @@ class LedgerScan:
     """One pass over a ledger file, which keeps no row: iterating yields the rows up to the first that is damaged.
 
     After it, `good_bytes` is the length of the good prefix, `damage` says what is wrong after it, and `damaged_line` is
-    that line's number; it is None for a last row that was still being written. Iterating raises LedgerError and DiskError
-    as `read` does, at the latest in place of the row that causes it.
+    that line's number; it is None for a last row that was still being written. Iterating raises LedgerError and
+    DiskError as `read` does, at the latest in place of the row that causes it.
     """
 
     def __init__(self, path: Path) -> None:
