@@ -114,12 +114,12 @@ def report(folder: Path) -> dict[str, float]:
     """What `study report --format html` does, timed; to be run in a process of its own."""
     begin = time.perf_counter()
     from study.analysis.summary.summarize import summarize
-    from study.ledger.store import good_rows
+    from study.ledger.store import LedgerScan
     from study.reporting.html.report_page import render_page
 
     plan = make_plan(load_study(StudyPaths(folder).config).config)
     imported, began_cpu_s = time.perf_counter(), time.process_time()
-    summary = summarize(good_rows(folder), plan)
+    summary = summarize(LedgerScan(StudyPaths(folder).ledger), plan)
     summarised = time.perf_counter()
     page = render_page(summary)
     done = time.perf_counter()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ from study.config.sections import CostAxis
 from study.errors import ConfigError, DataError, LedgerError, did_you_mean
 from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AnyRow, LeaseRow, StudyRow
-from study.ledger.store import good_rows, refuse_links
+from study.ledger.store import LedgerScan, refuse_links
 from study.planning.trials import Plan
 
 if TYPE_CHECKING:
@@ -271,7 +272,13 @@ def read_results(
                 leases.append(row)
             yield row
 
-    return StudyResults(folder, plan, summarize(kept(_begun(folder)), plan), tuple(leases))
+    scan = LedgerScan(StudyPaths(folder).ledger)
+    summary = summarize(kept(_begun(scan)), plan)
+    if scan.damaged_line is not None:
+        note = f"The ledger is damaged from line {scan.damaged_line} on: figures lack all that it recorded after that."
+        summary = replace(summary, notes=(note, *summary.notes))
+        logging.getLogger(__name__).warning("%s: %s", folder, note)  # on stderr, whichever command or script asks
+    return StudyResults(folder, plan, summary, tuple(leases))
 
 
 def recommend(results: StudyResults, limits: Constraints) -> StudyRecommendation:
@@ -288,14 +295,12 @@ def recommend(results: StudyResults, limits: Constraints) -> StudyRecommendation
     return StudyRecommendation(summary, limits, found)
 
 
-def _begun(folder: Path) -> Iterator[AnyRow]:
+def _begun(scan: LedgerScan) -> Iterator[AnyRow]:
     """Yield the rows of a ledger. Raises LedgerError if its first row is missing or damaged."""
-    rows = good_rows(folder)
+    rows = iter(scan)
     first = next(rows, None)
     if not isinstance(first, StudyRow):
-        raise LedgerError(
-            "does not begin with the row of a study: it is empty or damaged", str(StudyPaths(folder).ledger)
-        )
+        raise LedgerError("does not begin with the row of a study: it is empty or damaged", str(scan.path))
     yield first
     yield from rows
 

@@ -52,17 +52,9 @@ def read(folder: Path) -> Contents:
     Raises LedgerError if there is no ledger, or if it is of another major protocol version; DiskError if it cannot be
     read.
     """
-    scan = _Scan(StudyPaths(folder).ledger)
+    scan = LedgerScan(StudyPaths(folder).ledger)
     rows = tuple(scan)
     return Contents(rows, scan.good_bytes, scan.damage)
-
-
-def good_rows(folder: Path) -> Iterator[AnyRow]:
-    """Yield the rows of a study's ledger, up to the first that is damaged, without keeping them.
-
-    Raises LedgerError as `read` does, at the latest in place of the row that causes it.
-    """
-    return iter(_Scan(StudyPaths(folder).ledger))
 
 
 def refuse_links(folder: Path, *others: str) -> None:
@@ -77,13 +69,19 @@ def refuse_links(folder: Path, *others: str) -> None:
             raise LedgerError(f"{path}: is a link; what a study writes lies in its own folder")
 
 
-class _Scan:
-    """One pass over a ledger file. After it, `good_bytes` is the length of the good prefix, `damage` what is wrong."""
+class LedgerScan:
+    """One pass over a ledger file, which keeps no row: iterating yields the rows up to the first that is damaged.
+
+    After it, `good_bytes` is the length of the good prefix, `damage` says what is wrong after it, and `damaged_line` is
+    that line's number; it is None for a last row that was still being written. Iterating raises LedgerError and
+    DiskError as `read` does, at the latest in place of the row that causes it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.good_bytes = 0
         self.damage: str | None = None
+        self.damaged_line: int | None = None
 
     def __iter__(self) -> Iterator[AnyRow]:
         try:
@@ -113,6 +111,7 @@ class _Scan:
         except ValueError as error:
             left = size - self.good_bytes
             self.damage = f"{self.path}:{number}: {error}; {left} bytes from here on are set aside"
+            self.damaged_line = number
             return None
         if row.protocol_version.split(".")[0] != PROTOCOL_VERSION.split(".")[0]:
             raise LedgerError(f"{self.path}: protocol {row.protocol_version} cannot be mixed with {PROTOCOL_VERSION}")

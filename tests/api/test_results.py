@@ -165,6 +165,22 @@ def test_names_that_do_not_exist_get_a_suggestion(frozen: Frozen) -> None:
         study.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
+def test_a_ledger_that_is_damaged_in_the_middle_says_what_its_figures_lack(
+    frozen: Frozen, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A torn last line is a row that is still being written, and is no damage."""
+    folder = shutil.copytree(frozen("quickstart"), tmp_path / "damaged")
+    ledger = StudyPaths(folder).ledger
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines) + lines[-1][:20])
+    assert not [note for note in study.load(folder).summary.notes if "damaged" in note]
+    middle = len(lines) // 2
+    ledger.write_bytes(b"".join([*lines[:middle], lines[middle].replace(b":", b";", 1), *lines[middle + 1 :]]))
+    first = study.load(folder).summary.notes[0]
+    assert f"damaged from line {middle + 1} on" in first
+    assert first in caplog.text
+
+
 def test_figures_are_plotly_figures(frozen: Frozen) -> None:
     results = study.load(frozen("quickstart"))
     assert len(results.figure().data) > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from study.errors import DiskError, LedgerError
 from study.ledger.paths import StudyPaths
 from study.ledger.schema import AnyRow, DecisionRow, EndRow, ReportRow
-from study.ledger.store import Ledger, decode, encode, good_rows, read
+from study.ledger.store import Ledger, LedgerScan, decode, encode, read
 
 STAMP = {"at_s": 1.5, "written": "2026-01-01T00:00:00.000+00:00"}
 
@@ -134,12 +134,12 @@ def test_no_study_is_said_so(tmp_path: Path) -> None:
 
 def test_rows_one_by_one_are_those_of_the_good_prefix(tmp_path: Path) -> None:
     rows = write(tmp_path)
-    assert list(good_rows(tmp_path)) == rows
     path = StudyPaths(tmp_path).ledger
+    assert list(LedgerScan(path)) == rows
     whole = path.read_bytes()
     for cut in (len(whole) - 1, len(whole) // 2):
         path.write_bytes(whole[:cut])
-        assert list(good_rows(tmp_path)) == list(read(tmp_path).rows) != rows
+        assert list(LedgerScan(path)) == list(read(tmp_path).rows) != rows
     path.unlink()
     with pytest.raises(LedgerError, match="no study here"):
-        list(good_rows(tmp_path))
+        list(LedgerScan(path))
