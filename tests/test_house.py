@@ -19,7 +19,7 @@ MAY_IMPORT = {
     if room != "room"
 }
 PURE = {"analysis", "config", "ledger", "pareto", "planning", "schedulers"}
-GROUND = {"errors", "measurement", "safe_text"}  # modules that all rooms may import
+GROUND = {"environment", "errors", "measurement", "safe_text"}  # modules that all rooms may import
 HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -107,6 +107,12 @@ def test_no_circle_of_imports() -> None:
     }
     order = TopologicalSorter(imports)
     order.prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_environment_variables_are_changed_in_one_place(path: Path) -> None:
+    if path.name != "environment.py":
+        assert not re.search(r"environ(\[[^\]]+\] = |\.(setdefault|update|pop)\()|putenv\(", path.read_text())
 
 
 def unused_words() -> list[str]:

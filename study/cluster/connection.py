@@ -21,6 +21,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from study.cluster.target import AUTO, LOCAL, ClusterTarget
+from study.environment import override, set_defaults
 from study.errors import ClusterError, ConfigError
 from study.planning.capacity import Node
 
@@ -50,8 +51,7 @@ def connected(target: ClusterTarget, cpus: int | None) -> Iterator[tuple[Node, .
     other is joined as its driver.
     Raises ClusterError if there is no such cluster or Ray does not start, and ConfigError for a ray:// address.
     """
-    for name, value in _RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_defaults(_RAY_ENVIRONMENT)
     stdout_deduplicator.skip_re = re.compile("A worker died or was killed")  # Ray prints it; `skip_re` is private
     joined = ray.is_initialized()
     if not joined:
@@ -104,7 +104,7 @@ def _make_token() -> None:
     Ray keeps the first token that it reads until the process ends.
     """
     if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(_TOKEN_BYTES)
+        override("RAY_AUTH_TOKEN", secrets.token_hex(_TOKEN_BYTES))
 
 
 def handle_sigterm_as_ctrl_c() -> None:

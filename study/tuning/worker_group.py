@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -16,6 +15,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle, ActorMethod
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
+from study.environment import override
 from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
 from study.training.distributed.topology import RankTopology
@@ -70,7 +70,7 @@ class RankActor:
         each, NCCL may lose peer-to-peer access.
         """
         if visible_gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus)
+            override("CUDA_VISIBLE_DEVICES", ",".join(visible_gpus))
         end_with_this_process()
         from study.training.rank import Rank
 

@@ -21,6 +21,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from study.cluster.connection import CONNECT_TIMEOUT_S
 from study.cluster.jobs.submissions import STOP_WAIT_S, Submission
 from study.cluster.target import ClusterTarget
+from study.environment import override
 from study.errors import ClusterError, ConfigError
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -65,7 +66,7 @@ class Head:
         # The client logs advice, and prefers an address in the environment to its argument.
         for name in _LOGGERS_WITH_ADVICE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        os.environ[ADDRESS_VARIABLES[0]] = address
+        override(ADDRESS_VARIABLES[0], address)
         with self._one_line_errors():
             self._check_port_answers()
             self._client = JobSubmissionClient(address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Protocol
 
 from study.cluster.sinks.events import TrialEvent
+from study.environment import set_defaults
 from study.errors import ConfigError
 from study.ledger.schema import AnyRow
 from study.ledger.state import StudyState
@@ -160,8 +160,7 @@ def open_sinks(plan: Plan, folder: Path) -> list[Sink]:
     """Return the sinks that a study asks for. Raises ConfigError if one is not installed or its address is invalid."""
     asked, sinks = plan.config.tracking, list[Sink]()
     if asked.mlflow is not None:
-        for variable, value in MLFLOW_ENVIRONMENT.items():
-            os.environ.setdefault(variable, value)
+        set_defaults(MLFLOW_ENVIRONMENT)
         try:
             from study.cluster.sinks.mlflow_sink import MlflowSink
 

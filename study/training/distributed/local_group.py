@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from study.config.schema import StudyConfig
+from study.environment import set_defaults
 from study.planning.trials import TrialSpec
 from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.process_guard import end_with_this_process
@@ -47,7 +48,7 @@ class LocalGroup:
         topology = replace(topology, gpu_share=hardware.devices_per_rank)
         to_a_gpu = int(1 / topology.gpu_share + 1e-9)
         # Read when torch is imported, so it must be set before the processes start.
-        os.environ.setdefault("OMP_NUM_THREADS", str(hardware.cpus_per_rank))
+        set_defaults({"OMP_NUM_THREADS": str(hardware.cpus_per_rank)})
         self._pools = [
             ProcessPoolExecutor(
                 1,

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments import ClusterEnvironment
 
+from study.environment import set_defaults
 from study.training.distributed.topology import RankTopology
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -111,8 +112,7 @@ def name_interface(host: str) -> None:
     is up.
     """
     if interface := interface_towards(host):
-        for library in ("NCCL", "GLOO"):
-            os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+        set_defaults({"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface})
 
 
 def interface_towards(host: str) -> str | None:
