@@ -202,8 +202,8 @@ class Recorder:
         setup_s: float,
     ) -> None:
         per_rank = self._progress.plan.config.hardware.devices_per_rank
-        row = attempt_row(self._writer.stamp(), attempt, lease, per_rank, norm_batch, setup_s)
-        self._writer.write(*map(self._bill, closed), row)
+        bills = [self._bill(lease) for lease in closed]  # stamped first: rows are in the order of their times
+        self._writer.write(*bills, attempt_row(self._writer.stamp(), attempt, lease, per_rank, norm_batch, setup_s))
 
     def _decide(self, trial_id: str, attempt: int, updates: int, decision: Decision) -> None:
         stamp = self._writer.stamp()

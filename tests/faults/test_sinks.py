@@ -145,7 +145,7 @@ def test_calls_that_fail_before_or_after_they_are_done_put_nothing_there_twice(
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
-        wait_for(lambda: not any(one.lost for one in sinks._feeds))
+        wait_for(lambda: not any(one.lost for one in sinks._queues))
     fault.inject(sum(map(bool, done)))
     server.fault = lambda: ""
     assert_told(server, fake_rows())
@@ -183,7 +183,7 @@ def test_a_folder_whose_disk_is_full_for_a_while(
         sinks.start()
         for row in fake_rows():
             sinks.follow(row)
-        wait_for(lambda: not any(one.lost for one in sinks._feeds))
+        wait_for(lambda: not any(one.lost for one in sinks._queues))
     monkeypatch.undo()
     assert len(failed) > 5
     fault.inject(len(failed))

@@ -210,7 +210,7 @@ def test_one_sample_has_no_variance(rank: Rank, faults: Faults, changes: dict[st
     config = make_config(workload=NORMED, **changes)
     with pytest.raises(ConfigError, match=says):
         dry_run(make_plan(config))
-    with pytest.raises(Mistake, match=r"^ValueError: Expected more than 1 value per channel .* \(own\.py:\d+\)$"):
+    with pytest.raises(Mistake, match=r"^ValueError: Expected more than 1 value per channel .* \(user_code\.py:\d+\)$"):
         trained(rank, config)
     line.survived()
 
