@@ -47,7 +47,7 @@ def _older(line: bytes) -> bytes:
         (["recommend", "."], "study: .: no study here"),
         (
             ["recommend", "one", "--min-accuracy", "95"],
-            "--min-accuracy: is a fraction between 0 and 1; got 95 (did you",
+            "--min-accuracy: must be a fraction between 0 and 1; got 95 (did you",
         ),
         (["recommend", "one", "--max-latency-ms", "5"], "--max-latency-ms: nothing is known of latencies"),
         (["recommend", "one", "--prices", "own.yaml"], "--prices: the study names no price.gpu_type"),

@@ -124,7 +124,7 @@ def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[
     accuracy = limits.min_accuracy
     if accuracy is not None and accuracy > 1:
         meant = f" (did you mean {accuracy / 100:g}?)" if accuracy <= 100 else ""
-        raise ConfigError(f"is a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
+        raise ConfigError(f"must be a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
     if limits.max_usd is not None and any(point.cost.usd is None for point in points):
         raise ConfigError("the study has no price; give --usd-per-device-hour", "--max-usd")
     if limits.max_latency_ms is not None and not latencies_ms(trials):

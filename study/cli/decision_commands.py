@@ -13,7 +13,7 @@ from study.cli.common import FolderArgument, JsonOption, listed, say
 from study.errors import ConfigError
 
 app = typer.Typer()
-PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which wins over the package's")]
+PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which takes precedence over the package's")]
 
 
 @app.command()
@@ -34,7 +34,7 @@ def recommend(
     gpus: Annotated[int | None, typer.Option(help="most ranks of one run")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="most milliseconds to answer a request")] = None,
     usd_per_device_hour: Annotated[
-        float | None, typer.Option(min=0, help="price to reckon with instead of the study's own")
+        float | None, typer.Option(min=0, help="price to use instead of the study's own")
     ] = None,
     prices: PricesOption = None,
     as_json: JsonOption = False,

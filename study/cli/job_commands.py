@@ -162,7 +162,7 @@ def _trials_ended(head: Head, study: SubmittedStudy) -> str:
 def logs(
     study_id: IdArgument,
     address: HeadOption = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="until the study ends; exit as it does")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="keep printing until the study ends, and exit as it does")] = False,
 ) -> None:
     """Show what a submitted study has printed, in its last run."""
     head = _head(address)
@@ -231,7 +231,7 @@ def fetch(
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="also what paused trials go on from, to resume here")
     ] = False,
-    most_gib: Annotated[float, typer.Option(min=0, help="GiB that all of it may take here")] = 16,
+    most_gib: Annotated[float, typer.Option(min=0, help="most GiB to fetch")] = 16,
 ) -> None:
     """Fetch a submitted study's config, ledger and report.
 

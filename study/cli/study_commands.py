@@ -35,9 +35,9 @@ app = typer.Typer()
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of its own; auto or host:port: join a cluster")]
-CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; its cores when left out")]
+CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; by default this machine's cores")]
 TryOption = Annotated[
-    bool, typer.Option("--try/--no-try", help="first train two batches of a module of your own here, on the CPU")
+    bool, typer.Option("--try/--no-try", help="first train three updates of a module of your own here, on the CPU")
 ]
 FormatOption = Annotated[
     list[str] | None, typer.Option("--format", help="any of html, csv, parquet, json, md, png, svg, pdf; a list")

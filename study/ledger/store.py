@@ -93,7 +93,7 @@ class LedgerScan:
                         return
                     self.good_bytes += len(line)
                     yield row
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise LedgerError(f"{self.path.parent}: no study here ({self.path.name} is missing)") from None
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from None

@@ -132,7 +132,7 @@ def test_recommend_meets_its_limits(frozen: Frozen) -> None:
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        ({"min_accuracy": 95}, "^min_accuracy: is a fraction between 0 and 1; got 95 .did you mean 0.95"),
+        ({"min_accuracy": 95}, "^min_accuracy: must be a fraction between 0 and 1; got 95 .did you mean 0.95"),
         ({"max_usd": 1}, "^max_usd: the study has no price; give usd_per_device_hour"),
         ({"max_latency_ms": 5}, "^max_latency_ms: nothing is known of latencies"),
         ({"gpus": 0}, "^gpus: must be a number above 0"),
