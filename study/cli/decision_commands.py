@@ -13,7 +13,9 @@ from study.cli.common import FolderArgument, JsonOption, listed, say
 from study.errors import ConfigError
 
 app = typer.Typer()
-PricesOption = Annotated[Path | None, typer.Option(help="a price list of your own, which takes precedence over the package's")]
+PricesOption = Annotated[
+    Path | None, typer.Option(help="a price list of your own, which takes precedence over the package's")
+]
 
 
 @app.command()

@@ -162,7 +162,9 @@ def _trials_ended(head: Head, study: SubmittedStudy) -> str:
 def logs(
     study_id: IdArgument,
     address: HeadOption = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="keep printing until the study ends, and exit as it does")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="keep printing until the study ends, and exit as it does")
+    ] = False,
 ) -> None:
     """Show what a submitted study has printed, in its last run."""
     head = _head(address)

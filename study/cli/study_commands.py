@@ -35,7 +35,9 @@ app = typer.Typer()
 ConfigArgument = Annotated[str, typer.Argument(help="a study file, with or without .yaml, or a shipped one's name")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="key.path=value, over the file; repeatable")]
 AddressOption = Annotated[str, typer.Option(help="local: a Ray of its own; auto or host:port: join a cluster")]
-CpusOption = Annotated[int | None, typer.Option(min=1, help="logical CPUs of a local Ray; by default this machine's cores")]
+CpusOption = Annotated[
+    int | None, typer.Option(min=1, help="logical CPUs of a local Ray; by default this machine's cores")
+]
 TryOption = Annotated[
     bool, typer.Option("--try/--no-try", help="first train three updates of a module of your own here, on the CPU")
 ]
