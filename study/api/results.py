@@ -274,10 +274,9 @@ def read_results(
 
     scan = LedgerScan(StudyPaths(folder).ledger)
     summary = summarize(kept(_begun(scan)), plan)
-    if scan.damaged_line is not None:
-        note = f"The ledger is damaged from line {scan.damaged_line} on: figures lack all that it recorded after that."
-        summary = replace(summary, notes=(note, *summary.notes))
-        logging.getLogger(__name__).warning("%s: %s", folder, note)  # on stderr, whichever command or script asks
+    if scan.note is not None:
+        summary = replace(summary, notes=(scan.note, *summary.notes))
+        logging.getLogger(__name__).warning("%s: %s", folder, scan.note)  # on stderr, whichever command or script asks
     return StudyResults(folder, plan, summary, tuple(leases))
 
 

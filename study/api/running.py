@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import sys
 import warnings
 from collections.abc import Mapping
 from os import PathLike
@@ -41,8 +43,11 @@ def run(
 
     A study that a limit cuts, or that a mistake in a module ends, returns what it has: see `summary.cut` and
     `summary.mistaken`. `study resume` goes on with it. Raises the errors of `study run`: ConfigError and DataError
-    before anything runs, LedgerError for a folder that holds a study already, ClusterError and DiskError.
+    before anything runs, LedgerError for a folder that holds a study already, ClusterError and DiskError; and
+    KeyboardInterrupt once Ctrl-C has ended the study in order.
     """
+    if multiprocessing.current_process().name != "MainProcess" and "__mp_main__" in sys.modules:
+        raise ConfigError("a script that calls study.run must do so under `if __name__ == '__main__':`")
     from rich.console import Console
 
     from study.reporting.text.terminal import ProgressView
@@ -63,7 +68,9 @@ def run(
         file, target = _study_file(config, overrides or {}), ClusterTarget.parse(address)
         plan = fitted(checked_plan(file, target, cpus, say if try_modules else None), target, cpus, say)
         with ProgressView(plan, console) as view:
-            run_study(plan, Path(out), target, cpus, view)
+            outcome = run_study(plan, Path(out), target, cpus, view)
+    if not (outcome.finished or outcome.cut or outcome.mistake):
+        raise KeyboardInterrupt(f"the study was interrupted; `study resume {out}` goes on with it")
     return load(out)
 
 
@@ -81,6 +88,6 @@ def _study_file(
 def _yaml_value(key: str, value: Any) -> str:
     """Return a value as JSON, which YAML reads."""
     try:
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         raise ConfigError(f"must be a plain value; got {type(value).__name__}", key) from None

@@ -148,11 +148,11 @@ def jobs(address: HeadOption = None) -> None:
 
 def _trials_ended(head: Head, study: SubmittedStudy) -> str:
     """Return `3/8`, or nothing where the ledger cannot be read: that is no reason to list nothing."""
-    from study.cluster.jobs.fetch import ended_trials, source_of
+    from study.cluster.jobs.fetch import OnNode, ended_trials
     from study.cluster.jobs.storage import TROUBLE
 
     try:
-        ended = ended_trials(source_of(head, study))
+        ended = ended_trials(OnNode(head, study))  # not from its storage, which may take long to refuse
     except (ClusterError, *TROUBLE):
         return ""
     return "" if ended is None else f"{ended}/{study.n_trials or '?'}"
@@ -252,7 +252,7 @@ def fetch(
     contents = read(folder)
     say(*status_lines(recorded(folder), contents.rows))
     if contents.damage:
-        say(f"The last row was being written: {contents.damage}")
+        say(f"{'The last row was being written' if contents.is_torn else 'Damaged'}: {contents.damage}")
     say(f"Next: study report {folder}")
 
 

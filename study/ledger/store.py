@@ -30,6 +30,7 @@ class Contents:
     rows: tuple[AnyRow, ...]
     good_bytes: int
     damage: str | None  # what is wrong after the good prefix, naming the line
+    is_torn: bool = False  # the damage is a last row that was still being written
 
 
 def encode(row: AnyRow) -> bytes:
@@ -54,7 +55,7 @@ def read(folder: Path) -> Contents:
     """
     scan = LedgerScan(StudyPaths(folder).ledger)
     rows = tuple(scan)
-    return Contents(rows, scan.good_bytes, scan.damage)
+    return Contents(rows, scan.good_bytes, scan.damage, scan.damage is not None and scan.damaged_line is None)
 
 
 def refuse_links(folder: Path, *others: str) -> None:
@@ -82,6 +83,13 @@ class LedgerScan:
         self.good_bytes = 0
         self.damage: str | None = None
         self.damaged_line: int | None = None
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for those who read figures made of these rows; None unless rows are missing from them."""
+        if self.damaged_line is None:
+            return None
+        return f"The ledger is damaged from line {self.damaged_line} on: figures lack all that it recorded after that."
 
     def __iter__(self) -> Iterator[AnyRow]:
         try:

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 
 import study
+from study.api.plans import recorded
 from study.ledger.paths import StudyPaths
 from study.ledger.schema import PHASES, AttemptRow, LeaseRow, ReportRow
 from study.ledger.store import read
+from study.reporting.live.page import LivePage
 from tests.analysis.ledgers import made_study
 from tests.api.conftest import NAMES
 
@@ -179,6 +181,8 @@ def test_a_ledger_that_is_damaged_in_the_middle_says_what_its_figures_lack(
     first = study.load(folder).summary.notes[0]
     assert f"damaged from line {middle + 1} on" in first
     assert first in caplog.text
+    with LivePage(folder, recorded(folder)) as page:
+        assert f"damaged from line {middle + 1} on" in page.latest(at_once=True)[1]
 
 
 def test_figures_are_plotly_figures(frozen: Frozen) -> None:

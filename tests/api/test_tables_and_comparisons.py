@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +145,26 @@ def test_run_refuses_what_the_command_refuses(
 def test_run_refuses_a_folder_that_holds_a_study(frozen: Callable[[str], Path]) -> None:
     with pytest.raises(study.LedgerError, match="holds a study already"):
         study.run(SMALL, frozen("quickstart"), progress=False)
+
+
+def test_overrides_may_hold_any_character(tmp_path: Path) -> None:
+    with pytest.raises(study.ConfigError, match=r"budget\.epochs"):
+        study.run("quickstart", tmp_path, overrides={"price.source": "a \U0001f600 list", "budget.epochs": 0})
+
+
+def test_a_script_without_a_main_guard_is_one_clear_error(tmp_path: Path) -> None:
+    """Spawned ranks import the script once more, and with it its call of `study.run`."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, study\n"
+        "if __name__ == '__main__':\n"
+        "    rank = multiprocessing.get_context('spawn').Process(target=print)\n"
+        "    rank.start()\n"
+        "    rank.join()\n"
+        "else:\n"
+        "    study.run('quickstart', 'out')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(study.__file__).parents[1])}
+    ran = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "ConfigError: a script that calls study.run must do so under `if __name__ == '__main__':`" in ran.stderr
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from study.analysis.records import Summary
 from study.analysis.summary.summarize import summarize
 from study.ledger.paths import StudyPaths
-from study.ledger.store import read
+from study.ledger.store import LedgerScan
 from study.planning.trials import Plan
 from study.reporting.html.report_page import render_body, render_live
 from study.reporting.live.server import CLIENT_S, LOOPBACK, LiveServer
@@ -82,8 +83,11 @@ class LivePage:
             return self._version, self._body
 
     def _draw(self) -> None:
-        rows = read(self._folder).rows if StudyPaths(self._folder).ledger.exists() else ()
+        scan = LedgerScan(StudyPaths(self._folder).ledger)
+        rows = tuple(scan) if scan.path.exists() else ()
         summary = summarize(rows, self._plan) if rows else None
+        if summary is not None and scan.note is not None:
+            summary = replace(summary, notes=(scan.note, *summary.notes))
         self._body = render_body(summary)
         self._finished = summary is not None and _finished(summary)
 

@@ -8,24 +8,31 @@ import logging
 import re
 import sysconfig
 import traceback
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import study
 from study.config.workloads import Custom
-from study.errors import ConfigError, did_you_mean, error_context
+from study.errors import ConfigError, DataError, did_you_mean
 from study.safe_text import printable
 
 _NOT_THE_USERS = (str(Path(study.__file__).parent), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
 MOST_LETTERS = 300  # of what an exception says
 
 
-def user_code(key: str) -> AbstractContextManager[None]:
+@contextmanager
+def user_code(key: str) -> Iterator[None]:
     """Within, whatever the user's code raises becomes a ConfigError that blames `key`; sys.exit too, which would end a
-    command without a word.
+    command without a word. What is a ConfigError or DataError already, and Ctrl-C, pass as they are.
     """
-    return error_context(ConfigError, key, BaseException, describe)
+    try:
+        yield
+    except (ConfigError, DataError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise ConfigError(describe(error), key) from error
 
 
 def describe(error: BaseException) -> str:
