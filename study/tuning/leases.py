@@ -162,7 +162,7 @@ class Leases:
         closed: list[ClosedLease] = []
         group = self._running(trial_id)
         if group is None:
-            group = self._unclaimed_group(devices) if death is None else self._group_of(death)
+            group = self._unclaimed_group(devices) if death is None else self._group_of(death, devices)
             if group is None:
                 return None, closed
             before, opened_s = group.lease, self._placed_s(group) or group.requested_s
@@ -235,10 +235,22 @@ class Leases:
         held = (group for group in self._groups.values() if group.lease and group.lease.trial_id == trial_id)
         return next((group for group in held if group.ended is None), None)
 
-    def _group_of(self, death: Death) -> _Group | None:
-        """Return the group whose driving process died."""
+    def _group_of(self, death: Death, devices: float) -> _Group | None:
+        """Return the group whose driving process died; where Ray does not say which, for want of memory or of a runtime
+        environment, one of this size that the cluster has got back since the last look.
+        """
         group_id = None if death.actor_id is None else self._cluster.group_of(death.actor_id)
-        return None if group_id is None else self._groups.get(group_id)
+        if group_id in self._groups:
+            return self._groups[group_id]
+        candidates = [
+            group
+            for group in self._groups.values()
+            if group.devices == devices
+            and group.gone_s is None
+            and (group.ended == "released" if group.lease is not None else self._placed_s(group) is not None)
+        ]
+        gone = [group for group in candidates if self._gone_s(group) is not None]
+        return min(gone, key=lambda group: group.lease is not None, default=None)
 
     def _unclaimed(self) -> Iterator[tuple[_Group, float]]:
         """Yield the groups that no trial has started on, and when they were placed; the oldest first."""

@@ -85,7 +85,7 @@ class LedgerWriter:
         try:
             yield
         except Exception as error:
-            self.failure = error
+            self.failure = self.failure or error
             raise
 
 

@@ -48,5 +48,5 @@ class LimitWatch:
         return None
 
     def record(self, passed: LimitRow) -> None:
-        """Write down that the study ends at this limit."""
-        self._writer.write(passed)
+        """Write down that the study ends at this limit. The row gets the time of now: others came before it."""
+        self._writer.write(passed.model_copy(update={**self._writer.stamp()}))

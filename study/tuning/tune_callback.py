@@ -73,4 +73,5 @@ def death_of(trial: Trial) -> Death:
     error = None
     if trial.pickled_error_file is not None:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        trial.run_metadata.pickled_error_filename = None  # Tune keeps it at a later death that has no exception
     return Death(why_lost(trial.error_file), error.actor_id if isinstance(error, RayActorError) else None)

@@ -144,6 +144,23 @@ def test_a_group_that_died_in_setup_is_billed_to_the_attempt_it_was_for(
     assert closed.lease.bill(closed.closed_s, closed.reason)[1] == {"setup": 0, "lost": 7, "idle": 0}
 
 
+@pytest.mark.parametrize("death", [died(None), died("unknown")])
+def test_a_death_without_a_name_is_billed_to_the_group_that_has_just_gone(
+    books: Leases, clock: Clock, cluster: FakeCluster, death: Death
+) -> None:
+    """Ray names no actor where memory or a runtime environment was lacking."""
+    for group in ("idle", "other", "g", "alive"):
+        enter(books, group)
+    clock.now_s = 105
+    cluster.removed.add("other")
+    books.sweep()  # seen to be gone before
+    clock.now_s = 109
+    cluster.removed.add("g")
+    lease, closed = books.mark_lost("a", 1, 2, death)
+    assert lease is not None
+    assert (lease.group_id, lease.opened_s, closed) == ("g", 102, [])
+
+
 @pytest.mark.parametrize("death", [None, died(None), died("unknown")])
 def test_a_trial_that_never_had_a_group_costs_nothing(
     books: Leases, clock: Clock, cluster: FakeCluster, death: Death | None
