@@ -151,7 +151,7 @@ class LeaseRow(Row):
 
     @property
     def billed_device_h(self) -> float:
-        """Billed device-hours."""
+        """Return devices times billed hours, for devices of any kind."""
         return self.devices * self.billed_s / 3600
 
     @property

@@ -135,7 +135,7 @@ class Plan:
 
     @property
     def n_trials(self) -> int:
-        """Trials of both phases."""
+        """Return how many search and confirm trials there are together."""
         return sum(map(self.n_search, self.cells)) + self.n_confirm
 
     @property

@@ -47,7 +47,7 @@ class Grid:
         return next(iter(self._left), None)
 
     def begin(self, trial: str) -> None:
-        """See Policy."""
+        """Do what `Policy` says of this method."""
         self._left.pop(trial, None)
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Action:
@@ -55,7 +55,7 @@ class Grid:
         return "continue"
 
     def leave(self, trial: str, completed: bool) -> None:
-        """See Policy."""
+        """Do what `Policy` says of this method."""
         self._left.pop(trial, None)
 
     def dropped(self) -> list[str]:

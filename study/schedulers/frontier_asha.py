@@ -82,7 +82,7 @@ class FrontierAsha:
         return next(iter(self._new), None)
 
     def begin(self, trial: str) -> None:
-        """See Policy."""
+        """Do what `Policy` says of this method."""
         self._new.pop(trial, None)
         self._free.pop(trial, None)
         self._running[trial] = None
@@ -105,7 +105,7 @@ class FrontierAsha:
         return "pause" if pause else "continue"
 
     def leave(self, trial: str, completed: bool) -> None:
-        """See Policy."""
+        """Do what `Policy` says of this method."""
         self._new.pop(trial, None)
         self._free.pop(trial, None)
         self._running.pop(trial, None)

@@ -50,6 +50,6 @@ class TuneAsha(Grid):
             self._asha.on_trial_add(None, _TuneTrial(trial))
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Action:
-        """See Policy."""
+        """Do what `Policy` says of this method."""
         decision = self._asha.on_trial_result(None, _TuneTrial(trial), {"at": at, "score": score})
         return "stop" if decision == TrialScheduler.STOP else "continue"

@@ -66,4 +66,4 @@ class PlanSearcher(Searcher):
         """Do nothing: a study resumes from its ledger, not from Tune's files."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """See save."""
+        """Do nothing, because `save` keeps nothing."""

@@ -95,23 +95,23 @@ class RankActor:
         return len(sys.modules) + (self._rank.progress if self._rank is not None else 0)
 
     def open_store(self, host: str) -> int:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         return self.rank.open_store(host)
 
     def join(self, host: str, port: int) -> None:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         self.rank.join(host, port)
 
     def begin(self, spec: TrialSpec, snapshot: bytes | None) -> int | None:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         return translate_errors(partial(self.rank.begin, spec, snapshot))
 
     def advance(self) -> RankReport:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         return translate_errors(self.rank.advance)
 
     def snapshot(self) -> State:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         return translate_errors(self.rank.snapshot)
 
     def join_parts(self, *parts: State) -> bytes:
@@ -121,7 +121,7 @@ class RankActor:
         return join_parts(parts)
 
     def halt(self) -> None:
-        """See Rank."""
+        """Call the Rank's method of this name."""
         translate_errors(self.rank.halt)
 
 

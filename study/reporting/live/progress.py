@@ -18,7 +18,7 @@ Kind = tuple[str, Cell]  # phase and cell: trials that should take about as long
 
 @dataclass(frozen=True)
 class PhaseCount:
-    """Trials of one phase."""
+    """Counts of the trials of one phase, by what became of them."""
 
     planned: int
     running: int

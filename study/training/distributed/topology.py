@@ -24,7 +24,7 @@ class RankTopology:
 
     @property
     def torch_device(self) -> torch.device:
-        """This rank's device."""
+        """Return the torch device that this rank trains on."""
         import torch
 
         return torch.device("cpu") if self.device == "cpu" else torch.device("cuda", self.gpu)

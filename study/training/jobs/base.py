@@ -41,7 +41,7 @@ class Job(Protocol):
 
     @property
     def module(self) -> pl.LightningModule:
-        """The module that is trained."""
+        """Return the LightningModule that is trained."""
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return arguments of Lightning's Trainer that depend on the data."""
@@ -105,7 +105,7 @@ class TensorJob:
         return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
 
     def fit_arguments(self) -> dict[str, Any]:
-        """Return this rank's batches."""
+        """Return what Lightning's fit takes: the loaders of this rank."""
         return {"train_dataloaders": self.batches, "val_dataloaders": self.val}
 
     def ddp_arguments(self) -> dict[str, Any]:

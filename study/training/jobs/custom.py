@@ -124,7 +124,7 @@ class CustomJob:
         }
 
     def fit_arguments(self) -> dict[str, Any]:
-        """Return the data module."""
+        """Return what Lightning's fit takes: the user's data module."""
         return {"datamodule": self.data}
 
     def ddp_arguments(self) -> dict[str, Any]:
