@@ -71,7 +71,7 @@ def test_a_module_that_fails_everywhere_is_paid_for_once_and_goes_on_once_it_is_
 
     again = study(tmp_path, "resume", "s", "--cpus", "2")  # not mended: others are tried first, and fail alike
     assert again.returncode == 5, again.stdout + again.stderr
-    assert "Resumed: 0 of 8 trials are over; all begin again" in again.stdout
+    assert "Resumed: 0 of 8 trials finished; all begin again" in again.stdout
     assert len({row.trial_id for row in ends(tmp_path)}) == 4
 
     (tmp_path / "net.py").write_text(MENDED)

@@ -166,7 +166,7 @@ def test_submitted_stopped_fetched_resumed_and_fetched_again(laptop: Laptop) -> 
     assert 1 <= len(ends) < 8
     summary = json.loads((cut / "report" / "summary.json").read_text())
     assert any("Not finished" in note for note in summary["notes"])
-    assert f"{sum(end.trial_id.startswith('search') for end in ends)} of 4 over" in laptop.study("status", "cut")
+    assert f"{sum(end.trial_id.startswith('search') for end in ends)}/4 finished" in laptop.study("status", "cut")
     laptop.study("report", "cut", "--format", "json")
 
     laptop.study("resume", study_id, "--address", laptop.cluster.http)
