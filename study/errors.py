@@ -63,13 +63,13 @@ def reason(error: BaseException) -> str:
 def error_context(
     kind: type[StudyError],
     key: str | Path,
-    catch: type[BaseException] | tuple[type[BaseException], ...] = OSError,
-    describe: Callable[[BaseException], str] = reason,
+    catch: type[Exception] | tuple[type[Exception], ...] = OSError,
+    describe: Callable[[Exception], str] = reason,
 ) -> Iterator[None]:
-    """Within, an exception of `catch` becomes a `kind` that blames `key`. A StudyError and Ctrl-C pass as they are."""
+    """Within, an exception of `catch` becomes a `kind` that blames `key`. A StudyError passes as it is."""
     try:
         yield
-    except (StudyError, KeyboardInterrupt):
+    except StudyError:
         raise
     except catch as error:
         raise kind(describe(error), str(key)) from error
