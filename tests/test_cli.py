@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,39 @@ def tiny(tmp_path: Path) -> Path:
 def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(README.parent), "COLUMNS": "100"}
     return subprocess.run([*STUDY, *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def study_in_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as `study` does, without a process of its own, whose imports take longer than most commands."""
+    from study.cli.app import main
+
+    printed, errors, code = StringIO(), StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(errors):
+        patch.chdir(folder)
+        patch.setenv("COLUMNS", "100")
+        patch.setattr(sys, "argv", ["study", *arguments])
+        patch.setattr(sys, "path", list(sys.path))
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    return subprocess.CompletedProcess(arguments, code, printed.getvalue(), errors.getvalue())
+
+
+def start_study(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command whose output, errors too, can be read while it runs."""
+    return subprocess.Popen(
+        [*STUDY, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"PYTHONPATH": str(README.parent)},
+    )  # fmt: skip
+
+
+def live_url(process: subprocess.Popen[str]) -> str:
+    """Return the address that a command with a live page prints first."""
+    assert process.stdout is not None
+    found = re.fullmatch(r"Live: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline())
+    assert found is not None
+    return found[1]
 
 
 @pytest.mark.parametrize(
@@ -56,51 +91,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(tiny: Path, arguments: list[str],
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tiny / "s" / "ledger.jsonl").exists()
-
-
-def test_a_first_study_from_init_to_report(tmp_path: Path) -> None:
-    assert study(tmp_path, "init", "mine.yaml").returncode == 0
-    changes = [
-        "batch_sizes=[32, 128]",
-        "budget.epochs=2",
-        "search.samples=2",
-        "confirm.seeds=2",
-        "price.usd_per_device_hour=0.5",
-    ]
-    options = [word for change in changes for word in ("--set", change)]
-    checked = study(tmp_path, "check", "mine", *options)
-    assert checked.returncode == 0, checked.stderr
-    for word in ("search-b32-w1-r0", "confirm-b128-w1-s2", "At most", "USD"):
-        assert word in checked.stdout
-
-    ran = study(tmp_path, "run", "mine", "--out", "runs/mine", *options)
-    assert ran.returncode == 0, ran.stderr
-    assert "\x1b" not in ran.stdout  # plain lines where nobody watches
-    assert "confirm-b128-w1-s2 completed" in ran.stdout
-    folder = tmp_path / "runs" / "mine"
-    for name in ("config.yaml", "ledger.jsonl", "report/summary.json", "report/report.html", "report/report.md"):
-        assert (folder / name).stat().st_size > 0, name
-    summary = json.loads((folder / "report" / "summary.json").read_text())
-    assert {point["batch_size"] for point in summary["points"]} == {32, 128}
-    assert all(
-        point["cost"]["usd"] == pytest.approx(0.5 * point["cost"]["billed_device_h"]) for point in summary["points"]
-    )
-    assert [point for point in summary["points"] if point["on_frontier"]]
-
-    told = study(tmp_path, "status", "runs/mine").stdout
-    assert "search  4/4 finished" in told
-    assert "confirm 4/4 finished: 4 completed" in told
-    (folder / "report" / "summary.json").unlink()
-    assert study(tmp_path, "report", "runs/mine", "--format", "json").returncode == 0
-    assert json.loads((folder / "report" / "summary.json").read_text()) == summary
-    again = study(tmp_path, "run", "mine", "--out", "runs/mine", *options)
-    assert (again.returncode, "holds a study already" in again.stderr) == (2, True)
-    rows = len(read(folder).rows)
-    resumed = study(tmp_path, "resume", "runs/mine")
-    assert resumed.returncode == 0
-    assert len(read(folder).rows) == rows
-    mixed = study(tmp_path, "report", "runs/mine", "--format", "jsn")
-    assert (mixed.returncode, "did you mean json?" in mixed.stderr) == (2, True)
 
 
 def test_a_dry_run_prices_the_plan_and_starts_nothing(tiny: Path) -> None:

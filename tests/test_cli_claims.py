@@ -13,7 +13,7 @@ from study.ledger.schema import AnyRow
 from study.ledger.store import Ledger
 from tests.conftest import TINY
 from tests.reporting.summaries import attempt_row, end_row, lease_row, report_row, study_row
-from tests.test_cli import study
+from tests.test_cli import study_in_process as study
 
 
 def rows() -> Iterator[AnyRow]:

@@ -10,7 +10,7 @@ import pytest
 from study.ledger.paths import StudyPaths
 from tests.analysis.ledgers import made_study
 from tests.analysis.tables.test_fronts import EXAMPLE
-from tests.test_cli import study
+from tests.test_cli import study_in_process as study
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import subprocess
 import urllib.request
@@ -18,7 +16,7 @@ from study.ledger.paths import StudyPaths
 from study.ledger.schema import StudyRow
 from study.ledger.store import encode
 from tests.conftest import TINY
-from tests.test_cli import README, STUDY, study
+from tests.test_cli import live_url, start_study, study
 
 Started = subprocess.Popen[str]
 
@@ -48,15 +46,7 @@ def start() -> Iterator[Callable[..., Started]]:
     started: list[Started] = []
 
     def start(folder: Path, *arguments: str) -> Started:
-        environment = os.environ | {"PYTHONPATH": str(README.parent)}
-        process = subprocess.Popen(
-            [*STUDY, *arguments],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
+        process = start_study(folder, *arguments)
         started.append(process)
         return process
 
@@ -67,16 +57,9 @@ def start() -> Iterator[Callable[..., Started]]:
         process.communicate()
 
 
-def told_url(process: Started) -> str:
-    assert process.stdout is not None
-    found = re.fullmatch(r"Live: (http://127\.0\.0\.1:\d+/)\n", process.stdout.readline())
-    assert found is not None
-    return found[1]
-
-
 def test_watch_serves_until_ctrl_c_and_ends_cleanly(begun: Path, start: Callable[..., Started]) -> None:
     process = start(begun, "watch", "s")
-    with urllib.request.urlopen(told_url(process)) as answer:
+    with urllib.request.urlopen(live_url(process)) as answer:
         assert "Nothing is confirmed yet" in answer.read().decode()
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
@@ -87,31 +70,16 @@ def test_watch_serves_until_ctrl_c_and_ends_cleanly(begun: Path, start: Callable
 
 def test_watch_needs_a_study_and_a_port_that_is_free(begun: Path, start: Callable[..., Started]) -> None:
     assert "study: .: no study here" in study(begun, "watch", ".").stderr
-    port = told_url(start(begun, "watch", "s")).split(":")[2].strip("/")
+    port = live_url(start(begun, "watch", "s")).split(":")[2].strip("/")
     second = study(begun, "watch", "s", "--port", port)
     assert (second.returncode, f"study: --port {port}: " in second.stderr) == (2, True)
-
-
-def test_run_live_ends_with_the_study(tmp_path: Path, start: Callable[..., Started]) -> None:
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    process = start(tmp_path, "run", "tiny", "--out", "s", "--live")
-    with urllib.request.urlopen(f"{told_url(process)}events") as events:
-        text = events.read().decode()  # to the end, which is the study's
-    rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, rest
-    assert text.endswith("event: over\ndata: \n\n")
-    assert "Nothing has begun yet" in text.split("event: page")[1]
-    assert "on the frontier" in text.split("event: page")[-1]
-    watched = study(tmp_path, "watch", "s")
-    assert watched.returncode == 0
-    assert "The study has finished" in watched.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_watches_a_whole_quickstart(browser: Any, tmp_path: Path, start: Callable[..., Started]) -> None:
     process = start(tmp_path, "run", "quickstart", "--out", "s", "--live")
-    url = told_url(process)
+    url = live_url(process)
     page = browser.new_page()
     complaints: list[str] = []
     asked: set[str] = set()

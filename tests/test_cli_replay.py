@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.analysis.grids import table
-from tests.conftest import TINY
-from tests.test_cli import study
+from tests.test_cli import study_in_process as study
 
 
 @pytest.fixture
@@ -55,16 +53,3 @@ def test_a_list_of_schedulers_may_be_repeated(folder: Path) -> None:
     lists = (["--scheduler", "grid,frontier_asha:quick"], ["--scheduler", "grid", "--scheduler", "frontier_asha:quick"])
     answers = [study(folder, "replay", "curves.csv", *words, "--shuffles", "3", "--json").stdout for words in lists]
     assert answers[0] == answers[1] != ""
-
-
-def test_a_study_run_as_a_grid_is_replayed_into_its_report(tmp_path: Path) -> None:
-    changes = {"scheduler": {"kind": "grid"}, "search": {"lr": [0.05, 0.2], "seeds": 2}, "confirm": {"seeds": 1}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | changes))
-    ran = study(tmp_path, "run", "tiny", "--out", "s")
-    assert ran.returncode == 0, ran.stderr
-    done = study(tmp_path, "replay", "s", "--shuffles", "3", "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["trials"], told["seeds"], told["held_back"]) == (2 * 2, 1, 1)
-    assert json.loads((tmp_path / "s" / "report" / "replay.json").read_text()) == told
-    assert (tmp_path / "s" / "report" / "replay.html").stat().st_size > 1_000_000

@@ -79,36 +79,36 @@ class TestCompare:
     """Studies side by side."""
 
     @pytest.fixture
-    def two(self, tmp_path: Path) -> tuple[Path, Path]:
+    def folders(self, tmp_path: Path) -> tuple[Path, Path]:
         """Two studies that differ in their optimizer."""
         return made_study(tmp_path / "one"), made_study(tmp_path / "two", seed=1, optimizer={"kind": "lars"})
 
-    def test_folders_and_loaded_studies_give_the_same(self, two: tuple[Path, Path]) -> None:
-        both, loaded = study.compare(*two), study.compare(study.load(two[0]), str(two[1]))
+    def test_folders_and_loaded_studies_give_the_same(self, folders: tuple[Path, Path]) -> None:
+        both, loaded = study.compare(*folders), study.compare(study.load(folders[0]), str(folders[1]))
         assert both.to_dict() == loaded.to_dict()
         assert both.changes["key"].tolist() == ["optimizer.kind"]
         assert both.changes.loc[0, "one"] == "sgd"
         assert both.changes.loc[0, "two"] == "lars"
 
-    def test_ratios_are_of_hypervolumes(self, two: tuple[Path, Path]) -> None:
-        both = study.compare(*two, cost="samples")
+    def test_ratios_are_of_hypervolumes(self, folders: tuple[Path, Path]) -> None:
+        both = study.compare(*folders, cost="samples")
         first, second = both.hypervolumes["hypervolume"]
         assert np.isnan(both.hypervolumes.loc[0, "ratio"])
         assert both.hypervolumes.loc[1, "ratio"] == pytest.approx(second / first)
-        points = pd.concat([study.load(folder).points for folder in two])
+        points = pd.concat([study.load(folder).points for folder in folders])
         assert both.points["compared_samples"].tolist() == points["samples"].tolist()
         assert "Hypervolume of one" in str(both)
         assert len(both.figure().data) > 0
         assert both._repr_html_().count("<table>") == 2
 
-    def test_one_study_is_nothing_to_compare(self, two: tuple[Path, Path]) -> None:
+    def test_one_study_is_nothing_to_compare(self, folders: tuple[Path, Path]) -> None:
         with pytest.raises(study.ConfigError, match="two studies or more"):
-            study.compare(two[0])
+            study.compare(folders[0])
         with pytest.raises(study.ConfigError, match="did you mean wall_h"):
-            study.compare(*two, cost="wal_h")
+            study.compare(*folders, cost="wal_h")
 
-    def test_it_writes_what_the_command_writes(self, two: tuple[Path, Path], tmp_path: Path) -> None:
-        both = study.compare(*two)
+    def test_it_writes_what_the_command_writes(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
+        both = study.compare(*folders)
         data, page = both.write_report(tmp_path / "both")
         assert json.loads(data.read_text()) == json.loads(json.dumps(both.to_dict()))
         assert page.stat().st_size > 10_000

@@ -68,8 +68,9 @@ def test_only_the_best_of_those_compared_go_on(frontier_run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def grid_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same study with nothing stopped."""
-    config = make_config(**FRONTIER | {"scheduler": {"kind": "grid"}})
+    """The same study with nothing stopped, on one group of ranks: two take longer to start than they save."""
+    hardware = {"world_size": 2, "cpus_per_rank": 2}
+    config = make_config(**FRONTIER | {"scheduler": {"kind": "grid"}, "hardware": hardware})
     return run_for_real(config, tmp_path_factory.mktemp("grid"))
 
 
@@ -194,6 +195,7 @@ def test_a_study_resumed_among_paused_trials_decides_as_an_undisturbed_one(
 
 
 def test_the_multi_objective_policy_runs(local_ray: None, tmp_path: Path) -> None:
-    run = run_for_real(make_config(scheduler={"kind": "mo_asha"}, hardware={"world_size": 2}), tmp_path)
+    config = make_config(scheduler={"kind": "mo_asha"}, hardware={"world_size": 2, "cpus_per_rank": 2})
+    run = run_for_real(config, tmp_path)
     ended = [row.trial_id for row in run.of(EndRow)]
     assert len(ended) == len(set(ended)) == len(run.plan.search) + run.plan.n_confirm

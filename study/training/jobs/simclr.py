@@ -12,10 +12,6 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from study.config.workloads import Contrastive
@@ -92,6 +88,12 @@ def linear_probe(encoder: nn.Module, train: Part, held_out: Part) -> ProbeResult
 
     Every class of `held_out` must occur in `train`. Where features are not finite, the loss is NaN and the accuracy 0.
     """
+    # Imported here: every rank starts faster without scikit-learn.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     known, x = _features(encoder, train), _features(encoder, held_out)
     if not (np.isfinite(known).all() and np.isfinite(x).all()):
         return ProbeResult(loss=math.nan, accuracy=0.0)

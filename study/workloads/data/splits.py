@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher
@@ -85,6 +84,8 @@ def load_splits(config: Embedded | Contrastive) -> Splits:
 
 def digits(config: Digits | Contrastive) -> Splits:
     """Return scikit-learn's digits as images (n, 1, 8, 8) in [0, 1]."""
+    from sklearn.datasets import load_digits  # ranks of other workloads start faster without scikit-learn
+
     bunch = load_digits()
     x = torch.from_numpy(bunch.images.astype(np.float32) / 16.0).unsqueeze(1)
     y = torch.from_numpy(bunch.target.astype(np.int64))
