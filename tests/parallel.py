@@ -41,7 +41,8 @@ LONG = (
     "tests/faults/test_drivers_for_real.py", "tests/faults/test_machines.py", "tests/docker/test_install.py",
     "tests/analysis/claims/test_errors.py", "tests/api/test_notebook.py", "tests/api/test_docs.py",
     "tests/tuning/test_same_mistake_for_real.py", "tests/cluster/test_connection.py", "tests/test_own_model.py",
-    "tests/test_cli_first_study.py", "tests/test_cli.py", "tests/faults/test_configs.py", "tests/faults/test_disk.py", "tests/faults/test_security.py",
+    "tests/test_cli_first_study.py", "tests/test_cli.py", "tests/faults/test_configs.py", "tests/faults/test_disk.py",
+    "tests/faults/test_security.py",
     "tests/faults/test_training.py", "tests/faults/test_drivers.py",
 )  # fmt: skip
 _GROUP = {file: name for name, files in TOGETHER.items() for file in files}
