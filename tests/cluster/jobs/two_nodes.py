@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -199,16 +200,18 @@ def _plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
+_ports = iter(range(7000 + os.getpid() % 1000, 10000))
+
+
 def free_ports(count: int) -> list[int]:
-    """Free ports below 10002, where Ray's workers begin."""
-    found: list[int] = []
-    for port in range(7000 + os.getpid() % 1000, 10000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
+    """Free ports below 10002, where Ray's workers begin, each returned once: a server may be slow to bind its own."""
+    return list(islice(filter(_free, _ports), count))
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.training.distributed import rendezvous as meeting
+from study.training.distributed import rendezvous
 from study.training.distributed.rendezvous import interface_towards, name_interface
 from tests.conftest import lacking
 
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[3]
 RANK = """
 import os, sys, torch, torch.distributed as dist
 from study.training.distributed.rendezvous import join_group, open_store
-from study.training.distributed.topology import Place
+from study.training.distributed.topology import RankTopology
 rank, host, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 store = None
 if rank == 0:
     store, port = open_store(host, 2)
     print(port, flush=True)
-join_group(Place(rank, 2, 0, 1, rank, "cpu"), host, port, store=store)
+join_group(RankTopology(rank, 2, 0, 1, rank, "cpu"), host, port, store=store)
 total = torch.tensor(rank + 1.0)
 dist.all_reduce(total)
 print(os.environ["GLOO_SOCKET_IFNAME"], total.item(), flush=True)
@@ -39,7 +39,7 @@ def test_where_nothing_leads_there_is_no_interface() -> None:
 
 
 def test_what_the_user_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "interface_towards", lambda host: "eth7")
+    monkeypatch.setattr(rendezvous, "interface_towards", lambda host: "eth7")
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # restored afterwards
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
