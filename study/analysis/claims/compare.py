@@ -122,7 +122,7 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
 def cell(setting: Setting, measure: Measure) -> TableCell:
     """Return a measure of a setting, in the unit for display."""
     found = [measure.value(trial) for trial in setting.trials]
-    return cell_over_seeds([measure.scale * value for value in found if value is not None])
+    return cell_over_seeds([measure.shown(value) for value in found if value is not None])
 
 
 def cell_over_seeds(values: Sequence[float]) -> TableCell:
