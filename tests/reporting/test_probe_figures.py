@@ -42,9 +42,9 @@ def study(accuracies: dict[int, tuple[float, ...]], lost: tuple[str, ...] = (), 
             if row.trial_id in lost:
                 if isinstance(row, ReportRow):
                     continue
-                row = row.model_copy(update={"outcome": "failed", "final_val_accuracy": None})
+                row = row.model_copy(update={"outcome": "failed", "final": None})
             else:
-                name = "final_val_accuracy" if isinstance(row, EndRow) else "val_accuracy"
+                name = "final" if isinstance(row, EndRow) else "val_accuracy"
                 row = row.model_copy(update={name: value})
         rows.append(row)
     return summarize(rows, plan)

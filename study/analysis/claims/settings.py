@@ -108,7 +108,7 @@ def has_equal_epochs(config: StudyConfig) -> bool:
 def ends_better(a: Setting, b: Setting, how: str = "better") -> str:
     """Return the statement that setting `a` ends better than `b`, in words of the objective."""
     objective = a.config.objective
-    if objective.metric == ACCURACY.metric:
+    if objective.metric == ACCURACY.metric and objective.mode == "max":
         return f"{a.name} ends {'more' if how == 'better' else how} accurate than {b.name}"
     direction = "lower" if objective.mode == "min" else "higher"
     if how != "better":

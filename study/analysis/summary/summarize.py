@@ -30,7 +30,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     """Summarize a study, finished or not, from the rows of its ledger; reads `rows` once and does not keep them."""
     report, objective = plan.config.report, plan.config.objective
     state = state_of(rows)
-    trials = trial_records(state, plan.config.price.usd_per_device_hour, objective)
+    trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective.floor)

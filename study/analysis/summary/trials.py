@@ -30,11 +30,9 @@ def _without_garbage_collection(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
             gc.enable()
 
 
-def trial_records(
-    state: StudyState, usd_per_device_hour: float | None, objective: Objective
-) -> tuple[TrialRecord, ...]:
+def trial_records(state: StudyState, usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
     """Return every trial that ever began, in the order in which they did; dollars are None without a price."""
-    return tuple(_record(trial, attempt, usd_per_device_hour, objective) for trial, attempt in state.begun)
+    return tuple(_record(trial, attempt, usd_per_device_hour, state.objective) for trial, attempt in state.begun)
 
 
 def _record(trial: TrialState, attempt: AttemptRow, usd: float | None, objective: Objective) -> TrialRecord:

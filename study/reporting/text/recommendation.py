@@ -53,7 +53,8 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Constr
         why = "the cheapest" if found.aim == "cheapest" else the_best(objective)
         lines.append(
             f"Choose {_described(objective, found.choice, unit)}: {why} that qualifies. "
-            f"Learning rate {number(chosen.lr)}, micro batch {chosen.micro_batch}, accumulation {chosen.accumulation}, {chosen.updates:,} updates."
+            f"Learning rate {number(chosen.lr)}, micro batch {chosen.micro_batch}, "
+            f"accumulation {chosen.accumulation}, {chosen.updates:,} updates."
         )
     if found.runner_up is not None:
         lines.append(_runner_up(objective, found.runner_up, unit))

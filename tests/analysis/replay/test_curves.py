@@ -166,7 +166,7 @@ def grid_of_trials() -> list[Any]:
         for lr in (0.1, 0.2)
         for seed in (0, 1)
     ]
-    trials[-1] = replace(trials[-1], outcome="diverged", final_val_accuracy=None, curve=trials[-1].curve[:1])
+    trials[-1] = replace(trials[-1], outcome="diverged", final_quality=None, curve=trials[-1].curve[:1])
     return trials
 
 

@@ -33,8 +33,8 @@ def curve(batch_size: int, lr: float, seed: int, values: Sequence[float], epoch_
         epochs=tuple(float(i + 1) for i in range(n)),
         shares=tuple((i + 1) / n for i in range(n)),
         cost_s=tuple(pace * (i + 1) for i in range(n)),
-        val_accuracy=tuple(values),
-        test_accuracy=None,
+        quality=tuple(values),
+        test_quality=None,
         completed=True,
     )
 

@@ -151,7 +151,7 @@ def test_metrics_of_a_finished_study_equal_the_analysis(drawn: list[tuple[Any, .
         of = [trial for trial in summary.trials if trial.phase == phase]
         for state in STATES[3:]:
             assert readings["study_trials", phase, state] == sum(trial.outcome == state for trial in of)
-        assert readings["study_best_val_accuracy", phase] == max(trial.best_val_accuracy or 0.0 for trial in of)
+        assert readings["study_best_objective", phase, "val_accuracy"] == max(trial.best_quality or 0.0 for trial in of)
     assert readings["study_lost_leases",] == sum(trial.attempts - 1 for trial in summary.trials)
     assert readings["study_attempts",] == sum(trial.attempts for trial in summary.trials)
     assert (
