@@ -73,7 +73,7 @@ class Objective(Section):
         description="percent of a share from 0 to 1, the number, exp of it (perplexity of a loss), or bits of nats",
     )
     margin: float | None = Field(
-        None, ge=0, description="difference too small to matter, as logged; left out, report.margin"
+        None, ge=0, le=1e12, description="difference too small to matter, as logged; left out, report.margin"
     )
     also: tuple[MetricName, ...] = Field(
         (), max_length=20, description="further metrics that an own module logs, recorded and shown beside it"

@@ -102,7 +102,7 @@ class TargetConfig(Section):
     """A value of a metric at which a trial has learnt enough."""
 
     metric: MetricName | None = Field(None, description="name of the metric; left out, the objective's")
-    value: float = Field(description="value to reach, as logged")
+    value: float = Field(ge=-1e12, le=1e12, description="value to reach, as logged")
 
 
 class Budget(Section):

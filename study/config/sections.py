@@ -101,6 +101,8 @@ class ReportConfig(Section):
     )
     target: float | None = Field(
         None,
+        ge=-1e12,
+        le=1e12,
         description="value of the objective that updates are counted to, for the critical batch size; left out, the "
         "best that all reach",
     )

@@ -156,11 +156,6 @@ def test_nothing_to_choose_from() -> None:
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        (
-            Constraints(min_quality=95),
-            "--min-accuracy: must be a fraction between 0 and 1; got 95 (did you mean 0.95?)",
-        ),
-        (Constraints(min_quality=950), "--min-accuracy: must be a fraction between 0 and 1; got 950"),
         (Constraints(max_usd=0), "--max-usd: must be a number above 0; got 0"),
         (Constraints(max_device_hours=float("nan")), "--max-device-hours: must be a number above 0; got nan"),
         (Constraints(gpus=-1), "--gpus: must be a number above 0; got -1"),

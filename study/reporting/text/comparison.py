@@ -29,7 +29,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as plain values for strict JSON; costs in the unit in which summaries record them."""
-    return {key: strict_json(value) for key, value in asdict(comparison).items()}
+    record = asdict(comparison) | {"objective": comparison.objective.model_dump(mode="json")}
+    return {key: strict_json(value) for key, value in record.items()}
 
 
 def compared_points_table(comparison: Comparison) -> TextTable:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _WORDING: dict[ConstraintName, tuple[str, str]] = {
     "max_usd": ("costs {} USD", "at most {} USD"),
     "max_device_hours": ("takes {} device-hours", "at most {} device-hours"),
-    "min_quality": ("reaches {}", "{} or better"),
+    "min_quality": ("reaches {}", "at least {}"),
     "deadline_h": ("takes {} hours", "at most {} hours"),
     "gpus": ("needs {} GPUs or ranks", "at most {} GPUs or ranks"),
     "max_latency_ms": ("answers in {} ms", "at most {} ms"),
@@ -95,18 +95,20 @@ def _point(points: Sequence[Point], expected: Expected) -> Point:
 
 def _asked(objective: Objective, limits: Constraints) -> str:
     given = asdict(limits)
-    asked = [
-        words.format(_value(objective, name, given[name]))
-        for name, (_, words) in _WORDING.items()
-        if given[name] is not None
-    ]
+    asked = [_allowed(objective, name, given[name]) for name in _WORDING if given[name] is not None]
     return f"Asked for, of one training run: {', '.join(asked)}."
 
 
 def _miss(objective: Objective, miss: Miss) -> str:
-    says, allows = _WORDING[miss.limit]
-    has, allowed = (_value(objective, miss.limit, value) for value in (miss.value, miss.allowed))
-    return f"{says.format(has)} where {allows.format(allowed)} is asked for"
+    has = _WORDING[miss.limit][0].format(_value(objective, miss.limit, miss.value))
+    return f"{has} where {_allowed(objective, miss.limit, miss.allowed)} is asked for"
+
+
+def _allowed(objective: Objective, limit: ConstraintName, value: float | None) -> str:
+    words = _WORDING[limit][1]
+    if limit == "min_quality" and objective.mode == "min":
+        words = "at most {}"
+    return words.format(_value(objective, limit, value))
 
 
 def _value(objective: Objective, limit: ConstraintName, value: float | None) -> str:

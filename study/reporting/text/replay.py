@@ -121,7 +121,7 @@ def replay_legend(objective: Objective) -> tuple[tuple[str, str], ...]:
 
 def replay_record(replay: Replay) -> dict[str, Any]:
     """Return the replay as plain values; figures over draws with standard deviation and the mean's 95% interval."""
-    whole = asdict(replay)
+    whole = asdict(replay) | {"objective": replay.objective.model_dump(mode="json")}
     results = whole.pop("results")
     return whole | {"schedulers": [_result_record(result) for result in results]}
 

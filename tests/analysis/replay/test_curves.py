@@ -67,7 +67,7 @@ def test_an_empty_accuracy_is_where_a_trial_diverged(tmp_path: Path) -> None:
     for name in ("curves.csv", "curves.parquet"):
         first, second, *_ = read_curves(written(tmp_path, data, name))
         assert (first.completed, len(first.epochs), first.shares[-1]) == (False, 4, pytest.approx(4 / EPOCHS))
-        assert (second.completed, second.test_accuracy) == (True, 0.5)
+        assert (second.completed, second.test_quality) == (True, 0.5)
 
 
 def changed(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:

@@ -147,7 +147,7 @@ def test_samples_are_seed_by_seed_or_not_at_all() -> None:
     samples = point_samples(found.points, found.trials, "usd")
     assert samples is not None
     assert [sample.n_seeds for sample in samples] == [3] * 5
-    assert [sample.mean_quality for sample in samples] == pytest.approx([p.val_accuracy for p in found.points])
+    assert [sample.mean_quality for sample in samples] == pytest.approx([p.quality for p in found.points])
     unpriced = replace(found.trials[0], cost=Cost(1.0, 0.0, None))
     assert point_samples(found.points, (unpriced, *found.trials[1:]), "usd") is None
 
