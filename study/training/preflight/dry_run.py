@@ -12,8 +12,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import BatchSampler
-
 from study.config.schema import Hardware, StudyConfig
 from study.config.workloads import Custom, Workload
 from study.errors import ConfigError, DataError
@@ -26,12 +24,12 @@ from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
-from study.training.preflight.split_check import CHANGE, gradient_change
+from study.training.preflight.split_check import CHANGE, gradient_change, metric_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
 from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
+from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 UPDATES = 3
@@ -79,8 +77,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
         notes = []
         if _draws_itself(loader):
             notes = _of_order(workload, specs[0])
-            for one in specs:
-                _check_batch_sampler(workload, one)
+            notes += dict.fromkeys(note for one in specs for note in _of_batch_sampler(workload, one))
         accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
         batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
         spec = _brief(specs[0], batch, workload.train_samples or 0)
@@ -118,19 +115,29 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     ]
 
 
-def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
-    """Raise ConfigError where a user's batch sampler yields other batches than a trial needs, or too few."""
-    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+def _of_batch_sampler(workload: Custom, spec: TrialSpec) -> list[str]:
+    """Return a note where a user's batch sampler yields more than an epoch takes. Raises ConfigError where it yields
+    other batches than a trial needs, or too few.
+    """
+    size, parts = spec.batch.micro_batch, spec.batch.accumulation * spec.batch.world_size
+    count = spec.updates_per_epoch * parts
     loader = train_loader(build_data(workload, size))
-    if type(loader.batch_sampler) is not BatchSampler:
-        batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
-        check_sizes(batches, size)
-        if len(batches) < count:
-            raise ConfigError(
-                f"is {workload.train_samples}, but the batch sampler yields {len(batches)} batches of {size} in an "
-                f"epoch, and {count} are needed",
-                "workload.train_samples",
-            )
+    if not draws_batches(loader):
+        return []
+    batches = [list(batch) for batch in islice(loader.batch_sampler, count + parts)]
+    check_sizes(batches[:count], size)
+    if len(batches) < count:
+        raise ConfigError(
+            f"is {workload.train_samples}, but the batch sampler yields {len(batches)} batches of {size} in an "
+            f"epoch, and {count} are needed",
+            "workload.train_samples",
+        )
+    if len(batches) < count + parts or len(batches[-1]) != size:
+        return []
+    return [
+        f"its batch sampler yields more batches than an epoch takes, which is workload.train_samples "
+        f"({workload.train_samples}) in whole updates; to train on the rest too, give the samples of an epoch there"
+    ]
 
 
 def _few(micro_batch: int, ghost_batch: int | None) -> int:
@@ -195,8 +202,8 @@ class DryRunRank(Rank):
                 for _ in spec.report_at:
                     self.advance()
                 notes = [*job.notes, *_warnings(caught, job.logged.names)]
-                if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
-                    notes.append(_of_weights(job.config, parts, change))
+                found = self._fit.ask(lambda: _of_splits(job, trial.trainer, parts))
+                notes += found if self.topology.rank == 0 else []
             Resumed.read(join_parts([self.snapshot()]), 0)
             return notes
         except pickle.UnpicklingError as error:
@@ -227,13 +234,29 @@ def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[st
     return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
 
 
-def _of_weights(config: Custom, parts: int, change: float) -> str:
-    remedy = (
-        "loss_weight does not mend that"
-        if config.loss_weight
-        else "with workload.loss_weight it does not depend on that (docs/own-model.md)"
-    )
-    return (
-        f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
-        f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; {remedy}"
-    )
+def _of_splits(job: CustomJob, trainer: Any, parts: int) -> list[str]:
+    """Return a note for what depends on how samples are spread over batches: gradients, and each metric that is read.
+
+    Every rank must call it.
+    """
+    notes = []
+    if (change := gradient_change(job, trainer, parts)) and change > CHANGE:
+        remedy = (
+            "loss_weight does not mend that"
+            if job.config.loss_weight
+            else "if it is a mean over tokens or pixels, workload.loss_weight mends that (docs/own-model.md)"
+        )
+        notes.append(
+            f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
+            f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; "
+            f"{remedy}"
+        )
+    for name in sorted(job.logged.names):
+        if differing := metric_change(job, trainer, name):
+            notes.append(
+                f"{name} depends on how the validation set is split over batches and ranks: of the same samples it is "
+                f"{differing[0]:.4g} in four batches and {differing[1]:.4g} in one. Lightning weights what a batch "
+                "logs by its number of samples: log a mean over tokens or pixels with batch_size=their number, and "
+                "what is no mean as a torchmetrics object"
+            )
+    return notes
