@@ -117,6 +117,6 @@ def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:
     spec = replace(spec, phase="search", report_at=(2, 3), stages=(replace(spec.stages[0], updates=3),))
     try:
-        return DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts)
+        return list(DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts).notes)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

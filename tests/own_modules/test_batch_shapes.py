@@ -60,11 +60,11 @@ def test_batches_of_so_many_tokens_are_refused() -> None:
 
 def test_a_batch_sampler_that_draws_samples_again_is_noted_and_can_be_used_whole(two: LocalGroup) -> None:
     config = own(**shaped("TextNet", "Oversampled", loss_weight="tokens"))
-    (note,) = dry_run(make_plan(config))
+    (note,) = dry_run(make_plan(config))[0].notes
     assert note.startswith("its batch sampler yields more batches than an epoch takes")
     assert "(48)" in note
     whole = shaped("TextNet", "Oversampled", loss_weight="tokens", train_samples=3 * SAMPLES)
-    assert dry_run(make_plan(own(**whole))) == ()
+    assert dry_run(make_plan(own(**whole)))[0].notes == ()
     for outcomes in ([alone(own(**whole))], together(two, own(world_size=2, **whole))):
         seen = sorted(chain(*(batch for outcome in outcomes for batch in outcome.seen[:6])))
         assert seen == sorted(list(range(SAMPLES)) * 3)

@@ -134,7 +134,8 @@ def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any],
 
 @pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
 def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
-    notes = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    (found,) = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    notes = found.notes
     assert len(notes) == noted
     assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
 

@@ -188,6 +188,13 @@ class CustomJob:
             self.notes += [note] if note not in self.notes else []
 
     @property
+    def val_samples(self) -> int | None:
+        """The samples of the validation sets; None where a batch sampler or a stream makes the batches."""
+        counts = [share.total if share.batch_size is not None else None for share in self._validation_shares]
+        whole = len(counts) == len(self.validation_loaders) and None not in counts
+        return sum(count or 0 for count in counts) if whole else None
+
+    @property
     def validated(self) -> int:
         """The samples of map-style sets that this rank drew in the current validation."""
         return sum(share.samples for share in self._validation_shares)

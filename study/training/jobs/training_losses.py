@@ -48,13 +48,13 @@ class TrainingLosses:
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
-                return self._no_gradient() if self.topology.world_size > 1 else None
+                return self.no_gradient() if self.topology.world_size > 1 else None
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if not isinstance(loss, Tensor):
                 raise ConfigError("its training_step returns no loss", "workload.module")
             weight = self.weight_of(output)
             if weight == 0:  # a mean over nothing is NaN, and counts nothing
-                return self._no_gradient()
+                return self.no_gradient()
             self.loss_sum = self.loss_sum + loss.detach().double() * weight
             self.weight_sum += weight
             if self.config.loss_weight is None:
@@ -64,7 +64,7 @@ class TrainingLosses:
 
         self.module.training_step = training_step  # type: ignore[method-assign]
 
-    def _no_gradient(self) -> Tensor:
+    def no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""
         return sum((0.0 * weight.sum() for weight in self.module.parameters() if weight.requires_grad), torch.zeros(()))
 

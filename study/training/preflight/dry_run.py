@@ -17,6 +17,7 @@ from study.config.workloads import Custom, Workload
 from study.errors import ConfigError, DataError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Plan, TrialSpec
+from study.planning.tried import LossWeights, TriedModule
 from study.safe_text import cut
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
@@ -40,14 +41,14 @@ MOST_RANKS = 4  # on this machine, of a study with more
 PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
-def dry_run(plan: Plan) -> tuple[str, ...]:
+def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
     """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
     as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
-    Return notes for the user, a line each: warnings of Lightning's, and what is run otherwise than expected. Raises
-    ConfigError, whose one line says what is missing.
+    Return what was found of each; its notes are warnings of Lightning's, and what is run otherwise than expected.
+    Raises ConfigError, whose one line says what is missing.
     """
-    notes: list[str] = []
+    found: list[TriedModule] = []
     tried: list[Any] = []
     for name, config in plan.variants.items():
         same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
@@ -56,14 +57,13 @@ def dry_run(plan: Plan) -> tuple[str, ...]:
             cells = [cell for cell in plan.cells if cell.variant == name]
             specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in cells]
             try:
-                found = _try(config, config.workload, specs)
+                found.append(replace(_try(config, config.workload, specs), variant=name))
             except (ConfigError, DataError) as error:
                 raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
-            notes += [f"variant {name}: {note}" if name else note for note in found]
-    return tuple(dict.fromkeys(notes))
+    return tuple(found)
 
 
-def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> list[str]:
+def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> TriedModule:
     most = max(spec.batch.world_size for spec in specs)
     world_size = min(most, MOST_RANKS)
     parts = max(spec.batch.world_size * spec.batch.accumulation for spec in specs)
@@ -82,7 +82,8 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
         batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
         spec = _brief(specs[0], batch, workload.train_samples or 0)
         try:
-            return notes + _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            found = _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            return replace(found, notes=(*notes, *found.notes))
         except (ValueError, Mistake) as error:
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -157,13 +158,15 @@ def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
     return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
 
 
-def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
-    """Return the notes of rank 0, then those that only other ranks have. One rank alone trains in this process."""
+def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
+    """Return what rank 0 found, with the notes that only other ranks have behind its own. One rank alone trains in this
+    process.
+    """
     if spec.batch.world_size == 1:
         return DryRunRank(ALONE, config).dry_run(spec, parts)
     try:
         with LocalGroup(config, spec.batch.world_size, DryRunRank) as group:
-            notes = group._all("dry_run", spec, parts)
+            found: list[TriedModule] = group._all("dry_run", spec, parts)
     except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
         text = str(error)
         if isinstance(error, BrokenProcessPool):
@@ -176,7 +179,7 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
         if re.search(r"timed? ?out", text, re.IGNORECASE):
             text = f"a rank waited {PATIENCE.seconds // 60} minutes for another in a call that all must make: {text}"
         raise ConfigError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
-    return list(dict.fromkeys(note for one in notes for note in one))
+    return replace(found[0], notes=tuple(dict.fromkeys(note for one in found for note in one.notes)))
 
 
 class DryRunRank(Rank):
@@ -186,8 +189,8 @@ class DryRunRank(Rank):
         super().__init__(topology, config)
         self._patience = PATIENCE
 
-    def dry_run(self, spec: TrialSpec, parts: int) -> list[str]:
-        """Train a brief trial, take a snapshot and read it back; return notes for the user. Every rank must call it.
+    def dry_run(self, spec: TrialSpec, parts: int) -> TriedModule:
+        """Train a brief trial, take a snapshot and read it back; return what was found. Every rank must call it.
 
         `parts` is the most parts that a batch of the study is split into.
         """
@@ -198,14 +201,15 @@ class DryRunRank(Rank):
                 assert self._trial is not None
                 assert self._fit is not None
                 trial, job = self._trial, self._trial.job
-                assert isinstance(job, CustomJob)
+                assert isinstance(job, _DryRunJob)
                 for _ in spec.report_at:
                     self.advance()
                 notes = [*job.notes, *_warnings(caught, job.logged.names)]
-                found = self._fit.ask(lambda: _of_splits(job, trial.trainer, parts))
-                notes += found if self.topology.rank == 0 else []
+                found = job.found(trial.trainer)
+                of_splits = self._fit.ask(lambda: _of_splits(job, trial.trainer, parts))
+                notes += of_splits if self.topology.rank == 0 else []
             Resumed.read(join_parts([self.snapshot()]), 0)
-            return notes
+            return replace(found, notes=tuple(notes))
         except pickle.UnpicklingError as error:
             said = str(error).split(" Do it only")[0]
             raise ConfigError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
@@ -219,6 +223,27 @@ class DryRunRank(Rank):
 
 class _DryRunJob(CustomJob):
     most_val_batches = VAL_BATCHES
+
+    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+        super().__init__(config, spec, topology, resumed)
+        self.weights: list[float] = []  # of the micro batches
+        weight_of = self.losses.weight_of
+
+        def noted(output: Any) -> float:
+            self.weights.append(weight_of(output))
+            return self.weights[-1]
+
+        self.losses.weight_of = noted  # type: ignore[method-assign]
+
+    def found(self, trainer: Any) -> TriedModule:
+        """Return what the trial has shown so far; rank 0 calls it at a report."""
+        weights = None
+        if self.config.loss_weight is not None and self.weights:
+            size, total = self.spec.batch.micro_batch, sum(self.weights)
+            mean = total / (size * len(self.weights))
+            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return TriedModule((), metrics, self.val_samples, weights)
 
     def trainer_arguments(self) -> dict[str, Any]:
         return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
