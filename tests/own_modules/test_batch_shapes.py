@@ -120,6 +120,29 @@ def test_an_update_is_the_mean_over_all_tokens_of_its_batch(two: LocalGroup, mod
             torch.testing.assert_close(outcome.weights[0], right)
 
 
+def test_weighted_losses_go_on_after_a_pause_to_the_last_bit() -> None:
+    config = own(**shaped("LogsTokens", loss_weight="tokens", budget={"epochs": 6}))
+    whole, paused = alone(config, spec_of(config, accumulation=4)), alone(config, spec_of(config, 4), pausing=True)
+    assert whole.error is paused.error is None
+    assert torch.equal(whole.weights[0], paused.weights[0])
+
+
+def test_weighted_losses_stay_as_large_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of times as large, they would overflow float16."""
+    passed_on: list[float] = []
+    backward = TextNet.backward
+
+    def noted(self: TextNet, loss: torch.Tensor) -> None:
+        passed_on.append(float(loss.detach()))
+        backward(self, loss)
+
+    monkeypatch.setattr(TextNet, "backward", noted)
+    outcome = alone(own(**shaped("TextNet", loss_weight="tokens", budget={"epochs": 3})))
+    assert outcome.error is None
+    assert passed_on[0] > 100
+    assert all(0.5 < loss < 8 for loss in passed_on[1:])
+
+
 def test_the_training_loss_is_the_mean_over_all_tokens(two: LocalGroup) -> None:
     config = own(world_size=2, **shaped("LogsTokens", loss_weight="tokens", budget={"epochs": 1}))
     outcome = together(two, config, replace(spec_of(config, accumulation=4), lr=1e-12))[0]

@@ -26,6 +26,7 @@ class TrainingLosses:
     def __init__(self, config: Custom, module: pl.LightningModule, topology: RankTopology, accumulation: int) -> None:
         self.config, self.module, self.topology, self.accumulation = config, module, topology, accumulation
         self._logged_weight: Any = None  # in the current training_step
+        self._unit: Any = 1.0  # that weights are divided by, a power of two: it changes no digit of a gradient
         self.start()
         self._wrap_training_step()
         if config.loss_weight is not None:
@@ -60,7 +61,8 @@ class TrainingLosses:
             if self.config.loss_weight is None:
                 return output
             self._update_weight += weight
-            return {**output, "loss": loss * weight} if isinstance(output, Mapping) else loss * weight
+            weighted = loss * (weight / self._unit)
+            return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
 
         self.module.training_step = training_step  # type: ignore[method-assign]
 
@@ -111,14 +113,19 @@ class TrainingLosses:
 
         Lightning divides each loss by the accumulation, and DDP the sum by the ranks. With weights w and losses l, the
         gradient of sum(w l) / sum(w) remains. Every rank must call it, between the last backward pass and the step.
+
+        The weights of the next update are divided by about the mean weight of this one: losses thousands of times as
+        large would overflow float16, and Lightning would leave out updates until it had a scale for them.
         """
         if self.config.loss_weight is None:
             return
         total = torch.tensor(self._update_weight, dtype=torch.float32, device=self.module.device)
         if dist.is_initialized():
             dist.all_reduce(total)
-        factor = self.accumulation * self.topology.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        mean = total / (self.accumulation * self.topology.world_size)
+        factor = self._unit / mean.clamp(min=torch.finfo(mean.dtype).tiny)
         for weight in self.module.parameters():
             if weight.grad is not None:
                 weight.grad.mul_(factor.to(weight.grad.dtype))
         self._update_weight = 0.0
+        self._unit = torch.where(mean > 0, mean / torch.frexp(mean).mantissa, self._unit)
