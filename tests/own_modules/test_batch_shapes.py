@@ -187,7 +187,7 @@ def validated(outcome: Outcome) -> float:
     """The validation loss of a trial's last weights, over all tokens."""
     net = TextNet()
     net.layer.weight.data.copy_(outcome.weights[0])
-    return float(net.losses(encoded(range(VAL_SAMPLES))).mean())
+    return net.losses(encoded(range(VAL_SAMPLES))).mean().item()
 
 
 @pytest.mark.parametrize("val_batch", [1, 4, 20])

@@ -102,8 +102,10 @@ def test_a_loss_that_depends_on_how_a_batch_is_split_is_noted(two: LocalGroup) -
 def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) -> None:
     notes = found(two, module=module)
     assert isinstance(notes, list)
-    (note,) = notes
-    assert note.startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert notes[0].startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert [note.partition(" of the")[0] for note in notes[1:]] == [
+        "val_acc depends on how the validation set is split over batches and ranks:"
+    ] * (module == "MeanOfBatchesByHand")
     assert found(two, module=module, data_args={"val_samples": 4}) == []
 
 

@@ -114,12 +114,12 @@ def plain(schedule: str, accumulation: int, every: int | None, **length: int) ->
     return module
 
 
-def own(schedule: str, **others: Any) -> StudyConfig:
+def own(named: str, lr: float = 1.0, optimizer: str = "module", **others: Any) -> StudyConfig:
     workload = {
         "module": f"{__name__}:Net", "data": f"{__name__}:Data", "train_samples": SAMPLES, "val_accuracy": "val_acc",
-        "optimizer": "module", "module_args": {"schedule": schedule},
+        "optimizer": optimizer, "module_args": {"schedule": named},
     }  # fmt: skip
-    return make_config(workload=workload, batch_sizes=[BATCH], search={"lr": [1.0]}, **others)
+    return make_config(workload=workload, batch_sizes=[BATCH], search={"lr": [lr]}, **others)
 
 
 def spec_of(config: StudyConfig) -> TrialSpec:
@@ -221,7 +221,7 @@ def test_the_first_rates_of_a_check_are_those_of_a_plain_trainer(schedule: str) 
     found = first_rates(plan, "")
     assert isinstance(found, FirstRates), found
     assert found.rates == (tuple(plain(schedule, 1, None, max_epochs=EPOCHS).rates[:3]),)
-    assert found.optimizers == ("SGD",)
+    assert found.optimizers == ("SGD, momentum 0.95" if schedule.startswith("one cycle") else "SGD",)
     assert found.batch_size == BATCH
     (moved,) = found.schedules
     epochs = "2 epochs" if "second" in schedule else "epoch"
@@ -232,16 +232,15 @@ def test_the_first_rates_of_a_check_are_those_of_a_plain_trainer(schedule: str) 
 
 def test_the_first_rates_of_the_studys_own_schedule() -> None:
     """A warm-up over 9 of 18 updates."""
-    config = own("cosine", budget={"epochs": EPOCHS}, schedule={"warmup_fraction": 0.5}, search={"lr": [0.9]})
-    changed = config.model_copy(update={"workload": config.workload.model_copy(update={"optimizer": "study"})})
-    found = first_rates(make_plan(changed), "")
+    config = own("cosine", 0.9, "study", budget={"epochs": EPOCHS}, schedule={"warmup_fraction": 0.5})
+    found = first_rates(make_plan(config), "")
     assert isinstance(found, FirstRates), found
     assert found.rates == (pytest.approx((0.1, 0.2, 0.3)),)
     assert found.optimizers == ("SGD, momentum 0.9",)
 
 
 def test_the_first_rates_on_two_ranks_and_of_factors() -> None:
-    config = own("one cycle", budget={"epochs": EPOCHS}, hardware={"world_size": 2}, search={"lr": [0.5]})
+    config = own("one cycle", 0.5, budget={"epochs": EPOCHS}, hardware={"world_size": 2})
     found = first_rates(make_plan(config), "")
     assert isinstance(found, FirstRates), found
     expected = [0.5 * rate for rate in plain("one cycle", 1, None, max_epochs=EPOCHS).rates[:3]]

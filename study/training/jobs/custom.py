@@ -195,6 +195,14 @@ class CustomJob:
         return sum(count or 0 for count in counts) if whole else None
 
     @property
+    def validates_unevenly(self) -> bool:
+        """Whether the batches of a validation differ in size, on one rank or between ranks."""
+        ranks = self.topology.world_size
+        return any(
+            not share.batch_size or share.total % (share.batch_size * ranks) for share in self._validation_shares
+        )
+
+    @property
     def validated(self) -> int:
         """The samples of map-style sets that this rank drew in the current validation."""
         return sum(share.samples for share in self._validation_shares)

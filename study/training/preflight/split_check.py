@@ -21,7 +21,7 @@ from study.workloads.models.networks import eval_mode
 
 MOST_SAMPLES = 32
 CHANGE = 1e-3  # below, relative: what float32 does to sums
-PARTS = 4  # of the validation samples, the last one half as large as the others
+PARTS = 4  # of the validation samples
 Collate = Callable[[list[Any]], Any]
 
 
@@ -50,7 +50,8 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
 
 
 def metric_change(job: CustomJob, trainer: pl.Trainer, name: str) -> tuple[float, float] | None:
-    """Return a validation metric of some samples in four batches of unequal size, and in one batch, where they differ.
+    """Return a validation metric of some samples in four batches, and in one batch, where they differ. One of the four
+    is smaller if the trial's own batches differ in size.
 
     Metrics are added up as Lightning does: numbers that `validation_step` logs are weighted by the `batch_size` that
     they are logged with, or that Lightning finds in the batch. Torchmetrics objects add up by themselves, and are not
@@ -60,7 +61,8 @@ def metric_change(job: CustomJob, trainer: pl.Trainer, name: str) -> tuple[float
         return None
     with suppress(Exception), eval_mode(job.module), torch.no_grad():
         samples, collate = _some(loaders[0], min(MOST_SAMPLES, (loaders[0].batch_size or MOST_SAMPLES) * PARTS))
-        step = max(-(-2 * len(samples) // (2 * PARTS - 1)), 1)
+        step = -(-2 * len(samples) // (2 * PARTS - 1)) if job.validates_unevenly else max(len(samples) // PARTS, 1)
+        samples = samples[: step * PARTS]
         split = [samples[i : i + step] for i in range(0, len(samples), step)]
         first, again, whole = (_metric(job, trainer, collate, batches, name) for batches in (split, split, [samples]))
         if math.isclose(first, again, rel_tol=1e-6) and not math.isclose(first, whole, rel_tol=CHANGE):
