@@ -1,4 +1,4 @@
-"""A metric and its negative, of which less is better, give the same rankings, frontiers, choices; figures are mirrored."""
+"""A metric and its negative, of which less is better, give the same rankings, frontiers and choices."""
 
 from __future__ import annotations
 

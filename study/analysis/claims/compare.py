@@ -113,8 +113,8 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
     """Return the measures of each setting over its seeds, without measures that no trial has."""
     figures = [
         TableRow(measure.name, measure.unit, tuple(cell(setting, measure) for setting in settings))
-        for measure in measures
-    ]
+        for measure in {measure.name: measure for measure in reversed(tuple(measures))}.values()
+    ][::-1]
     known = tuple(figure for figure in figures if any(cell.n_seeds for cell in figure.cells))
     return Details(tuple(setting.name for setting in settings), known, note)
 
