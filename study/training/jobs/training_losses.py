@@ -15,6 +15,8 @@ from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.training.distributed.topology import RankTopology
 
+TRAIN_LOSS = "train_loss"  # looked for where no name is given
+
 
 class TrainingLosses:
     """Wraps the module's `training_step` to see every loss as the module returned it.
@@ -26,6 +28,8 @@ class TrainingLosses:
         self.config, self.module, self.topology, self.accumulation = config, module, topology, accumulation
         self.start()
         self._wrap_training_step()
+        if not module.automatic_optimization:
+            self._wrap_log()
 
     def start(self) -> None:
         """Begin the sums of the next report."""
@@ -33,13 +37,18 @@ class TrainingLosses:
         self.weight_sum: Any = 0.0
         self.skipped = 0  # micro batches for which training_step returned no loss
         self._update_weight: Any = 0.0  # of the micro batches since the last update
+        self._logged: dict[str, Any] = {}  # by the current training step of a module that optimizes by hand
 
     def _wrap_training_step(self) -> None:
         original = self.module.training_step
 
         @wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
+            self._logged.clear()
             output = original(*args, **kwargs)
+            if not self.module.automatic_optimization:
+                self._add_loss_by_hand(output)
+                return output
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
@@ -58,6 +67,31 @@ class TrainingLosses:
             return {**output, "loss": loss * weight}
 
         self.module.training_step = training_step  # type: ignore[method-assign]
+
+    def _wrap_log(self) -> None:
+        original = self.module.log
+
+        @wraps(original)
+        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            self._logged[name] = value
+            original(name, value, *args, **kwargs)
+
+        self.module.log = log  # type: ignore[method-assign]
+
+    def _add_loss_by_hand(self, output: Any) -> None:
+        """Add the loss of a step that optimized by hand: as it was returned, or else logged. Raises ConfigError."""
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if loss is None:
+            loss = self._logged.get(self.config.train_loss or TRAIN_LOSS)
+        if not isinstance(loss, Tensor | float | int):
+            named = ", ".join(sorted(self._logged)) or "nothing"
+            raise ConfigError(
+                "training_step optimizes by hand and returns no loss: return one, or give the name under which it logs "
+                f"one; it logs {named}",
+                "workload.train_loss",
+            )
+        self.loss_sum = self.loss_sum + torch.as_tensor(loss).detach().double()
+        self.weight_sum = self.weight_sum + 1.0
 
     def _no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""

@@ -34,8 +34,7 @@ from study.workloads.user_code.build import build_data, text_of, train_loader, u
 from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
-UPDATES = 3
-AN_EPOCH = 2  # updates: the last one begins another
+AN_EPOCH = 2  # updates
 MOST_SAMPLES = 32
 VAL_BATCHES = 4
 MOST_RANKS = 4  # on this machine, of a study with more
@@ -142,12 +141,13 @@ def _few(micro_batch: int, ghost_batch: int | None) -> int:
 
 def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
     """Return a trial of three updates in two epochs, with a validation in each: the second one shows what is not logged
-    every time.
+    every time. Where an epoch of the study ends without a validation, so does the first one here.
     """
     an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
-    stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
+    first = an_epoch + (spec.report_at[0] > spec.updates_per_epoch)
+    stage = replace(spec.stages[0], updates=first + 1, batch=batch, updates_per_epoch=an_epoch)
     cell = replace(spec.cell, variant="")
-    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(first, first + 1))
 
 
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:

@@ -31,10 +31,11 @@ def measure_paces(plan: Plan, cores: int) -> dict[Cell, Pace]:
 
 def _pace(group: LocalGroup, plan: Plan, cell: Cell) -> Pace:
     spec = plan.confirm_trials(cell, plan.rates(cell)[0])[0]
-    total = WARM_UPDATES + TIMED_UPDATES
+    warm = min(WARM_UPDATES, spec.report_at[0])  # no later than the trial's own, for schedules that follow a metric
+    total = warm + TIMED_UPDATES
     # "search": a pilot has no use for the test split, nor for probes. A batch that grows is timed as it begins.
     stage = replace(spec.stages[0], updates=total)
-    pilot = replace(spec, phase="search", stages=(stage,), report_at=(WARM_UPDATES, total))
+    pilot = replace(spec, phase="search", stages=(stage,), report_at=(warm, total))
     try:
         first, second = group.run(pilot)
     except (Mistake, OutOfMemory, BrokenProcessPool) as error:

@@ -25,13 +25,14 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
     and as `parts` of them (32 at most).
 
     Measured without dropout and with fixed statistics of batch norm, so that nothing but the weighting of samples
-    counts. None where it cannot be measured: a stream, one part, or a training step that works in its loop alone. Call
+    counts. None where it cannot be measured: a stream, one part, a module that
+    optimizes by hand, or a training step that works in its loop alone. Call
     it within a fit, whose sums and counts are of no use afterwards.
     """
     assert job.loader is not None
     loader = job.loader.loader
     parts = min(parts, MOST_SAMPLES)
-    if parts < 2 or is_stream(loader):
+    if parts < 2 or is_stream(loader) or not job.module.automatic_optimization:
         return None
     size = max(min(job.spec.batch.micro_batch, MOST_SAMPLES // parts), 1)
     with suppress(Exception), eval_mode(job.module), _without_logs(job.module), torch.enable_grad():
