@@ -124,6 +124,7 @@ class TrialFit(pl.Callback):
                 "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
                 "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
                 "data": self.job.data_state(),
+                "steps_by_hand": self.by_hand.each if self.by_hand is not None else None,
             },
         }
 
@@ -168,7 +169,7 @@ class TrialFit(pl.Callback):
             unscale_before_clipping(trainer.optimizers[0])
         self.steps = self.resumed.updates if self.resumed else 0
         if self.by_hand is not None:
-            self.by_hand.begin(trainer)
+            self.by_hand.begin(trainer, self.resumed.rank["steps_by_hand"] if self.resumed else None)
         elif self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
             trainer.optimizers[0].register_step_post_hook(self._stepped)
         if not self.thread.give(None):
@@ -255,7 +256,8 @@ class TrialFit(pl.Callback):
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         samples = spec.samples_at(updates)
-        counted = self._is_custom and self.config.hardware.precision != "16-mixed"  # whose scaler skips steps
+        scaled = self.config.hardware.precision == "16-mixed" and self.by_hand is None  # the scaler skips steps
+        counted = self._is_custom and not scaled
         if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from study.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """The optimizer steps of one training batch."""
-
-    optimizers: frozenset[int]  # their places in configure_optimizers
-    count: int  # of steps, as Lightning counts them in `trainer.global_step`
-
-    def __str__(self) -> str:
-        which = f" of optimizer {', '.join(map(str, sorted(self.optimizers)))}" if self.optimizers else ""
-        return f"{self.count} steps{which}"
 
 
 class ManualSteps:
@@ -30,12 +18,13 @@ class ManualSteps:
     """
 
     def __init__(self) -> None:
-        self._each: _Steps | None = None  # of every batch, known from the first one on
+        # Of every batch, known from the first one on: places in configure_optimizers, and steps in `global_step`.
+        self.each: dict[str, Any] | None = None
         self._optimizers: set[int] = set()  # that stepped in the current batch
 
-    def begin(self, trainer: pl.Trainer) -> None:
-        """Note how many steps an attempt begins with."""
-        self._before = trainer.global_step
+    def begin(self, trainer: pl.Trainer, each: dict[str, Any] | None) -> None:
+        """Begin an attempt, from `each` of the attempt before."""
+        self._before, self.each = trainer.global_step, each
 
     def note(self, trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> None:
         """Note an optimizer that is about to step."""
@@ -43,18 +32,22 @@ class ManualSteps:
 
     def check(self, trainer: pl.Trainer) -> None:
         """Compare the steps of the batch that ended with those of the first. Raises ConfigError."""
-        made = _Steps(frozenset(self._optimizers), trainer.global_step - self._before)
+        made = {"optimizers": sorted(self._optimizers), "steps": trainer.global_step - self._before}
         self._before, self._optimizers = trainer.global_step, set()
-        each = self._each = self._each or made
-        if not made.count:
+        self.each = self.each or made
+        if not made["steps"]:
             raise ConfigError(
                 "it optimizes by hand, and made no step in a training batch: an update of a study is one batch; call "
                 "step() of what self.optimizers() returns in each",
                 "workload.module",
             )
-        if made != each:
+        if made != self.each:
             raise ConfigError(
-                f"it optimizes by hand, and made {each} in one training batch and {made} in another: an update of a "
-                "study is one batch, in which every optimizer steps, each as often as in any other batch",
+                f"it optimizes by hand, and made {_text(self.each)} in one training batch and {_text(made)} in another: "
+                "an update of a study is one batch, in which every optimizer steps, each as often as in any other batch",
                 "workload.module",
             )
+
+
+def _text(made: dict[str, Any]) -> str:
+    return f"{made['steps']} step{'s' * (made['steps'] > 1)} (optimizers {', '.join(map(str, made['optimizers']))})"

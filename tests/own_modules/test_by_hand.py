@@ -51,17 +51,18 @@ class Gan(pl.LightningModule):
         first, second = self.optimizers(use_pl_optimizer=self.how != "without Lightning")  # type: ignore[misc, call-overload]
         self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in (first, second)])
         self.says.append((self.trainer.global_step, self.trainer.estimated_stepping_batches))
-        turn = batch_idx % 2
+        turn = (self.current_epoch if self.how == "takes turns by epochs" else batch_idx) % 2
+        takes_turns = self.how.startswith("takes turns")
         for _ in range(2 if self.how == "two critic steps" else 1):
             loss = self.losses(x)[0]
             first.zero_grad()
             self.manual_backward(loss)
-            if not (self.how == "accumulates" and turn) and not (self.how == "takes turns" and turn):
+            if not (self.how == "accumulates" and turn) and not (takes_turns and turn):
                 first.step()
         loss = self.losses(x)[1]
         second.zero_grad()
         self.manual_backward(loss)
-        if not (self.how == "accumulates" and turn) and not (self.how == "takes turns" and not turn):
+        if not (self.how == "accumulates" and turn) and not (takes_turns and not turn):
             second.step()
         if self.how == "by steps":
             for scheduler in self.lr_schedulers():  # type: ignore[union-attr]
@@ -243,6 +244,14 @@ def test_a_pause_changes_nothing(how: str, budget: dict[str, Any], precision: st
         assert len({report.lr for report in whole.reports}) > 1
 
 
+def test_what_changes_at_a_pause_is_refused_too() -> None:
+    config = by_hand("takes turns by epochs")
+    outcome = alone(config, trial(config), pausing=True)
+    assert len(outcome.reports) == 1
+    assert outcome.error is not None
+    assert "in one training batch and" in outcome.error
+
+
 def plain(how: str) -> Gan:
     """The module after a plain Trainer's fit of three epochs."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -281,13 +290,17 @@ def test_a_budget_of_updates_is_not_one_of_steps(monkeypatch: pytest.MonkeyPatch
     [
         (
             "accumulates",
-            "workload.module: it optimizes by hand, and made 2 steps of optimizer 0, 1 in one training batch and "
-            "0 steps in another",
+            "workload.module: it optimizes by hand, and made no step in a training batch",
+        ),
+        (
+            "takes turns by epochs",
+            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one training batch and "
+            r"1 step \(optimizers 1\) in another",
         ),
         (
             "takes turns",
-            "workload.module: it optimizes by hand, and made 1 steps of optimizer 0 in one training batch and "
-            "1 steps of optimizer 1 in another",
+            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one training batch and "
+            r"1 step \(optimizers 1\) in another",
         ),
         ("without Lightning", "workload.module: it optimizes by hand, and made no step in a training batch"),
         (
