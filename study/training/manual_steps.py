@@ -43,8 +43,8 @@ class ManualSteps:
             )
         if made != self.each:
             raise ConfigError(
-                f"it optimizes by hand, and made {_text(self.each)} in one training batch and {_text(made)} in another: "
-                "an update of a study is one batch, in which every optimizer steps, each as often as in any other batch",
+                f"it optimizes by hand, and made {_text(self.each)} in one batch and {_text(made)} in another: "
+                "an update of a study is one batch, in which every optimizer steps, always equally often",
                 "workload.module",
             )
 

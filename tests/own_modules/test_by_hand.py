@@ -249,7 +249,7 @@ def test_what_changes_at_a_pause_is_refused_too() -> None:
     outcome = alone(config, trial(config), pausing=True)
     assert len(outcome.reports) == 1
     assert outcome.error is not None
-    assert "in one training batch and" in outcome.error
+    assert "in one batch and" in outcome.error
 
 
 def plain(how: str) -> Gan:
@@ -294,12 +294,12 @@ def test_a_budget_of_updates_is_not_one_of_steps(monkeypatch: pytest.MonkeyPatch
         ),
         (
             "takes turns by epochs",
-            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one training batch and "
+            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one batch and "
             r"1 step \(optimizers 1\) in another",
         ),
         (
             "takes turns",
-            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one training batch and "
+            r"workload.module: it optimizes by hand, and made 1 step \(optimizers 0\) in one batch and "
             r"1 step \(optimizers 1\) in another",
         ),
         ("without Lightning", "workload.module: it optimizes by hand, and made no step in a training batch"),
