@@ -185,12 +185,15 @@ def test_with_a_scaler_the_unscaled_gradients_are_clipped(monkeypatch: pytest.Mo
         def autocast_context_manager(self) -> Any:
             return torch.autocast("cpu", enabled=False)
 
+    original = pl.Trainer
+
     def trainer(plugins: list[Any], precision: str, **others: Any) -> pl.Trainer:
-        return pl.Trainer(plugins=[*plugins, Unrounded("16-mixed", "cpu", scaler)], **others)
+        return original(plugins=[*plugins, Unrounded("16-mixed", "cpu", scaler)], **others)
 
     monkeypatch.setattr(fit_loop.pl, "Trainer", trainer)
     outcome = alone(config, spec_at(config) if module == "Own" else spec_of(config))
     monkeypatch.undo()
+    assert outcome.error is None, outcome.error
     assert scaler.get_scale() == 1024
     weights, counted = loop(config, [outcome], 1, clip)
     assert counted
@@ -244,7 +247,7 @@ def test_a_workload_of_the_package_is_clipped(two: LocalGroup, how: str) -> None
     for weights in found:
         for weight, value in zip(weights, expected, strict=True):
             torch.testing.assert_close(weight, value, rtol=1e-4, atol=1e-6)
-    plain = embedded_weights(Rank(ALONE, config), embedded(), 1)
+    plain = embedded_weights(Rank(ALONE, embedded()), embedded(), 1)
     assert not torch.allclose(plain[0], expected[0], rtol=1e-3)
 
 

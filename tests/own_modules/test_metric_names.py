@@ -95,7 +95,8 @@ def test_a_rate_cannot_follow_what_is_not_there_yet() -> None:
     assert dry_run(make_plan(plateaus(report_every_updates=2))) == ()
     config = plateaus(report_every_updates=3)
     says = (
-        r"^budget\.report_every_updates: the first validation comes after 3 updates, and the module's ReduceLROnPlateau"
+        "budget.report_every_updates: the module's ReduceLROnPlateau follows val_acc/dataloader_idx_1, and steps "
+        "before the first validation logs it"
     )
     with pytest.raises(ConfigError, match=f"^{says}"):
         dry_run(make_plan(config))

@@ -60,7 +60,8 @@ def test_lamb_with_betas_and_eps_of_ones_own() -> None:
     (beta1, beta2), eps = (0.8, 0.6), 0.1
     w, g, after = one_step(Optimizer(kind="lamb", betas=(beta1, beta2), eps=eps))
     direction = (1 - beta1) * g / ((1 - beta2) ** 0.5 * g.abs() + eps)
-    torch.testing.assert_close(after, w - LR * w.norm() / direction.norm() * direction)
+    ratio = w.norm() / (direction.norm() + eps)  # the library adds it to this divisor too
+    torch.testing.assert_close(after, w - LR * ratio * direction)
 
 
 def test_left_out_they_are_the_ones_of_the_libraries() -> None:
