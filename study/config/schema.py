@@ -87,7 +87,7 @@ class Optimizer(Section):
     kind: Literal["sgd", "adamw", "lars", "lamb"] = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars; 0 is plain SGD")
     weight_decay: float = Field(0.0, ge=0, le=1e6, description="coupled for sgd and lars, decoupled for adamw and lamb")
-    betas: Annotated[tuple[Beta, ...], Field(min_length=2, max_length=2)] | None = Field(
+    betas: tuple[Beta, Beta] | None = Field(
         None, description="of adamw and lamb: decay of the two moving averages; [0.9, 0.999] when left out"
     )
     eps: float | None = Field(

@@ -77,7 +77,7 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (
             ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9]}"),
             7,
-            "optimizer.betas: must list at least 2",
+            "optimizer.betas.1: is required",
         ),
         (
             ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9, 0.9, 0.9]}"),
