@@ -134,9 +134,9 @@ class Custom(Section):
     )
     loss_weight: str | None = Field(
         None,
-        description="key of the dict that training_step returns, with the number (of tokens, say) that its loss is a "
-        "mean over; an update is then the mean over the global batch however it is split; left out, all micro "
-        "batches count the same",
+        description="name under which training_step returns (in a dict, beside loss) or logs the number, of tokens "
+        "say, that its loss is a mean over; an update is then the mean over the global batch however it is split; left "
+        "out, all micro batches count the same",
     )
     train_loss: str | None = Field(
         None,

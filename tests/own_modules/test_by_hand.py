@@ -19,7 +19,7 @@ from study.training.preflight.dry_run import dry_run
 from study.workloads.data.batching import derived_seed
 from study.workloads.user_code.build import build_module
 from tests.conftest import make_config
-from tests.own_modules.on_ranks import BATCH, alone, together, tried_together
+from tests.own_modules.on_ranks import BATCH, alone, notes_of, together, tried_together
 from tests.own_modules.user_modules import SAMPLES, Data
 
 FACTOR = 0.5
@@ -320,7 +320,7 @@ def test_what_is_no_update_or_has_no_loss_is_found(two: LocalGroup, how: str, sa
 
 
 def test_what_is_right_passes_without_a_note(two: LocalGroup) -> None:
-    assert dry_run(make_plan(by_hand())) == ()
+    assert notes_of(by_hand()) == []
     config = by_hand(world_size=2)
     assert tried_together(two, config, parts=2) == [[], []]
 

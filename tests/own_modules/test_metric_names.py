@@ -12,7 +12,7 @@ from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
 from tests.conftest import make_config
-from tests.own_modules.on_ranks import alone, own, spec_of, together, tried_together
+from tests.own_modules.on_ranks import alone, notes_of, own, spec_of, together, tried_together
 from tests.own_modules.user_modules import SAMPLES, VAL_LABELS, Batch, Data, Net, zeros
 
 OTHER_LABELS = (0, 0, 1)
@@ -56,7 +56,7 @@ def test_the_figure_of_one_validation_loader_can_be_named(two: LocalGroup, loade
     for outcome in (alone(of_two(name)), *together(two, of_two(name, 2))):
         assert outcome.error is None
         assert [report.val_accuracy for report in outcome.reports] == pytest.approx([SHARES[loader]] * 2)
-    assert dry_run(make_plan(of_two(name))) == ()
+    assert notes_of(of_two(name)) == []
     assert tried_together(two, of_two(name, 2)) == [[], []]
 
 
@@ -91,8 +91,8 @@ def plateaus(**budget: Any) -> StudyConfig:
 
 def test_a_rate_cannot_follow_what_is_not_there_yet() -> None:
     """Two updates an epoch, and Lightning asks for the metric after each."""
-    assert dry_run(make_plan(plateaus())) == ()
-    assert dry_run(make_plan(plateaus(report_every_updates=2))) == ()
+    assert notes_of(plateaus()) == []
+    assert notes_of(plateaus(report_every_updates=2)) == []
     config = plateaus(report_every_updates=3)
     says = (
         "budget.report_every_updates: the module's ReduceLROnPlateau follows val_acc/dataloader_idx_1, and steps "
@@ -107,4 +107,4 @@ def test_a_rate_cannot_follow_what_is_not_there_yet() -> None:
 
 def test_it_is_tried_where_an_epoch_has_one_update() -> None:
     config = plateaus()
-    assert dry_run(make_plan(config.model_copy(update={"batch_sizes": (48,)}))) == ()
+    assert notes_of(config.model_copy(update={"batch_sizes": (48,)})) == []
