@@ -31,8 +31,8 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
 
     Measured without dropout and with fixed statistics of batch norm, so that nothing but the weighting of samples
     counts. None where it cannot be measured: one part, a module that optimizes by hand, a training step that works in
-    its loop alone, or a loss with random numbers of its own. Every rank must call it, within a fit, whose sums and counts
-    are of no use afterwards.
+    its loop alone, or a loss with random numbers of its own. Every rank must call it, within a fit, whose sums and
+    counts are of no use afterwards.
     """
     assert job.loader is not None
     parts = min(parts, MOST_SAMPLES)
