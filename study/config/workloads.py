@@ -132,6 +132,11 @@ class Custom(Section):
         "say, that its loss is a mean over; an update is then the mean over the global batch however it is split; left "
         "out, all micro batches count the same",
     )
+    train_loss: str | None = Field(
+        None,
+        description="of a module that optimizes by hand and whose training_step returns no loss: name under which that "
+        "logs one; left out, train_loss",
+    )
     find_unused_parameters: bool = Field(
         False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
     )

@@ -32,6 +32,7 @@ class Job(Protocol):
     """A module, its data, and the reading of its metrics."""
 
     batches_on_device: bool
+    notes: list[str]  # what a user should know of how the module is run
 
     def wrap_loader(self, loader: Any) -> Any:
         """Return the loader that is used for one that Lightning set up; the training loader comes first."""
@@ -87,6 +88,7 @@ class TensorJob:
     batches_on_device = True
 
     def __init__(self, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
+        self.notes: list[str] = []
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
         shard = (topology.rank, topology.world_size, EVAL_BATCH)

@@ -43,8 +43,9 @@ class CustomJob:
         self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
-        self.notes: list[str] = []  # what a user should know of how the module is run
+        self.notes: list[str] = []
         self.module: pl.LightningModule = build_module(config)
+        self._check_steps()
         self.data: pl.LightningDataModule = build_data(
             config, spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
         )
@@ -54,6 +55,16 @@ class CustomJob:
         self.validation_loaders: list[Any] = []
         self._validation_shares: list[ValidationShare] = []
         self._leave_out_callbacks()
+
+    def _check_steps(self) -> None:
+        """Refuse accumulation for a module that optimizes by hand, as Lightning does."""
+        parts = self.spec.batch.accumulation
+        if not self.module.automatic_optimization and parts > 1:
+            raise ConfigError(
+                f"optimizes by hand, and a batch is split into {parts} parts for each rank: an update is one training "
+                "batch there; leave out hardware.micro_batch and accumulation, or take more ranks",
+                "workload.module",
+            )
 
     # The loaders.
 

@@ -77,8 +77,26 @@ def build_module(config: Custom) -> Any:
     if config.optimizer == "module":
         _check_overridden(module, "configure_optimizers", "module", "LightningModule")
     if not module.automatic_optimization:
-        raise ConfigError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
+        _check_by_hand(config)
+    elif config.train_loss is not None:
+        raise ConfigError(
+            "is for a module that optimizes by hand: the loss is what training_step returns", "workload.train_loss"
+        )
     return module
+
+
+def _check_by_hand(config: Custom) -> None:
+    """Raise ConfigError for settings that a module with `automatic_optimization = False` would ignore."""
+    if config.optimizer != "module":
+        raise ConfigError(
+            "must be module: the module optimizes by hand (automatic_optimization = False), with its own optimizers; "
+            "search.lr then lists factors of their rates",
+            "workload.optimizer",
+        )
+    if config.loss_weight is not None:
+        raise ConfigError(
+            "the module optimizes by hand, and weights its losses itself; leave it out", "workload.loss_weight"
+        )
 
 
 def build_data(config: Custom, batch_size: int) -> Any:
@@ -107,8 +125,19 @@ def _build(path: str, key: str, kind: str, arguments: dict[str, Any]) -> Any:
                 purpose = " with which a study sets the batch"
                 known = [one for one in known if not re.match(r"(eval|val|valid|validation|test|predict)_", one)]
             raise ConfigError(f"{path} does not take {name}{purpose}{did_you_mean(name, known)}", f"workload.{key}")
+    missing = [name for name, parameter in parameters.items() if _is_required(parameter) and name not in arguments]
+    if missing:
+        raise ConfigError(
+            f"{path} requires {', '.join(missing)}: give {'it' if len(missing) == 1 else 'them'} here",
+            f"workload.{key}_args",
+        )
     with user_code(f"workload.{key}"):
         return found(**arguments)
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variadic
 
 
 def _check_overridden(thing: Any, method: str, key: str, kind: str) -> None:
