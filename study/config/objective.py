@@ -130,6 +130,11 @@ class Objective(Section):
         return _LABELS.get(self.metric, self.metric)
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Metrics that are shown beside the objective, where they were recorded."""
+        return self.also if self.metric == "val_accuracy" else tuple(dict.fromkeys((*self.also, "val_accuracy")))
+
+    @property
     def test_metric(self) -> str:
         """The name of the same metric on the test set: `test_loss` for `val_loss`."""
         return f"test_{self.metric.removeprefix('val_')}"

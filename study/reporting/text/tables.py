@@ -21,7 +21,7 @@ from study.reporting.text.formatting import (
     number,
     percent,
 )
-from study.reporting.text.quality import bare_text, column_head, point_text
+from study.reporting.text.quality import bare_text, column_head, metric_head, metric_text, point_text
 from study.reporting.text.quality import unit as objective_unit
 from study.safe_text import printable
 
@@ -87,6 +87,7 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
     cold = any(point.cold_setup.on(axis) for point in summary.points)
     beside = "of which cold setup" if summary.include_setup else "plus cold setup"
     variants = any(point.variant for point in summary.points)
+    beside = [name for name in objective.beside if any(name in point.further for point in summary.points)]
     memory = any(point.peak_memory_bytes for point in summary.points)
     energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
     energy_unit = cost_unit([point.cost.energy_j or 0.0 for point in summary.points], "energy_j")
@@ -101,6 +102,7 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
         column_head(objective),
         f"best {objective_unit(objective)}".strip(),
         f"test {objective_unit(objective)}".strip(),
+        *map(metric_head, beside),
         "samples/s",
         *(("peak memory GB",) if memory else ()),
         *((f"{energy_unit.label} a trial",) if energy else ()),
@@ -121,6 +123,7 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
             point_text(objective, point) + (" (1 seed)" if point.quality_ci is None else ""),
             bare_text(objective, point.best_quality),
             bare_text(objective, point.test_quality),
+            *(metric_text(name, point.further.get(name)) for name in beside),
             number(point.samples_per_s),
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
