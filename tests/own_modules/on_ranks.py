@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 from study.config.schema import StudyConfig
@@ -17,7 +18,7 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.preflight.dry_run import DryRunRank
 from study.training.rank import Rank
-from study.training.snapshot import join_parts
+from study.training.snapshot import State, join_parts
 from tests.conftest import make_config
 from tests.own_modules.user_modules import SAMPLES
 
@@ -26,12 +27,12 @@ ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, nod
 
 
 def workload(**changes: Any) -> dict[str, Any]:
-    """Of `users`: `module="Reduced"` names a class there."""
-    named = {key: f"tests.own_modules.user_modules:{changes.pop(key, default)}" for key, default in _CLASSES.items()}
-    return {**named, "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
-
-
-_CLASSES = {"module": "Net", "data": "Data"}
+    """Of `user_modules`: `module="Reduced"` names a class there; a name with a colon is a whole import path."""
+    made = {"module": "Net", "data": "Data", "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
+    for key in ("module", "data"):
+        if made[key] is not None and ":" not in made[key]:
+            made[key] = f"tests.own_modules.user_modules:{made[key]}"
+    return made
 
 
 def own(world_size: int = 1, budget: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
@@ -77,7 +78,7 @@ def run(rank: Rank, spec: TrialSpec, pausing: bool = False) -> Outcome:
             if reports[-1].final:
                 break
             if pausing:
-                snapshot = join_parts([rank.snapshot()])
+                snapshot = join_parts(_of_all_ranks(rank.snapshot()))
                 rank.halt()
                 seen += job.module.seen
                 rank.begin(spec, snapshot)
@@ -91,14 +92,25 @@ def run(rank: Rank, spec: TrialSpec, pausing: bool = False) -> Outcome:
     return Outcome(reports, error, seen + job.module.seen, weights, job.notes)
 
 
+def _of_all_ranks(part: State) -> list[State]:
+    """Each rank's part of a snapshot."""
+    if not dist.is_initialized():
+        return [part]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
 def alone(config: StudyConfig, spec: TrialSpec | None = None, pausing: bool = False) -> Outcome:
     """On one rank, in this process."""
     return run(Rank(ALONE, config), spec or spec_of(config), pausing)
 
 
-def together(group: LocalGroup, config: StudyConfig, spec: TrialSpec | None = None) -> Sequence[Outcome]:
+def together(
+    group: LocalGroup, config: StudyConfig, spec: TrialSpec | None = None, pausing: bool = False
+) -> Sequence[Outcome]:
     """On each rank of a group that stays as it is, whatever is raised."""
-    return group.call(_run_here, config, spec or spec_of(config))
+    return group.call(_run_here, config, spec or spec_of(config), pausing)
 
 
 def tried_together(group: LocalGroup, config: StudyConfig, parts: int = 1) -> Sequence[list[str] | str]:
@@ -106,8 +118,8 @@ def tried_together(group: LocalGroup, config: StudyConfig, parts: int = 1) -> Se
     return group.call(_try_here, config, spec_of(config), parts)
 
 
-def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
-    return run(Rank(localgroup._rank.topology, config), spec)
+def _run_here(config: StudyConfig, spec: TrialSpec, pausing: bool) -> Outcome:
+    return run(Rank(localgroup._rank.topology, config), spec, pausing)
 
 
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:

@@ -30,7 +30,7 @@ from study.training.preflight.split_check import CHANGE, gradient_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
-from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
+from study.workloads.user_code.build import text_of, train_loader, user_code
 from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -74,7 +74,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
     with user_code("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        loader = train_loader(build_data(workload, other))
+        loader = train_loader(workload, other)
         check_batch_size(loader, other)
         notes = []
         if _draws_itself(loader):
@@ -108,7 +108,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     orders = []
     for seed in range(2):
-        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        share = TrainShare(train_loader(workload, size), ALONE, (seed, 0), size, count)
         orders.append([sample for batch in share for sample in batch])
     if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
         return []
@@ -121,7 +121,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
 def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
     """Raise ConfigError where a user's batch sampler yields other batches than a trial needs, or too few."""
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
-    loader = train_loader(build_data(workload, size))
+    loader = train_loader(workload, size)
     if type(loader.batch_sampler) is not BatchSampler:
         batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
         check_sizes(batches, size)

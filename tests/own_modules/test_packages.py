@@ -1,0 +1,103 @@
+"""Modules of `lightning` beside those of `pytorch_lightning`: each runs with the classes of its own package."""
+
+import subprocess
+import sys
+from itertools import chain
+from typing import Any
+
+import lightning.pytorch
+import pytest
+import pytorch_lightning
+import torch
+
+from study.errors import ConfigError
+from study.planning.trials import make_plan
+from study.training.distributed.local_group import LocalGroup
+from study.training.preflight.dry_run import dry_run
+from study.training.rank import Rank
+from tests.own_modules.on_ranks import ALONE, alone, own, spec_of, together, tried_together
+from tests.own_modules.user_modules import SAMPLES, VAL_LABELS
+
+MODULES = "tests.own_modules.lightning_modules"
+OTHER = {"module": f"{MODULES}:Net", "data": f"{MODULES}:Data"}
+LEFT_OUT = [
+    "EarlyStopping of the module is left out: a study decides when a trial ends",
+    "ModelCheckpoint of the module is left out: a study keeps checkpoints of its own",
+]
+
+
+def test_a_module_of_lightning_is_tried_and_trained_on_two_ranks(two: LocalGroup) -> None:
+    config = own(world_size=2, **OTHER)
+    assert tried_together(two, config) == [LEFT_OUT, LEFT_OUT]
+    first, second = together(two, config)
+    assert first.error is None
+    assert [report.val_accuracy for report in first.reports] == pytest.approx([VAL_LABELS.count(0) / 5] * 2)
+    assert sorted(chain(*first.seen[:2], *second.seen[:2])) == list(range(SAMPLES))
+    assert all(torch.equal(a, b) for a, b in zip(first.weights, second.weights, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["study", "module"])
+def test_it_goes_on_after_pauses_to_the_last_bit(two: LocalGroup, optimizer: str) -> None:
+    changes = {**OTHER, "optimizer": optimizer, "budget": {"epochs": 3, "report_every_updates": 1}}
+    pair = own(world_size=2, **changes)
+    for straight, paused in (
+        (alone(own(**changes)), alone(own(**changes), pausing=True)),
+        *zip(together(two, pair), together(two, pair, pausing=True), strict=True),
+    ):
+        assert straight.error is paused.error is None
+        assert straight.seen == paused.seen
+        assert all(torch.equal(a, b) for a, b in zip(straight.weights, paused.weights, strict=True))
+        assert [report.train_loss for report in straight.reports] == [report.train_loss for report in paused.reports]
+
+
+@pytest.mark.parametrize(
+    ("changes", "package"),
+    [({}, pytorch_lightning), (OTHER, lightning.pytorch)],
+    ids=["pytorch_lightning", "lightning"],
+)
+def test_the_package_of_the_module_is_used_throughout(changes: dict[str, Any], package: Any) -> None:
+    config = own(**changes)
+    rank = Rank(ALONE, config)
+    rank.begin(spec_of(config))
+    trial: Any = rank._trial
+    rank.halt()
+    trainer = trial.trainer
+    assert type(trainer) is package.Trainer
+    assert isinstance(trainer.strategy, package.strategies.SingleDeviceStrategy)
+    assert isinstance(trainer.logger, package.loggers.Logger)
+    assert isinstance(trainer.profiler, package.profilers.Profiler)
+    assert isinstance(trainer.strategy.checkpoint_io, package.plugins.CheckpointIO)
+    assert all(isinstance(callback, package.Callback) for callback in trainer.callbacks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"module": f"{MODULES}:Net"},
+            r"^workload\.data: tests\.own_modules\.user_modules:Data is of pytorch_lightning, and .*:Net of lightning,",
+        ),
+        ({"data": f"{MODULES}:Data"}, r"^workload\.data: .*lightning_modules:Data is of lightning, and .*:Net of pyt"),
+        (
+            {**OTHER, "callbacks": ["pytorch_lightning.callbacks:LearningRateMonitor"]},
+            r"^workload\.callbacks: .*:LearningRateMonitor is of pytorch_lightning, and .*:Net of lightning, .*: impo",
+        ),
+    ],
+    ids=["data", "module", "callback"],
+)
+def test_two_packages_in_one_study_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        dry_run(make_plan(own(**changes)))
+
+
+def test_a_callback_of_the_other_package_in_the_module_is_refused(two: LocalGroup) -> None:
+    (error, _) = tried_together(two, own(world_size=2, module="OtherCallback"))
+    assert error == (
+        "ConfigError: workload.module: its configure_callbacks gives EarlyStopping, which is no Callback of "
+        "pytorch_lightning, the package that the module is of"
+    )
+
+
+def test_who_uses_one_package_does_not_load_the_other() -> None:
+    code = "import study.training.rank, tests.user_code, sys; assert 'lightning' not in sys.modules, 'loaded'"
+    subprocess.run([sys.executable, "-c", code], check=True)
