@@ -27,12 +27,16 @@ ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, nod
 
 
 def workload(**changes: Any) -> dict[str, Any]:
-    """Of `user_modules`: `module="Reduced"` names a class there; a name with a colon is a whole import path."""
-    made = {"module": "Net", "data": "Data", "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
-    for key in ("module", "data"):
-        if made[key] is not None and ":" not in made[key]:
-            made[key] = f"tests.own_modules.user_modules:{made[key]}"
-    return made
+    """Of `user_modules`: `module="Reduced"` names a class there, `module="lightning_modules:Net"` elsewhere."""
+    named = {key: _path(changes.pop(key, default)) for key, default in _CLASSES.items()}
+    return {**named, "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
+
+
+_CLASSES = {"module": "Net", "data": "Data"}
+
+
+def _path(name: str | None) -> str | None:
+    return name and f"tests.own_modules.{name if ':' in name else f'user_modules:{name}'}"
 
 
 def own(world_size: int = 1, budget: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:

@@ -88,7 +88,7 @@ def test_a_global_batch_is_that_of_all_ranks(two: LocalGroup) -> None:
         ),
         (
             {"batch_size_key": "val_samples"},
-            r"^workload\.data: .*:Data needs batch_size: set it in workload\.data_args",
+            r"^workload\.data_args: .*:Data requires batch_size: give it here$",
         ),
         (
             {"data": "OfADict", "batch_size_key": "hparams.batch_size", "data_args": {"hparams": 3}},
@@ -96,7 +96,7 @@ def test_a_global_batch_is_that_of_all_ranks(two: LocalGroup) -> None:
         ),
         (
             {"module": "WantsWidth"},
-            r"^workload\.module: .*:WantsWidth needs width, depth: set it in workload\.module_args",
+            r"^workload\.module_args: .*:WantsWidth requires width, depth: give them here$",
         ),
         (
             {"module": "WithLoaders", "data": None, "batch_size_key": "batch"},

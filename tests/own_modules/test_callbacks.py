@@ -78,7 +78,7 @@ def test_those_that_a_study_replaces_are_left_out_with_a_note(two: LocalGroup) -
         ("EarlyStopping", {"monitor": "val_acc", "patience": 0, "mode": "max"}, ends),
         ("Timer", {"duration": "00:00:00:00"}, ends),
         ("ModelCheckpoint", {}, "a study keeps checkpoints of its own"),
-        ("TQDMProgressBar", {}, "a study shows its own progress"),
+        ("TQDMProgressBar", {}, "what a trial prints is not shown"),
         ("LearningRateFinder", {}, sets),
         ("BatchSizeFinder", {}, sets),
     ]
@@ -97,7 +97,7 @@ def test_those_that_a_study_replaces_are_left_out_with_a_note(two: LocalGroup) -
         ("tests.own_modules.user_modules:Shrinkin", r"has no class Shrinkin \(did you mean Shrinking\?\)$"),
         ("tests.own_modules.user_modules:Net", r":Net is no Callback$"),
         ({"path": SHRINKING, "args": {"bye": 1}}, r":Shrinking does not take bye \(did you mean by\?\)$"),
-        (f"{LIGHTNING}:EarlyStopping", r":EarlyStopping needs monitor: set it in its args$"),
+        (f"{LIGHTNING}:EarlyStopping", r":EarlyStopping requires monitor: give it here$"),
     ],
     ids=["no class", "no callback", "argument", "missing argument"],
 )

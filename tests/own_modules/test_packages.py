@@ -18,8 +18,7 @@ from study.training.rank import Rank
 from tests.own_modules.on_ranks import ALONE, alone, own, spec_of, together, tried_together
 from tests.own_modules.user_modules import SAMPLES, VAL_LABELS
 
-MODULES = "tests.own_modules.lightning_modules"
-OTHER = {"module": f"{MODULES}:Net", "data": f"{MODULES}:Data"}
+OTHER = {"module": "lightning_modules:Net", "data": "lightning_modules:Data"}
 LEFT_OUT = [
     "EarlyStopping of the module is left out: a study decides when a trial ends",
     "ModelCheckpoint of the module is left out: a study keeps checkpoints of its own",
@@ -74,10 +73,13 @@ def test_the_package_of_the_module_is_used_throughout(changes: dict[str, Any], p
     ("changes", "says"),
     [
         (
-            {"module": f"{MODULES}:Net"},
+            {"module": "lightning_modules:Net"},
             r"^workload\.data: tests\.own_modules\.user_modules:Data is of pytorch_lightning, and .*:Net of lightning,",
         ),
-        ({"data": f"{MODULES}:Data"}, r"^workload\.data: .*lightning_modules:Data is of lightning, and .*:Net of pyt"),
+        (
+            {"data": "lightning_modules:Data"},
+            r"^workload\.data: .*lightning_modules:Data is of lightning, and .*:Net of pyt",
+        ),
         (
             {**OTHER, "callbacks": ["pytorch_lightning.callbacks:LearningRateMonitor"]},
             r"^workload\.callbacks: .*:LearningRateMonitor is of pytorch_lightning, and .*:Net of lightning, .*: impo",

@@ -11,7 +11,7 @@ from study.workloads.user_code.lightning_package import LightningPackage
 _LEFT_OUT = {
     ("EarlyStopping", "Timer"): "a study decides when a trial ends",
     ("Checkpoint",): "a study keeps checkpoints of its own",
-    ("ProgressBar",): "a study shows its own progress",
+    ("ProgressBar", "ModelSummary"): "what a trial prints is not shown",
     ("BatchSizeFinder", "LearningRateFinder"): "a study sets batch sizes and rates",
 }
 

@@ -31,7 +31,7 @@ from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
 from study.workloads.user_code.build import text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
+from study.workloads.user_code.loaders import KEY, check_batch_size, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 UPDATES = 3
@@ -60,7 +60,8 @@ def dry_run(plan: Plan) -> tuple[str, ...]:
             try:
                 found = _try(config, config.workload, specs)
             except (ConfigError, DataError) as error:
-                raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
+                key = "workload.module" if error.key == KEY and config.workload.data is None else error.key
+                raise error.with_key(f"variants.{name}.{key}" if name else key) from error
             notes += [f"variant {name}: {note}" if name else note for note in found]
     return tuple(dict.fromkeys(notes))
 

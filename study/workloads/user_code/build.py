@@ -174,18 +174,21 @@ def _build(found: type[Any], path: str, key: str, arguments: dict[str, Any], bat
         if batch_size_key is not None and unknown[0] == batch_size_key.partition(".")[0]:
             said += ", with which a study sets the batch; workload.batch_size_key names another argument"
             known = [one for one in (*parameters, *_dotted(arguments)) if not _NOT_OF_TRAINING.search(one)]
-        raise ConfigError(said + did_you_mean(unknown[0], set(known) - set(unknown)), f"workload.{key}")
-    needed = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if missing := [name for name in needed if name not in arguments]:
-        where = "its args" if key == "callbacks" else f"workload.{key}_args"
-        raise ConfigError(f"{path} needs {', '.join(missing)}: set it in {where}", f"workload.{key}")
+        known = [one for one in known if one not in unknown]
+        raise ConfigError(said + did_you_mean(unknown[0], known), f"workload.{key}")
+    missing = [name for name, parameter in parameters.items() if _is_required(parameter) and name not in arguments]
+    if missing:
+        raise ConfigError(
+            f"{path} requires {', '.join(missing)}: give {'it' if len(missing) == 1 else 'them'} here",
+            f"workload.{key}_args" if key != "callbacks" else "workload.callbacks",
+        )
     with user_code(f"workload.{key}"):
         return found(**{name: _sections(value) for name, value in arguments.items()})
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variadic
 
 
 def _dotted(arguments: dict[str, Any], before: str = "") -> Iterator[str]:
