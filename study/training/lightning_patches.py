@@ -50,9 +50,9 @@ class NoProfiler:
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """Keep Lightning from broadcasting a flag before every batch, in case one rank got a SIGTERM: a collective a step.
 
-    The driver ends the ranks itself. This reaches into Lightning; a test fails if it changes there.
+    The driver ends the ranks itself. This reaches into Lightning, of which versions before 2.6 have no broadcast; a
+    test fails if it changes there.
     """
-    assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 

@@ -5,7 +5,9 @@ import sys
 from itertools import chain
 from typing import Any
 
+import lightning.fabric
 import lightning.pytorch
+import lightning_fabric
 import pytest
 import pytorch_lightning
 import torch
@@ -103,3 +105,10 @@ def test_a_callback_of_the_other_package_in_the_module_is_refused(two: LocalGrou
 def test_who_uses_one_package_does_not_load_the_other() -> None:
     code = "import study.training.rank, tests.user_code, sys; assert 'lightning' not in sys.modules, 'loaded'"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", [pytorch_lightning, lightning.pytorch], ids=["pytorch_lightning", "lightning"])
+def test_what_is_patched_in_lightning_is_there(package: Any) -> None:
+    assert callable(package.loops._TrainingEpochLoop._broadcast_sigterm_tensor)
+    fabric = lightning.fabric if package is lightning.pytorch else lightning_fabric
+    assert callable(fabric.utilities.registry.entry_points)
