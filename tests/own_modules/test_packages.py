@@ -17,7 +17,8 @@ from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
 from study.training.rank import Rank
-from tests.own_modules.on_ranks import ALONE, alone, own, spec_of, together, tried_together
+from tests.conftest import make_config
+from tests.own_modules.on_ranks import ALONE, alone, own, spec_of, together, tried_together, workload
 from tests.own_modules.user_modules import SAMPLES, VAL_LABELS
 
 OTHER = {"module": "lightning_modules:Net", "data": "lightning_modules:Data"}
@@ -39,10 +40,15 @@ def test_a_module_of_lightning_is_tried_and_trained_on_two_ranks(two: LocalGroup
 
 @pytest.mark.parametrize("optimizer", ["study", "module"])
 def test_it_goes_on_after_pauses_to_the_last_bit(two: LocalGroup, optimizer: str) -> None:
-    changes = {**OTHER, "optimizer": optimizer, "budget": {"epochs": 3, "report_every_updates": 1}}
-    pair = own(world_size=2, **changes)
+    one, pair = (
+        make_config(
+            workload=workload(**OTHER, optimizer=optimizer), batch_sizes=[24], hardware={"world_size": ranks},
+            budget={"epochs": 3, "report_every_updates": 1}, search={"lr": [0.1]},
+        )
+        for ranks in (1, 2)
+    )  # fmt: skip
     for straight, paused in (
-        (alone(own(**changes)), alone(own(**changes), pausing=True)),
+        (alone(one), alone(one, pausing=True)),
         *zip(together(two, pair), together(two, pair, pausing=True), strict=True),
     ):
         assert straight.error is paused.error is None

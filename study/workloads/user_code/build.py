@@ -80,15 +80,14 @@ def lightning_of(config: Custom) -> LightningPackage:
 def build_module(config: Custom, batch_size: int) -> Any:
     """Return a fresh LightningModule, which is given the batch size if it takes it. Raises ConfigError."""
     found, lightning = _class_of(config.module, "module", "LightningModule")
-    own_loaders = _has_own_loaders(config)
-    arguments = _module_arguments(config, found, batch_size)
-    module = _build(found, config.module, "module", arguments, config.batch_size_key if own_loaders else None)
-    base = lightning.pytorch.LightningModule
+    own_loaders, base = _has_own_loaders(config), lightning.pytorch.LightningModule
     needed = ["training_step", "validation_step"]
     needed += ["configure_optimizers"] if config.optimizer == "module" else []
-    _check_overridden(module, base, needed, "module")
+    _check_overridden(found, base, needed, "module")
     if own_loaders:
-        _check_overridden(module, base, _LOADERS, "module", ", and workload.data names no LightningDataModule")
+        _check_overridden(found, base, _LOADERS, "module", ", and workload.data names no LightningDataModule")
+    arguments = _module_arguments(config, found, batch_size)
+    module = _build(found, config.module, "module", arguments, config.batch_size_key if own_loaders else None)
     if not module.automatic_optimization:
         raise ConfigError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
     return module
@@ -101,10 +100,9 @@ def build_data(config: Custom, batch_size: int) -> Any | None:
     if config.data is None or _has_own_loaders(config):
         return None
     found, lightning = _class_beside(config, config.data, "data", "LightningDataModule")
+    _check_overridden(found, lightning.pytorch.LightningDataModule, _LOADERS, "data")
     arguments = _with_batch_size(config.data_args, config.batch_size_key, batch_size, "data")
-    data = _build(found, config.data, "data", arguments, config.batch_size_key)
-    _check_overridden(data, lightning.pytorch.LightningDataModule, _LOADERS, "data")
-    return data
+    return _build(found, config.data, "data", arguments, config.batch_size_key)
 
 
 def build_callbacks(config: Custom) -> list[Any]:
@@ -218,11 +216,11 @@ def _sections(value: Any) -> Any:
     return [_sections(one) for one in value] if isinstance(value, list) else value
 
 
-def _check_overridden(thing: Any, base: type[Any], methods: Sequence[str], key: str, reason: str = "") -> None:
+def _check_overridden(found: type[Any], base: type[Any], methods: Sequence[str], key: str, reason: str = "") -> None:
     """Raise ConfigError for a method that a user's class takes from Lightning's `base` as it is."""
     for method in methods:
-        if getattr(type(thing), method) is getattr(base, method):
-            raise ConfigError(f"{type(thing).__name__} has no {method}{reason}", f"workload.{key}")
+        if getattr(found, method) is getattr(base, method):
+            raise ConfigError(f"{found.__name__} has no {method}{reason}", f"workload.{key}")
 
 
 def train_loader(config: Custom, batch_size: int) -> Any:
