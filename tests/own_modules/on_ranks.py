@@ -27,7 +27,7 @@ ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, nod
 
 
 def workload(**changes: Any) -> dict[str, Any]:
-    """Of `user_modules`: `module="Reduced"` names a class there, `module="lightning_modules:Net"` elsewhere."""
+    """Of `user_modules`: `module="Reduced"` names a class there, `module="batch_shapes:TextNet"` elsewhere."""
     named = {key: _path(changes.pop(key, default)) for key, default in _CLASSES.items()}
     return {**named, "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
 
@@ -129,6 +129,6 @@ def _run_here(config: StudyConfig, spec: TrialSpec, pausing: bool) -> Outcome:
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:
     spec = replace(spec, phase="search", report_at=(2, 3), stages=(replace(spec.stages[0], updates=3),))
     try:
-        return DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts)
+        return list(DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts).notes)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
