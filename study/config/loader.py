@@ -41,6 +41,9 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "samples": None,
 }
 
+# What other trainers call a key.
+_CALLED_ELSEWHERE = {"gradient_clip_val": "clip_norm", "max_grad_norm": "clip_norm", "epsilon": "eps"}
+
 _MOST_SHOWN = 100  # letters of a value in a message
 
 
@@ -205,7 +208,8 @@ def _message(error: ErrorDetails, at: KeyPath) -> str:
     got = _got(error["input"])
     if kind == "extra_forbidden":
         known = _fields_of(error["loc"])
-        return f"unknown key; allowed: {', '.join(known)}{did_you_mean(str(at[-1]), known)}"
+        key = str(at[-1])
+        return f"unknown key; allowed: {', '.join(known)}{did_you_mean(_CALLED_ELSEWHERE.get(key, key), known)}"
     if kind == "missing":
         return "is required"
     if kind in ("literal_error", "union_tag_invalid"):

@@ -22,8 +22,16 @@ from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
 from study.training.jobs.base import Job
 from study.training.lightning_patches import NoProfiler, cache_entry_points, skip_sigterm_broadcast
+from study.training.manual_steps import ManualSteps
 from study.training.messages import RankReport
-from study.training.optimizers import current_rate, set_optimizers
+from study.training.optimizers import (
+    check_plateaus,
+    clipping_arguments,
+    clips_itself,
+    current_rate,
+    set_optimizers,
+    unscale_before_clipping,
+)
 from study.training.probes.trial import TrialProbes
 from study.training.snapshot import IN_MEMORY, InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
@@ -57,6 +65,12 @@ class TrialFit:
         """Fit, in the thread that the argument steps."""
         self.thread = thread
         spec, module = self.spec, self.job.module
+        self.by_hand = None if module.automatic_optimization else ManualSteps()
+        clipping = clipping_arguments(self.config.optimizer, module)
+        if clipping and clips_itself(module):
+            self.job.notes.append(
+                "its configure_gradient_clipping is given the study's value, and decides what becomes of it"
+            )
         set_optimizers(module, self.config, spec)
         lightning = self.job.lightning
         cache_entry_points(lightning)
@@ -79,6 +93,7 @@ class TrialFit:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **clipping,
             **self.job.trainer_arguments(),
         )
         skip_sigterm_broadcast(trainer)
@@ -116,6 +131,7 @@ class TrialFit:
                 "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
                 "callbacks": {one.state_key: state for one in self.trainer.callbacks if (state := one.state_dict())},
                 "data": self.job.data_state(),
+                "steps_by_hand": self.by_hand.each if self.by_hand is not None else None,
             },
         }
 
@@ -140,6 +156,8 @@ class TrialFit:
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore what differs between ranks, and so is no part of Lightning's checkpoint."""
         self._done()
+        if self.by_hand is not None:  # Lightning would count the steps of all optimizers; the last report ends a trial
+            trainer.fit_loop.epoch_loop.max_steps = -1
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
             buffers = dict(pl_module.named_buffers())
@@ -150,9 +168,16 @@ class TrialFit:
         """Report that the trial is ready, and wait for the first `advance`."""
         self._done()
         if self.resumed is not None:
+            metrics = self.resumed.rank["metrics"]  # of which Lightning's checkpoint has none
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
             self._follow_plateaus(trainer, self.resumed)
+        check_plateaus(trainer, self.spec)
+        if trainer.gradient_clip_val is not None or clips_itself(pl_module):
+            unscale_before_clipping(trainer.optimizers[0])
         self.steps = self.resumed.updates if self.resumed else 0
-        if self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
+        if self.by_hand is not None:
+            self.by_hand.begin(trainer, self.resumed.rank["steps_by_hand"] if self.resumed else None)
+        elif self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
             trainer.optimizers[0].register_step_post_hook(self._stepped)
         if not self.thread.give(None):
             self._end(trainer)
@@ -169,8 +194,6 @@ class TrialFit:
         """
         if not any(scheduler.reduce_on_plateau for scheduler in trainer.lr_scheduler_configs):
             return
-        metrics = resumed.rank["metrics"]
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
         if resumed.updates % self.spec.updates_per_epoch == 0:
             trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
@@ -182,14 +205,19 @@ class TrialFit:
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Let the job finish the gradients, which DDP has averaged by now."""
+        """Let the job finish the gradients, which DDP has averaged by now; they are clipped after this."""
         self.job.before_step()
+        if self.by_hand is not None:
+            self.by_hand.note(trainer, optimizer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the heartbeat that something got done."""
+        """Show the heartbeat that something got done, and check the steps of a module that optimizes by hand."""
         self._done()
+        if self.by_hand is not None:
+            self.by_hand.check(trainer)
+            self.steps += 1
         if trainer.fit_loop.restarting:
             # Lightning would leave it so to the end of the epoch, and move no rate there that follows a metric.
             trainer.fit_loop.restarting = False
@@ -236,7 +264,8 @@ class TrialFit:
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         samples = spec.samples_at(updates)
-        counted = self._is_custom and self.config.hardware.precision != "16-mixed"  # whose scaler skips steps
+        scaled = self.config.hardware.precision == "16-mixed" and self.by_hand is None  # the scaler skips steps
+        counted = self._is_custom and not scaled
         if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()
@@ -248,7 +277,11 @@ class TrialFit:
         metrics = self.job.metrics(trainer)
         self._lap("validate_s")
         final = self._is_final(updates, metrics)
-        test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
+        tested = self.job.test_metrics(self._done) if final and spec.phase == "confirm" else {}
+        metrics.metrics = {
+            **metrics.metrics,
+            **{name: value for name, value in tested.items() if name != "test_accuracy"},
+        }
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
             probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
@@ -259,7 +292,7 @@ class TrialFit:
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            test_accuracy=test_accuracy,
+            test_accuracy=tested.get("test_accuracy"),
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,
@@ -286,10 +319,10 @@ class TrialFit:
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True
-        if budget.target_val_accuracy is not None and metrics.val_accuracy >= budget.target_val_accuracy:
-            return True
-        if budget.target_train_loss is not None and metrics.train_loss <= budget.target_train_loss:
-            return True
+        for target in self.config.targets:
+            value = metrics.value(target.metric)
+            if value is not None and target.met_by(value):
+                return True
         if budget.device_seconds is None:
             return False
         used_up = torch.tensor(self.topology.world_size * self._worked_s() >= budget.device_seconds)

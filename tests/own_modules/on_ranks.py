@@ -16,7 +16,7 @@ from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
-from study.training.preflight.dry_run import DryRunRank
+from study.training.preflight.dry_run import DryRunRank, dry_run
 from study.training.rank import Rank
 from study.training.snapshot import State, join_parts
 from tests.conftest import make_config
@@ -120,6 +120,11 @@ def together(
 def tried_together(group: LocalGroup, config: StudyConfig, parts: int = 1) -> Sequence[list[str] | str]:
     """On each rank, the notes of a trial as `study check` tries it, or its error."""
     return group.call(_try_here, config, spec_of(config), parts)
+
+
+def notes_of(config: StudyConfig) -> list[str]:
+    """The notes with which `study check` ends."""
+    return [note for tried in dry_run(make_plan(config)) for note in tried.notes]
 
 
 def _run_here(config: StudyConfig, spec: TrialSpec, pausing: bool) -> Outcome:

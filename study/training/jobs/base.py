@@ -33,6 +33,7 @@ class Job(Protocol):
     """A module, its data, and the reading of its metrics."""
 
     batches_on_device: bool
+    notes: list[str]  # what a user should know of how the module is run
 
     @property
     def lightning(self) -> LightningPackage:
@@ -80,9 +81,9 @@ class Job(Protocol):
     def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Return the metrics of the interval since the last call. Every rank must call it."""
 
-    def test_accuracy(self, done: Callable[[], None]) -> float | None:
-        """Return the accuracy on the test set, if there is one. Every rank must call it; it calls `done` as it
-        proceeds.
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return test_loss and test_accuracy on the test set; nothing without one. Every rank must call it; it calls
+        `done` as it proceeds.
         """
 
     def probe_target(self) -> ProbeTarget | None:
@@ -96,6 +97,7 @@ class TensorJob:
     lightning = lightning_package()
 
     def __init__(self, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
+        self.notes: list[str] = []
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
         shard = (topology.rank, topology.world_size, EVAL_BATCH)

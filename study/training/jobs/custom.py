@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from study.config.objective import ACCURACY, Objective
 from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.measurement import Metrics
@@ -32,21 +33,39 @@ class CustomJob:
     batches_on_device = False
     most_val_batches: int | None = None  # of each validation loader; None: all
 
-    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+    def __init__(
+        self,
+        config: Custom,
+        spec: TrialSpec,
+        topology: RankTopology,
+        resumed: Resumed | None,
+        objective: Objective = ACCURACY,
+    ) -> None:
         self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
-        self.notes: list[str] = []  # what a user should know of how the module is run
+        self.notes: list[str] = []
         batch_size = spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
         self.lightning = lightning_of(config)
         self.module: pl.LightningModule = build_module(config, batch_size)
+        self._check_steps()
         self.data: pl.LightningDataModule | None = build_data(config, batch_size)
         self.losses = TrainingLosses(config, self.module, topology, spec.batch.accumulation)
-        self.logged = LoggedMetrics(config, self.module)
+        self.logged = LoggedMetrics(config, self.module, objective)
         self._train_share: TrainShare | None = None
         self.validation_loaders: list[Any] = []
         self._validation_shares: list[ValidationShare] = []
         self._leave_out_callbacks()
+
+    def _check_steps(self) -> None:
+        """Refuse accumulation for a module that optimizes by hand, as Lightning does."""
+        parts = self.spec.batch.accumulation
+        if not self.module.automatic_optimization and parts > 1:
+            raise ConfigError(
+                f"optimizes by hand, and a batch is split into {parts} parts for each rank: an update is one training "
+                "batch there; leave out hardware.micro_batch and accumulation, or take more ranks",
+                "workload.module",
+            )
 
     # The loaders.
 
@@ -202,8 +221,9 @@ class CustomJob:
         """Return the training loss over ranks, and what the module logged. Raises ConfigError."""
         return self.logged.read(trainer, self.losses)
 
-    def test_accuracy(self, done: Callable[[], None]) -> None:
-        """Return None: a study does not run a user's test step."""
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return nothing: a study does not run a user's test step."""
+        return {}
 
     def probe_target(self) -> None:
         """Return None: a training step may log, keep state or need its trainer, and is no function of a batch."""

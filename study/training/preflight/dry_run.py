@@ -25,6 +25,7 @@ from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
+from study.training.optimizers import rates_are_factors
 from study.training.preflight.split_check import CHANGE, gradient_change, metric_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
@@ -33,8 +34,7 @@ from study.workloads.user_code.build import text_of, train_loader, user_code
 from study.workloads.user_code.loaders import KEY, check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
-UPDATES = 3
-AN_EPOCH = 2  # updates: the last one begins another
+AN_EPOCH = 2  # updates
 MOST_SAMPLES = 32
 VAL_BATCHES = 4
 MOST_RANKS = 4  # on this machine, of a study with more
@@ -51,7 +51,8 @@ def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
     found: list[TriedModule] = []
     tried: list[Any] = []
     for name, config in plan.variants.items():
-        same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
+        theirs = rates_are_factors(config) and config.optimizer  # its clipping
+        same = (config.workload, config.ghost_batch, config.hardware.world_sizes, theirs)
         if isinstance(config.workload, Custom) and same not in tried:
             tried.append(same)
             cells = [cell for cell in plan.cells if cell.variant == name]
@@ -151,12 +152,13 @@ def _few(micro_batch: int, ghost_batch: int | None) -> int:
 
 def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
     """Return a trial of three updates in two epochs, with a validation in each: the second one shows what is not logged
-    every time.
+    every time. Where an epoch of the study ends without a validation, so does the first one here.
     """
     an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
-    stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
+    first = an_epoch + (spec.report_at[0] > spec.updates_per_epoch)
+    stage = replace(spec.stages[0], updates=first + 1, batch=batch, updates_per_epoch=an_epoch)
     cell = replace(spec.cell, variant="")
-    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(first, first + 1))
 
 
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
@@ -255,7 +257,8 @@ def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[st
 
     That a metric is not reduced over ranks is left out for those that the ranks have `compared`.
     """
-    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in compared))
+    logged = {name.partition("/dataloader_idx_")[0] for name in compared}
+    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in logged))
     found = {" ".join(text_of(one.message).split()) for one in caught if isinstance(one.message, UserWarning)}
     return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
 

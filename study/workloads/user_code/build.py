@@ -89,8 +89,26 @@ def build_module(config: Custom, batch_size: int) -> Any:
     arguments = _module_arguments(config, found, batch_size)
     module = _build(found, config.module, "module", arguments, config.batch_size_key if own_loaders else None)
     if not module.automatic_optimization:
-        raise ConfigError("optimizes by hand, and a study cannot count or scale such steps", "workload.module")
+        _check_by_hand(config)
+    elif config.train_loss is not None:
+        raise ConfigError(
+            "is for a module that optimizes by hand: the loss is what training_step returns", "workload.train_loss"
+        )
     return module
+
+
+def _check_by_hand(config: Custom) -> None:
+    """Raise ConfigError for settings that a module with `automatic_optimization = False` would ignore."""
+    if config.optimizer != "module":
+        raise ConfigError(
+            "must be module: the module optimizes by hand (automatic_optimization = False), with its own optimizers; "
+            "search.lr then lists factors of their rates",
+            "workload.optimizer",
+        )
+    if config.loss_weight is not None:
+        raise ConfigError(
+            "the module optimizes by hand, and weights its losses itself; leave it out", "workload.loss_weight"
+        )
 
 
 def build_data(config: Custom, batch_size: int) -> Any | None:

@@ -59,7 +59,7 @@ def test_what_is_right_passes_without_a_word(
         ({"module": "tests.user_code:NoTraining"}, r"^workload\.module: NoTraining has no training_step$"),
         ({"module": "tests.user_code:NoLoss"}, r"^workload\.module: its training_step returns no loss$"),
         ({"module": "tests.user_code:NoOptimizer", "optimizer": "module"}, r"NoOptimizer has no configure_optimizers$"),
-        ({"module": "tests.user_code:ByHand"}, r"^workload\.module: optimizes by hand"),
+        ({"module": "tests.user_code:ByHand"}, r"^workload\.optimizer: must be module: the module optimizes by hand"),
         ({"module": "tests.user_code:Silent"}, r"^workload\.val_accuracy: .* does not log val_acc; it logs nothing$"),
         ({"val_accuracy": "val_ac"}, r"it logs val_acc \(did you mean val_acc\?\)$"),
         ({"val_loss": "loss"}, r"^workload\.val_loss: the module does not log loss; it logs val_acc$"),
