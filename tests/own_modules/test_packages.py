@@ -15,9 +15,11 @@ import torch
 from study.errors import ConfigError
 from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
+from study.training.optimizers import clips_itself
 from study.training.preflight.dry_run import dry_run
 from study.training.rank import Rank
 from tests.conftest import make_config
+from tests.own_modules import lightning_modules, user_modules
 from tests.own_modules.on_ranks import ALONE, alone, own, spec_of, together, tried_together, workload
 from tests.own_modules.user_modules import SAMPLES, VAL_LABELS
 
@@ -106,6 +108,12 @@ def test_a_callback_of_the_other_package_in_the_module_is_refused(two: LocalGrou
         "ConfigError: workload.module: its configure_callbacks gives EarlyStopping, which is no Callback of "
         "pytorch_lightning, the package that the module is of"
     )
+
+
+@pytest.mark.parametrize("module", [user_modules.Net, lightning_modules.Net])
+def test_a_module_that_clips_itself_is_known_in_either_package(module: type[Any]) -> None:
+    own_clipping = type("Clips", (module,), {"configure_gradient_clipping": lambda *args, **kwargs: None})
+    assert [clips_itself(kind()) for kind in (module, own_clipping)] == [False, True]
 
 
 def test_who_uses_one_package_does_not_load_the_other() -> None:
