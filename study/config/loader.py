@@ -223,7 +223,9 @@ def _message(error: ErrorDetails, at: KeyPath) -> str:
     if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
-        return f"must be written package.module:Class; got {got}"
+        module, dot, name = str(error["input"]).rpartition(".")
+        meant = f" (did you mean {module}:{name}?)" if dot and ":" not in module and name[:1].isupper() else ""
+        return f"must be written package.module:Class; got {got}{meant}"
     if kind == "too_short":
         return f"must list at least {context['min_length']}"
     return f"{error['msg'].removeprefix('Input ')}; got {got}"

@@ -119,6 +119,11 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (("{epochs: 3}", "{epochs: 3}\nhardware: {placement: PACK}"), 7, "must be one of pack, spread; got PACK"),
         (("{epochs: 3}", "{epochs: 3}\nhardware: {world_size: 3}"), 2, "16 is not divisible by world size 3"),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {module: a, data: 'b:C'}"), 7, "must be written package.module:Class"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {module: 'a.b.Net', data: 'b:C'}"),
+            7,
+            'must be written package.module:Class; got "a.b.Net" (did you mean a.b:Net?)',
+        ),
         (("name: x", "name: &a x\nsearch: *a"), 2, "aliases (*a) are not allowed"),
         (("name: x", "name: [x"), 2, "not YAML"),
     ],

@@ -361,7 +361,7 @@ def test_what_lightning_does_not_do_by_hand_is_refused(changes: dict[str, Any], 
 def test_settings_that_it_would_ignore_are_refused(changes: dict[str, Any], says: str) -> None:
     workload: Any = by_hand().workload
     with pytest.raises(ConfigError, match=f"^{says}"):
-        build_module(workload.model_copy(update=changes))
+        build_module(workload.model_copy(update=changes), 8)
 
 
 def test_the_first_rates_of_a_check_are_those_of_both_optimizers() -> None:
