@@ -73,14 +73,19 @@ def _plan_for(config: StudyConfig, target: ClusterTarget, cpus: int | None) -> P
 
 
 def tried(plan: Plan, note: Callable[[str], None]) -> Plan:
-    """Return the plan, once some updates have been trained with each module of the user's own. Raises ConfigError."""
+    """Return the plan with what was found when some updates were trained with each module of the user's own; pass their
+    notes to `note`. Raises ConfigError.
+    """
     from study.config.workloads import Custom
 
     if any(isinstance(variant.workload, Custom) for variant in plan.variants.values()):
         from study.training.preflight.dry_run import dry_run
 
-        for line in dry_run(plan):
+        found = dry_run(plan)
+        lines = [f"variant {one.variant}: {line}" if one.variant else line for one in found for line in one.notes]
+        for line in dict.fromkeys(lines):
             note(f"Note: {line}")
+        return replace(plan, tried=found)
     return plan
 
 

@@ -91,14 +91,18 @@ def _show_plan(plan: Plan, target: ClusterTarget, cpus: int | None, measure: boo
     from study.cli.terminal import out
     from study.cluster.connection import connected, this_machine
     from study.planning.capacity import check_capacity, ranks_that_fit
+    from study.planning.cost_estimate import Paces
     from study.reporting.text.plan import print_plan
+    from study.training.preflight.first_rates import first_rates
     from study.training.preflight.pace import measure_paces
 
     with nullcontext(this_machine(cpus)) if target == LOCAL else connected(target, cpus) as nodes:
         check_capacity(nodes, plan.config.hardware)
         ranks = ranks_that_fit(nodes, plan.config.hardware)
-    paces = measure_paces(plan, os.cpu_count() or 1) if measure else {}
-    print_plan(plan, paces, ranks, out)
+    unmeasured = Paces({}, dict.fromkeys(plan.cells, "--no-measure"))
+    paces = measure_paces(plan, os.cpu_count() or 1) if measure else unmeasured
+    rates = {one.variant: first_rates(plan, one.variant) for one in plan.tried}
+    print_plan(plan, paces, ranks, rates, out)
 
 
 @app.command()

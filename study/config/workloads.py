@@ -201,9 +201,9 @@ class Custom(Section):
     )
     loss_weight: str | None = Field(
         None,
-        description="key of the dict that training_step returns, with the number (of tokens, say) that its loss is a "
-        "mean over; an update is then the mean over the global batch however it is split; left out, all micro "
-        "batches count the same",
+        description="name under which training_step returns (in a dict, beside loss) or logs the number, of tokens "
+        "say, that its loss is a mean over; an update is then the mean over the global batch however it is split; left "
+        "out, all micro batches count the same",
     )
     find_unused_parameters: bool = Field(
         False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"

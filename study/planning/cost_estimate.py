@@ -17,6 +17,14 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Paces:
+    """The pace of each cell, or why it was not measured."""
+
+    measured: Mapping[Cell, Pace]
+    missing: Mapping[Cell, str]
+
+
+@dataclass(frozen=True)
 class CellEstimate:
     """The most that the trials of one cell can cost."""
 

@@ -16,6 +16,7 @@ from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, split_batch
 from study.planning.growth import growth_stages
 from study.planning.learning_rates import base_rates, n_rates, scaled_rate
+from study.planning.tried import TriedModule
 
 Phase = Literal["search", "confirm"]
 MAX_TRIALS = 10_000
@@ -113,6 +114,7 @@ class Plan:
     variants: Mapping[str, StudyConfig]  # by name; one named "" where the study has none
     train_samples: int
     cells: tuple[Cell, ...]
+    tried: tuple[TriedModule, ...] = ()  # the user's own modules, where some updates were trained with them first
 
     @cached_property
     def search(self) -> tuple[TrialSpec, ...]:

@@ -26,12 +26,16 @@ ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, nod
 
 
 def workload(**changes: Any) -> dict[str, Any]:
-    """Of `users`: `module="Reduced"` names a class there."""
-    named = {key: f"tests.own_modules.user_modules:{changes.pop(key, default)}" for key, default in _CLASSES.items()}
+    """Of `user_modules`: `module="Reduced"` names a class there, `module="batch_shapes:TextNet"` elsewhere."""
+    named = {key: _path(changes.pop(key, default)) for key, default in _CLASSES.items()}
     return {**named, "train_samples": SAMPLES, "val_accuracy": "val_acc", **changes}
 
 
 _CLASSES = {"module": "Net", "data": "Data"}
+
+
+def _path(name: str) -> str:
+    return f"tests.own_modules.{name if ':' in name else f'user_modules:{name}'}"
 
 
 def own(world_size: int = 1, budget: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
@@ -113,6 +117,6 @@ def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:
     spec = replace(spec, phase="search", report_at=(2, 3), stages=(replace(spec.stages[0], updates=3),))
     try:
-        return DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts)
+        return list(DryRunRank(localgroup._rank.topology, config).dry_run(spec, parts).notes)
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -102,8 +102,10 @@ def test_a_loss_that_depends_on_how_a_batch_is_split_is_noted(two: LocalGroup) -
 def test_a_mean_of_unequal_parts_by_hand_is_noted(two: LocalGroup, module: str) -> None:
     notes = found(two, module=module)
     assert isinstance(notes, list)
-    (note,) = notes
-    assert note.startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert notes[0].startswith("it gathers figures of 2 ranks, which share 5 validation samples unequally")
+    assert [note.partition(" of the")[0] for note in notes[1:]] == [
+        "val_acc depends on how the validation set is split over batches and ranks:"
+    ] * (module == "MeanOfBatchesByHand")
     assert found(two, module=module, data_args={"val_samples": 4}) == []
 
 
@@ -134,7 +136,8 @@ def test_data_are_tried_in_the_parts_that_a_trial_needs(changes: dict[str, Any],
 
 @pytest.mark.parametrize(("sampler", "noted"), [("one order", 1), ("global", 0), ("epochs", 0), ("batches", 0)])
 def test_an_order_that_no_seed_changes_is_noted(sampler: str, noted: int) -> None:
-    notes = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    (found,) = dry_run(make_plan(own(data="Drawn", data_args={"sampler": sampler})))
+    notes = found.notes
     assert len(notes) == noted
     assert all(note.startswith("its training sampler draws the same order for every seed") for note in notes)
 

@@ -180,7 +180,9 @@ def test_a_micro_batch_that_counts_nothing_is_left_out(two: LocalGroup, accumula
 
 def test_a_weight_that_is_not_returned_is_refused() -> None:
     outcome = alone(own(module="Net", loss_weight="tokens"))
-    assert outcome.error == "ConfigError: workload.loss_weight: its training_step does not return a dict with tokens"
+    assert outcome.error == (
+        "ConfigError: workload.loss_weight: its training_step neither returns a dict with tokens nor logs tokens"
+    )
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(5, 2), (5, 1), (5, 9), (7, 3), (2, 1)])

@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
 from study.planning.trials import TrialSpec, make_plan
+from study.planning.tried import FirstRates
 from study.training.distributed import local_group as localgroup
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
+from study.training.preflight.first_rates import first_rates
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
 from tests.conftest import make_config
@@ -112,12 +114,12 @@ def plain(schedule: str, accumulation: int, every: int | None, **length: int) ->
     return module
 
 
-def own(schedule: str, **others: Any) -> StudyConfig:
+def own(named: str, lr: float = 1.0, optimizer: str = "module", **others: Any) -> StudyConfig:
     workload = {
         "module": f"{__name__}:Net", "data": f"{__name__}:Data", "train_samples": SAMPLES, "val_accuracy": "val_acc",
-        "optimizer": "module", "module_args": {"schedule": schedule},
+        "optimizer": optimizer, "module_args": {"schedule": named},
     }  # fmt: skip
-    return make_config(workload=workload, batch_sizes=[BATCH], search={"lr": [1.0]}, **others)
+    return make_config(workload=workload, batch_sizes=[BATCH], search={"lr": [lr]}, **others)
 
 
 def spec_of(config: StudyConfig) -> TrialSpec:
@@ -211,3 +213,42 @@ def test_a_plateau_of_a_training_metric_is_refused() -> None:
         ConfigError, match=r"^workload\.module: its ReduceLROnPlateau follows train_figure, which is not"
     ):
         studied(own("plateau of training", budget={"epochs": 2}), pausing=False)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_first_rates_of_a_check_are_those_of_a_plain_trainer(schedule: str) -> None:
+    plan = make_plan(own(schedule, budget={"epochs": EPOCHS}))
+    found = first_rates(plan, "")
+    assert isinstance(found, FirstRates), found
+    assert found.rates == (tuple(plain(schedule, 1, None, max_epochs=EPOCHS).rates[:3]),)
+    assert found.optimizers == ("SGD, momentum 0.95" if schedule.startswith("one cycle") else "SGD",)
+    assert found.batch_size == BATCH
+    (moved,) = found.schedules
+    epochs = "2 epochs" if "second" in schedule else "epoch"
+    unit = "update" if schedule.startswith("one cycle") or schedule == "plateau by steps" else epochs
+    assert f"after every {unit}" in moved
+    assert moved.endswith("following val_loss") == schedule.startswith("plateau")
+
+
+def test_the_first_rates_of_the_studys_own_schedule() -> None:
+    """A warm-up over 9 of 18 updates."""
+    config = own("cosine", 0.9, "study", budget={"epochs": EPOCHS}, schedule={"warmup_fraction": 0.5})
+    found = first_rates(make_plan(config), "")
+    assert isinstance(found, FirstRates), found
+    assert found.rates == (pytest.approx((0.1, 0.2, 0.3)),)
+    assert found.optimizers == ("SGD, momentum 0.9",)
+
+
+def test_the_first_rates_on_two_ranks_and_of_factors() -> None:
+    config = own("one cycle", 0.5, budget={"epochs": EPOCHS}, hardware={"world_size": 2})
+    found = first_rates(make_plan(config), "")
+    assert isinstance(found, FirstRates), found
+    expected = [0.5 * rate for rate in plain("one cycle", 1, None, max_epochs=EPOCHS).rates[:3]]
+    assert found.rates == (pytest.approx(tuple(expected)),)
+    assert found.lr == 0.5
+
+
+def test_rates_that_cannot_be_known_say_why() -> None:
+    found = first_rates(make_plan(own("no such schedule", budget={"epochs": EPOCHS})), "")
+    assert isinstance(found, str)
+    assert found.startswith("KeyError: 'no such schedule' (test_trainer.py:")

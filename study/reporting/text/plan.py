@@ -12,34 +12,42 @@ from rich.table import Table
 from study.analysis.early_stopping import forecast
 from study.planning.cost_estimate import estimate_plan, trial_h
 from study.reporting.text.formatting import column, cost_unit, duration, number, of_limit
+from study.reporting.text.tried import cell_name, module_lines
 
 if TYPE_CHECKING:
     from study.analysis.early_stopping import Forecast
-    from study.planning.cost_estimate import Pace, PlanEstimate
+    from study.planning.cost_estimate import Pace, Paces, PlanEstimate
     from study.planning.trials import Cell, Plan, TrialSpec
+    from study.planning.tried import FirstRates
 
 
-def print_plan(plan: Plan, paces: Mapping[Cell, Pace], ranks: int, console: Console) -> None:
-    """Print batch sizes with derived values, all trials, and the cost on hardware that holds `ranks` ranks at once."""
+def print_plan(plan: Plan, paces: Paces, ranks: int, rates: Mapping[str, FirstRates | str], console: Console) -> None:
+    """Print batch sizes with derived values, all trials, the cost on hardware that holds `ranks` ranks at once, and
+    what was found of modules that were tried; `rates` has the first rates of each, by variant.
+    """
+    measured = paces.measured
     console.print(
         f"Study {plan.config.name!r}: {len(plan.search)} search and {plan.n_confirm} confirm trials",
         markup=False,
     )
-    console.print(_cells(plan, paces))
+    console.print(_cells(plan, measured))
     if plan.config.hardware.micro_batch == "auto" and plan.config.hardware.on_gpu:
         console.print("Micro batch auto: a run first finds the largest that fits on a GPU, and splits larger batches.")
-    planned = _forecast(plan, paces)
+    planned = _forecast(plan, measured)
     if planned is not None:
         console.print(_brackets(plan, planned))
     console.print(_trials(plan))
-    price = estimate_plan(plan, paces, ranks)
+    price = estimate_plan(plan, measured, ranks)
     if price is not None:
         console.print(_prices(plan, price))
-    lines = [_cost(plan, price, ranks)]
+    lines = [*_unmeasured(plan, paces.missing), _cost(plan, price, ranks)]
     if planned is not None:
         lines.append(f"The search is expected to take {planned.cost_fraction:.0%} of the full grid's cost.")
     for line in (*lines, *(_limits(plan, price, planned) if price else ())):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for one in plan.tried:
+        for line in module_lines(plan, one, rates[one.variant], paces):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
@@ -164,9 +172,18 @@ def _prices(plan: Plan, price: PlanEstimate) -> Table:
     return table
 
 
+def _unmeasured(plan: Plan, missing: Mapping[Cell, str]) -> list[str]:
+    """Return a line for each reason for which paces were not measured."""
+    lines = []
+    for why in dict.fromkeys(missing.values()):
+        cells = ", ".join(cell_name(plan, cell) for cell, reason in missing.items() if reason == why)
+        lines.append(f"Pace not measured: {cells}: {why}.")
+    return lines
+
+
 def _cost(plan: Plan, price: PlanEstimate | None, ranks: int) -> str:
     if price is None:
-        return "Cost: not known; the pace of some batch size was not measured on this machine."
+        return "Cost: not known, for want of these paces."
     usd = plan.config.price.usd_per_device_hour
     dollars = "" if usd is None else f", {number(price.device_h * usd)} USD at {usd:g} USD per device-hour"
     return (

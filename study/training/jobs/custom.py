@@ -22,7 +22,7 @@ from study.training.user_data.resumable_loader import ResumableLoader
 from study.training.user_data.sampling import TrainShare, ValidationShare, check_same_data
 from study.training.user_data.stream_sharding import rank_batches, whole_batches
 from study.workloads.user_code.build import build_data, build_module
-from study.workloads.user_code.loaders import check_batch_size, is_stream, samples_of, single_loader
+from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, samples_of, single_loader
 
 
 class CustomJob:
@@ -43,6 +43,7 @@ class CustomJob:
         self.losses = TrainingLosses(config, self.module, topology, spec.batch.accumulation)
         self.logged = LoggedMetrics(config, self.module)
         self._train_share: TrainShare | None = None
+        self.validation_loaders: list[Any] = []
         self._validation_shares: list[ValidationShare] = []
         self._leave_out_callbacks()
 
@@ -54,6 +55,7 @@ class CustomJob:
 
     def _validation_loader(self, loader: Any) -> Any:
         """Share a map-style validation set out; every rank validates on a whole stream."""
+        self.validation_loaders.append(loader)
         if not is_stream(loader):
             check_same_data(loader, "validation")
             share = ValidationShare(loader, self.topology, self.spec.seed, self.most_val_batches)
@@ -67,7 +69,8 @@ class CustomJob:
         declared = check_batch_size(loader, self.spec.batch.micro_batch, self.topology.world_size)
         if not is_stream(loader):
             check_same_data(loader, "training")
-            if (found := samples_of(loader)) != self.config.train_samples:
+            found = samples_of(loader)
+            if found != self.config.train_samples and not draws_batches(loader):  # which may draw a sample more often
                 raise ConfigError(
                     f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
                 )
@@ -85,8 +88,11 @@ class CustomJob:
         early.
         """
         asked, stream = self.spec.batch.micro_batch, is_stream(loader)
+        if stream and declared:
+            # Past torch, which refuses it once a loader is made. Its samples need not be counted by a batch's tensors.
+            object.__setattr__(loader, "drop_last", True)
         batches = iter(loader)
-        if stream or not declared:
+        if stream and not declared:
             batches = whole_batches(batches, asked)
         if stream and self.topology.world_size > 1:
             batches = rank_batches(batches, self.topology)
@@ -180,6 +186,21 @@ class CustomJob:
                 "with sync_dist=True"
             )
             self.notes += [note] if note not in self.notes else []
+
+    @property
+    def val_samples(self) -> int | None:
+        """The samples of the validation sets; None where a batch sampler or a stream makes the batches."""
+        counts = [share.total if share.batch_size is not None else None for share in self._validation_shares]
+        whole = len(counts) == len(self.validation_loaders) and None not in counts
+        return sum(count or 0 for count in counts) if whole else None
+
+    @property
+    def validates_unevenly(self) -> bool:
+        """Whether the batches of a validation differ in size, on one rank or between ranks."""
+        ranks = self.topology.world_size
+        return any(
+            not share.batch_size or share.total % (share.batch_size * ranks) for share in self._validation_shares
+        )
 
     @property
     def validated(self) -> int:

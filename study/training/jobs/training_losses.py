@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import wraps
 from typing import Any
@@ -24,71 +25,107 @@ class TrainingLosses:
 
     def __init__(self, config: Custom, module: pl.LightningModule, topology: RankTopology, accumulation: int) -> None:
         self.config, self.module, self.topology, self.accumulation = config, module, topology, accumulation
+        self._logged_weight: Any = None  # in the current training_step
+        self._unit: Any = 1.0  # that weights are divided by, a power of two: it changes no digit of a gradient
         self.start()
         self._wrap_training_step()
+        if config.loss_weight is not None:
+            self._wrap_log()
 
     def start(self) -> None:
         """Begin the sums of the next report."""
         self.loss_sum: Any = 0.0  # of losses times their weights, a float64 tensor once there is a loss
-        self.weight_sum: Any = 0.0
+        self.weight_sum = 0.0
         self.skipped = 0  # micro batches for which training_step returned no loss
-        self._update_weight: Any = 0.0  # of the micro batches since the last update
+        self._update_weight = 0.0  # of the micro batches since the last update
 
     def _wrap_training_step(self) -> None:
         original = self.module.training_step
 
         @wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
+            self._logged_weight = None
             output = original(*args, **kwargs)
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
-                return self._no_gradient() if self.topology.world_size > 1 else None
+                return self.no_gradient() if self.topology.world_size > 1 else None
             loss = output.get("loss") if isinstance(output, Mapping) else output
             if not isinstance(loss, Tensor):
                 raise ConfigError("its training_step returns no loss", "workload.module")
-            weight = self._weight_of(output)
-            if self.config.loss_weight is not None and not weight:  # a mean over nothing is NaN, and counts nothing
-                return self._no_gradient()
+            weight = self.weight_of(output)
+            if weight == 0:  # a mean over nothing is NaN, and counts nothing
+                return self.no_gradient()
             self.loss_sum = self.loss_sum + loss.detach().double() * weight
-            self.weight_sum = self.weight_sum + weight
-            if not isinstance(output, Mapping) or self.config.loss_weight is None:
+            self.weight_sum += weight
+            if self.config.loss_weight is None:
                 return output
-            self._update_weight = self._update_weight + weight
-            return {**output, "loss": loss * weight}
+            self._update_weight += weight
+            weighted = loss * (weight / self._unit)
+            return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
 
         self.module.training_step = training_step  # type: ignore[method-assign]
 
-    def _no_gradient(self) -> Tensor:
+    def no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""
         return sum((0.0 * weight.sum() for weight in self.module.parameters() if weight.requires_grad), torch.zeros(()))
 
-    def _weight_of(self, output: Any) -> Any:
-        """Return how much the loss counts: 1, or what the output has under `workload.loss_weight`."""
+    def _wrap_log(self) -> None:
+        original = self.module.log
+
+        @wraps(original)
+        def log(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            self.note_logged(name, value)
+            original(name, value, *args, **kwargs)
+
+        self.module.log = log  # type: ignore[method-assign]
+
+    def note_logged(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep a number that is logged if it is the weight of the current loss; takes what `log` takes."""
+        if name == self.config.loss_weight:
+            self._logged_weight = value
+
+    def weight_of(self, output: Any) -> float:
+        """Return how much a loss counts: 1, or what `training_step` returned or logged as `workload.loss_weight`.
+
+        A weight on a GPU is waited for, once: a micro batch that counts nothing must not reach the backward pass.
+        Raises ConfigError if there is none, or it is no weight.
+        """
         key = self.config.loss_weight
         if key is None:
             return 1.0
         weight = output.get(key) if isinstance(output, Mapping) else None
         if weight is None:
-            raise ConfigError(f"its training_step does not return a dict with {key}", "workload.loss_weight")
-        weight = weight.detach() if isinstance(weight, Tensor) else torch.tensor(float(weight))
-        if weight.numel() != 1 or not weight.isfinite().all() or weight < 0:
+            weight = self._logged_weight
+        if weight is None:
+            raise ConfigError(
+                f"its training_step neither returns a dict with {key} nor logs {key}", "workload.loss_weight"
+            )
+        if isinstance(weight, Tensor):
+            weight = weight.detach() if weight.numel() == 1 else math.nan
+        number = float(weight)
+        if not (math.isfinite(number) and number >= 0):
             raise ConfigError(f"{key} must be one number of 0 or more", "workload.loss_weight")
-        return weight.to(self.module.device, torch.float32).reshape(())
+        return number
 
     def scale_gradients(self) -> None:
         """Turn the gradients of weighted losses into that of the weighted mean over the global batch.
 
         Lightning divides each loss by the accumulation, and DDP the sum by the ranks. With weights w and losses l, the
         gradient of sum(w l) / sum(w) remains. Every rank must call it, between the last backward pass and the step.
+
+        The weights of the next update are divided by about the mean weight of this one: losses thousands of times as
+        large would overflow float16, and Lightning would leave out updates until it had a scale for them.
         """
         if self.config.loss_weight is None:
             return
-        total = torch.as_tensor(self._update_weight, dtype=torch.float32, device=self.module.device).clone()
+        total = torch.tensor(self._update_weight, dtype=torch.float32, device=self.module.device)
         if dist.is_initialized():
             dist.all_reduce(total)
-        factor = self.accumulation * self.topology.world_size / total.clamp(min=torch.finfo(total.dtype).tiny)
+        mean = total / (self.accumulation * self.topology.world_size)
+        factor = self._unit / mean.clamp(min=torch.finfo(mean.dtype).tiny)
         for weight in self.module.parameters():
             if weight.grad is not None:
                 weight.grad.mul_(factor.to(weight.grad.dtype))
         self._update_weight = 0.0
+        self._unit = torch.where(mean > 0, mean / torch.frexp(mean).mantissa, self._unit)

@@ -12,13 +12,12 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any
 
-from torch.utils.data import BatchSampler
-
 from study.config.schema import Hardware, StudyConfig
 from study.config.workloads import Custom, Workload
 from study.errors import ConfigError, DataError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Plan, TrialSpec
+from study.planning.tried import LossWeights, TriedModule
 from study.safe_text import cut
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
@@ -26,12 +25,12 @@ from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
-from study.training.preflight.split_check import CHANGE, gradient_change
+from study.training.preflight.split_check import CHANGE, gradient_change, metric_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
 from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, is_stream, sampler_of
+from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 UPDATES = 3
@@ -42,14 +41,14 @@ MOST_RANKS = 4  # on this machine, of a study with more
 PATIENCE = timedelta(minutes=5)  # of a rank that waits for the others
 
 
-def dry_run(plan: Plan) -> tuple[str, ...]:
+def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
     """Train three updates and validate, on CPUs of this machine, with every module of the user's that the plan has, on
     as many ranks as the plan's largest trial (4 at most): through the code that trials run, DDP included.
 
-    Return notes for the user, a line each: warnings of Lightning's, and what is run otherwise than expected. Raises
-    ConfigError, whose one line says what is missing.
+    Return what was found of each; its notes are warnings of Lightning's, and what is run otherwise than expected.
+    Raises ConfigError, whose one line says what is missing.
     """
-    notes: list[str] = []
+    found: list[TriedModule] = []
     tried: list[Any] = []
     for name, config in plan.variants.items():
         same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
@@ -58,14 +57,13 @@ def dry_run(plan: Plan) -> tuple[str, ...]:
             cells = [cell for cell in plan.cells if cell.variant == name]
             specs = [plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in cells]
             try:
-                found = _try(config, config.workload, specs)
+                found.append(replace(_try(config, config.workload, specs), variant=name))
             except (ConfigError, DataError) as error:
                 raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
-            notes += [f"variant {name}: {note}" if name else note for note in found]
-    return tuple(dict.fromkeys(notes))
+    return tuple(found)
 
 
-def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> list[str]:
+def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> TriedModule:
     most = max(spec.batch.world_size for spec in specs)
     world_size = min(most, MOST_RANKS)
     parts = max(spec.batch.world_size * spec.batch.accumulation for spec in specs)
@@ -79,13 +77,13 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> l
         notes = []
         if _draws_itself(loader):
             notes = _of_order(workload, specs[0])
-            for one in specs:
-                _check_batch_sampler(workload, one)
+            notes += dict.fromkeys(note for one in specs for note in _of_batch_sampler(workload, one))
         accumulation = min(max(spec.batch.accumulation for spec in specs), 2)
         batch = BatchPlan(asked * world_size * accumulation, world_size, asked, accumulation)
         spec = _brief(specs[0], batch, workload.train_samples or 0)
         try:
-            return notes + _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            found = _train(config.model_copy(update={"hardware": Hardware()}), spec, parts)
+            return replace(found, notes=(*notes, *found.notes))
         except (ValueError, Mistake) as error:
             if (config.ghost_batch or asked) > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -118,19 +116,29 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     ]
 
 
-def _check_batch_sampler(workload: Custom, spec: TrialSpec) -> None:
-    """Raise ConfigError where a user's batch sampler yields other batches than a trial needs, or too few."""
-    size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
+def _of_batch_sampler(workload: Custom, spec: TrialSpec) -> list[str]:
+    """Return a note where a user's batch sampler yields more than an epoch takes. Raises ConfigError where it yields
+    other batches than a trial needs, or too few.
+    """
+    size, parts = spec.batch.micro_batch, spec.batch.accumulation * spec.batch.world_size
+    count = spec.updates_per_epoch * parts
     loader = train_loader(build_data(workload, size))
-    if type(loader.batch_sampler) is not BatchSampler:
-        batches = [list(batch) for batch in islice(loader.batch_sampler, count)]
-        check_sizes(batches, size)
-        if len(batches) < count:
-            raise ConfigError(
-                f"is {workload.train_samples}, but the batch sampler yields {len(batches)} batches of {size} in an "
-                f"epoch, and {count} are needed",
-                "workload.train_samples",
-            )
+    if not draws_batches(loader):
+        return []
+    batches = [list(batch) for batch in islice(loader.batch_sampler, count + parts)]
+    check_sizes(batches[:count], size)
+    if len(batches) < count:
+        raise ConfigError(
+            f"is {workload.train_samples}, but the batch sampler yields {len(batches)} batches of {size} in an "
+            f"epoch, and {count} are needed",
+            "workload.train_samples",
+        )
+    if len(batches) < count + parts or len(batches[-1]) != size:
+        return []
+    return [
+        f"its batch sampler yields more batches than an epoch takes, which is workload.train_samples "
+        f"({workload.train_samples}) in whole updates; to train on the rest too, give the samples of an epoch there"
+    ]
 
 
 def _few(micro_batch: int, ghost_batch: int | None) -> int:
@@ -150,13 +158,15 @@ def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
     return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
 
 
-def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
-    """Return the notes of rank 0, then those that only other ranks have. One rank alone trains in this process."""
+def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
+    """Return what rank 0 found, with the notes that only other ranks have behind its own. One rank alone trains in this
+    process.
+    """
     if spec.batch.world_size == 1:
         return DryRunRank(ALONE, config).dry_run(spec, parts)
     try:
         with LocalGroup(config, spec.batch.world_size, DryRunRank) as group:
-            notes = group._all("dry_run", spec, parts)
+            found: list[TriedModule] = group._all("dry_run", spec, parts)
     except (Mistake, OutOfMemory, PeerLost, BrokenProcessPool) as error:
         text = str(error)
         if isinstance(error, BrokenProcessPool):
@@ -169,7 +179,7 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str]:
         if re.search(r"timed? ?out", text, re.IGNORECASE):
             text = f"a rank waited {PATIENCE.seconds // 60} minutes for another in a call that all must make: {text}"
         raise ConfigError(f"on {spec.batch.world_size} ranks: {text}", "workload") from error
-    return list(dict.fromkeys(note for one in notes for note in one))
+    return replace(found[0], notes=tuple(dict.fromkeys(note for one in found for note in one.notes)))
 
 
 class DryRunRank(Rank):
@@ -179,8 +189,8 @@ class DryRunRank(Rank):
         super().__init__(topology, config)
         self._patience = PATIENCE
 
-    def dry_run(self, spec: TrialSpec, parts: int) -> list[str]:
-        """Train a brief trial, take a snapshot and read it back; return notes for the user. Every rank must call it.
+    def dry_run(self, spec: TrialSpec, parts: int) -> TriedModule:
+        """Train a brief trial, take a snapshot and read it back; return what was found. Every rank must call it.
 
         `parts` is the most parts that a batch of the study is split into.
         """
@@ -191,14 +201,15 @@ class DryRunRank(Rank):
                 assert self._trial is not None
                 assert self._fit is not None
                 trial, job = self._trial, self._trial.job
-                assert isinstance(job, CustomJob)
+                assert isinstance(job, _DryRunJob)
                 for _ in spec.report_at:
                     self.advance()
                 notes = [*job.notes, *_warnings(caught, job.logged.names)]
-                if (change := self._fit.ask(lambda: gradient_change(job, trial.trainer, parts))) and change > CHANGE:
-                    notes.append(_of_weights(job.config, parts, change))
+                found = job.found(trial.trainer)
+                of_splits = self._fit.ask(lambda: _of_splits(job, trial.trainer, parts))
+                notes += of_splits if self.topology.rank == 0 else []
             Resumed.read(join_parts([self.snapshot()]), 0)
-            return notes
+            return replace(found, notes=tuple(notes))
         except pickle.UnpicklingError as error:
             said = str(error).split(" Do it only")[0]
             raise ConfigError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
@@ -212,6 +223,27 @@ class DryRunRank(Rank):
 
 class _DryRunJob(CustomJob):
     most_val_batches = VAL_BATCHES
+
+    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+        super().__init__(config, spec, topology, resumed)
+        self.weights: list[float] = []  # of the micro batches
+        weight_of = self.losses.weight_of
+
+        def noted(output: Any) -> float:
+            self.weights.append(weight_of(output))
+            return self.weights[-1]
+
+        self.losses.weight_of = noted  # type: ignore[method-assign]
+
+    def found(self, trainer: Any) -> TriedModule:
+        """Return what the trial has shown so far; rank 0 calls it at a report."""
+        weights = None
+        if self.config.loss_weight is not None and self.weights:
+            size, total = self.spec.batch.micro_batch, sum(self.weights)
+            mean = total / (size * len(self.weights))
+            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return TriedModule((), metrics, self.val_samples, weights)
 
     def trainer_arguments(self) -> dict[str, Any]:
         return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
@@ -227,13 +259,29 @@ def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[st
     return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
 
 
-def _of_weights(config: Custom, parts: int, change: float) -> str:
-    remedy = (
-        "loss_weight does not mend that"
-        if config.loss_weight
-        else "with workload.loss_weight it does not depend on that (docs/own-model.md)"
-    )
-    return (
-        f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
-        f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; {remedy}"
-    )
+def _of_splits(job: CustomJob, trainer: Any, parts: int) -> list[str]:
+    """Return a note for what depends on how samples are spread over batches: gradients, and each metric that is read.
+
+    Every rank must call it.
+    """
+    notes = []
+    if (change := gradient_change(job, trainer, parts)) and change > CHANGE:
+        remedy = (
+            "loss_weight does not mend that"
+            if job.config.loss_weight
+            else "if it is a mean over tokens or pixels, workload.loss_weight mends that (docs/own-model.md)"
+        )
+        notes.append(
+            f"its loss is no mean over samples of equal weight: split into {parts} parts (ranks x accumulation), the "
+            f"gradient of a batch changes by {change:.1%}, so that an update depends on how its batch is split; "
+            f"{remedy}"
+        )
+    for name in sorted(job.logged.names):
+        if differing := metric_change(job, trainer, name):
+            notes.append(
+                f"{name} depends on how the validation set is split over batches and ranks: of the same samples it is "
+                f"{differing[0]:.4g} in four batches and {differing[1]:.4g} in one. Lightning weights what a batch "
+                "logs by its number of samples: log a mean over tokens or pixels with batch_size=their number, and "
+                "what is no mean as a torchmetrics object"
+            )
+    return notes

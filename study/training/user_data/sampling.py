@@ -97,7 +97,7 @@ class ValidationShare(Sampler[list[int]]):
         batches: Any = self.batch_sampler
         standard = type(batches) is BatchSampler
         self.batch_size: int | None = batches.batch_size if standard else None
-        self.total = len(self.sampler if standard else batches)
+        self.total = _count(self.sampler if standard else batches)
         if self.batch_size is not None and batches.drop_last:
             self.total -= self.total % self.batch_size
         if self.total == 0:
@@ -138,6 +138,11 @@ class ValidationShare(Sampler[list[int]]):
             batches = [*batches[: len(self) - 1], batches[-1]]
         self.samples = sum(len(batch) for batch in batches)
         yield from batches
+
+
+def _count(sampler: Any) -> int:
+    """Return how many samples or batches a sampler draws."""
+    return len(sampler) if hasattr(sampler, "__len__") else sum(1 for _ in sampler)
 
 
 def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:

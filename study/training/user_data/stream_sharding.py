@@ -22,7 +22,9 @@ def whole_batches(batches: Iterable[Any], asked: int) -> Iterator[Any]:
         if found and asked not in found:
             if number == 0:
                 raise ConfigError(
-                    f"its train_dataloader yields a batch of {min(found)} when batch_size is {asked}", KEY
+                    f"its train_dataloader yields a batch of {min(found)} when batch_size is {asked}; samples are "
+                    "counted by the rows of tensors, unless the loader is a DataLoader with a batch_size",
+                    KEY,
                 )
             return
         yield batch

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 from study.errors import ConfigError
 
 KEY = "workload.data"
+DEEPEST = 4  # objects in objects of a batch; they may refer to one another
 
 
 def single_loader(loader: Any) -> Any:
@@ -28,6 +29,11 @@ def is_stream(loader: Any) -> bool:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return True
     return loader.batch_sampler is None
+
+
+def draws_batches(loader: DataLoader[Any]) -> bool:
+    """Return whether a batch sampler of the user's own draws a map-style loader's batches."""
+    return type(loader.batch_sampler) is not BatchSampler
 
 
 def sampler_of(loader: DataLoader[Any]) -> Any:
@@ -73,5 +79,10 @@ def fingerprint(batch: Any) -> str:
     return repr([float(leaf.double().sum()) for leaf in _tensors(batch)])
 
 
-def _tensors(batch: Any) -> Iterator[torch.Tensor]:
-    return (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+def _tensors(batch: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a batch, of tokenizers' mappings and of objects such as graphs too."""
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif depth < DEEPEST and (isinstance(leaf, Mapping) or hasattr(leaf, "__dict__")):
+            yield from _tensors(dict(leaf) if isinstance(leaf, Mapping) else vars(leaf), depth + 1)
