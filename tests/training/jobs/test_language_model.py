@@ -137,7 +137,9 @@ def test_every_probe_measures_a_language_model(language: Language) -> None:
     reports, model = trained(language(probes=probes))
     found = reports[-1].probes
     assert found.parameters == sum(weight.numel() for weight in model.parameters())
-    assert found.noise_b_simple is not None and found.noise_b_simple > 0
-    assert found.hessian_top is not None and found.hessian_top > 0
+    assert found.noise_b_simple is not None
+    assert found.noise_b_simple > 0
+    assert found.hessian_top is not None
+    assert found.hessian_top > 0
     assert min(found.sharpness_full.values()) > 0
     assert len(found.serving) == 11
