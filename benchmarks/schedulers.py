@@ -77,8 +77,8 @@ def many_curves() -> list[Curve]:
                 epochs=tuple(epochs.tolist()),
                 shares=tuple((epochs / EPOCHS).tolist()),
                 cost_s=tuple(cost_s.tolist()),
-                val_accuracy=tuple(accuracy.tolist()),
-                test_accuracy=None,
+                quality=tuple(accuracy.tolist()),
+                test_quality=None,
                 completed=True,
             )
         )

@@ -227,7 +227,7 @@ def ending(folder: Path) -> Ending:
     summary = summarize(rows, recorded(folder))
     last = {row.trial_id: row.updates for row in rows if isinstance(row, DecisionRow)}
     return Ending(
-        trials=frozenset((trial.trial_id, trial.outcome, trial.final_val_accuracy) for trial in summary.trials),
+        trials=frozenset((trial.trial_id, trial.outcome, trial.final_quality) for trial in summary.trials),
         stops=frozenset(
             (trial.trial_id, last[trial.trial_id]) for trial in summary.trials if trial.outcome == "stopped"
         ),

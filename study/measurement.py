@@ -1,7 +1,7 @@
 """What a trial measures at a report: the record that ranks, ledger rows and learning curves share.
 
-Every room may import this module. It holds the one rule for what has diverged, the one name of the headline metric, and
-the one mapping between probe readings and the keys that a ledger stores them under.
+Every room may import this module. It holds the one rule for what has diverged, and the one mapping between probe
+readings and the keys that a ledger stores them under.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class _HasMetrics(Protocol):
     @property
     def val_loss(self) -> float | None: ...
     @property
-    def val_accuracy(self) -> float: ...
+    def val_accuracy(self) -> float | None: ...
     @property
-    def judged(self) -> dict[str, float]: ...
+    def metrics(self) -> Mapping[str, float]: ...
     @property
     def non_finite(self) -> str | None: ...
 
@@ -35,30 +35,30 @@ class Judged:
 
     __slots__ = ()
 
-    @property
-    def headline(self: _HasMetrics) -> float:
-        """The objective, higher is better: policies compare it, and the frontier shows it."""
-        return self.val_accuracy
+    def value(self: _HasMetrics, metric: str) -> float | None:
+        """Return a metric by the name under which it was logged; None where it was not."""
+        if metric in _NAMED:
+            found: float | None = getattr(self, metric)
+            return found
+        return self.metrics.get(metric)
 
     @property
     def loss(self: _HasMetrics) -> float:
-        """What decides between equal headlines: the validation loss, or the training loss where there is none."""
+        """What decides between equal objectives: the validation loss, or the training loss where there is none."""
         return self.train_loss if self.val_loss is None else self.val_loss
 
     @property
-    def judged(self: _HasMetrics) -> dict[str, float]:
-        """The metrics that must stay finite, by name."""
-        named = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
-        return {name: value for name, value in named.items() if value is not None}
-
-    @property
     def non_finite(self: _HasMetrics) -> str | None:
-        """The first judged metric that is not finite, as `train_loss is nan`; None if all are."""
-        return next((f"{name} is {value}" for name, value in self.judged.items() if not math.isfinite(value)), None)
+        """The first metric that is not finite, as `train_loss is nan`; None if all are."""
+        named = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
+        for name, value in (*named.items(), *self.metrics.items()):
+            if value is not None and not math.isfinite(value):
+                return f"{name} is {value}"
+        return None
 
     @property
     def diverged(self: _HasMetrics) -> bool:
-        """Whether a judged metric is not finite: it cannot become finite again, so the trial ends here."""
+        """Whether a metric is not finite: it cannot become finite again, so the trial ends here."""
         return self.non_finite is not None
 
 
@@ -69,7 +69,8 @@ class Metrics(Judged):
     train_loss: float
     train_accuracy: float | None  # None where a user's own module does not log it
     val_loss: float | None  # the same
-    val_accuracy: float
+    val_accuracy: float | None  # the same
+    metrics: Mapping[str, float] = field(default_factory=dict)  # further ones, by the name under which they are logged
     skipped_batches: int = 0  # micro batches of the interval, of all ranks, for which training_step returned no loss
 
 
@@ -177,5 +178,6 @@ class CurvePoint(Measurement):
 
 
 # Fields that a ledger's ReportRow has as they are.
+_NAMED = frozenset({"train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy"})
 STORED = tuple(name for name in Measurement.__dataclass_fields__ if name != "probes")
 read_stored = attrgetter(*STORED)

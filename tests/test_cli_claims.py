@@ -26,9 +26,7 @@ def rows() -> Iterator[AnyRow]:
             yield attempt_row(name, 0.0).model_copy(update={"seed_index": seed})
             yield report_row(name, 3.0, 0.9, device_seconds=device_s, final=True)
             yield lease_row(name, 0.0, device_s)
-            yield end_row(name, 0.0, "completed").model_copy(
-                update={"final_val_accuracy": 0.9, "best_val_accuracy": 0.9}
-            )
+            yield end_row(name, 0.0, "completed").model_copy(update={"final": 0.9, "best": 0.9})
 
 
 @pytest.fixture

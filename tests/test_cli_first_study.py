@@ -18,7 +18,7 @@ CHANGES = (
     "budget.epochs=2",
     "search.samples=2",
     "search.seeds=2",
-    "scheduler.kind=grid",  # which `study replay` needs
+    "scheduler={kind: grid}",  # which `study replay` needs
     "confirm.seeds=2",
     "price.usd_per_device_hour=0.5",
 )

@@ -12,6 +12,7 @@ from study.analysis.statistics import Floats
 from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
 from study.analysis.summary.points import point_samples
+from study.config.objective import Objective
 from study.config.sections import CostAxis
 from study.errors import ConfigError
 
@@ -45,7 +46,8 @@ class Comparison:
 
     cost_axis: CostAxis
     leaves_out_setup: bool  # the cost axis leaves out the billed setup of cold groups
-    reference: tuple[float, float]  # of the hypervolumes: the highest cost of all points, and an accuracy of 0
+    objective: Objective
+    reference: tuple[float, float]  # of the hypervolumes: the highest cost of all points, and a least quality
     studies: tuple[Compared, ...]
     changes: tuple[Change, ...]
 
@@ -58,7 +60,9 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
     """
     axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
-    reference = max(s.mean_cost for samples in groups for s in samples), 0.0
+    objective = summaries[0].objective
+    floor = min(s.mean_quality for samples in groups for s in samples) if objective.floor is None else objective.floor
+    reference = max(s.mean_cost for samples in groups for s in samples), floor
     joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points
     draws = [_hypervolume_draws(samples, reference, seed) for seed, samples in enumerate(groups)]
     studies: list[Compared] = []
@@ -81,6 +85,7 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
         leaves_out_setup=axis in TIME_AXES
         and not summaries[0].include_setup
         and any(summary.group_setups for summary in summaries),
+        objective=objective,
         reference=reference,
         studies=tuple(studies),
         changes=changes_of([summary.study.config for summary in summaries]),
@@ -100,6 +105,11 @@ def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tup
     if major != wanted:
         raise ConfigError(
             f"{name}: protocol {summary.protocol_version} cannot be compared with {first.protocol_version}"
+        )
+    if (summary.objective.metric, summary.objective.mode) != (first.objective.metric, first.objective.mode):
+        raise ConfigError(
+            f"{name}: is judged by {summary.objective.metric} ({summary.objective.mode}), the first study by "
+            f"{first.objective.metric} ({first.objective.mode})"
         )
     if not summary.points:
         raise ConfigError(f"{name}: no confirm trial has completed, so it has no frontier")

@@ -104,7 +104,7 @@ def _audit(searched: Sequence[TrialRecord]) -> Audit | None:
     missed = 0
     for trial in audited:
         rivals = [_final(other) for other in completed if cost[other.cell] <= cost[trial.cell]]
-        missed += _final(trial) > max(rivals, default=-1.0)
+        missed += _final(trial) > max(rivals, default=-math.inf)
     from scipy.stats import binomtest  # a forecast does without SciPy
 
     interval = binomtest(missed, len(audited)).proportion_ci(method="exact")
@@ -124,8 +124,8 @@ def _judged(trial: TrialRecord) -> CurvePoint:
 
 
 def _final(trial: TrialRecord) -> float:
-    assert trial.final_val_accuracy is not None, "of completed trials"
-    return trial.final_val_accuracy
+    assert trial.final_quality is not None, "of completed trials"
+    return trial.final_quality
 
 
 def _trials_by_cell(trials: Iterable[TrialRecord]) -> dict[Cell, list[TrialRecord]]:

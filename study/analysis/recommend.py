@@ -1,4 +1,4 @@
-"""The configuration to choose under limits of money, time, hardware and accuracy, and the trade-off of the next one."""
+"""The configuration to choose under limits of money, time, hardware and quality, and the trade-off of the next one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from study.analysis.records import (
 from study.analysis.statistics.hypotheses import LEVEL, contrast, difference_of, has_spread, holm
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.analysis.summary.points import group_setups_of, point_samples
+from study.config.objective import ACCURACY, Objective
 from study.config.sections import CostAxis
 from study.errors import ConfigError
 from study.pareto.fronts import on_front
@@ -78,14 +79,14 @@ def choose(
 
 
 def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: float) -> Recommendation:
-    """Recommend the cheapest configuration within limits that ask for an accuracy, else the best one within limits.
+    """Recommend the cheapest configuration within limits that ask for a quality, else the best one within limits.
 
     Limits apply to means. The runner-up is the next by the same aim among those within limits, preferring those that
     are not dominated. `margin` is the loss of quality that counts as not worse. Raises ValueError without candidates.
     """
     if not candidates:
         raise ValueError("nothing to choose from")
-    cheapest = limits.min_accuracy is not None
+    cheapest = limits.min_quality is not None
     ranked = sorted(candidates, key=lambda c: _rank(c.sample, cheapest))
     fit = [candidate for candidate in ranked if not misses(candidate, limits)]
     best = min(candidates, key=lambda c: _rank(c.sample, cheapest=False))
@@ -115,16 +116,30 @@ def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
     return {cell: fmean(values) for cell, values in found.items()}
 
 
+def asked_quality(objective: Objective, target: float | None, min_accuracy: float | None) -> float | None:
+    """Return the least quality that is asked for: by `target`, a value of the objective as logged, or by
+    `min_accuracy`, a fraction, of a study that is judged by accuracy. Raises ConfigError.
+    """
+    if target is not None and min_accuracy is not None:
+        raise ConfigError("give --target or --min-accuracy, not both", "--min-accuracy")
+    if min_accuracy is not None and objective.metric != ACCURACY.metric:
+        raise ConfigError(f"the study is judged by {objective.metric}; give --target", "--min-accuracy")
+    asked, option = (target, "--target") if min_accuracy is None else (min_accuracy, "--min-accuracy")
+    if asked is None:
+        return None
+    if not math.isfinite(asked):
+        raise ConfigError(f"must be a finite number; got {asked:g}", option)
+    if (objective.show == "percent" and not 0 <= asked <= 1) or (option == "--min-accuracy" and asked == 0):
+        meant = f" (did you mean {asked / 100:g}?)" if 1 < asked <= 100 else ""
+        raise ConfigError(f"must be a fraction between 0 and 1; got {asked:g}{meant}", option)
+    return objective.quality(asked)
+
+
 def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
     """Raises ConfigError for a limit out of range, or one on a figure that the study did not measure."""
     for name, value in asdict(limits).items():
-        option = f"--{name.replace('_', '-')}"
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"must be a number above 0; got {value:g}", option)
-    accuracy = limits.min_accuracy
-    if accuracy is not None and accuracy > 1:
-        meant = f" (did you mean {accuracy / 100:g}?)" if accuracy <= 100 else ""
-        raise ConfigError(f"must be a fraction between 0 and 1; got {accuracy:g}{meant}", "--min-accuracy")
+        if name != "min_quality" and value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"must be a number above 0; got {value:g}", f"--{name.replace('_', '-')}")
     if limits.max_usd is not None and any(point.cost.usd is None for point in points):
         raise ConfigError("the study has no price; give --usd-per-device-hour", "--max-usd")
     if limits.max_latency_ms is not None and not latencies_ms(trials):
@@ -146,8 +161,8 @@ def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
         if allowed is not None and (value is None or value > allowed)
     ]
     quality = candidate.sample.mean_quality
-    if limits.min_accuracy is not None and quality < limits.min_accuracy:
-        found.append(Miss("min_accuracy", limits.min_accuracy, quality))
+    if limits.min_quality is not None and quality < limits.min_quality:
+        found.append(Miss("min_quality", limits.min_quality, quality))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from study.config.objective import Objective
 from study.config.sections import CostAxis, LimitName
 from study.measurement import CurvePoint
 from study.planning.trials import Cell
@@ -85,9 +86,9 @@ class TrialRecord:
     audited_from: int | None  # updates at which it would have been stopped; it trained on to check the stopping
     cost: Cost  # billed
     phases_s: dict[str, float]  # of all attempts, seconds per device
-    final_val_accuracy: float | None  # of a completed trial
-    best_val_accuracy: float | None
-    test_accuracy: float | None
+    final_quality: float | None  # the objective of a completed trial; more is better (see study.config.objective)
+    best_quality: float | None
+    test_quality: float | None
     samples_per_s: float | None
     curve: tuple[CurvePoint, ...]  # of the last attempt, and of the attempts whose checkpoints it continued
     peak_memory_bytes: int | None = None  # of a GPU, over all attempts; None on the CPU
@@ -109,12 +110,12 @@ class TrialRecord:
         """Whether it ended because a metric was not finite (see `study.measurement.Judged`), or, in ledgers of protocol
         1.0, though its last accuracy was not.
         """
-        final = self.final_val_accuracy
+        final = self.final_quality
         return self.outcome == "diverged" or (final is not None and not math.isfinite(final))
 
     @property
     def censored(self) -> bool:
-        """True of a trial that ended without a final accuracy: stopped, diverged, failed or infeasible."""
+        """True of a trial that ended without a final objective: stopped, diverged, failed or infeasible."""
         return self.outcome is not None and self.outcome != "completed"
 
 
@@ -138,10 +139,10 @@ class Point:
     cost_ci: tuple[float, float] | None  # 95% on the summary's cost axis, Student's t; None under 3 seeds
     search_cost: Cost  # billed; all search trials of this batch size and world size
     search_cold_setup: Cost  # the part of `search_cost` that is setup of cold groups
-    val_accuracy: float  # mean of the final ones
-    val_accuracy_ci: tuple[float, float] | None  # 95%, Student's t; None for one seed
-    best_val_accuracy: float
-    test_accuracy: float | None
+    quality: float  # mean of the final ones
+    quality_ci: tuple[float, float] | None  # 95%, Student's t; None for one seed
+    best_quality: float
+    test_quality: float | None
     samples_per_s: float
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
@@ -196,10 +197,10 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Critical:
-    """Updates to a target accuracy by batch size, and the law of McCandlish et al. fitted to them."""
+    """Updates to a target quality by batch size, and the law of McCandlish et al. fitted to them."""
 
     variant: str  # "" where the study has none
-    target_val_accuracy: float | None  # None where only the steps are known
+    target_quality: float | None  # None where only the steps are known
     target_why: str  # how the target was chosen, for people
     runs: tuple[StepsToTarget, ...]  # confirm trials; one that never reached the target is a bound
     fit: CriticalBatch
@@ -229,7 +230,7 @@ class Mistaken:
     not_run: int  # trials that never began
 
 
-ConstraintName = Literal["max_usd", "max_device_hours", "min_accuracy", "deadline_h", "gpus", "max_latency_ms"]
+ConstraintName = Literal["max_usd", "max_device_hours", "min_quality", "deadline_h", "gpus", "max_latency_ms"]
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class Constraints:
 
     max_usd: float | None = None
     max_device_hours: float | None = None
-    min_accuracy: float | None = None  # in the unit of quality
+    min_quality: float | None = None
     deadline_h: float | None = None
     gpus: int | None = None
     max_latency_ms: float | None = None
@@ -290,7 +291,7 @@ class Recommendation:
     """The configuration to choose; where none meets the limits, `choice` is None and `nearest_miss` the closest."""
 
     choice: Expected | None
-    aim: Literal["cheapest", "best"]  # "cheapest" where an accuracy was asked for
+    aim: Literal["cheapest", "best"]  # "cheapest" where a quality was asked for
     runner_up: Trade | None
     nearest_miss: Expected | None
     best: Expected  # of all configurations, regardless of the limits
@@ -321,6 +322,7 @@ class Summary:
 
     protocol_version: str
     study: StudyFacts
+    objective: Objective  # by which qualities become values of its metric, and are shown
     cost_axis: CostAxis
     include_setup: bool  # costs on axes include the setup of cold groups
     group_setups: Mapping[int, Cost]  # mean setup of one cold group, by world size
@@ -345,7 +347,7 @@ class Summary:
     cut: LimitCut | None = None  # None unless a limit has ended the study early
     mistaken: Mistaken | None = None  # None unless a mistake has ended the study
     claims: tuple[ClaimVerdict, ...] = ()  # every claim, also those that the study holds no evidence for
-    steps: tuple[Contrast, ...] = ()  # accuracy of each point of `frontier` against the one before it
+    steps: tuple[Contrast, ...] = ()  # quality of each point of `frontier` against the one before it
     span: Contrast | None = None  # of the last against the first; None for fewer than two points
 
     @property

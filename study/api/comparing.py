@@ -30,14 +30,18 @@ class StudyComparison:
         """A row for each point of each study; costs are means of a trial in the column `compared_COST`."""
         from pandas import DataFrame
 
-        cost = f"compared_{self.record.cost_axis}"
+        from study.reporting.text.quality import with_metric_names
+
+        cost, metric = f"compared_{self.record.cost_axis}", self.record.objective.metric
         rows = []
         for study in self.record.studies:
             for point, joint in zip(study.points, study.on_joint_front, strict=True):
                 row: dict[str, object] = {"study": study.name, "configuration": point.label, "n_seeds": point.n_seeds}
-                row |= {cost: point.cost, "val_accuracy": point.quality}
+                found = {"quality": point.quality, "quality_ci": point.quality_ci}
+                named = with_metric_names(self.record.objective, found)
+                row |= {cost: point.cost, metric: named[metric]}
                 row[f"{cost}_ci_low"], row[f"{cost}_ci_high"] = point.cost_ci or (None, None)
-                row["val_accuracy_ci_low"], row["val_accuracy_ci_high"] = point.quality_ci or (None, None)
+                row[f"{metric}_ci_low"], row[f"{metric}_ci_high"] = named[f"{metric}_ci"] or (None, None)
                 row |= {"on_own_front": point.on_front, "p_on_own_front": point.p_on_front, "on_joint_front": joint}
                 rows.append(row)
         return DataFrame(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -95,22 +95,24 @@ class StudyResults:
         includes it. Raises ConfigError for an axis that is unknown, or that some point has no cost on.
         """
         from study.reporting.frames import number_frame
+        from study.reporting.text.quality import with_metric_names
 
         summary = self.summary
         axis = summary.cost_axis if cost is None else checked_axis(cost, summary)
-        place = f"compared_{axis}"
+        place, metric = f"compared_{axis}", summary.objective.metric
         names = (
-            *_CONFIGURATION, place, f"{place}_ci_low", f"{place}_ci_high", "val_accuracy", "val_accuracy_ci_low",
-            "val_accuracy_ci_high", "test_accuracy", "p_on_front",
+            *_CONFIGURATION, place, f"{place}_ci_low", f"{place}_ci_high", metric, f"{metric}_ci_low",
+            f"{metric}_ci_high", summary.objective.test_metric, "p_on_front",
         )  # fmt: skip
         fronts = summary.frontiers[axis].points if summary.points else ()
         pairs = [pair for pair in zip(summary.points, fronts, strict=True) if pair[1].on_front]
         rows = []
         for point, front in sorted(pairs, key=lambda pair: pair[1].cost):
-            row = {name: getattr(point, name) for name in (*_CONFIGURATION, "val_accuracy", "test_accuracy")}
+            named = with_metric_names(summary.objective, asdict(point))
+            row = {name: named[name] for name in (*_CONFIGURATION, metric, summary.objective.test_metric)}
             row |= {place: front.cost, "p_on_front": front.p_on_front}
             row[f"{place}_ci_low"], row[f"{place}_ci_high"] = front.cost_ci or (None, None)
-            row["val_accuracy_ci_low"], row["val_accuracy_ci_high"] = point.val_accuracy_ci or (None, None)
+            row[f"{metric}_ci_low"], row[f"{metric}_ci_high"] = named[f"{metric}_ci"] or (None, None)
             rows.append(row)
         return number_frame(rows, names, _TEXT)
 
@@ -119,6 +121,7 @@ class StudyResults:
         *,
         max_usd: float | None = None,
         max_device_hours: float | None = None,
+        target: float | None = None,
         min_accuracy: float | None = None,
         deadline_h: float | None = None,
         gpus: int | None = None,
@@ -127,12 +130,15 @@ class StudyResults:
         """Return the configuration to pay for under limits on one training run, as `study recommend` does.
 
         `max_usd`, `max_device_hours` and `deadline_h` include the setup of a group that starts for the run;
-        `min_accuracy` is a fraction, and asks for the cheapest configuration that reaches it instead of the best one.
+        `target` is a value of the objective as logged, and asks for the cheapest configuration that reaches it instead
+        of the best one; `min_accuracy` is the same for a study that is judged by accuracy, as a fraction.
         Raises ConfigError for a limit that cannot be held against what is known, or a study without points.
         """
-        limits = Constraints(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
+        from study.analysis.recommend import asked_quality
+
         with argument_names():
-            return recommend(self, limits)
+            quality = asked_quality(self.summary.objective, target, min_accuracy)
+            return recommend(self, Constraints(max_usd, max_device_hours, quality, deadline_h, gpus, max_latency_ms))
 
     def claims(self) -> DataFrame:
         """Return what the study shows of each claim made about batch size, a row for each claim.
@@ -217,7 +223,8 @@ class StudyRecommendation:
         choice = self.record.choice
         if choice is None:
             return None
-        return point_row(next(point for point in self.summary.points if point.label == choice.label))
+        chosen = next(point for point in self.summary.points if point.label == choice.label)
+        return point_row(self.summary.objective, chosen)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -284,10 +291,10 @@ def recommend(results: StudyResults, limits: Constraints) -> StudyRecommendation
     """Return what `StudyResults.recommend` returns; errors name options of the command line."""
     from study.analysis.recommend import check_limits, choose
 
-    summary, report = results.summary, results.plan.config.report
+    summary, report, margin = results.summary, results.plan.config.report, results.plan.config.margin
     check_limits(limits, summary.points, summary.trials)
     found = choose(
-        summary.points, summary.trials, summary.cost_axis, limits, report.margin, include_setup=report.include_setup
+        summary.points, summary.trials, summary.cost_axis, limits, margin, include_setup=report.include_setup
     )
     if found is None:
         raise DataError("no confirm trial has completed, so there is nothing to choose from", str(results.folder))

@@ -27,8 +27,11 @@ def recommend(
     max_device_hours: Annotated[
         float | None, typer.Option(help="most device-hours of one run, a group's setup included")
     ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="value of the objective, as logged; asks for the cheapest that reaches it")
+    ] = None,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="least validation accuracy, a fraction; asks for the cheapest that has it")
+        float | None, typer.Option(help="the same for the validation accuracy, a fraction from 0 to 1")
     ] = None,
     deadline_h: Annotated[
         float | None, typer.Option(help="most hours from lease to release, a group's setup included")
@@ -45,12 +48,15 @@ def recommend(
 
     Says what it is expected to cost and reach, and which come next.
     """
+    from study.analysis.recommend import asked_quality
     from study.analysis.records import Constraints
     from study.api.results import read_results
     from study.api.results import recommend as recommend_under
 
-    limits = Constraints(max_usd, max_device_hours, min_accuracy, deadline_h, gpus, max_latency_ms)
-    found = recommend_under(read_results(folder, usd_per_device_hour, prices), limits)
+    results = read_results(folder, usd_per_device_hour, prices)
+    quality = asked_quality(results.summary.objective, target, min_accuracy)
+    limits = Constraints(max_usd, max_device_hours, quality, deadline_h, gpus, max_latency_ms)
+    found = recommend_under(results, limits)
     say(*found.sentences)
     if as_json:
         print(json.dumps(found.to_dict()))
@@ -196,6 +202,7 @@ def replay(
     from study.analysis.replay.replay import replay as replay_schedulers
     from study.api.results import read_results
     from study.cli.terminal import out
+    from study.config.objective import ACCURACY
     from study.ledger.paths import StudyPaths
     from study.ledger.store import refuse_links
     from study.reporting.exports import write_replay
@@ -205,8 +212,13 @@ def replay(
     is_study = source.is_dir()
     if is_study:
         refuse_links(source)
-    curves = curves_of(read_results(source).summary) if is_study else read_curves(source)
-    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds)
+    objective = ACCURACY
+    if is_study:
+        summary = read_results(source).summary
+        curves, objective = curves_of(summary), summary.objective
+    else:
+        curves = read_curves(source)
+    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds, objective)
     print_replay(replayed, out)
     if is_study:
         written = write_replay(replayed, StudyPaths(source).report)

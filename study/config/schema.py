@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from study.config.objective import ACCURACY, MetricName, Objective, Target, direction
 from study.config.sections import (
     Fraction,
     LimitsConfig,
@@ -97,6 +98,13 @@ class Schedule(Section):
     step_factor: float = Field(0.1, gt=0, lt=1, description="step: what the rate is multiplied by")
 
 
+class TargetConfig(Section):
+    """A value of a metric at which a trial has learnt enough."""
+
+    metric: MetricName | None = Field(None, description="name of the metric; left out, the objective's")
+    value: float = Field(ge=-1e12, le=1e12, description="value to reach, as logged")
+
+
 class Budget(Section):
     """The length of a trial: the same epochs or updates at every batch size, or until a target is met."""
 
@@ -109,12 +117,13 @@ class Budget(Section):
         None,
         description="a trial also ends at the first report past so many ranks x seconds of train and validate",
     )
+    target: TargetConfig | None = Field(
+        None, description="a trial also ends at the first report that meets this, e.g. {value: 1.9}"
+    )
     target_val_accuracy: Fraction | None = Field(
-        None, description="a trial also ends at the first report with this validation accuracy"
+        None, description="the same for the validation accuracy, whatever the objective"
     )
-    target_train_loss: PositiveFloat | None = Field(
-        None, description="a trial also ends at the first report with this training loss or less"
-    )
+    target_train_loss: PositiveFloat | None = Field(None, description="the same for the training loss")
     report_every_updates: PositiveInt | None = Field(
         None, description="updates between validations; one epoch when left out"
     )
@@ -271,6 +280,9 @@ class StudyConfig(Section):
     name: str = Field(min_length=1, max_length=80, description="shown on the report")
     seed: Seed = Field(0, description="root of every random choice: rates drawn, initial weights, order of data")
     workload: Workload = Field(default_factory=Digits, description="what is trained")
+    objective: Objective = Field(
+        ACCURACY, description="metric that is judged, e.g. accuracy, loss, perplexity, or {metric: val_f1, mode: max}"
+    )
     batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         description="global batch sizes to compare"
     )
@@ -315,6 +327,21 @@ class StudyConfig(Section):
                 "report.cost is energy_j, which needs the meter of a whole GPU, "
                 f"but hardware.gpus_per_rank is {self.hardware.gpus_per_rank:g}"
             )
+        if not isinstance(self.workload, Custom) and self.objective.metric not in MEASURED:
+            raise ValueError(
+                f"objective.metric is {self.objective.metric}, but workload {self.workload.kind} measures "
+                f"{' and '.join(MEASURED)}"
+            )
+        if not isinstance(self.workload, Custom) and self.objective.also:
+            raise ValueError("objective.also goes with an own module: other workloads record all that they measure")
+        measured = {*MEASURED, "train_loss", "train_accuracy"}
+        if isinstance(self.workload, Custom):
+            measured = {*MEASURED, "train_loss", self.objective.metric, *self.objective.also}
+        for target in self.targets:
+            if target.metric not in measured:
+                raise ValueError(
+                    f"budget.target.metric is {target.metric}, which no report holds; objective.also adds it"
+                )
         if self.growth is not None:
             if self.budget.epochs is None or self.budget.regime_batch is not None:
                 raise ValueError("growth needs budget.epochs, without regime_batch")
@@ -334,6 +361,33 @@ class StudyConfig(Section):
         return self.workload.tokens_per_sample if isinstance(self.workload, Custom) else None
 
     @property
+    def targets(self) -> tuple[Target, ...]:
+        """The targets that end a trial."""
+        budget, objective = self.budget, self.objective
+        found = [Target("val_accuracy", value, "max") for value in (budget.target_val_accuracy,) if value is not None]
+        found += [Target("train_loss", value, "min") for value in (budget.target_train_loss,) if value is not None]
+        if budget.target is not None:
+            metric = budget.target.metric or objective.metric
+            mode = objective.mode if metric == objective.metric else direction(metric)
+            if mode is None:
+                raise ValueError(f"budget.target.metric: the name {metric} does not say whether more or less is better")
+            found.append(Target(metric, budget.target.value, mode))
+        return tuple(found)
+
+    @property
+    def quality_target(self) -> float | None:
+        """The quality that updates are counted to: report's target, or that of the budget on the objective."""
+        objective, report = self.objective, self.report
+        given = [report.target, report.target_val_accuracy if objective.metric == "val_accuracy" else None]
+        given += [target.value for target in self.targets if target.metric == objective.metric]
+        return next((objective.quality(value) for value in given if value is not None), None)
+
+    @property
+    def margin(self) -> float:
+        """The difference of the objective that is too small to matter, as logged."""
+        return self.report.margin if self.objective.margin is None else self.objective.margin
+
+    @property
     def variant_names(self) -> tuple[str, ...]:
         """The names of the variants; one empty name where the study has none."""
         return tuple(self.variants) or ("",)
@@ -346,6 +400,7 @@ class StudyConfig(Section):
         return StudyConfig.model_validate_json(json.dumps(merged(plain, self.variants[name])))
 
 
+MEASURED = ("val_accuracy", "val_loss")  # by the workloads of the package
 # Keys that a variant may change; the others hold for the whole study.
 VARIABLE = ("batch_sizes", "search", "optimizer", "schedule", "budget", "growth", "ghost_batch", "workload")
 

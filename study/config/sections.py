@@ -99,13 +99,20 @@ class ReportConfig(Section):
     cost_tolerance: Fraction = Field(
         0.05, description="costs within this share count as equal on the frontier: noise of the clock"
     )
-    target_val_accuracy: Fraction | None = Field(
-        None, description="accuracy that updates are counted to, for the critical batch size; the most that all reach"
+    target: float | None = Field(
+        None,
+        ge=-1e12,
+        le=1e12,
+        description="value of the objective that updates are counted to, for the critical batch size; left out, the "
+        "best that all reach",
     )
+    target_val_accuracy: Fraction | None = Field(None, description="the same, where the objective is the accuracy")
     include_setup: bool = Field(
         False, description="compare costs with the setup of cold groups in them, which is billed either way"
     )
-    margin: Fraction = Field(0.01, description="accuracy too small to matter: not worse means a loss below this")
+    margin: Fraction = Field(
+        0.01, description="difference of the objective too small to matter; objective.margin takes precedence"
+    )
 
     @model_validator(mode="after")
     def _different(self) -> ReportConfig:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from study.config.objective import less_is_better_word
 from study.config.sections import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
 from study.errors import ConfigError
 
@@ -15,12 +15,6 @@ ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
 MOST_GPT_WEIGHTS = 2**30  # 16 GiB with gradients and AdamW's two moments
 MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
-# Words in the name of a metric of which less is better.
-_LESS_IS_BETTER = re.compile(
-    "bpb|bpc|bpd|brier|ce|cer|crossentropy|distance|divergence|ece|entropy|eer|epe|err|error|errors|fid|kl|logloss|loss|"
-    "losses|lpips|mae|mape|mcd|mse|msle|nll|perplexity|ppl|regret|rmse|rmsle|smape|ter|wer",
-    re.IGNORECASE,
-)
 
 
 class Digits(Section):
@@ -212,11 +206,10 @@ class Custom(Section):
     @field_validator("val_accuracy")
     @classmethod
     def _more_is_better(cls, name: str) -> str:
-        words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)
-        if found := [word for word in words if _LESS_IS_BETTER.fullmatch(word)]:
+        if word := less_is_better_word(name):
             raise ValueError(
-                f"{name} sounds like a figure of which less is better ({found[0].lower()}), and of an accuracy more is "
-                "better; log an accuracy (a share from 0 to 1) and name it here"
+                f"{name} sounds like a figure of which less is better ({word.lower()}), and of an accuracy more is "
+                f"better; to judge by it, give objective: {{metric: {name}, mode: min}}"
             )
         return name
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
 from study.config.sections import LimitName
 from study.measurement import NO_READINGS, CurvePoint, Judged, ProbeReadings
 from study.safe_text import printable
 
-PROTOCOL_VERSION = "1.4"
+PROTOCOL_VERSION = "1.5"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
@@ -91,7 +91,8 @@ class ReportRow(Row, Judged):
     train_loss: float
     train_accuracy: float | None
     val_loss: float | None  # None where a user's own module does not log it
-    val_accuracy: float
+    val_accuracy: float | None  # the same
+    metrics: dict[str, float] = {}  # further ones, by the name under which they are logged
     test_accuracy: float | None  # at the end of a confirm trial only
     samples_per_s: float  # of this interval, training time only
     device_seconds: float  # ranks x (training + validation), cumulative over what this attempt goes on from, too
@@ -114,6 +115,7 @@ class ReportRow(Row, Judged):
             train_accuracy=self.train_accuracy,
             val_loss=self.val_loss,
             val_accuracy=self.val_accuracy,
+            metrics=self.metrics,
             test_accuracy=self.test_accuracy,
             samples_per_s=self.samples_per_s,
             skipped_batches=self.skipped_batches,
@@ -167,9 +169,10 @@ class EndRow(Row):
     trial_id: Name
     attempts: int
     outcome: Outcome
-    final_val_accuracy: float | None
-    best_val_accuracy: float | None
-    test_accuracy: float | None
+    # The objective at the last report, at the best, and on the test set, as logged; before 1.5 always accuracies.
+    final: float | None = Field(validation_alias=AliasChoices("final", "final_val_accuracy"))
+    best: float | None = Field(validation_alias=AliasChoices("best", "best_val_accuracy"))
+    test: float | None = Field(validation_alias=AliasChoices("test", "test_accuracy"))
     error: Line | None
     mistake: bool = False  # failed by an error in its code, not because a process or a machine was lost
 

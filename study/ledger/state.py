@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from study.config.objective import ACCURACY, Objective
 from study.ledger.billing import OpenLease
 from study.ledger.schema import (
     AnyRow,
@@ -119,7 +120,8 @@ class StudyState:
         self.mistaken: dict[str, TrialState] = {}  # failed with an error of their own code
         self.attempts = 0
         self.lost_leases = 0
-        self.best_val_accuracy: dict[str, float] = {}  # of any report, lost ones included, by phase
+        self.objective = ACCURACY  # what the study judges by
+        self.best: dict[str, float] = {}  # the objective's best value in any report, lost ones included, by phase
         self.hand_overs_s: deque[float] = deque(maxlen=RECENT_HAND_OVERS)  # from trial to trial on a warm group
         self.longest_interval_s = 0.0  # between a report and what its attempt wrote before
         self._whole_curves = whole_curves
@@ -187,8 +189,9 @@ class StudyState:
             self.restarts += 1
             for index in (self.outcomes, self.ended, self.audited, self.mistaken):
                 index.clear()
-            self.best_val_accuracy.clear()
+            self.best.clear()
         self.last_opened = row
+        self.objective = Objective.model_validate(row.config.get("objective", "accuracy"))
         self.limit = self.mistake = self.waiting = None
 
     def _apply_attempt(self, row: AttemptRow) -> None:
@@ -220,8 +223,11 @@ class StudyState:
         trial.energies_j[row.attempt] = row.energy_j
         if row.peak_memory_bytes is not None:
             trial.peak_memory_bytes = max(row.peak_memory_bytes, trial.peak_memory_bytes or 0)
-        if row.val_accuracy > self.best_val_accuracy.get(trial.phase, -1.0) and math.isfinite(row.val_accuracy):
-            self.best_val_accuracy[trial.phase] = max(row.val_accuracy, 0.0)
+        value = row.value(self.objective.metric)
+        if value is not None and math.isfinite(value):
+            best = self.best.get(trial.phase)
+            if best is None or self.objective.quality(value) > self.objective.quality(best):
+                self.best[trial.phase] = value
         lease = self.open_leases.get((row.trial_id, row.attempt))
         if lease is not None:
             if row.at_s - lease.known_until_s > self.longest_interval_s:

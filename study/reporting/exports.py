@@ -15,6 +15,7 @@ from study.reporting.frames import points_frame, trials_frame
 from study.reporting.text.comparison import comparison_record
 from study.reporting.text.json_records import json_text, strict_json
 from study.reporting.text.markdown import render_markdown
+from study.reporting.text.quality import with_metric_names
 from study.reporting.text.replay import replay_record
 from study.reporting.text.table_analysis import analysis_record
 
@@ -77,7 +78,12 @@ def _write(folder: Path, files: Files) -> list[Path]:
 
 
 def summary_record(summary: Summary) -> dict[str, Any]:
-    """Return the summary as plain values for strict JSON, with costs in hours and USD; non-finite numbers are None."""
+    """Return the summary as plain values for strict JSON, with costs in hours and USD; non-finite numbers are None.
+
+    Points have the objective under its metric's name. What is named quality, and effects on it, is negated where less
+    of the metric is better.
+    """
+    named = partial(with_metric_names, summary.objective)
     record: dict[str, Any] = {
         "protocol_version": summary.protocol_version,
         "study": asdict(summary.study),
@@ -85,8 +91,9 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "second_cost_axis": summary.second_cost_axis,
         "include_setup": summary.include_setup,
         "group_setups": {size: asdict(cost) for size, cost in summary.group_setups.items()},
-        "points": [asdict(point) for point in summary.points],
-        "frontier": [asdict(point) for point in summary.frontier],
+        "objective": summary.objective.model_dump(mode="json"),
+        "points": [named(asdict(point)) for point in summary.points],
+        "frontier": [named(asdict(point)) for point in summary.frontier],
         "steps": [asdict(step) for step in summary.steps],
         "span": asdict(summary.span) if summary.span else None,
         "spend": asdict(summary.spend),
@@ -97,8 +104,8 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "hypervolume_ci": summary.hypervolume_ci,
         "frontiers": {axis: asdict(frontier) for axis, frontier in summary.frontiers.items()},
         "critical_batch": asdict(summary.critical.fit) if summary.critical else None,
-        "critical": asdict(summary.critical) if summary.critical else None,
-        "other_criticals": [asdict(critical) for critical in summary.other_criticals],
+        "critical": named(asdict(summary.critical)) if summary.critical else None,
+        "other_criticals": [named(asdict(critical)) for critical in summary.other_criticals],
         "critical_missing": summary.critical_missing,
         "noise_scale": summary.noise_scale,
         "throughput_model": asdict(summary.throughput_model) if summary.throughput_model else None,

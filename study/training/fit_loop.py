@@ -240,7 +240,11 @@ class TrialFit(pl.Callback):
         metrics = self.job.metrics(trainer)
         self._lap("validate_s")
         final = self._is_final(updates, metrics)
-        test_accuracy = self.job.test_accuracy(self._done) if final and spec.phase == "confirm" else None
+        tested = self.job.test_metrics(self._done) if final and spec.phase == "confirm" else {}
+        metrics.metrics = {
+            **metrics.metrics,
+            **{name: value for name, value in tested.items() if name != "test_accuracy"},
+        }
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
             probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
@@ -251,7 +255,7 @@ class TrialFit(pl.Callback):
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            test_accuracy=test_accuracy,
+            test_accuracy=tested.get("test_accuracy"),
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,
@@ -278,10 +282,10 @@ class TrialFit(pl.Callback):
         budget = self.config.budget
         if updates == self.spec.total_updates:
             return True
-        if budget.target_val_accuracy is not None and metrics.val_accuracy >= budget.target_val_accuracy:
-            return True
-        if budget.target_train_loss is not None and metrics.train_loss <= budget.target_train_loss:
-            return True
+        for target in self.config.targets:
+            value = metrics.value(target.metric)
+            if value is not None and target.met_by(value):
+                return True
         if budget.device_seconds is None:
             return False
         used_up = torch.tensor(self.topology.world_size * self._worked_s() >= budget.device_seconds)

@@ -117,7 +117,7 @@ class Rank:
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
-            return CustomJob(workload, spec, self.topology, resumed)
+            return CustomJob(workload, spec, self.topology, resumed, self.config.objective)
         if isinstance(workload, Contrastive):
             return ContrastiveJob(workload, spec, self.topology, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.topology, self._splits(workload), resumed)

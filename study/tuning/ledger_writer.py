@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TypedDict
 
+from study.config.objective import Objective
 from study.ledger.billing import OpenLease
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, EndRow, LeaseRow, Outcome, ReportRow
 from study.ledger.store import Ledger
@@ -153,17 +154,19 @@ def end_row(
     outcome: Outcome,
     error: str | None,
     mistake: bool,
+    objective: Objective,
 ) -> EndRow:
     """Return the row of a trial's end. `curve` holds its reports in order, `attempts` is how many it took."""
-    completed = outcome == "completed"
+    last = curve[-1] if outcome == "completed" else None
+    best = max((objective.of(point) for point in curve if not point.diverged), default=None)
     return EndRow(
         **stamp,
         trial_id=trial_id,
         attempts=attempts,
         outcome=outcome,
-        final_val_accuracy=curve[-1].val_accuracy if completed else None,
-        best_val_accuracy=max((point.headline for point in curve if not point.diverged), default=None),
-        test_accuracy=curve[-1].test_accuracy if completed else None,
+        final=None if last is None else last.value(objective.metric),
+        best=None if best is None else objective.value(best),
+        test=None if last is None else last.value(objective.test_metric),
         error=curve[-1].non_finite if outcome == "diverged" else error,
         mistake=mistake,
     )

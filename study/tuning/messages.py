@@ -11,7 +11,7 @@ from study.planning.trials import TrialSpec
 from study.training.messages import RankReport
 from study.tuning.checkpoint_store import CheckpointRef
 
-METRIC, MODE = "headline", "max"  # Tune asks for a metric in every result; study policies do not read it
+METRIC, MODE = "train_loss", "min"  # Tune asks for a metric in every result; study policies do not read it
 _ATTEMPT, _STEP = "attempt", "step"  # keys of Tune's config dict and of its result dict
 
 
@@ -55,7 +55,7 @@ class StepResult:
 
     def to_tune(self) -> dict[str, Any]:
         """Return the result dict of a Tune trial. It never says `done`: every report goes through the scheduler."""
-        return {_STEP: self, METRIC: math.nan if self.report is None else self.report.headline}
+        return {_STEP: self, METRIC: math.nan if self.report is None else self.report.train_loss}
 
     @staticmethod
     def from_tune(result: Mapping[str, Any]) -> StepResult:

@@ -39,6 +39,7 @@ class Progress:
 
     def __init__(self, plan: Plan, rows: Iterable[AnyRow] = ()) -> None:
         self.plan = plan
+        self.objective = plan.config.objective
         self.state = StudyState(whole_curves=False)  # of an ended trial the last report counts
         order = list(plan.search)
         # No batch size meets the policy first.
@@ -178,8 +179,8 @@ class Progress:
         return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
-        """Return the best base rate of a cell: of those that got furthest, the one with the highest mean validation
-        accuracy over seeds where they ended, then the lowest mean loss. None if every trial diverged or failed.
+        """Return the best base rate of a cell: of those that got furthest, the one with the best mean objective over
+        seeds where they ended, then the lowest mean loss. None if every trial diverged or failed.
         """
         if not self._members[cell]:
             return self.plan.rates(cell)[0]
@@ -193,8 +194,8 @@ class Progress:
         for rate, rows in reached.items():
             ends = [row for row in rows if row.updates == furthest]
             if ends:
-                accuracy, loss = fmean(row.headline for row in ends), fmean(row.loss for row in ends)
-                candidates.append((accuracy, -loss, rate))
+                quality, loss = fmean(map(self.objective.of, ends)), fmean(row.loss for row in ends)
+                candidates.append((quality, -loss, rate))
         return max(candidates)[2] if candidates else None
 
     def _judge(self, trial_id: str) -> None:
@@ -209,7 +210,7 @@ class Progress:
         at = row.updates / spec.total_updates
         if isinstance(scheduler, AshaConfig):
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
-        self.verdicts[trial_id] = policy.report(trial_id, at, row.headline, row.device_seconds)
+        self.verdicts[trial_id] = policy.report(trial_id, at, self.objective.of(row), row.device_seconds)
 
     def _policy(self, trial_id: str) -> Policy | None:
         """Return the policy that judges a trial; None for a confirm trial and an audited one."""

@@ -241,7 +241,8 @@ class Recorder:
     def _end(self, trial_id: str, outcome: Outcome, error: str | None, mistake: bool = False) -> None:
         known = self._progress.state.trial(trial_id)
         stamp = self._writer.stamp()
-        self._writer.write(end_row(stamp, trial_id, known.attempts, known.curve, outcome, error, mistake))
+        objective = self._progress.objective
+        self._writer.write(end_row(stamp, trial_id, known.attempts, known.curve, outcome, error, mistake, objective))
         with self._writer.noting_failure():
             self._store.remove(trial_id)
 

@@ -28,7 +28,7 @@ def test_a_cheaper_study_dominates_more_and_pushes_the_other_off() -> None:
         replace(
             trial,
             cost=replace(trial.cost, billed_device_h=trial.cost.billed_device_h / 2),
-            final_val_accuracy=(trial.final_val_accuracy or 0) + 0.001,
+            final_quality=(trial.final_quality or 0) + 0.001,
         )
         for trial in costly.trials
     )

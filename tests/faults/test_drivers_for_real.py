@@ -99,7 +99,7 @@ def course(folder: Path) -> dict[str, Any]:
         if isinstance(row, DecisionRow):
             first.setdefault((row.trial_id, row.updates), row.decision)
     return {
-        "ends": {row.trial_id: (row.outcome, row.final_val_accuracy) for row in rows if isinstance(row, EndRow)},
+        "ends": {row.trial_id: (row.outcome, row.final) for row in rows if isinstance(row, EndRow)},
         "decisions": first,
         "curves": {
             name: [(row.updates, row.train_loss, row.val_loss, row.val_accuracy) for row in curve]

@@ -417,7 +417,7 @@ def test_a_study_of_bad_modules_ends_with_the_frontier_of_the_good_ones(
         assert f": {ends[name].error}\n" in printed
     for name in odd:
         assert (ends[name].outcome, ends[name].error) == ("completed", None), name
-        assert ends[name].final_val_accuracy == ends["good"].final_val_accuracy
+        assert ends[name].final == ends["good"].final
     assert (tmp_path / "s" / "ledger.jsonl").stat().st_size < 100_000
     billed = {row.trial_id for row in rows if isinstance(row, LeaseRow) and row.billed_s > 0}
     assert billed == {row.trial_id for row in ends.values()}

@@ -23,8 +23,13 @@ STUDIES = sorted(path.parent for path in Path(__file__).parent.glob("*/config.ya
 RENAMED: dict[str, str] = {}
 # Keys that are gone because nothing read them; nothing may take their place.
 REMOVED = re.compile(r"frontiers\.\w+\.p_dominates\b.*")
+WRITER = "protocol_version"  # of the program that summarizes, not of the rows
 # Ends of texts that read differently since, old to new.
-REWORDED = {" planned trials are over.": " planned trials have ended."}
+REWORDED = {
+    " planned trials are over.": " planned trials have ended.",
+    "the config's target_val_accuracy": "the config's target",
+    " and a target_val_accuracy, of budget or report": " and a target of the objective, of budget or report",
+}
 # These studies ran fewer shapes of a step than the model of its time has parameters: all points of a ridge fit equally
 # well, and where on it the search ends depends on the processor. The residuals are what the runs determine.
 _STEP_MODEL = "throughput_model"
@@ -87,7 +92,9 @@ def test_every_figure_is_as_it_was(folder: Path, name: str) -> None:
     contents = read(folder)
     assert contents.damage is None
     now = dict(figures(summary_record(summarize(contents.rows, recorded(folder)))))
-    expected = {renamed(at): reworded(value) for at, value in figures(frozen) if not REMOVED.fullmatch(at)}
+    expected = {
+        renamed(at): reworded(value) for at, value in figures(frozen) if not REMOVED.fullmatch(at) and at != WRITER
+    }
     assert not any(REMOVED.fullmatch(at) for at in now)
     assert len(expected) > 200
     wrong = {at: (value, now.get(at)) for at, value in expected.items() if not same(at, value, now.get(at, ...))}

@@ -12,6 +12,7 @@ import numpy as np
 from study.analysis.records import COST_AXES, NO_COST, Cost, Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.statistics.hypotheses import Contrast
 from study.analysis.statistics.uncertainty import Frontier, FrontPoint
+from study.config.objective import ACCURACY
 from study.ledger.schema import PHASES, AttemptRow, EndRow, LeaseRow, ReportRow, StudyRow
 from study.pareto.fronts import on_front
 
@@ -37,10 +38,10 @@ def point(batch_size: int, hours: float, accuracy: float, half: float | None = 0
         "cost_ci": None if half is None else (0.9 * hours, 1.1 * hours),
         "search_cost": Cost(3 * hours, 0.0, None),
         "search_cold_setup": NO_COST,
-        "val_accuracy": accuracy,
-        "val_accuracy_ci": None if half is None else (accuracy - half, accuracy + half),
-        "best_val_accuracy": accuracy + 0.001,
-        "test_accuracy": accuracy - 0.002,
+        "quality": accuracy,
+        "quality_ci": None if half is None else (accuracy - half, accuracy + half),
+        "best_quality": accuracy + 0.001,
+        "test_quality": accuracy - 0.002,
         "samples_per_s": 1000.0 * batch_size**0.5,
         "on_frontier": False,
         "p_on_front": None,
@@ -96,9 +97,9 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
         "audited_from": None,
         "cost": Cost(0.5, 0.0, None),
         "phases_s": dict.fromkeys(PHASES, 0.0) | {"setup": 300.0, "train": 600.0},
-        "final_val_accuracy": curve[-1] if done else None,
-        "best_val_accuracy": max(curve, default=None),
-        "test_accuracy": None,
+        "final_quality": curve[-1] if done else None,
+        "best_quality": max(curve, default=None),
+        "test_quality": None,
         "samples_per_s": 1000.0,
         "curve": tuple(report_row(trial_id, i + 1.0, value) for i, value in enumerate(curve)),
     }
@@ -107,15 +108,15 @@ def trial(batch_size: int, curve: Sequence[float], outcome: str | None = "comple
 
 def front(points: Sequence[Point], axis: str) -> Frontier:
     """The frontier of the points' means over a cost axis, as sure of it as three seeds are."""
-    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.quality) for p in points], dtype=float)
     found = [
         FrontPoint(
             label=p.label,
             n_seeds=p.n_seeds,
             cost=cost,
             cost_ci=None if p.cost_ci is None else (0.9 * cost, 1.1 * cost),
-            quality=p.val_accuracy,
-            quality_ci=p.val_accuracy_ci,
+            quality=p.quality,
+            quality_ci=p.quality_ci,
             on_front=bool(member),
             p_on_front=None if p.cost_ci is None else (0.9 if member else 0.2),
         )
@@ -133,10 +134,10 @@ def fronts(points: Sequence[Point], axis: str) -> dict[str, Frontier]:
 
 def contrast(after: Point, before: Point) -> Contrast:
     """Of two points whose seeds are independent, from their intervals."""
-    gain, seeds = after.val_accuracy - before.val_accuracy, (after.n_seeds, before.n_seeds)
-    if after.val_accuracy_ci is None or before.val_accuracy_ci is None:
+    gain, seeds = after.quality - before.quality, (after.n_seeds, before.n_seeds)
+    if after.quality_ci is None or before.quality_ci is None:
         return Contrast(after.label, before.label, gain, None, None, seeds, "untested")
-    half = math.hypot(*((ci[1] - ci[0]) / 2 for ci in (after.val_accuracy_ci, before.val_accuracy_ci)))
+    half = math.hypot(*((ci[1] - ci[0]) / 2 for ci in (after.quality_ci, before.quality_ci)))
     answer: Any = "more" if gain > half else "less" if gain < -half else "indistinct"
     return Contrast(after.label, before.label, gain, (gain - half, gain + half), "Welch t", seeds, answer)
 
@@ -144,7 +145,7 @@ def contrast(after: Point, before: Point) -> Contrast:
 def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **changes: Any) -> Summary:
     """A summary with the frontier of its points on the cost axis."""
     axis = changes.get("cost_axis", "billed_device_h")
-    places = np.array([(getattr(p.compared, axis), p.val_accuracy) for p in points], dtype=float)
+    places = np.array([(getattr(p.compared, axis), p.quality) for p in points], dtype=float)
     members = on_front(places)
     marked = [Point(**{**p.__dict__, "on_frontier": bool(member)}) for p, member in zip(points, members, strict=True)]
     ordered = sorted(marked, key=lambda p: (p.world_size, p.batch_size))
@@ -163,6 +164,7 @@ def summary(points: Sequence[Point] = (), trials: Sequence[TrialRecord] = (), **
     values: dict[str, Any] = {
         "protocol_version": "1.0",
         "study": StudyFacts(**(facts | changes.pop("facts", {}))),
+        "objective": ACCURACY,
         "cost_axis": axis,
         "include_setup": False,
         "group_setups": {},
@@ -230,9 +232,9 @@ def end_row(trial_id: str, at_s: float, outcome: str, written: str = WRITTEN, er
         trial_id=trial_id,
         attempts=1,
         outcome=outcome,
-        final_val_accuracy=None,
-        best_val_accuracy=None,
-        test_accuracy=None,
+        final=None,
+        best=None,
+        test=None,
         error=error,
     )
 

@@ -47,6 +47,7 @@ POINT_KEYS = {
     "peak_memory_bytes",
 }
 SUMMARY_KEYS = {
+    "objective",
     "group_setups",
     "include_setup",
     "span",
@@ -126,7 +127,7 @@ def test_json_frontier_is_a_part_of_its_points(tmp_path: Path) -> None:
 
 def test_json_is_strict_whatever_the_numbers(tmp_path: Path) -> None:
     ci = (np.float64(0.25), np.float64(math.inf))
-    odd = point(16, 1, np.float64(0.5), val_accuracy_ci=ci, test_accuracy=math.nan, samples_per_s=-math.inf)
+    odd = point(16, 1, np.float64(0.5), quality_ci=ci, test_quality=math.nan, samples_per_s=-math.inf)
     entry = written_json(tmp_path, [odd], hypervolume=math.nan)["points"][0]
     assert entry["val_accuracy"] == 0.5
     assert entry["val_accuracy_ci"] == [0.25, None]

@@ -47,7 +47,7 @@ def test_every_point_is_drawn_once_and_dominated_ones_are_fainter() -> None:
     figure = frontier_figure(summary(POINTS))
     on, off = named(figure, "on the frontier"), named(figure, "dominated")
     drawn = sorted((x, y) for trace in (*on, *off) for x, y in zip(trace.x, trace.y, strict=True))
-    assert drawn == sorted((p.cost.billed_device_h, p.val_accuracy) for p in POINTS)
+    assert drawn == sorted((p.cost.billed_device_h, p.quality) for p in POINTS)
     assert all(trace.opacity == 1 for trace in on)
     assert all(trace.opacity < 1 for trace in off)
     assert all("open" not in trace.marker.symbol for trace in (*on, *off))
@@ -157,7 +157,7 @@ def test_panels_over_batch_size_share_their_axis_and_have_a_line_for_each_world_
     panels = [trace for trace in figure.data if trace.name == "2 ranks"]
     assert [trace.name for trace in figure.data] == 3 * ["2 ranks"] + 3 * ["4 ranks"]
     assert [list(trace.x) for trace in panels] == 3 * [[16, 64, 128, 256]]
-    assert list(panels[0].y) == [point.val_accuracy for point in shown]
+    assert list(panels[0].y) == [point.quality for point in shown]
     assert list(panels[1].y) == [point.samples_per_s for point in shown]
     assert list(panels[2].y) == [point.updates for point in shown]
     assert list(figure.layout.xaxis3.tickvals) == [16, 64, 128, 256]

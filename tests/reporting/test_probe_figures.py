@@ -14,13 +14,14 @@ from study.analysis.records import Constraints, Summary
 from study.analysis.statistics.hypotheses import contrast
 from study.analysis.statistics.samples import Sample
 from study.analysis.summary.summarize import summarize
+from study.config.objective import ACCURACY
 from study.config.schema import StudyConfig
 from study.ledger.schema import EndRow, ReportRow
 from study.planning.trials import make_plan
 from study.reporting.html.report_page import render_body
 from study.reporting.text.claims import finding_line
-from study.reporting.text.formatting import noise_words
 from study.reporting.text.markdown import render_markdown
+from study.reporting.text.quality import noise_words
 from study.reporting.text.recommendation import recommendation_lines
 from study.reporting.text.scaling_laws import critical_sentences
 from study.reporting.text.verdict import verdict
@@ -42,9 +43,9 @@ def study(accuracies: dict[int, tuple[float, ...]], lost: tuple[str, ...] = (), 
             if row.trial_id in lost:
                 if isinstance(row, ReportRow):
                     continue
-                row = row.model_copy(update={"outcome": "failed", "final_val_accuracy": None})
+                row = row.model_copy(update={"outcome": "failed", "final": None})
             else:
-                name = "final_val_accuracy" if isinstance(row, EndRow) else "val_accuracy"
+                name = "final" if isinstance(row, EndRow) else "val_accuracy"
                 row = row.model_copy(update={name: value})
         rows.append(row)
     return summarize(rows, plan)
@@ -92,7 +93,7 @@ three = st.tuples(accuracies, accuracies, accuracies)
 @given(three, three, st.booleans())
 def test_noise_is_said_exactly_where_the_interval_shown_holds_0(a: Any, b: Any, paired: bool) -> None:
     seeds = (1, 2, 3) if paired else ()
-    words = noise_words(contrast(Sample("a", a, a, seeds), Sample("b", b, b, seeds)))
+    words = noise_words(ACCURACY, contrast(Sample("a", a, a, seeds), Sample("b", b, b, seeds)))
     shown = SHOWN.fullmatch(words)
     if shown is None:
         assert words == "with seeds all alike: without a spread there is no test"

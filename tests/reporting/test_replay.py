@@ -14,6 +14,7 @@ from test_report_page import ATTACK, Page
 
 from study.analysis.replay.contenders import CONTENDERS
 from study.analysis.replay.replay import Estimate, Replay, Result
+from study.config.objective import ACCURACY
 from study.reporting.exports import write_replay
 from study.reporting.figures.comparisons import replay_figure
 from study.reporting.html.analysis_pages import render_replay
@@ -46,7 +47,7 @@ def result(scheduler: str, profile: str, cost: float = 0.25, log_hv: float = 0.9
 @pytest.fixture
 def replayed() -> Replay:
     results = [result(contender.scheduler, contender.profile) for contender in CONTENDERS.values()]
-    return Replay(ATTACK, 200, 2, 126, 3, 6, 7, 1.25, tuple(results))
+    return Replay(ATTACK, 200, 2, 126, 3, 6, 7, 1.25, 0.0, ACCURACY, tuple(results))
 
 
 def test_json_has_the_promised_keys(replayed: Replay) -> None:

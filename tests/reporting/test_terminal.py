@@ -230,7 +230,7 @@ def test_without_a_terminal_each_ended_trial_is_one_plain_line(plan: Plan) -> No
     text = text_of(console)
     assert "\x1b" not in text
     assert text.splitlines() == [
-        "[1/8] search-b16-w1-r0 stopped at 1.0 of 3 epochs, val accuracy 0.913",
+        "[1/8] search-b16-w1-r0 stopped at 1.0 of 3 epochs, validation accuracy 91.3%",
         "[2/8] search-b64-w1-r0 failed: [red] [31mboom bang",
     ]
 
@@ -245,7 +245,7 @@ def test_trials_of_earlier_drivers_are_counted_but_not_shown_again(plan: Plan) -
             view(later(row))
     assert text_of(console).splitlines() == [
         "Resumed: 1 of 8 trials finished",
-        "[2/8] search-b16-w1-r1 completed at 3.0 of 3 epochs, val accuracy 0.900",
+        "[2/8] search-b16-w1-r1 completed at 3.0 of 3 epochs, validation accuracy 90.0%",
     ]
 
 

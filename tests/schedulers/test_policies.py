@@ -17,7 +17,7 @@ from study.schedulers.asha import MoAsha, ReplayAsha, rung_levels
 from study.schedulers.base import Grid
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha, grades
 from tests.schedulers.play import REPORTS, play
-from tests.schedulers.test_bracket import SEEDS, SLOTS, halved, score
+from tests.schedulers.test_bracket import SEEDS, SLOTS, halved, nine_scores, score
 
 END = 9.0
 EPOCHS = tuple(9 * share for share in REPORTS)
@@ -27,10 +27,12 @@ Curves = dict[str, list[float]]
 
 
 @st.composite
-def grids(draw: st.DrawFn, values: st.SearchStrategy[float] = score) -> Curves:
+def grids(draw: st.DrawFn) -> Curves:
     """Draw curves of up to 8 trials in each of three cells, named by their cell, in any order."""
     names = [f"{cell}-{i}" for cell in CELL_COST for i in range(draw(st.integers(1, 8)))]
-    return {name: draw(st.lists(values, min_size=9, max_size=9)) for name in draw(st.permutations(names))}
+    chance = Random(draw(SEEDS))
+    chance.shuffle(names)
+    return {name: nine_scores(chance) for name in names}
 
 
 def cell_of(trial: str) -> str:

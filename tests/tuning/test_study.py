@@ -48,7 +48,7 @@ def test_confirm_trials_are_never_stopped(asha_run: Run) -> None:
     confirm = {row.trial_id for row in asha_run.of(AttemptRow) if row.phase == "confirm"}
     assert len(confirm) == asha_run.plan.n_confirm
     assert {row.outcome for row in asha_run.of(EndRow) if row.trial_id in confirm} == {"completed"}
-    assert all(row.test_accuracy is not None for row in asha_run.of(EndRow) if row.trial_id in confirm)
+    assert all(row.test is not None for row in asha_run.of(EndRow) if row.trial_id in confirm)
 
 
 def test_phases_add_up_to_the_lease_and_leases_to_the_groups_life(asha_run: Run) -> None:

@@ -113,8 +113,8 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
     """Return the measures of each setting over its seeds, without measures that no trial has."""
     figures = [
         TableRow(measure.name, measure.unit, tuple(cell(setting, measure) for setting in settings))
-        for measure in measures
-    ]
+        for measure in {measure.name: measure for measure in reversed(tuple(measures))}.values()
+    ][::-1]
     known = tuple(figure for figure in figures if any(cell.n_seeds for cell in figure.cells))
     return Details(tuple(setting.name for setting in settings), known, note)
 
@@ -122,7 +122,7 @@ def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | 
 def cell(setting: Setting, measure: Measure) -> TableCell:
     """Return a measure of a setting, in the unit for display."""
     found = [measure.value(trial) for trial in setting.trials]
-    return cell_over_seeds([measure.scale * value for value in found if value is not None])
+    return cell_over_seeds([measure.shown(value) for value in found if value is not None])
 
 
 def cell_over_seeds(values: Sequence[float]) -> TableCell:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from study.analysis.claims.compare import Question, answers, ask, cell_over_seeds, concluded, table, unproved
 from study.analysis.claims.measures import (
-    ACCURACY,
     DEVICE_S,
     GRADIENT_GB,
     SAMPLES_PER_S,
@@ -51,7 +50,7 @@ def cost(settings: Sequence[Setting]) -> ClaimVerdict:
     findings = answers(
         (ask(f"{small.name} takes more device time than {large.name}", "greater", small, large, DEVICE_S),)
     )
-    measures = (DEVICE_S, UPDATES, GRADIENT_GB, SAMPLES_PER_S, ACCURACY)
+    measures = (DEVICE_S, UPDATES, GRADIENT_GB, SAMPLES_PER_S, small.objective)
     return concluded(COST, findings, table(series, measures, _saturation(series)))
 
 

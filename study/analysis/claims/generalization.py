@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
-from study.analysis.claims.measures import ACCURACY, HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
+from study.analysis.claims.measures import HESSIAN_TOP, SHARPNESS, TRAIN_LOSS, UPDATES, VAL_LOSS, updates_to
 from study.analysis.claims.records import ClaimVerdict, Statement
 from study.analysis.claims.settings import (
     BatchSeries,
     Setting,
     batch_series,
+    ends_better,
     has_equal_epochs,
     has_margin,
     has_one_rate,
@@ -37,24 +38,28 @@ TRAIN_LONGER = Statement(
 
 def generalization_gap(settings: Sequence[Setting]) -> ClaimVerdict:
     """Compare the smallest batch against the largest, over seeds that reached the target training loss."""
-    found = batch_series(settings, lambda c: c.budget.target_train_loss is not None and c.probes.sharpness)
+    found = batch_series(settings, lambda c: _train_loss_target(c) is not None and c.probes.sharpness)
     if not found:
         return unproved(GENERALIZATION_GAP)
-    target = found[0][0].config.budget.target_train_loss
+    target = _train_loss_target(found[0][0].config)
     assert target is not None
     small, large = (_that_met(setting, target) for setting in (found[0][0], found[0][-1]))
     findings = answers(
         (
-            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY),
+            ask(ends_better(small, large), "greater", small, large, small.objective),
             ask(f"{large.name} ends in a sharper minimum than {small.name}", "greater", large, small, SHARPNESS[0]),
         )
     )
-    measures = (ACCURACY, TRAIN_LOSS, *SHARPNESS, HESSIAN_TOP, updates_to(target))
+    measures = (small.objective, TRAIN_LOSS, *SHARPNESS, HESSIAN_TOP, updates_to(target))
     missed = [f"{s.name}: {n}" for s in found[0] if (n := len(s.trials) - len(_that_met(s, target).trials))]
     note = (
         f"Seeds that never met the training loss of {target:g} are left out: {', '.join(missed)}." if missed else None
     )
     return concluded(GENERALIZATION_GAP, findings, table([_that_met(s, target) for s in found[0]], measures, note))
+
+
+def _train_loss_target(config: StudyConfig) -> float | None:
+    return next((target.value for target in config.targets if target.metric == "train_loss"), None)
 
 
 def _that_met(setting: Setting, train_loss: float) -> Setting:
@@ -88,11 +93,11 @@ def _adapts(config: StudyConfig, small_batch: int) -> bool:
 
 def _remedied(columns: BatchSeries) -> ClaimVerdict:
     small, large, longer = columns[0], columns[1], columns[-1]
-    margin = small.config.report.margin
+    margin, objective = small.margin, small.objective
     findings = answers(
         (
-            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY, margin),
-            ask(f"{longer.name} ends no less accurate than {small.name}", "no_less", longer, small, ACCURACY, margin),
+            ask(ends_better(small, large), "greater", small, large, objective, margin),
+            ask(ends_better(longer, small, "no less"), "no_less", longer, small, objective, margin),
         )
     )
-    return concluded(TRAIN_LONGER, findings, table(columns, (ACCURACY, VAL_LOSS, UPDATES)))
+    return concluded(TRAIN_LONGER, findings, table(columns, (objective, VAL_LOSS, UPDATES)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.analysis.claims.compare import answers, ask, concluded, table, unproved
-from study.analysis.claims.measures import ACCURACY, DEVICE_S, SAMPLES, UPDATES, VAL_LOSS
+from study.analysis.claims.measures import DEVICE_S, SAMPLES, UPDATES, VAL_LOSS
 from study.analysis.claims.records import ClaimVerdict, Statement
-from study.analysis.claims.settings import Setting, batch_series, has_margin, is_contrastive, likeness
+from study.analysis.claims.settings import Setting, batch_series, ends_better, has_margin, is_contrastive, likeness
 
 GROW_BATCH = Statement(
     "grow_batch",
@@ -33,11 +33,11 @@ def grow_batch(settings: Sequence[Setting]) -> ClaimVerdict:
     grown = [s for s in staged if _grows(s) and decays and s.config.budget.epochs == decays.config.budget.epochs]
     if decays is None or not grown:
         return unproved(GROW_BATCH)
-    margin = decays.config.report.margin
+    margin, objective = decays.margin, decays.objective
     findings = answers(
-        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, ACCURACY, margin) for s in grown]
+        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, objective, margin) for s in grown]
     )
-    return concluded(GROW_BATCH, findings, table((decays, *grown), (ACCURACY, VAL_LOSS, UPDATES, SAMPLES, DEVICE_S)))
+    return concluded(GROW_BATCH, findings, table((decays, *grown), (objective, VAL_LOSS, UPDATES, SAMPLES, DEVICE_S)))
 
 
 def _grows(setting: Setting) -> bool:
@@ -56,10 +56,10 @@ def contrastive(settings: Sequence[Setting]) -> ClaimVerdict:
             small, large, longer = short[0], short[-1], long[0]
             findings = answers(
                 (
-                    ask(f"{large.name} ends more accurate than {small.name}", "greater", large, small, ACCURACY),
-                    ask(f"{longer.name} ends more accurate than {small.name}", "greater", longer, small, ACCURACY),
+                    ask(ends_better(large, small), "greater", large, small, small.objective),
+                    ask(ends_better(longer, small), "greater", longer, small, small.objective),
                 )
             )
             shown = [setting for each in by_epochs for setting in each]
-            return concluded(CONTRASTIVE, findings, table(shown, (ACCURACY, UPDATES, DEVICE_S)))
+            return concluded(CONTRASTIVE, findings, table(shown, (small.objective, UPDATES, DEVICE_S)))
     return unproved(CONTRASTIVE)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from study.analysis.records import TrialRecord
 from study.analysis.summary.time_to_target import time_to_target
+from study.config.objective import Objective, Target
 from study.measurement import ProbeReadings, power
 
 BYTES_PER_GRADIENT = 4  # gradients are all-reduced in 32 bits, whatever the precision of the forward pass
@@ -22,8 +23,9 @@ class Measure:
     unit: str
     read: Callable[[TrialRecord], float | None]
     effect_unit: str = "times"
-    scale: float = 1.0  # from recorded to shown values
+    scale: float = 1.0  # from recorded to shown differences
     ratio: bool = True  # tests compare logarithms: a difference is a factor
+    negated: bool = False  # recorded values are the negatives of those shown
 
     def value(self, trial: TrialRecord) -> float | None:
         """Return the figure in recorded units; None where it is unknown, non-finite, or 0 or less for a ratio."""
@@ -31,6 +33,10 @@ class Measure:
         if value is None or not math.isfinite(value) or (self.ratio and value <= 0):
             return None
         return value
+
+    def shown(self, value: float) -> float:
+        """Return a recorded value in `unit`."""
+        return (-self.scale if self.negated else self.scale) * value
 
     def compared(self, value: float) -> float:
         """Return the value that tests compare: its logarithm for a ratio."""
@@ -65,7 +71,7 @@ def updates_to(train_loss: float) -> Measure:
     """Return the measure of updates until a training loss was first met; it is None for a trial that never met it."""
 
     def read(trial: TrialRecord) -> float | None:
-        met = time_to_target(trial.curve, "train_loss", train_loss)
+        met = time_to_target(trial.curve, Target("train_loss", train_loss, "min"))
         return met.updates if met is not None and met.reached else None
 
     return Measure("updates to the train loss", "", read)
@@ -80,7 +86,20 @@ def _gradient_gb(trial: TrialRecord) -> float | None:
     return share * parameters * BYTES_PER_GRADIENT * trial.curve[-1].updates / 1e9
 
 
-ACCURACY = Measure("validation accuracy", "%", lambda trial: trial.final_val_accuracy, "points", 100.0, False)
+def objective_measure(objective: Objective) -> Measure:
+    """Return the measure of the final objective. Differences are of qualities: above 0 is better."""
+    percent = objective.show == "percent"
+    return Measure(
+        name=objective.logged_label,
+        unit="%" if percent else objective.unit,
+        read=lambda trial: trial.final_quality,
+        effect_unit="points" if percent else objective.unit or objective.metric,
+        scale=100.0 if percent else 1.0,
+        ratio=False,
+        negated=objective.mode == "min",
+    )
+
+
 VAL_LOSS = Measure(
     "validation loss", "", lambda trial: trial.curve[-1].val_loss if trial.curve else None, "nats", 1.0, False
 )

@@ -25,7 +25,7 @@ NOISE_SCALE = Statement(
     f"The gradient noise scale predicts, within a factor of {FACTOR:g}, the batch size past which training costs more",
     "McCandlish et al. 2018",
     "1812.06162",
-    "three or more batch sizes with probes.noise_scale and a target_val_accuracy, of budget or report",
+    "three or more batch sizes with probes.noise_scale and a target of the objective, of budget or report",
 )
 
 
@@ -46,13 +46,17 @@ def noise_scale(settings: Sequence[Setting]) -> ClaimVerdict:
 
 
 def _target(config: StudyConfig) -> float | None:
-    return config.budget.target_val_accuracy or config.report.target_val_accuracy
+    return config.quality_target
 
 
 def _runs(setting: Setting) -> list[StepsToTarget]:
-    target = _target(setting.config)
+    target, objective = _target(setting.config), setting.config.objective
     assert target is not None
-    return [steps_to_target(trial, target) for trial in setting.trials if trial.curve and trial.curve[-1].updates > 0]
+    return [
+        steps_to_target(trial, target, objective)
+        for trial in setting.trials
+        if trial.curve and trial.curve[-1].updates > 0
+    ]
 
 
 def _noise_of(trial: TrialRecord) -> float | None:

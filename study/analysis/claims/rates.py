@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from study.analysis.claims.compare import all_of, answers, any_of, ask, concluded, table, unproved
-from study.analysis.claims.measures import ACCURACY, TRAIN_LOSS, UPDATES, VAL_LOSS
+from study.analysis.claims.measures import TRAIN_LOSS, UPDATES, VAL_LOSS
 from study.analysis.claims.records import ClaimAnswer, ClaimVerdict, Statement
 from study.analysis.claims.settings import (
     Setting,
     batch_series,
+    ends_better,
     has_equal_epochs,
     has_margin,
     has_one_rate,
@@ -39,15 +40,12 @@ def fixed_lr(settings: Sequence[Setting]) -> ClaimVerdict:
     if not found:
         return unproved(FIXED_LR)
     small, large = found[0][0], found[0][-1]
-    findings = answers(
-        (
-            ask(
-                f"{large.name} ends with a higher validation loss than {small.name}", "greater", large, small, VAL_LOSS
-            ),
-            ask(f"{small.name} ends more accurate than {large.name}", "greater", small, large, ACCURACY),
-        )
-    )
-    return concluded(FIXED_LR, findings, table(found[0], (ACCURACY, VAL_LOSS, TRAIN_LOSS, UPDATES)))
+    objective = small.objective
+    questions = [ask(ends_better(small, large), "greater", small, large, objective)]
+    if small.config.objective.metric != "val_loss":
+        says = f"{large.name} ends with a higher validation loss than {small.name}"
+        questions.insert(0, ask(says, "greater", large, small, VAL_LOSS))
+    return concluded(FIXED_LR, answers(questions), table(found[0], (objective, VAL_LOSS, TRAIN_LOSS, UPDATES)))
 
 
 def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
@@ -59,12 +57,10 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
     if not adjusted:
         return unproved(SCALED_LR)
     held = batch_series(settings, lambda c: has_equal_epochs(c) and has_one_rate(c))[:1]
-    margin = settings[0].config.report.margin
-    gap = [
-        ask(f"{s[0].name} ends more accurate than {s[-1].name}", "greater", s[0], s[-1], ACCURACY, margin) for s in held
-    ]
+    margin, objective = settings[0].margin, settings[0].objective
+    gap = [ask(ends_better(s[0], s[-1]), "greater", s[0], s[-1], objective, margin) for s in held]
     near = [
-        ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], ACCURACY, margin) for s in adjusted
+        ask(f"{s[0].name} and {s[-1].name} end close", "equivalent", s[0], s[-1], objective, margin) for s in adjusted
     ]
     shown = [setting for series in (*held, *adjusted) for setting in (series[0], series[-1])]
 
@@ -72,4 +68,4 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
         found = list(verdicts)
         return all_of((*found[: len(gap)], any_of(found[len(gap) :])))
 
-    return concluded(SCALED_LR, answers(gap + near), table(shown, (ACCURACY, VAL_LOSS)), decide)
+    return concluded(SCALED_LR, answers(gap + near), table(shown, (objective, VAL_LOSS)), decide)

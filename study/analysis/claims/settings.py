@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from study.analysis.claims.measures import Measure
+from study.analysis.claims.measures import Measure, objective_measure
 from study.analysis.records import TrialRecord
 from study.analysis.statistics.hypotheses import Arm
+from study.config.objective import ACCURACY
 from study.config.schema import StudyConfig
 from study.planning.learning_rates import base_rates
 
@@ -23,6 +24,16 @@ class Setting:
     config: StudyConfig  # the variant's
     trials: tuple[TrialRecord, ...]  # completed ones, one for each seed
     diverged: tuple[str, ...]  # ids of trials that diverged
+
+    @property
+    def objective(self) -> Measure:
+        """The final objective as a measure."""
+        return objective_measure(self.config.objective)
+
+    @property
+    def margin(self) -> float:
+        """The difference of the objective that is too small to matter."""
+        return self.config.margin
 
     def arm(self, measure: Measure) -> Arm:
         """Return the values by seed that tests compare, of the trials that have the measure."""
@@ -90,13 +101,24 @@ def has_one_rate(config: StudyConfig) -> bool:
 def has_equal_epochs(config: StudyConfig) -> bool:
     """Say whether every batch size trains the same epochs to their end, without growing the batch."""
     budget = config.budget
-    others = (budget.regime_batch, budget.device_seconds, budget.target_val_accuracy, budget.target_train_loss)
-    return budget.epochs is not None and config.growth is None and all(other is None for other in others)
+    others = budget.regime_batch is not None or budget.device_seconds is not None or config.targets
+    return budget.epochs is not None and config.growth is None and not others
+
+
+def ends_better(a: Setting, b: Setting, how: str = "better") -> str:
+    """Return the statement that setting `a` ends better than `b`, in words of the objective."""
+    objective = a.config.objective
+    if objective.metric == ACCURACY.metric and objective.mode == "max":
+        return f"{a.name} ends {'more' if how == 'better' else how} accurate than {b.name}"
+    direction = "lower" if objective.mode == "min" else "higher"
+    if how != "better":
+        return f"{a.name} ends with no worse a {objective.logged_label} than {b.name}"
+    return f"{a.name} ends with a better ({direction}) {objective.logged_label} than {b.name}"
 
 
 def has_margin(config: StudyConfig) -> bool:
     """Say whether the config has a margin, without which no two settings are ever equivalent."""
-    return config.report.margin > 0
+    return config.margin > 0
 
 
 def is_contrastive(config: StudyConfig) -> bool:

@@ -155,8 +155,8 @@ def _curve(rows: pd.DataFrame, end: tuple[float, ...], path: Path) -> Curve:
         epochs=epochs,
         shares=tuple(epoch / end[-1] for epoch in epochs),
         cost_s=tuple(float(cost) for cost in rows["cost_s"]),
-        val_accuracy=tuple(float(value) for value in rows["val_accuracy"]),
-        test_accuracy=None if np.isnan(test) else test,
+        quality=tuple(float(value) for value in rows["val_accuracy"]),
+        test_quality=None if np.isnan(test) else test,
         completed=completed,
     )
 

@@ -22,8 +22,8 @@ class Curve:
     epochs: tuple[float, ...]
     shares: tuple[float, ...]  # of a whole trial of its cell
     cost_s: tuple[float, ...]  # device-seconds, cumulative; training and validation
-    val_accuracy: tuple[float, ...]
-    test_accuracy: float | None  # at the end
+    quality: tuple[float, ...]  # the objective, of which more is better
+    test_quality: float | None  # at the end
     completed: bool  # False if it diverged, at its last report
 
     def progress(self, unit: Literal["shares", "epochs", "cost_s"]) -> tuple[float, ...]:
@@ -51,8 +51,8 @@ def curves_of(summary: Summary) -> tuple[Curve, ...]:
             epochs=tuple(point.epochs for point in trial.curve),
             shares=tuple(point.updates / trial.total_updates for point in trial.curve),
             cost_s=tuple(point.device_seconds for point in trial.curve),
-            val_accuracy=tuple(point.val_accuracy for point in trial.curve),
-            test_accuracy=trial.test_accuracy,
+            quality=tuple(summary.objective.of(point) for point in trial.curve),
+            test_quality=trial.test_quality,
             completed=trial.outcome == "completed",
         )
         for trial in search

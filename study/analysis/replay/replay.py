@@ -14,6 +14,7 @@ from study.analysis.replay.contenders import Contender
 from study.analysis.replay.curves import Curve
 from study.analysis.replay.simulate import Course, Simulation, simulate
 from study.analysis.statistics.samples import mean_interval
+from study.config.objective import ACCURACY, Objective
 from study.errors import ConfigError
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.planning.trials import Cell
@@ -42,8 +43,8 @@ class Score:
     min_completions: int  # of any cell
     front_kept: float  # share of the true front's cells that are on the front found
     front_false: float  # share of the found front's cells that are not on the true one
-    optimism: float | None  # accuracy of a cell's chosen trial, less that of its rate on held-back seeds
-    test_gap: float | None  # accuracy of a cell's chosen trial, less its test accuracy
+    optimism: float | None  # quality of a cell's chosen trial, less that of its rate on held-back seeds
+    test_gap: float | None  # quality of a cell's chosen trial, less that on the test set
     idle_share: float  # of the slots' time until the last trial has ended
 
 
@@ -77,7 +78,9 @@ class Replay:
     seeds: int  # of a draw
     held_back: int  # seeds
     batch_sizes: int
-    reference_cost_s: float  # of the hypervolumes, with an accuracy of 0: cost of the most expensive trial
+    reference_cost_s: float  # of the hypervolumes: cost of the most expensive trial
+    reference_quality: float  # of the hypervolumes: an accuracy of 0, or else the worst of a trial that completed
+    objective: Objective
     results: tuple[Result, ...]
 
 
@@ -88,6 +91,7 @@ def replay(
     shuffles: int,
     slots: int,
     seeds: int | None = None,
+    objective: Objective = ACCURACY,
 ) -> Replay:
     """Draw `shuffles` studies of some seeds of the grid in random order, and play every scheduler on each.
 
@@ -100,7 +104,7 @@ def replay(
         raise ConfigError(f"{source} has {len(every)} seeds", "--seeds")
     if not any(curve.completed for curve in curves):
         raise ConfigError(f"{source}: no trial completed")
-    judge = _Judge(curves)
+    judge = _Judge(curves, objective.floor)
     chosen = tuple(contenders)
     scores: list[list[Score]] = [[] for _ in chosen]
     for draw in range(shuffles):
@@ -120,6 +124,8 @@ def replay(
         held_back=len(every) - n,
         batch_sizes=len({curve.cell.batch_size for curve in curves}),
         reference_cost_s=judge.highest_cost_s,
+        reference_quality=judge.floor,
+        objective=objective,
         results=tuple(map(_result, chosen, scores)),
     )
 
@@ -131,7 +137,7 @@ def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Genera
         some = [trial for trial in trials if trial.cell.world_size == world_size]
         courses = {
             trial.trial_id: Course(
-                trial.progress(contender.unit), trial.val_accuracy, trial.cost_s, world_size, trial.completed
+                trial.progress(contender.unit), trial.quality, trial.cost_s, world_size, trial.completed
             )
             for trial in some
         }
@@ -140,10 +146,11 @@ def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Genera
 
 
 class _Judge:
-    """Figures of the whole grid that do not depend on draws: cost of cells, accuracy of rates, and the true front."""
+    """Figures of the whole grid that do not depend on draws: cost of cells, quality of rates, and the true front."""
 
-    def __init__(self, curves: Sequence[Curve]) -> None:
+    def __init__(self, curves: Sequence[Curve], floor: float | None) -> None:
         whole = [curve for curve in curves if curve.completed]
+        self.floor = min(curve.quality[-1] for curve in whole) if floor is None else floor
         self.highest_cost_s = max(curve.cost_s[-1] for curve in whole)
         costs: dict[Cell, list[float]] = defaultdict(list)
         for curve in whole:
@@ -155,12 +162,12 @@ class _Judge:
             for n, cost_s in enumerate(curve.cost_s, start=1):
                 reports[curve.cell, n].append(cost_s)
         self.cost_to_report_s = {place: fmean(some) for place, some in reports.items()}
-        self.accuracies: dict[tuple[Cell, float], dict[int, float]] = defaultdict(dict)
+        self.qualities: dict[tuple[Cell, float], dict[int, float]] = defaultdict(dict)
         for curve in curves:
-            # A rate that diverges has an accuracy of 0.
-            self.accuracies[curve.cell, curve.lr][curve.seed] = curve.val_accuracy[-1] if curve.completed else 0.0
+            # A rate that diverges is worth the least quality.
+            self.qualities[curve.cell, curve.lr][curve.seed] = curve.quality[-1] if curve.completed else self.floor
         self.true_front = self._front(
-            [(cell, fmean(some.values())) for (cell, _), some in self.accuracies.items() if cell in self.cost_s]
+            [(cell, fmean(some.values())) for (cell, _), some in self.qualities.items() if cell in self.cost_s]
         )
 
     def score(self, trials: Sequence[Curve], played: Simulation, slots: int) -> Score:
@@ -168,10 +175,10 @@ class _Judge:
         done = [trial for trial in trials if played.trials[trial.trial_id].completed]
         everyone = [trial for trial in trials if trial.completed]
         completions = Counter(trial.cell for trial in done)
-        front = self._front([(trial.cell, trial.val_accuracy[-1]) for trial in done])
+        front = self._front([(trial.cell, trial.quality[-1]) for trial in done])
         best: dict[Cell, Curve] = {}
         for trial in done:
-            if trial.cell not in best or trial.val_accuracy[-1] > best[trial.cell].val_accuracy[-1]:
+            if trial.cell not in best or trial.quality[-1] > best[trial.cell].quality[-1]:
                 best[trial.cell] = trial
         drawn = {trial.seed for trial in trials}
         return Score(
@@ -185,7 +192,7 @@ class _Judge:
             front_false=len(front - self.true_front) / len(front) if front else 0.0,
             optimism=_mean(self._optimism(trial, drawn) for trial in best.values()),
             test_gap=_mean(
-                None if trial.test_accuracy is None else trial.val_accuracy[-1] - trial.test_accuracy
+                None if trial.test_quality is None else trial.quality[-1] - trial.test_quality
                 for trial in best.values()
             ),
             idle_share=played.idle_slot_s / (slots * played.makespan_s),
@@ -196,8 +203,8 @@ class _Judge:
         return sum(self.cost_to_report_s[trial.cell, n] for trial, n in zip(trials, reports, strict=True) if n)
 
     def _optimism(self, trial: Curve, drawn: set[int]) -> float | None:
-        others = [acc for seed, acc in self.accuracies[trial.cell, trial.lr].items() if seed not in drawn]
-        return trial.val_accuracy[-1] - fmean(others) if others else None
+        others = [acc for seed, acc in self.qualities[trial.cell, trial.lr].items() if seed not in drawn]
+        return trial.quality[-1] - fmean(others) if others else None
 
     def _front(self, points: Sequence[tuple[Cell, float]]) -> set[Cell]:
         """Return the cells on the coarse front; points of a cell cost the same, so each cell is on it at most once."""
@@ -209,11 +216,11 @@ class _Judge:
         return self._hypervolume(done, log) / whole if whole else 1.0  # the grid has no area, so none is lost
 
     def _hypervolume(self, trials: Sequence[Curve], log: bool) -> float:
-        places = np.array([(self.cost_s[trial.cell], trial.val_accuracy[-1]) for trial in trials]).reshape(-1, 2)
+        places = np.array([(self.cost_s[trial.cell], trial.quality[-1]) for trial in trials]).reshape(-1, 2)
         reference_cost = self.highest_cost_s
         if log:
             places[:, 0], reference_cost = np.log(places[:, 0]), math.log(reference_cost)
-        return hypervolume(places, (reference_cost, 0.0))
+        return hypervolume(places, (reference_cost, self.floor))
 
 
 def _result(contender: Contender, scores: Sequence[Score]) -> Result:

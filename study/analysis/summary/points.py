@@ -38,7 +38,7 @@ def points_of(
 def point_samples(
     points: Sequence[Point], trials: Iterable[TrialRecord], axis: CostAxis, include_setup: bool = False
 ) -> tuple[Sample, ...] | None:
-    """Return cost and final validation accuracy of the trials behind each point; None if one has no cost on `axis`.
+    """Return cost and final quality of the trials behind each point; None if one has no cost on `axis`.
 
     Costs leave out the setup of cold groups unless `include_setup`.
     """
@@ -64,15 +64,20 @@ def frontiers_of(
     axis: CostAxis,
     cost_tolerance: float,
     include_setup: bool = False,
+    floor: float | None = None,
 ) -> dict[CostAxis, Frontier]:
-    """Return the frontier on `axis`, and on each other axis that all trials have a cost on; empty without points."""
+    """Return the frontier on `axis`, and on each other axis that all trials have a cost on; empty without points.
+
+    Hypervolumes are measured from the highest cost and from `floor`, the least quality there can be; where there is no
+    least one, from the lowest quality of the points.
+    """
     found = {}
     for name in (axis, *(other for other in COST_AXES if other != axis)):
         samples = point_samples(points, trials, name, include_setup)
         highest_cost = max((sample.mean_cost for sample in samples or ()), default=0.0)
         if samples and (highest_cost > 0 or name == axis):
-            # With this reference the hypervolume is at least 0 and at most the highest cost.
-            found[name] = frontier(samples, (highest_cost, 0.0), cost_tolerance)
+            least = min(sample.mean_quality for sample in samples) if floor is None else floor
+            found[name] = frontier(samples, (highest_cost, least), cost_tolerance)
     return found
 
 
@@ -93,7 +98,7 @@ def _point(
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
-    tests = [trial.test_accuracy for trial in done if trial.test_accuracy is not None]
+    tests = [trial.test_quality for trial in done if trial.test_quality is not None]
     compared = [trial.compared(include_setup) for trial in done]
     costs = [known for cost in compared if (known := cost.on(axis)) is not None]
     return Point(
@@ -113,10 +118,10 @@ def _point(
         cost_ci=mean_interval(costs, at_least=MIN_SEEDS) if len(costs) == len(done) else None,
         search_cost=combined([trial.cost for trial in search]),
         search_cold_setup=combined([trial.cold_setup for trial in search]),
-        val_accuracy=fmean(finals),
-        val_accuracy_ci=mean_interval(finals),
-        best_val_accuracy=fmean(trial.best_val_accuracy or 0.0 for trial in done),
-        test_accuracy=fmean(tests) if tests else None,
+        quality=fmean(finals),
+        quality_ci=mean_interval(finals),
+        best_quality=fmean(_final(trial) if trial.best_quality is None else trial.best_quality for trial in done),
+        test_quality=fmean(tests) if tests else None,
         samples_per_s=fmean(trial.samples_per_s or 0.0 for trial in done),
         peak_memory_bytes=max((trial.peak_memory_bytes or 0 for trial in done), default=0) or None,
         on_frontier=False,
@@ -143,5 +148,5 @@ def combined(costs: Sequence[Cost], shares: int = 1) -> Cost:
 
 
 def _final(trial: TrialRecord) -> float:
-    assert trial.final_val_accuracy is not None, "of completed trials"
-    return trial.final_val_accuracy
+    assert trial.final_quality is not None, "of completed trials"
+    return trial.final_quality

@@ -28,22 +28,22 @@ from study.planning.trials import Cell, Plan
 
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     """Summarize a study, finished or not, from the rows of its ledger; reads `rows` once and does not keep them."""
-    report = plan.config.report
+    report, objective = plan.config.report, plan.config.objective
     state = state_of(rows)
     trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
     drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
-    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup)
+    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective.floor)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
-    target = report.target_val_accuracy or plan.config.budget.target_val_accuracy
-    criticals, missing = critical_batches(fixed, target)
+    criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)
     steps = _step_times(fixed)
     hopeless = _hopeless(trials, plan)
     planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(state, plan.config.name),
+        objective=objective,
         cost_axis=axis,
         include_setup=report.include_setup,
         group_setups=group_setups_of(trials),
@@ -62,7 +62,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         noise_scale=_noise_scale(trials),
         step_times=steps,
         throughput_model=fit_step_model(steps),
-        recommendation=choose(points, trials, axis, Constraints(), report.margin, report.include_setup),
+        recommendation=choose(points, trials, axis, Constraints(), plan.config.margin, report.include_setup),
         planned_trials=planned,
         cut=limit_cut(state, trials, points, plan, planned, hopeless),
         mistaken=_mistaken(state, len(plan.search) + plan.n_confirm),

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 
 from study.analysis.records import Cost, TrialRecord
+from study.config.objective import Objective
 from study.ledger.schema import PHASES, AnyRow, AttemptRow, LeaseRow
 from study.ledger.state import StudyState, TrialState
 from study.measurement import CurvePoint
@@ -31,11 +32,15 @@ def _without_garbage_collection(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
 
 def trial_records(state: StudyState, usd_per_device_hour: float | None) -> tuple[TrialRecord, ...]:
     """Return every trial that ever began, in the order in which they did; dollars are None without a price."""
-    return tuple(_record(trial, attempt, usd_per_device_hour) for trial, attempt in state.begun)
+    return tuple(_record(trial, attempt, usd_per_device_hour, state.objective) for trial, attempt in state.begun)
 
 
-def _record(trial: TrialState, attempt: AttemptRow, usd: float | None) -> TrialRecord:
+def _record(trial: TrialState, attempt: AttemptRow, usd: float | None, objective: Objective) -> TrialRecord:
     leases, end = trial.leases, trial.end
+
+    def quality(value: float | None) -> float | None:
+        return None if value is None else objective.quality(value)
+
     cold = [lease for lease in leases if lease.attempt in trial.cold_attempts and lease.phases_s["setup"] > 0]
     return TrialRecord(
         trial_id=attempt.trial_id,
@@ -55,9 +60,9 @@ def _record(trial: TrialState, attempt: AttemptRow, usd: float | None) -> TrialR
         audited_from=trial.audited_updates,
         cost=cost_of(leases, list(trial.energies_j.values()), trial.last, usd),
         phases_s={phase: sum(lease.phases_s[phase] for lease in leases) for phase in PHASES},
-        final_val_accuracy=end.final_val_accuracy if end else None,
-        best_val_accuracy=end.best_val_accuracy if end else None,
-        test_accuracy=end.test_accuracy if end else None,
+        final_quality=quality(end.final) if end else None,
+        best_quality=quality(end.best) if end else None,
+        test_quality=quality(end.test) if end else None,
         samples_per_s=throughput(trial.curve),
         peak_memory_bytes=trial.peak_memory_bytes,
         devices_per_rank=attempt.devices_per_rank,

@@ -35,16 +35,17 @@ METRICS = (
         "study_device_hours",
         "device-hours",
         "Billed device-hours, open leases included, by phase of the bill and kind of trial: search, confirm, or "
-        "censored once a trial of either has ended without a final accuracy. All of them add up to the bill.",
+        "censored once a trial of either has ended without a final objective. All of them add up to the bill.",
         ("kind", "phase"),
     ),
     Metric("study_devices_leased", "devices", "Devices that attempts hold now."),
     Metric("study_samples_per_second", "samples/s", "Training speed of the running trials together, last intervals."),
-    Metric("study_best_val_accuracy", "fraction", "Best validation accuracy of any report so far.", ("kind",)),
+    Metric("study_best_objective", "as logged", "Best objective of any report so far.", ("kind", "metric")),
     Metric(
         "study_frontier_hypervolume",
         "device-hours",
-        "Area between the frontier of billed confirm trials (device-hours, final accuracy) and (the highest cost, 0).",
+        "Area between the frontier of billed confirm trials (device-hours, final objective) and the highest cost, "
+        "with an accuracy of 0 or else the worst objective.",
     ),
     Metric("study_decisions", "decisions", f"Answers to reports: {', '.join(DECISIONS)}.", ("decision",)),
     Metric(

@@ -44,10 +44,10 @@ PANELS = (
         kind="stat",
     ),
     Panel(
-        "Best validation accuracy",
-        "Of any report so far.",
-        "fraction",
-        ((most("study_best_val_accuracy", "kind"), "{{study}} {{kind}}"),),
+        "Best objective",
+        "Of any report so far, as logged.",
+        "as logged",
+        ((total("study_best_objective", "kind", "metric"), "{{study}} {{kind}} {{metric}}"),),
         width=6,
         kind="stat",
     ),
@@ -77,7 +77,7 @@ PANELS = (
     ),
     Panel(
         "Frontier: hypervolume",
-        "Area between the frontier of the billed confirm trials and (the highest cost, accuracy 0), in device-hours.",
+        "Area between the frontier of the billed confirm trials and the highest cost, device-hours times objective.",
         "device-hours",
         ((most("study_frontier_hypervolume"), "{{study}}"),),
     ),

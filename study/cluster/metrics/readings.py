@@ -60,8 +60,8 @@ class MetricReadings:
         yield Reading("study_devices_leased", sum(lease.devices for lease in state.open_leases.values()), {})
         speed = sum(trial.last.samples_per_s for trial, _ in state.running if trial.last and trial.reported)
         yield Reading("study_samples_per_second", speed, {})
-        for kind, best in state.best_val_accuracy.items():
-            yield Reading("study_best_val_accuracy", best, {"kind": kind})
+        for kind, best in state.best.items():
+            yield Reading("study_best_objective", best, {"kind": kind, "metric": state.objective.metric})
         yield Reading("study_frontier_hypervolume", self._hypervolume(), {})
         for decision in DECISIONS:
             yield Reading("study_decisions", state.decisions[decision], {"decision": decision})
@@ -126,21 +126,23 @@ class MetricReadings:
 
     def _hypervolume(self) -> float:
         """Return the area under the frontier of confirm trials that completed and are billed, in device-hours."""
+        objective = self._plan.config.objective
         unbilled = {trial_id for trial_id, _ in self._state.open_leases}
         billed: dict[Cell, list[TrialState]] = defaultdict(list)
         for trial, attempt in self._state.begun:
-            final = trial.end.final_val_accuracy if trial.end else None
+            final = trial.end.final if trial.end else None
             if attempt.phase == "confirm" and final is not None and trial.trial_id not in unbilled:
                 billed[Cell(attempt.batch_size, attempt.world_size, attempt.variant)].append(trial)
         points = [
             (
                 fmean(self._compared_h(trial) for trial in trials),
-                fmean(trial.end.final_val_accuracy or 0.0 for trial in trials if trial.end),
+                fmean(objective.quality(trial.end.final or 0.0) for trial in trials if trial.end),
             )
             for trials in billed.values()
         ]
         highest_cost = max((cost for cost, _ in points), default=0.0)
-        return hypervolume(np.array(points), (highest_cost, 0.0))
+        least = min((quality for _, quality in points), default=0.0) if objective.floor is None else objective.floor
+        return hypervolume(np.array(points), (highest_cost, least))
 
     def _compared_h(self, trial: TrialState) -> float:
         """Return a trial's device-hours as costs are compared: without the setup of groups that started for it, unless

@@ -8,7 +8,7 @@ from datetime import datetime
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, LeaseRow, ReportRow
 from study.ledger.state import StudyState
 
-METRICS = ("train_loss", "val_loss", "val_accuracy", "samples_per_s", "device_seconds")
+METRICS = ("train_loss", "val_loss", "val_accuracy", "samples_per_s", "device_seconds")  # beside a module's own
 PARAMS = ("phase", "variant", "batch_size", "world_size", "micro_batch", "accumulation", "base_lr", "lr", "seed_index")
 
 
@@ -54,8 +54,9 @@ class TrialEvent:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The METRICS of a report that have a value."""
-        return {name: value for name in METRICS if (value := getattr(self.row, name)) is not None}
+        """The METRICS of a report that have a value, and the further ones that its module logged."""
+        known = {name: value for name in METRICS if (value := getattr(self.row, name)) is not None}
+        return known | (self.row.metrics if isinstance(self.row, ReportRow) else {})
 
     @property
     def at_s(self) -> float:

@@ -53,7 +53,7 @@ class MlflowSink:
 
     def _report(self, run: _Run, updates: int, event: TrialEvent) -> None:
         if run.updates is None:
-            run.updates = {metric.step for metric in self._client.get_metric_history(run.run_id, "val_accuracy")}
+            run.updates = {metric.step for metric in self._client.get_metric_history(run.run_id, "train_loss")}
         if updates not in run.updates:
             metrics = [Metric(name, value, _ms(event), updates) for name, value in event.metrics.items()]
             self._client.log_batch(run.run_id, metrics)

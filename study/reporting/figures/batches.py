@@ -1,15 +1,19 @@
-"""Figures over batch sizes: where the time went, and what a batch size does to accuracy, pace and updates."""
+"""Figures over batch sizes: where the time went, and what a batch size does to the objective, pace and updates."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
 import plotly.graph_objects as go
 
 from study.analysis.records import Point, Summary, TrialRecord
-from study.reporting.figures.style import PHASE_COLOURS, series_styles, styled, ticks_axis
-from study.reporting.text.formatting import accuracy, cost_unit, number, series_name, series_of
+from study.config.objective import Objective
+from study.reporting.figures.style import PHASE_COLOURS, drawn, series_styles, styled, ticks_axis
+from study.reporting.text.formatting import cost_unit, number, series_name, series_of
+from study.reporting.text.quality import axis_title, point_text, unit
+from study.safe_text import plotly_text
 
 
 def cost_figure(summary: Summary) -> go.Figure | None:
@@ -17,7 +21,7 @@ def cost_figure(summary: Summary) -> go.Figure | None:
     if not any(trial.cost.billed_device_h for trial in summary.trials):
         return None
     bars = _phase_device_h(summary.trials)
-    unit = cost_unit(sum(hours.values()) for hours in bars.values())
+    cost_in = cost_unit(sum(hours.values()) for hours in bars.values())
     figure = styled("Where the device time went", height=180 + 28 * len(bars))
     for phase, colour in PHASE_COLOURS.items():
         amounts = [hours.get(phase, 0.0) for hours in bars.values()]
@@ -25,20 +29,22 @@ def cost_figure(summary: Summary) -> go.Figure | None:
             figure.add_bar(
                 orientation="h",
                 y=list(bars),
-                x=[amount * unit.scale for amount in amounts],
+                x=[amount * cost_in.scale for amount in amounts],
                 name=phase,
                 marker={"color": colour, "line": {"width": 0}},
-                hovertext=[f"{bar}<br>{phase} {unit.show(amount)}" for bar, amount in zip(bars, amounts, strict=True)],
+                hovertext=[
+                    f"{bar}<br>{phase} {cost_in.show(amount)}" for bar, amount in zip(bars, amounts, strict=True)
+                ],
                 hoverinfo="text",
             )
     figure.update_layout(barmode="stack", bargap=0.3, legend_traceorder="normal")
-    figure.update_xaxes(title_text=f"{unit.label} (billed)", rangemode="tozero")
+    figure.update_xaxes(title_text=f"{cost_in.label} (billed)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
 
 def batch_figure(summary: Summary) -> go.Figure | None:
-    """Draw accuracy, samples/s and updates over global batch size, a line for each series; None if no points."""
+    """Draw the objective, samples/s and updates over global batch size, a line for each series; None if no points."""
     if not summary.points:
         return None
     figure = styled("What the batch size does", height=760, panels=3)
@@ -46,11 +52,11 @@ def batch_figure(summary: Summary) -> go.Figure | None:
     for series, group in groupby(summary.points, key=series_of):
         points = list(group)
         colour, symbol = styles[series]
-        for row, (values, hover) in enumerate(_panels(points), start=1):
+        for row, (values, hover) in enumerate(_panels(summary.objective, points), start=1):
             figure.add_scatter(
                 x=[point.batch_size for point in points],
                 y=values,
-                error_y=_accuracy_bars(points) if row == 1 else None,
+                error_y=_quality_bars(summary.objective, points) if row == 1 else None,
                 mode="lines+markers",
                 line={"color": colour, "width": 1.5},
                 marker={"symbol": symbol, "size": 9, "color": colour},
@@ -64,27 +70,34 @@ def batch_figure(summary: Summary) -> go.Figure | None:
             )
     figure.update_xaxes(**ticks_axis(point.batch_size for point in summary.points))
     figure.update_xaxes(title_text="global batch size", row=3, col=1)
-    figure.update_yaxes(title_text="validation accuracy", tickformat=".1%", row=1, col=1)
+    ticks = ".1%" if summary.objective.show == "percent" else ""
+    figure.update_yaxes(title_text=plotly_text(axis_title(summary.objective)), tickformat=ticks, row=1, col=1)
     figure.update_yaxes(title_text="samples/s, all ranks", rangemode="tozero", tickformat="~s", row=2, col=1)
     figure.update_yaxes(title_text="updates per trial", rangemode="tozero", tickformat="~s", row=3, col=1)
     return figure
 
 
-def _panels(points: Sequence[Point]) -> list[tuple[list[float], list[str]]]:
+def _panels(objective: Objective, points: Sequence[Point]) -> list[tuple[list[float], list[str]]]:
     """Return the values and the hover texts of each panel, from the top."""
     return [
-        ([point.val_accuracy for point in points], [f"{accuracy(point)}%" for point in points]),
+        (
+            [drawn(objective, point.quality) for point in points],
+            [f"{point_text(objective, point)} {unit(objective)}".replace(" %", "%").rstrip() for point in points],
+        ),
         ([point.samples_per_s for point in points], [f"{number(point.samples_per_s)} samples/s" for point in points]),
         ([float(point.updates) for point in points], [f"{point.updates:,} updates" for point in points]),
     ]
 
 
-def _accuracy_bars(points: Sequence[Point]) -> dict[str, object]:
-    intervals = [point.val_accuracy_ci or (point.val_accuracy, point.val_accuracy) for point in points]
+def _quality_bars(objective: Objective, points: Sequence[Point]) -> dict[str, object]:
+    means = [drawn(objective, point.quality) for point in points]
+    reaches = [point.quality_ci or (point.quality, point.quality) for point in points]
+    ends = [sorted(drawn(objective, end) for end in reach) for reach in reaches]
+    least, most = (0.0, 1.0) if objective.show == "percent" else (-math.inf, math.inf)
     return {
         "type": "data",
-        "array": [min(high, 1.0) - point.val_accuracy for point, (_, high) in zip(points, intervals, strict=True)],
-        "arrayminus": [point.val_accuracy - max(low, 0.0) for point, (low, _) in zip(points, intervals, strict=True)],
+        "array": [min(high, most) - mean for mean, (_, high) in zip(means, ends, strict=True)],
+        "arrayminus": [mean - max(low, least) for mean, (low, _) in zip(means, ends, strict=True)],
         "thickness": 1.2,
         "width": 4,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 
@@ -11,10 +11,12 @@ from study.analysis.comparison import Comparison
 from study.analysis.replay.replay import Estimate, Result
 from study.analysis.statistics.uncertainty import FrontPoint
 from study.analysis.tables.fronts import TableAnalysis
+from study.config.objective import Objective
 from study.reporting.figures.frontier import axis_title
-from study.reporting.figures.style import SERIES, log_axis, styled
+from study.reporting.figures.style import SERIES, drawn, log_axis, styled
 from study.reporting.text.comparison import compared_unit
 from study.reporting.text.formatting import interval, number, percent
+from study.reporting.text.quality import axis_title as quality_title
 from study.reporting.text.replay import result_name
 from study.safe_text import plotly_text
 
@@ -42,15 +44,22 @@ def analysis_figure(analysis: TableAnalysis) -> go.Figure | None:
 
 def comparison_figure(comparison: Comparison) -> go.Figure:
     """Draw the fronts of compared studies over one another."""
-    unit = compared_unit(comparison)
+    unit, objective = compared_unit(comparison), comparison.objective
     title = axis_title(comparison.cost_axis, unit, comparison.leaves_out_setup)
     figure = fronts_figure(
         "Fronts over one another",
-        {study.name: study.points for study in comparison.studies},
-        PlaneAxes(title, "final validation accuracy", unit.scale),
+        {study.name: [_as_drawn(objective, point) for point in study.points] for study in comparison.studies},
+        PlaneAxes(title, f"final {quality_title(objective)}", unit.scale),
     )
-    figure.update_yaxes(tickformat=".1~%")
+    if objective.show == "percent":
+        figure.update_yaxes(tickformat=".1~%")
     return figure
+
+
+def _as_drawn(objective: Objective, point: FrontPoint) -> FrontPoint:
+    """Return the point with its quality as a value to draw."""
+    ends = sorted(drawn(objective, bound) for bound in point.quality_ci or ())
+    return replace(point, quality=drawn(objective, point.quality), quality_ci=(ends[0], ends[1]) if ends else None)
 
 
 def fronts_figure(title: str, fronts: Mapping[str, Sequence[FrontPoint]], axes: PlaneAxes) -> go.Figure:

@@ -1,4 +1,4 @@
-"""The main figure: cost against accuracy, with the frontier."""
+"""The main figure: cost against the objective, with the frontier."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import plotly.graph_objects as go
 
 from study.analysis.records import COST_AXES, TIME_AXES, Point, Summary, TrialRecord
 from study.analysis.statistics.uncertainty import FrontPoint
+from study.config.objective import Objective
 from study.config.sections import CostAxis
-from study.reporting.figures.style import GREY, evenly, log_axis, series_styles, styled
-from study.reporting.text.formatting import Unit, accuracy, cost_unit, number, percent, series_name, series_of
+from study.reporting.figures.style import GREY, drawn, evenly, log_axis, series_styles, styled, tick_format
+from study.reporting.text.formatting import Unit, cost_unit, number, percent, series_name, series_of
+from study.reporting.text.quality import axis_title as axis_title_of
+from study.reporting.text.quality import is_accuracy, point_text, value_text
+from study.reporting.text.quality import unit as objective_unit
 from study.safe_text import plotly_text
 
 MOST_CENSORED = 600  # hollow marks that are drawn at most
@@ -32,37 +36,37 @@ def frontier_figure(summary: Summary, axis: CostAxis | None = None) -> go.Figure
     """Draw every point with its 95% intervals, the frontier as a staircase, censored trials hollow; None if no points.
 
     x is `axis`, one of `summary.frontiers` and the summary's own by default, in a readable unit; y is the final
-    validation accuracy as a fraction.
+    objective, as a fraction where it is shown in percent.
     """
     if not summary.points:
         return None
+    objective = summary.objective
     axis = axis or summary.cost_axis
     fronts = summary.frontiers[axis].points
     places = [_PointOnAxis(point, front) for point, front in zip(summary.points, fronts, strict=True)]
-    censored = [trial for trial in summary.trials if _drawable(trial, axis, summary.include_setup)]
+    censored = [trial for trial in summary.trials if _drawable(trial, axis, summary)]
     unit = cost_unit([place.front.cost for place in places], axis)
-    figure = styled(f"Cost against accuracy: {plotly_text(summary.study.name)}", height=500)
-    bottom, top = _accuracy_range(summary.points)
-    inside = [trial for trial in censored if bottom <= trial.curve[-1].val_accuracy <= top]
+    what = "accuracy" if is_accuracy(objective) else plotly_text(objective.label)
+    figure = styled(f"Cost against {what}: {plotly_text(summary.study.name)}", height=500)
+    bottom, top = _range(objective, summary.points)
+    inside = [trial for trial in censored if bottom <= _last(objective, trial) <= top]
     if censored:
-        drawn = evenly(inside, MOST_CENSORED)
-        _draw_censored(figure, drawn, len(censored), axis, unit, summary.include_setup)
+        _draw_censored(figure, evenly(inside, MOST_CENSORED), len(censored), axis, unit, summary)
     frontier = sorted((place for place in places if place.front.on_front), key=lambda place: place.front.cost)
     if len(frontier) > 1:
-        _draw_staircase(figure, frontier, unit)
+        _draw_staircase(figure, objective, frontier, unit)
     styles = series_styles(summary.points)
     for on_front in (False, True):  # the frontier on top
         chosen = [place for place in places if place.front.on_front is on_front]
         for series, group in groupby(chosen, key=lambda place: series_of(place.point)):
             labelled = on_front or len(places) <= _LABELLED
-            _draw_points(figure, list(group), axis, unit, *styles[series], labelled=labelled)
+            _draw_points(figure, objective, list(group), axis, unit, *styles[series], labelled=labelled)
     marks = [trial_cost(trial, axis, summary.include_setup) for trial in inside]
     scaled = [cost * unit.scale for cost in _extent(places) + marks]
     figure.update_xaxes(title_text=axis_title(axis, unit, summary.leaves_out_setup), **log_axis(scaled))
     figure.update_layout(meta={"linear_range": [0, 1.18 * max(scaled)]})  # labels are to the right of points
-    figure.update_yaxes(title_text="final validation accuracy", tickformat=".0%", range=[bottom, top])
-    if top - bottom < 0.05:
-        figure.update_yaxes(tickformat=".1%")
+    title = f"final {plotly_text(axis_title_of(objective))}"
+    figure.update_yaxes(title_text=title, tickformat=tick_format(objective, top - bottom), range=[bottom, top])
     return figure
 
 
@@ -83,21 +87,27 @@ def trial_cost(trial: TrialRecord, axis: CostAxis, include_setup: bool) -> float
     return value
 
 
-def _drawable(trial: TrialRecord, axis: CostAxis, include_setup: bool) -> bool:
-    """Return whether a trial is censored, reported a finite accuracy, and has a cost above 0."""
-    if not trial.censored or not trial.curve or not math.isfinite(trial.curve[-1].val_accuracy):
+def _drawable(trial: TrialRecord, axis: CostAxis, summary: Summary) -> bool:
+    """Return whether a trial is censored, reported a finite objective, and has a cost above 0."""
+    if not trial.censored or not trial.curve or not math.isfinite(_last(summary.objective, trial)):
         return False
-    return (trial.compared(include_setup).on(axis) or 0.0) > 0
+    return (trial.compared(summary.include_setup).on(axis) or 0.0) > 0
 
 
-def _accuracy_range(points: Sequence[Point]) -> tuple[float, float]:
+def _last(objective: Objective, trial: TrialRecord) -> float:
+    return drawn(objective, objective.of(trial.curve[-1]))
+
+
+def _range(objective: Objective, points: Sequence[Point]) -> tuple[float, float]:
     """Return a range with room for points and usual intervals: one wide interval must not flatten the frontier."""
-    low, high = min(point.val_accuracy for point in points), max(point.val_accuracy for point in points)
-    room = max(0.35 * (high - low), 0.01)
-    reach = [bound for point in points for bound in point.val_accuracy_ci or ()]
+    values = [drawn(objective, point.quality) for point in points]
+    low, high = min(values), max(values)
+    share = objective.show == "percent"
+    room = max(0.35 * (high - low), 0.01 * (1.0 if share else max(abs(low), abs(high))))
+    reach = [drawn(objective, bound) for point in points for bound in point.quality_ci or ()]
     bottom = max(low - room, min([low - 0.3 * room, *(bound - 0.1 * room for bound in reach)]))
     top = min(high + room, max([high + 0.4 * room, *(bound + 0.1 * room for bound in reach)]))
-    return max(0.0, bottom), min(top, 1.0 + 0.35 * room)  # labels of points need room above 100%
+    return (max(0.0, bottom), min(top, 1.0 + 0.35 * room)) if share else (bottom, top)  # labels need room above 100%
 
 
 def _extent(places: Sequence[_PointOnAxis]) -> list[float]:
@@ -111,25 +121,26 @@ def _extent(places: Sequence[_PointOnAxis]) -> list[float]:
 
 
 def _draw_censored(
-    figure: go.Figure, drawn: Sequence[TrialRecord], all_of_them: int, axis: CostAxis, unit: Unit, include_setup: bool
+    figure: go.Figure, some: Sequence[TrialRecord], all_of_them: int, axis: CostAxis, unit: Unit, summary: Summary
 ) -> None:
-    part = f" ({len(drawn):,} of {all_of_them:,} shown)" if len(drawn) < all_of_them else ""
+    include_setup = summary.include_setup
+    part = f" ({len(some):,} of {all_of_them:,} shown)" if len(some) < all_of_them else ""
     figure.add_scatter(
-        x=[trial_cost(trial, axis, include_setup) * unit.scale for trial in drawn],
-        y=[trial.curve[-1].val_accuracy for trial in drawn],
+        x=[trial_cost(trial, axis, include_setup) * unit.scale for trial in some],
+        y=[_last(summary.objective, trial) for trial in some],
         mode="markers",
         name=f"stopped, diverged, failed or infeasible{part}",
         legendrank=1003,
         marker={"symbol": "circle-open", "size": 7, "color": GREY, "line": {"width": 1.2}},
-        hovertext=[censored_hover(trial, axis, unit, include_setup) for trial in drawn],
+        hovertext=[censored_hover(summary.objective, trial, axis, unit, include_setup) for trial in some],
         hoverinfo="text",
     )
 
 
-def _draw_staircase(figure: go.Figure, frontier: Sequence[_PointOnAxis], unit: Unit) -> None:
+def _draw_staircase(figure: go.Figure, objective: Objective, frontier: Sequence[_PointOnAxis], unit: Unit) -> None:
     figure.add_scatter(
         x=[place.front.cost * unit.scale for place in frontier],
-        y=[place.point.val_accuracy for place in frontier],
+        y=[drawn(objective, place.point.quality) for place in frontier],
         mode="lines",
         line={"shape": "hv", "color": GREY, "width": 1.5},
         name="frontier",
@@ -140,6 +151,7 @@ def _draw_staircase(figure: go.Figure, frontier: Sequence[_PointOnAxis], unit: U
 
 def _draw_points(
     figure: go.Figure,
+    objective: Objective,
     places: Sequence[_PointOnAxis],
     axis: CostAxis,
     unit: Unit,
@@ -149,14 +161,15 @@ def _draw_points(
 ) -> None:
     on_front, series = places[0].front.on_front, series_of(places[0].point)
     points = [place.point for place in places]
-    # An accuracy lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
-    accuracies = [_clipped(point.val_accuracy, point.val_accuracy_ci, 0.0, 1.0) for point in points]
+    # A share lies between 0 and 1 and a cost above 0, though the t interval of a few seeds may not.
+    least, most = (0.0, 1.0) if objective.show == "percent" else (-math.inf, math.inf)
+    qualities = [_clipped(*_drawn_with_interval(objective, point), least, most) for point in points]
     costs = [_clipped(place.front.cost, place.front.cost_ci, 0.0, math.inf) for place in places]
     figure.add_scatter(
         x=[place.front.cost * unit.scale for place in places],
-        y=[point.val_accuracy for point in points],
+        y=[drawn(objective, point.quality) for point in points],
         error_x=_bars(costs, unit.scale),
-        error_y=_bars(accuracies, 1.0),
+        error_y=_bars(qualities, 1.0),
         mode="markers+text" if labelled else "markers",
         text=[_label(place) for place in places],
         textposition="top right",
@@ -164,9 +177,17 @@ def _draw_points(
         marker={"symbol": symbol, "size": 11, "color": colour},
         name=f"{series_name(series)}, {'on the frontier' if on_front else 'dominated'}",
         legendrank=1000 if on_front else 1002,
-        hovertext=[point_hover(place.point, place.front, axis, unit) for place in places],
+        hovertext=[point_hover(objective, place.point, place.front, axis, unit) for place in places],
         hoverinfo="text",
     )
+
+
+def _drawn_with_interval(objective: Objective, point: Point) -> tuple[float, tuple[float, float] | None]:
+    ci = point.quality_ci
+    if ci is None:
+        return drawn(objective, point.quality), None
+    low, high = sorted(drawn(objective, bound) for bound in ci)
+    return drawn(objective, point.quality), (low, high)
 
 
 def _label(place: _PointOnAxis) -> str:
@@ -191,14 +212,15 @@ def _bars(reaches: Sequence[tuple[float, float]], scale: float) -> dict[str, obj
     }
 
 
-def point_hover(point: Point, front: FrontPoint, axis: CostAxis, unit: Unit) -> str:
-    """Return the hover text of a point in Plotly's HTML: configuration, accuracy, and costs, that on `axis` first."""
+def point_hover(objective: Objective, point: Point, front: FrontPoint, axis: CostAxis, unit: Unit) -> str:
+    """Return the hover text of a point in Plotly's HTML: configuration, objective, and costs, that on `axis` first."""
     lines = [
         f"<b>{point.label[0].upper()}{point.label[1:]}</b>",
         f"{point.world_size} × {point.micro_batch} × {point.accumulation} (ranks × micro batch × accumulation)",  # noqa: RUF001
         f"learning rate {number(point.lr)}, {point.updates:,} updates",
-        f"validation accuracy {accuracy(point)}% ({_seeds(point)})",
-        f"best epoch {percent(point.best_val_accuracy, 2)}, test {percent(point.test_accuracy, 2)}",
+        plotly_text(f"{objective.label} {point_text(objective, point)}{_unit_of(objective)} ({_seeds(point)})"),
+        f"best epoch {value_text(objective, point.best_quality, 2)}, "
+        f"test {value_text(objective, point.test_quality, 2)}",
         f"{_spread(front, unit)} a trial",
     ]
     if front.p_on_front is not None:
@@ -215,6 +237,11 @@ def point_hover(point: Point, front: FrontPoint, axis: CostAxis, unit: Unit) -> 
     if search:
         lines.append(f"its search was billed {unit.show(search)} in all{_search_setup(point, axis, unit)}")
     return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
+
+
+def _unit_of(objective: Objective) -> str:
+    units = objective_unit(objective)
+    return units if units in ("", "%") else f" {units}"
 
 
 def _search_setup(point: Point, axis: CostAxis, unit: Unit) -> str:
@@ -234,14 +261,15 @@ def _seeds(point: Point) -> str:
     return f"{point.n_seeds} seed{'' if point.n_seeds == 1 else 's'}{lost}"
 
 
-def censored_hover(trial: TrialRecord, axis: CostAxis, unit: Unit, include_setup: bool) -> str:
-    """Return the hover text of a censored trial, with its last validation accuracy."""
+def censored_hover(objective: Objective, trial: TrialRecord, axis: CostAxis, unit: Unit, include_setup: bool) -> str:
+    """Return the hover text of a censored trial, with its last objective."""
     last = trial.curve[-1]
     return "<br>".join(
         (
             f"<b>{plotly_text(trial.trial_id)}</b>: {trial.outcome}",
             f"batch {trial.batch_size}, {series_name(series_of(trial))}, learning rate {number(trial.lr)}",
-            f"validation accuracy {percent(last.val_accuracy, 2)} after {number(last.epochs)} epochs",
+            plotly_text(f"{objective.label} {value_text(objective, objective.of(last), 2)}")
+            + f" after {number(last.epochs)} epochs",
             unit.show(trial_cost(trial, axis, include_setup)),
         )
     )

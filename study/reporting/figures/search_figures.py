@@ -10,19 +10,23 @@ from typing import TypeVar
 import plotly.graph_objects as go
 
 from study.analysis.records import Summary, TrialRecord
+from study.config.objective import Objective
 from study.reporting.figures.style import (
     BLUE,
     FAINT,
     GREY,
     SEQUENTIAL,
     batch_colours,
+    drawn,
     evenly,
     log_axis,
     series_dashes,
     styled,
+    tick_format,
     ticks_axis,
 )
 from study.reporting.text.formatting import Series, number, percent, series_name, series_of
+from study.reporting.text.quality import axis_title, is_accuracy
 from study.safe_text import plotly_text
 
 GroupKey = TypeVar("GroupKey", Series, tuple[Series, int], tuple[tuple[Series, int], str])
@@ -33,7 +37,7 @@ _EDGE_PX = 3  # of hollow marks
 
 
 def rates_figure(summary: Summary) -> go.Figure | None:
-    """Draw the last validation accuracy of search trials by batch size and learning rate; None without such trials.
+    """Draw the last objective of search trials by batch size and learning rate; None without such trials.
 
     Marks of censored trials are hollow. There is a panel for each series. Of more than MOST_RATES trials, those drawn
     are evenly spread over the rates of each batch size.
@@ -41,6 +45,8 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     trials = [t for t in summary.trials if t.phase == "search" and t.outcome is not None and t.curve]
     if not trials:
         return None
+    objective = summary.objective
+    digits = _digits(objective)
     panels = _by(series_of, thinned(trials, MOST_RATES, lambda trial: trial.lr))
     batches, rates = sorted({t.batch_size for t in trials}), sorted({t.lr for t in trials})
     figure = styled("Search: which learning rate", height=60 + 380 * len(panels), panels=len(panels))
@@ -53,12 +59,13 @@ def rates_figure(summary: Summary) -> go.Figure | None:
                 "symbol": ["square-open" if trial.censored else "square" for trial in members],
                 "size": 22 if len(rates) <= 40 else 10,
                 "line": {"width": [_EDGE_PX if trial.censored else 0 for trial in members]},
-                "color": [trial.curve[-1].val_accuracy for trial in members],
+                "color": [_last(objective, trial) for trial in members],
                 "coloraxis": "coloraxis",
             },
             text=[str(trial.outcome) for trial in members],
             customdata=[trial.batch_size for trial in members],
-            hovertemplate="batch %{customdata}, learning rate %{y:.3g}<br>%{marker.color:.2%}, %{text}<extra></extra>",
+            hovertemplate="batch %{customdata}, learning rate %{y:.3g}<br>"
+            f"%{{marker.color:{digits}}}, %{{text}}<extra></extra>",
             showlegend=False,
             row=row,
             col=1,
@@ -69,34 +76,41 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(tickvals=list(range(len(batches))), ticktext=[f"{batch:,}" for batch in batches])
     figure.update_xaxes(range=[-0.6, len(batches) - 0.4], showgrid=False)
     figure.update_xaxes(title_text="global batch size", row=len(panels), col=1)
-    seen = sorted(t.curve[-1].val_accuracy for t in trials if math.isfinite(t.curve[-1].val_accuracy))
+    seen = sorted(quality for t in trials if math.isfinite(quality := objective.of(t.curve[-1])))
     # From the median on: rates that fail would otherwise use up the colours that distinguish good ones.
-    low, high = (seen[len(seen) // 2], seen[-1]) if seen else (0.0, 1.0)
-    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": "accuracy", "side": "right"}}
-    bar["tickformat"] = ".1%" if high - low < 0.05 else ".0%"
-    scale = {"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": low, "cmax": high}
+    middle, best = (drawn(objective, quality) for quality in (seen[len(seen) // 2], seen[-1])) if seen else (0.0, 1.0)
+    title = "accuracy" if is_accuracy(objective) else plotly_text(axis_title(objective))
+    bar = {"thickness": 12, "outlinewidth": 0, "title": {"text": title, "side": "right"}}
+    bar["tickformat"] = tick_format(objective, abs(best - middle))
+    # The bright end of the scale is the better one.
+    scale = {"colorscale": SEQUENTIAL, "colorbar": bar, "cmin": min(middle, best), "cmax": max(middle, best)}
+    scale["reversescale"] = objective.mode == "min"
     figure.update_layout(coloraxis=scale)
     return figure
 
 
 def curves_figure(summary: Summary) -> go.Figure | None:
-    """Draw validation accuracy over epochs, search trials faint; None without reports.
+    """Draw the objective over epochs, search trials faint; None without reports.
 
     Of more than MOST_CURVES trials, those drawn are evenly spread from best to worst in each batch size and phase.
     """
     trials = [trial for trial in summary.trials if trial.curve]
     if not trials:
         return None
+    objective = summary.objective
     figure = styled("Learning curves")
     colours = batch_colours(trial.batch_size for trial in trials)
     dashes = series_dashes(trials)
-    for trial in sorted(thinned(trials, MOST_CURVES, _last), key=lambda trial: trial.phase == "confirm"):
+    for trial in sorted(
+        thinned(trials, MOST_CURVES, lambda trial: objective.of(trial.curve[-1])),
+        key=lambda trial: trial.phase == "confirm",
+    ):
         confirm = trial.phase == "confirm"
         colour = colours[trial.batch_size]
         reports = evenly(trial.curve, _MOST_REPORTS)
         figure.add_scatter(
             x=[report.epochs for report in reports],
-            y=[report.val_accuracy for report in reports],
+            y=[drawn(objective, objective.of(report)) for report in reports],
             mode="lines" if len(reports) > 1 else "markers",
             line={"color": colour, "width": 2 if confirm else 1, "dash": dashes[series_of(trial)]},
             marker={"color": colour, "size": 5},
@@ -104,11 +118,12 @@ def curves_figure(summary: Summary) -> go.Figure | None:
             legendgroup=f"B={trial.batch_size}",
             showlegend=False,
             text=f"{plotly_text(trial.trial_id)}, learning rate {number(trial.lr)}",
-            hovertemplate="%{text}<br>%{y:.2%} after %{x:.3g} epochs<extra></extra>",
+            hovertemplate=f"%{{text}}<br>%{{y:{_digits(objective)}}} after %{{x:.3g}} epochs<extra></extra>",
         )
     _add_legend(figure, colours, dashes)
     figure.update_xaxes(title_text="epochs", rangemode="tozero")
-    figure.update_yaxes(title_text="validation accuracy", tickformat=".0%")
+    ticks = ".0%" if objective.show == "percent" else ""
+    figure.update_yaxes(title_text=plotly_text(axis_title(objective)), tickformat=ticks)
     return figure
 
 
@@ -121,8 +136,13 @@ def thinned(trials: Sequence[TrialRecord], most: int, rank: Callable[[TrialRecor
     return [trial for group in groups for trial in evenly(sorted(group, key=rank), share)]
 
 
-def _last(trial: TrialRecord) -> float:
-    return trial.curve[-1].val_accuracy
+def _last(objective: Objective, trial: TrialRecord) -> float:
+    return drawn(objective, objective.of(trial.curve[-1]))
+
+
+def _digits(objective: Objective) -> str:
+    """Return the format of values in hover texts."""
+    return ".2%" if objective.show == "percent" else ".4g"
 
 
 def stopping_figure(summary: Summary) -> go.Figure | None:

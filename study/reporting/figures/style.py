@@ -11,7 +11,9 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from study.analysis.records import Point, TrialRecord
+from study.config.objective import Objective
 from study.reporting.text.formatting import Series, number, series_of
+from study.reporting.text.quality import shown
 
 # Okabe and Ito (2008), without black and yellow: each must contrast with white and with black.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -72,6 +74,18 @@ def styled(title: str, height: int = 440, panels: int = 1) -> go.Figure:
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     return figure
+
+
+def drawn(objective: Objective, quality: float) -> float:
+    """Return a quality as figures draw it: a fraction for percent, which the axis formats, else as shown."""
+    return objective.value(quality) if objective.show == "percent" else shown(objective, quality)
+
+
+def tick_format(objective: Objective, span: float) -> str:
+    """Return the format of ticks at values of the objective, over a range of `span`."""
+    if objective.show != "percent":
+        return ""
+    return ".1%" if span < 0.05 else ".0%"
 
 
 def series_styles(items: Iterable[Point | TrialRecord]) -> dict[Series, tuple[str, str]]:

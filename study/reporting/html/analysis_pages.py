@@ -99,5 +99,5 @@ def render_replay(replay: Replay) -> str:
             {"": replay_figure(replay.results)},
         ),
         table=replay_table(replay),
-        legend=replay_legend(),
+        legend=replay_legend(replay.objective),
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from study.analysis.records import Summary, cost_of
-from study.reporting.text.formatting import NOTHING, accuracy, column, cost_unit, number, percent
+from study.reporting.text.formatting import NOTHING, column, cost_unit, number, percent
+from study.reporting.text.quality import column_head, point_text
 from study.reporting.text.verdict import verdict
 from study.safe_text import printable
 
@@ -71,13 +72,20 @@ def _frontier(summary: Summary) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
     points = summary.frontier
     unit = cost_unit([cost_of(point, summary.cost_axis) for point in points], summary.cost_axis)
     costs = column(cost_of(point, summary.cost_axis) * unit.scale for point in points)
-    heads = ("configuration", "learning rate", "seeds", "val. accuracy %", f"{unit.label} a trial", "P(front)")
+    heads = (
+        "configuration",
+        "learning rate",
+        "seeds",
+        column_head(summary.objective),
+        f"{unit.label} a trial",
+        "P(front)",
+    )
     rows: list[tuple[str, ...]] = [
         (
             point.label,
             number(point.lr),
             str(point.n_seeds),
-            accuracy(point),
+            point_text(summary.objective, point),
             cost,
             NOTHING if point.p_on_front is None else percent(point.p_on_front, 0),
         )

@@ -6,12 +6,14 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from study.analysis.records import Constraints, Summary
+from study.config.objective import Objective
 from study.reporting.figures.frontier import frontier_figure
 from study.reporting.figures.registry import FIGURES
 from study.reporting.figures.search_figures import MOST_CURVES, MOST_RATES
 from study.reporting.html.document import Section, rendered, section
 from study.reporting.text.claims import claim_lines, details_table
 from study.reporting.text.formatting import AXIS_NAMES
+from study.reporting.text.quality import is_accuracy
 from study.reporting.text.recommendation import recommendation_lines
 from study.reporting.text.scaling_laws import critical_sentences, model_sentence
 from study.reporting.text.tables import config_yaml, points_table, provenance, spend_table
@@ -29,14 +31,14 @@ _HEADINGS = {
 }
 
 _CAPTIONS = {
-    "frontier": "Left and up is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
-    "probability that it is on the frontier; points to the right of the line and below it are dominated. Hollow: "
+    "frontier": "Left and {up} is better. Each point is the mean of its confirm seeds with 95% intervals, and the "
+    "probability that it is on the frontier; points to the right of the line and {below} it are dominated. Hollow: "
     "trials that did not complete, at their last validation.",
     "cost": "Billed from lease to release or hand-over, all attempts. A group's setup is billed to its first trial.",
     "batches": "Means over confirm seeds. Samples/s are of training only, without validation and waiting.",
-    "rates": "The last validation accuracy of each search trial. Hollow: stopped early, diverged or failed, so a "
-    "longer run might be better. The darkest colour means the median accuracy or less.",
-    "curves": "Validation accuracy at each report; search trials are faint.",
+    "rates": "The last {objective} of each search trial. Hollow: stopped early, diverged or failed, so a "
+    "longer run might be better. The darkest colour means the median or worse.",
+    "curves": "{Objective} at each report; search trials are faint.",
 }
 
 _WITHOUT_SETUP = (
@@ -95,15 +97,26 @@ def _sections(summary: Summary) -> dict[str, Section]:
             drawn = {"": draw(summary)}
         figures = {axis: figure for axis, figure in drawn.items() if figure is not None}
         if figures:
-            sections[name] = section(_HEADINGS[name], _caption(name, summary), name, figures)
+            sections[name] = section(_heading(name, summary.objective), _caption(name, summary), name, figures)
     return sections
 
 
+def _heading(name: str, objective: Objective) -> str:
+    if name == "frontier" and not is_accuracy(objective):
+        return f"Cost against {objective.label}"
+    return _HEADINGS[name]
+
+
 def _caption(name: str, summary: Summary) -> str:
+    label = summary.objective.label
+    up, below = ("up", "below") if summary.objective.mode == "max" else ("down", "above")
+    caption = _CAPTIONS.get(name, "").format(
+        up=up, below=below, objective=label, Objective=label if "_" in label else label[0].upper() + label[1:]
+    )
     if name == "stopping":
         return " ".join(stopping_sentences(summary))
     if name == "frontier":
-        return _CAPTIONS[name] + (_WITHOUT_SETUP if summary.leaves_out_setup else "")
+        return caption + (_WITHOUT_SETUP if summary.leaves_out_setup else "")
     if name == "model" and summary.throughput_model is not None:
         return model_sentence(summary.throughput_model)
     searched = sum(trial.phase == "search" and trial.outcome is not None for trial in summary.trials)
@@ -111,7 +124,7 @@ def _caption(name: str, summary: Summary) -> str:
         "curves": _thinned(sum(bool(trial.curve) for trial in summary.trials), MOST_CURVES, "from best to worst"),
         "rates": _thinned(searched, MOST_RATES, "over their learning rates"),
     }
-    return _CAPTIONS.get(name, "") + thinned.get(name, "")
+    return caption + thinned.get(name, "")
 
 
 def _thinned(trials: int, most: int, how: str) -> str:

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from study.reporting.text.formatting import NOTHING, Unit, cost_unit, half_interval, interval, number, percent
 from study.reporting.text.json_records import strict_json
+from study.reporting.text.quality import column_head, is_accuracy, with_interval
 from study.reporting.text.tables import TextTable, print_lines, rich_table
 
 if TYPE_CHECKING:
     from study.analysis.comparison import Compared, Comparison
+    from study.config.objective import Objective
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -27,20 +29,29 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as plain values for strict JSON; costs in the unit in which summaries record them."""
-    return {key: strict_json(value) for key, value in asdict(comparison).items()}
+    record = asdict(comparison) | {"objective": comparison.objective.model_dump(mode="json")}
+    return {key: strict_json(value) for key, value in record.items()}
 
 
 def compared_points_table(comparison: Comparison) -> TextTable:
     """Return a row for each point of each study; those on the front of all studies together are marked."""
     unit = compared_unit(comparison)
-    heads = ("study", "configuration", "seeds", f"{unit.label}\na trial", "accuracy %", "own\nfront", "joint\nfront")
+    heads = (
+        "study",
+        "configuration",
+        "seeds",
+        f"{unit.label}\na trial",
+        _head(comparison.objective),
+        "own\nfront",
+        "joint\nfront",
+    )
     rows = [
         (
             study.name,
             point.label,
             str(point.n_seeds),
             f"{number(point.cost * unit.scale)}{half_interval(point.cost_ci, unit.scale)}",
-            f"{100 * point.quality:.2f}{half_interval(point.quality_ci, 100)}",
+            with_interval(comparison.objective, point.quality, point.quality_ci),
             ("yes" if point.on_front else "") + (f" {percent(point.p_on_front, 0)}" if point.p_on_front else ""),
             "yes" if joint else "",
         )
@@ -49,6 +60,10 @@ def compared_points_table(comparison: Comparison) -> TextTable:
     ]
     marked = tuple(joint for study in comparison.studies for joint in study.on_joint_front)
     return TextTable(heads, tuple(rows), marked)
+
+
+def _head(objective: Objective) -> str:
+    return "accuracy %" if is_accuracy(objective) else column_head(objective)
 
 
 def changes_table(comparison: Comparison) -> TextTable:
@@ -68,7 +83,7 @@ def hypervolume_lines(comparison: Comparison) -> tuple[str, ...]:
     if not comparison.changes:
         lines.append("The configs are the same.")
     if any(change.key.startswith("workload") for change in comparison.changes):
-        lines.append("Note: the workloads differ, so their accuracies may mean different things.")
+        lines.append("Note: the workloads differ, so their objectives may mean different things.")
     return tuple(lines)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from study.analysis.records import Point, TrialRecord
-    from study.analysis.statistics.hypotheses import Contrast
     from study.config.sections import CostAxis, LimitName
 
 Series = tuple[str, int]  # a variant, "" where there is none, and a world size
@@ -94,32 +93,6 @@ def percent(fraction: float | None, decimals: int = 1) -> str:
 def signed(value: float) -> str:
     """Return a difference with its sign, to three digits."""
     return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
-
-
-def noise_words(found: Contrast) -> str:
-    """Return the 95% interval of a difference of accuracies, its test and seeds, and whether it is more than noise."""
-    if found.ci is None:
-        if min(found.n_seeds) < 2:
-            return "with too few seeds to know the noise"
-        return "with seeds all alike: without a spread there is no test"
-    low, high = (signed(100 * bound) for bound in found.ci)
-    a, b = found.n_seeds
-    says = "not distinguishable from noise" if found.answer == "indistinct" else "more than noise"
-    return f"95% interval {low} to {high} points ({found.test}, {a if a == b else f'{a} and {b}'} seeds): {says}"
-
-
-def half_width(point: Point) -> float | None:
-    """Return half the width of the 95% interval of a point's accuracy, as a fraction; None for one seed."""
-    if point.val_accuracy_ci is None:
-        return None
-    low, high = point.val_accuracy_ci
-    return (high - low) / 2
-
-
-def accuracy(point: Point, decimals: int = 2) -> str:
-    """Return the validation accuracy ± half of its 95% interval, in percent, without the sign."""
-    half = half_width(point)
-    return f"{100 * point.val_accuracy:.{decimals}f}" + ("" if half is None else f" ± {100 * half:.{decimals}f}")
 
 
 def interval(ci: tuple[float, float] | None, scale: float = 1.0, digits: int = 3) -> str:

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from study.reporting.text.formatting import NOTHING, number, percent
+from study.reporting.text.quality import difference_scale, difference_unit, value_text
 from study.reporting.text.tables import TextTable, print_lines
 
 if TYPE_CHECKING:
     from study.analysis.replay.replay import Estimate, Replay, Result
+    from study.config.objective import Objective
 
 _HEADS = (
     "scheduler",
@@ -42,12 +44,12 @@ def print_replay(replay: Replay, console: Console) -> None:
 
 def replay_table(replay: Replay) -> TextTable:
     """Return a row for each scheduler, that of frontier_asha marked; `replay_legend` explains the columns."""
-    rows = tuple(_row(result) for result in replay.results)
+    rows = tuple(_row(result, replay.objective) for result in replay.results)
     heads = tuple(head.replace("-\n", "").replace("\n", " ") for head in _HEADS)
     return TextTable(heads, rows, tuple(result.scheduler == "frontier_asha" for result in replay.results))
 
 
-def _row(result: Result) -> tuple[str, ...]:
+def _row(result: Result, objective: Objective) -> tuple[str, ...]:
     sizes = result.batch_sizes_completed.mean
     return (
         result_name(result),
@@ -58,7 +60,7 @@ def _row(result: Result) -> tuple[str, ...]:
         str(result.min_completions),
         _points(result.front_kept, 0),
         _points(result.front_false, 0),
-        _points(result.optimism),
+        _gain(result.optimism, objective),
         _points(result.idle_share),
     )
 
@@ -66,6 +68,13 @@ def _row(result: Result) -> tuple[str, ...]:
 def result_name(result: Result) -> str:
     """Return the scheduler with its profile, where it has one."""
     return f"{result.scheduler} {result.profile}".strip()
+
+
+def _gain(estimate: Estimate | None, objective: Objective) -> str:
+    if estimate is None:
+        return NOTHING
+    gain = difference_scale(objective) * estimate.mean
+    return f"{gain:.1f}" if objective.show == "percent" else number(gain)
 
 
 def _points(estimate: Estimate | None, decimals: int = 1) -> str:
@@ -78,13 +87,14 @@ def replay_lines(replay: Replay) -> list[str]:
     return [
         f"{replay.shuffles} draws of {replay.seeds} seeds each ({replay.trials} trials, {replay.batch_sizes} batch "
         f"sizes) in random order on {replay.slots} slots{held}.",
-        f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between accuracy, down to 0, and "
+        f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between "
+        f"{replay.objective.logged_label}, from {value_text(replay.objective, replay.reference_quality, 0)}, and "
         f"the logarithm of cost, pooled within each batch size, up to {number(replay.reference_cost_s)} "
         "device-seconds, the cost of the most expensive trial.",
     ]
 
 
-def replay_legend() -> tuple[tuple[str, str], ...]:
+def replay_legend(objective: Objective) -> tuple[tuple[str, str], ...]:
     """Return each column of `replay_table` that needs it, and each baseline, with its meaning."""
     from study.analysis.replay.contenders import RANDOM_SHARE  # slow to import
     from study.analysis.replay.replay import COST_TOLERANCE
@@ -100,8 +110,8 @@ def replay_legend() -> tuple[tuple[str, str], ...]:
         ),
         (
             "flatters",
-            "points of accuracy by which the chosen trial of a batch size beats its learning rate's mean on the seeds "
-            "that were held back",
+            f"{difference_unit(objective)} by which the chosen trial of a batch size beats its learning rate's mean on "
+            "the seeds that were held back",
         ),
         ("idle", "share of the slots' time without a trial, until the last trial ended"),
         ("random", f"{percent(RANDOM_SHARE, 0)} of the grid's trials, to the end"),
@@ -111,7 +121,7 @@ def replay_legend() -> tuple[tuple[str, str], ...]:
 
 def replay_record(replay: Replay) -> dict[str, Any]:
     """Return the replay as plain values; figures over draws with standard deviation and the mean's 95% interval."""
-    whole = asdict(replay)
+    whole = asdict(replay) | {"objective": replay.objective.model_dump(mode="json")}
     results = whole.pop("results")
     return whole | {"schedulers": [_result_record(result) for result in results]}
 

@@ -14,15 +14,15 @@ from rich.text import Text
 from study.config import yaml_reader as yamlfile
 from study.reporting.text.formatting import (
     NOTHING,
-    accuracy,
     column,
     cost_unit,
     duration,
     half_interval,
-    half_width,
     number,
     percent,
 )
+from study.reporting.text.quality import bare_text, column_head, point_text
+from study.reporting.text.quality import unit as objective_unit
 from study.safe_text import printable
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def print_lines(console: Console, *lines: str, style: str = "") -> None:
 
 
 def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: bool = False) -> TextTable:
-    """Return a row for each point, those on the frontier marked: accuracies in percent, costs in a readable unit.
+    """Return a row for each point, those on the frontier marked; costs are in a readable unit.
 
     Costs and frontier are those of `axis`, the summary's own by default.
     """
+    objective = summary.objective
     axis = axis or summary.cost_axis
     fronts = summary.frontiers[axis].points if summary.points else ()
     unit = cost_unit([front.cost for front in fronts], axis)
@@ -97,9 +98,9 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
         "learning rate",
         "seeds",
         "updates",
-        "val. accuracy %",
-        "best %",
-        "test %",
+        column_head(objective),
+        f"best {objective_unit(objective)}".strip(),
+        f"test {objective_unit(objective)}".strip(),
         "samples/s",
         *(("peak memory GB",) if memory else ()),
         *((f"{energy_unit.label} a trial",) if energy else ()),
@@ -117,9 +118,9 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
             number(point.lr),
             f"{point.n_seeds}" + (f" (+{point.n_censored} censored)" if point.n_censored else ""),
             f"{point.updates:,}",
-            accuracy(point) if half_width(point) is not None else f"{accuracy(point)} (1 seed)",
-            percent(point.best_val_accuracy, 2).rstrip("%"),
-            percent(point.test_accuracy, 2).rstrip("%"),
+            point_text(objective, point) + (" (1 seed)" if point.quality_ci is None else ""),
+            bare_text(objective, point.best_quality),
+            bare_text(objective, point.test_quality),
             number(point.samples_per_s),
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),

@@ -18,9 +18,11 @@ from rich.text import Text
 from study.analysis.records import Summary, cost_of
 from study.ledger.schema import AnyRow, EndRow, LeaseRow, LimitRow, StudyRow, WaitRow
 from study.ledger.state import StudyState
+from study.measurement import CurvePoint
 from study.planning.trials import Phase, Plan
 from study.reporting.live.progress import StudyProgress
-from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, half_width, number, of_limit, percent
+from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, number, of_limit
+from study.reporting.text.quality import bare_text, column_head, point_text, unit, value_text
 from study.reporting.text.status import held_up, outcomes_of, phases, spent
 from study.reporting.text.tables import total_usd
 from study.reporting.text.verdict import verdict
@@ -38,36 +40,35 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def _points(summary: Summary) -> Table:
-    points = summary.points
+    points, objective = summary.points, summary.objective
     costs = [cost_of(point, summary.cost_axis) for point in points]
-    unit = cost_unit(costs, summary.cost_axis)
+    cost_in = cost_unit(costs, summary.cost_axis)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     variants = any(point.variant for point in points)
     if variants:
         table.add_column("variant", no_wrap=True)
-    per_trial = unit.label.replace("-", "-\n")
+    per_trial = cost_in.label.replace("-", "-\n")
     for name in (
         "batch",
         "ranks",
         "rate",
         "seeds",
-        "validation\naccuracy %",
-        "test\n%",
+        column_head(objective).replace("val. ", "validation\n").replace("validation ", "validation\n"),
+        f"test\n{unit(objective)}".strip(),
         f"{per_trial}\na trial",
         "samples\na second",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("on the\nfront", no_wrap=True)
-    for point, cost in zip(points, column(cost * unit.scale for cost in costs), strict=True):
-        half = half_width(point)
+    for point, cost in zip(points, column(cost * cost_in.scale for cost in costs), strict=True):
         table.add_row(
             *([point.variant] if variants else []),
             str(point.batch_size),
             str(point.world_size),
             number(point.lr),
             str(point.n_seeds),
-            f"{100 * point.val_accuracy:.2f} ±{NOTHING if half is None else f'{100 * half:.2f}':>6}",
-            percent(point.test_accuracy, 2).rstrip("%"),
+            point_text(objective, point),
+            bare_text(objective, point.test_quality),
             cost,
             number(point.samples_per_s),
             "yes" if point.on_frontier else "",
@@ -172,7 +173,7 @@ class ProgressView:
         if epochs is not None:
             line += f" at {epochs[0]:.1f} of {epochs[1]:g} epochs"
         if trial.last is not None:
-            line += f", val accuracy {trial.last.val_accuracy:.3f}"
+            line += f", {self._state.objective.label} {self._value(trial.last)}"
         return line + (f": {printable(end.error)}" if end.error else "")
 
     def _render(self) -> RenderableType:
@@ -195,7 +196,7 @@ class ProgressView:
 
     def _running(self) -> Table:
         table = Table(box=SIMPLE_HEAD)
-        for name in ("running", "batch", "ranks", "learning rate", "epochs", "val accuracy"):
+        for name in ("running", "batch", "ranks", "learning rate", "epochs", self._state.objective.label):
             table.add_column(name, justify="left" if name == "running" else "right")
         for trial, attempt in islice(self._state.running, _SHOWN_RUNNING):
             done, whole = self._progress.epochs(trial) or (0.0, 0.0)
@@ -205,8 +206,12 @@ class ProgressView:
                 str(attempt.world_size),
                 number(attempt.lr),
                 f"{done:.1f}/{whole:g}",
-                percent(trial.last.val_accuracy) if trial.last else NOTHING,
+                self._value(trial.last) if trial.last else NOTHING,
             )
         if (hidden := sum(1 for _ in self._state.running) - _SHOWN_RUNNING) > 0:
             table.add_row(f"and {hidden} more")
         return table
+
+    def _value(self, point: CurvePoint) -> str:
+        objective = self._state.objective
+        return value_text(objective, objective.of(point))

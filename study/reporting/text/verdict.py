@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
-from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, noise_words, of_limit, percent, ranks
+from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, of_limit, percent, ranks
+from study.reporting.text.quality import is_accuracy, named_value, noise_words, size_text, the_best, value_text
 from study.safe_text import printable
 
 if TYPE_CHECKING:
@@ -95,19 +95,19 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
     if len(points) == 1:
         only = points[0]
         return (
-            f"Only {_name(only)} is confirmed: {percent(only.val_accuracy)} validation accuracy "
+            f"Only {_name(only)} is confirmed: {named_value(summary.objective, only.quality)} "
             f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
         )
     frontier = summary.frontier
     steps = [
-        f"{_path(before, after)}: {_step(before, after, gain, axis)}."
+        f"{_path(before, after)}: {_step(before, after, gain, summary)}."
         for (before, after), gain in zip(pairwise(frontier), summary.steps, strict=True)
     ]
     if len(frontier) > 2 and summary.span is not None:
-        whole = _step(frontier[0], frontier[-1], summary.span, axis)
-        steps.insert(0, f"From the cheapest to the most accurate: {whole}.")
+        whole = _step(frontier[0], frontier[-1], summary.span, summary)
+        steps.insert(0, f"From the cheapest to {the_best(summary.objective)}: {whole}.")
         steps.append(_BY_ITSELF)
-    return (_ends(frontier, axis, unit), *steps, *_dominated(points, summary.cost_tolerance))
+    return (_ends(summary, unit), *steps, *_dominated(summary))
 
 
 def _second_frontier(summary: Summary) -> tuple[str, ...]:
@@ -138,17 +138,18 @@ def _setup(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _ends(frontier: Sequence[Point], axis: CostAxis, unit: Unit) -> str:
+def _ends(summary: Summary, unit: Unit) -> str:
+    frontier, axis, objective = summary.frontier, summary.cost_axis, summary.objective
     cheapest, best = frontier[0], frontier[-1]
     if len(frontier) == 1:
         return (
-            f"{_name(cheapest, start=True)} is both the cheapest and the most accurate: "
-            f"{percent(cheapest.val_accuracy)} validation accuracy at {_cost(cheapest, axis, unit)} a trial."
+            f"{_name(cheapest, start=True)} is both the cheapest and {the_best(objective)}: "
+            f"{named_value(objective, cheapest.quality)} at {_cost(cheapest, axis, unit)} a trial."
         )
     return (
-        f"{_name(cheapest, start=True)} is the cheapest on the frontier: {percent(cheapest.val_accuracy)} "
-        f"validation accuracy at {_cost(cheapest, axis, unit)} a trial; {_name(best)} is the most accurate: "
-        f"{percent(best.val_accuracy)} at {_cost(best, axis, unit)}."
+        f"{_name(cheapest, start=True)} is the cheapest on the frontier: "
+        f"{named_value(objective, cheapest.quality)} at {_cost(cheapest, axis, unit)} a trial; {_name(best)} is "
+        f"{the_best(objective)}: {value_text(objective, best.quality)} at {_cost(best, axis, unit)}."
     )
 
 
@@ -158,25 +159,27 @@ def _path(before: Point, after: Point) -> str:
     return f"{_name(before, start=True)} to {_name(after)}"
 
 
-def _step(before: Point, after: Point, gain: Contrast, axis: CostAxis) -> str:
+def _step(before: Point, after: Point, gain: Contrast, summary: Summary) -> str:
+    axis, objective = summary.cost_axis, summary.objective
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
-    if cost_before == cost_after:  # equal in accuracy too, or one would not be on the frontier
-        return "the same accuracy at the same cost"
-    points = 100 * abs(gain.effect)
-    size = f"{'less than 0.1' if points < 0.1 else f'{points:.1f}'} points {'less' if gain.effect < 0 else 'more'}"
+    if cost_before == cost_after:  # equal in quality too, or one would not be on the frontier
+        return f"the same {'accuracy' if is_accuracy(objective) else objective.label} at the same cost"
+    size = size_text(objective, gain.effect)
     # A seed that one of the two lost is left out of their difference, but not of their means.
     shared = " on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
     times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
-    return f"{size}{shared}{times}, {noise_words(gain)}"
+    return f"{size}{shared}{times}, {noise_words(objective, gain)}"
 
 
-def _dominated(points: Sequence[Point], cost_tolerance: float) -> tuple[str, ...]:
+def _dominated(summary: Summary) -> tuple[str, ...]:
+    points, cost_tolerance = summary.points, summary.cost_tolerance
     names = [_name(point) for point in points if not point.on_frontier]
     if not names:
         return ()
     listed = ", ".join(names) if len(names) <= _LISTED else f"{len(names)} of {len(points)} points"
     within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
-    return (f"Dominated, by a point that costs no more{within} and is at least as accurate on average: {listed}.",)
+    good = "at least as accurate" if is_accuracy(summary.objective) else f"no worse in {summary.objective.label}"
+    return (f"Dominated, by a point that costs no more{within} and is {good} on average: {listed}.",)
 
 
 def stopping_sentences(summary: Summary) -> tuple[str, ...]:

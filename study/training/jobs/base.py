@@ -73,9 +73,9 @@ class Job(Protocol):
     def metrics(self, trainer: pl.Trainer) -> Metrics:
         """Return the metrics of the interval since the last call. Every rank must call it."""
 
-    def test_accuracy(self, done: Callable[[], None]) -> float | None:
-        """Return the accuracy on the test set, if there is one. Every rank must call it; it calls `done` as it
-        proceeds.
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return test_loss and test_accuracy on the test set; nothing without one. Every rank must call it; it calls
+        `done` as it proceeds.
         """
 
     def probe_target(self) -> ProbeTarget | None:

@@ -58,9 +58,9 @@ class Classifier(FastHookModule):
         self.val_sums.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
-    def test_accuracy(self, batches: EvalBatches, done: Callable[[], None]) -> float:
-        """Return the accuracy over all ranks' shards, in evaluation mode. Every rank must call it; it calls `done`
-        after each batch.
+    def test_metrics(self, batches: EvalBatches, done: Callable[[], None]) -> dict[str, float]:
+        """Return test_loss and test_accuracy over all ranks' shards, in evaluation mode. Every rank must call it; it
+        calls `done` after each batch.
         """
         tally = ReducedSums(self.device)
         with eval_mode(self.model):
@@ -68,7 +68,8 @@ class Classifier(FastHookModule):
                 logits, y = self.predictions((x.to(self.device), labels.to(self.device)))
                 tally.add(cross_entropy(logits, y), logits, y)
                 done()
-        return tally.reduce()[1]
+        loss, accuracy = tally.reduce()
+        return {"test_loss": loss, "test_accuracy": accuracy}
 
     def configure_optimizers(self) -> Any:
         """Refuse: the rank, which knows the trial, replaces this method."""
@@ -93,9 +94,9 @@ class EmbeddedJob(TensorJob):
             train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
         )
 
-    def test_accuracy(self, done: Callable[[], None]) -> float:
-        """Return the accuracy on the test split."""
-        return self.module.test_accuracy(self.test, done)
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return loss and accuracy on the test split."""
+        return self.module.test_metrics(self.test, done)
 
     def probe_target(self) -> ProbeTarget:
         """Return the network, its cross-entropy and the training split."""

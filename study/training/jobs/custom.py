@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, StochasticWeightAveraging, Timer
 from torch import Tensor
 
+from study.config.objective import ACCURACY, Objective
 from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.measurement import Metrics
@@ -31,7 +32,14 @@ class CustomJob:
     batches_on_device = False
     most_val_batches: int | None = None  # of each validation loader; None: all
 
-    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
+    def __init__(
+        self,
+        config: Custom,
+        spec: TrialSpec,
+        topology: RankTopology,
+        resumed: Resumed | None,
+        objective: Objective = ACCURACY,
+    ) -> None:
         self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
@@ -41,7 +49,7 @@ class CustomJob:
             config, spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
         )
         self.losses = TrainingLosses(config, self.module, topology, spec.batch.accumulation)
-        self.logged = LoggedMetrics(config, self.module)
+        self.logged = LoggedMetrics(config, self.module, objective)
         self._train_share: TrainShare | None = None
         self.validation_loaders: list[Any] = []
         self._validation_shares: list[ValidationShare] = []
@@ -211,8 +219,9 @@ class CustomJob:
         """Return the training loss over ranks, and what the module logged. Raises ConfigError."""
         return self.logged.read(trainer, self.losses)
 
-    def test_accuracy(self, done: Callable[[], None]) -> None:
-        """Return None: a study does not run a user's test step."""
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return nothing: a study does not run a user's test step."""
+        return {}
 
     def probe_target(self) -> None:
         """Return None: a training step may log, keep state or need its trainer, and is no function of a batch."""

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from study.config.objective import Objective
 from study.config.workloads import Custom
 from study.errors import ConfigError, did_you_mean
 from study.measurement import Metrics
@@ -25,8 +26,13 @@ TOLERANCE = 1e-5  # between ranks' copies of one metric, relative: they may have
 class LoggedMetrics:
     """Reads the metrics of each validation from Lightning, and checks that the ranks agree on them."""
 
-    def __init__(self, config: Custom, module: pl.LightningModule) -> None:
-        self.config, self.module = config, module
+    def __init__(self, config: Custom, module: pl.LightningModule, objective: Objective) -> None:
+        self.config, self.module, self.objective = config, module, objective
+        # Of each metric, the name under which the module logs it.
+        self.logged_as = {"val_accuracy": config.val_accuracy, "val_loss": config.val_loss or VAL_LOSS}
+        self.logged_as |= {name: name for name in (objective.metric, *objective.also) if name not in self.logged_as}
+        self.required = {objective.metric, *objective.also}
+        self.required |= {name for name in ("val_accuracy", "val_loss") if name in config.model_fields_set}
         self.names: set[str] = set()  # of the metrics that an earlier validation has logged
         self._collectives = 0  # that the module called in this validation
         for hook in ("validation_step", "on_validation_batch_end", "on_validation_epoch_end"):
@@ -34,7 +40,7 @@ class LoggedMetrics:
 
     def forget(self, trainer: pl.Trainer) -> None:
         """Forget the metrics of the validation before: Lightning would give them where none are logged."""
-        for name in (self.config.val_accuracy, self.config.val_loss or VAL_LOSS):
+        for name in self.logged_as.values():
             trainer.callback_metrics.pop(name, None)
         self._collectives = 0
 
@@ -58,8 +64,8 @@ class LoggedMetrics:
         """Return the training loss averaged over ranks, and the validation metrics as logged. Every rank must call it.
 
         The training loss is NaN where the weights are not finite: a module that logs no validation loss would not show
-        that. Raises ConfigError where the validation set is empty, a metric was not logged in this validation, or the
-        ranks have different metrics or weights.
+        that. A further metric that is not finite is left out. Raises ConfigError where the validation set is empty, a
+        metric was not logged in this validation, or the ranks have different metrics or weights.
         """
         if not trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready:
             raise ConfigError("its validation set is empty", KEY)
@@ -68,10 +74,9 @@ class LoggedMetrics:
         )
         whole = bool(size.isfinite())
         self._check_monitors(trainer)
-        names = self.config.val_accuracy, self.config.val_loss or VAL_LOSS
         own = [losses.loss_sum if whole else math.nan, losses.weight_sum, losses.skipped, size]
-        for name in names:
-            logged = trainer.callback_metrics.get(name)
+        for logged_name in self.logged_as.values():
+            logged = trainer.callback_metrics.get(logged_name)
             own += [0.0, 0.0] if logged is None else [1.0, logged]
         rows = _gathered(own, self.module.device)
         losses.start()
@@ -82,40 +87,63 @@ class LoggedMetrics:
                 "later, and change no weights on one rank alone",
                 "workload.module",
             )
-        logs_loss = self.config.val_loss is not None or names[1] in self.names or bool(rows[:, 6].any())
-        accuracy = self._agreed(trainer, "val_accuracy", names[0], rows[:, 4:6])
-        if math.isfinite(accuracy) and not -TOLERANCE <= accuracy <= 1 + TOLERANCE:
-            raise ConfigError(
-                f"{names[0]} is {accuracy:.4g}, and an accuracy is a share from 0 to 1"
-                + ("; log it divided by 100" if 1 < accuracy <= 100 else ""),
-                "workload.val_accuracy",
-            )
+        found: dict[str, float] = {}
+        for at, (metric, logged_name) in enumerate(self.logged_as.items()):
+            ranks = rows[:, 4 + 2 * at : 6 + 2 * at]
+            if metric in self.required or logged_name in self.names or bool(ranks[:, 0].any()):
+                found[metric] = self._agreed(trainer, metric, ranks)
+        self._check_share(found)
         weight = float(rows[:, 1].sum())
         if weight == 0:
             raise ConfigError("its training_step returns no loss", "workload.module")
         return Metrics(
             train_loss=float(rows[:, 0].sum()) / weight,
             train_accuracy=None,
-            val_loss=self._agreed(trainer, "val_loss", names[1], rows[:, 6:8]) if logs_loss else None,
-            val_accuracy=accuracy,
+            val_loss=found.pop("val_loss", None),
+            val_accuracy=found.pop("val_accuracy", None),
+            metrics={
+                name: value for name, value in found.items() if name == self.objective.metric or math.isfinite(value)
+            },
             skipped_batches=int(rows[:, 2].sum()),
         )
 
-    def _agreed(self, trainer: pl.Trainer, key: str, name: str, ranks: Tensor) -> float:
+    def _check_share(self, found: dict[str, float]) -> None:
+        """Refuse a value that cannot be a share from 0 to 1 where one is shown in percent. Raises ConfigError."""
+        shares = {"val_accuracy"} | ({self.objective.metric} if self.objective.show == "percent" else set())
+        for metric in shares & found.keys():
+            value = found[metric]
+            if math.isfinite(value) and not -TOLERANCE <= value <= 1 + TOLERANCE:
+                what = "an accuracy" if metric == "val_accuracy" else "what is shown in percent"
+                raise ConfigError(
+                    f"{self.logged_as[metric]} is {value:.4g}, and {what} is a share from 0 to 1"
+                    + ("; log it divided by 100" if 1 < value <= 100 else ""),
+                    self._key(metric),
+                )
+
+    def _key(self, metric: str) -> str:
+        """Return the key of the study file that names a metric."""
+        if metric in ("val_accuracy", "val_loss"):
+            return f"workload.{metric}"
+        return "objective.metric" if metric == self.objective.metric else "objective.also"
+
+    def _agreed(self, trainer: pl.Trainer, metric: str, ranks: Tensor) -> float:
         """Return a logged metric, from (logged or not, value) of each rank, (world size, 2). Raises ConfigError.
 
         A metric that only rank 0 logs must have been gathered there; one that all ranks log must be equal on all.
         """
         logged, values = ranks[:, 0].bool(), ranks[:, 1]
+        name, key = self.logged_as[metric], self._key(metric)
         if not logged[0]:
             known = trainer.callback_metrics
             says = f"the module does not log {name}; it logs {', '.join(sorted(known)) or 'nothing'}"
             says += did_you_mean(name, known)
+            if metric == self.objective.metric and metric not in self.config.model_fields_set:
+                says += "; objective.metric names the metric to judge by"
             if bool(logged.any()):
                 says = f"{name} is logged on some ranks, and not on rank 0"
             elif name in self.names:
                 says = f"the module logged {name} in the validation before, and not in this one; log it in every one"
-            raise ConfigError(says, f"workload.{key}")
+            raise ConfigError(says, key)
         self.names.add(name)
         first = float(values[0])
         if bool(logged.all()):
@@ -126,16 +154,16 @@ class LoggedMetrics:
                     f"{name} differs between the ranks ({low:.4g} to {high:.4g}): each "
                     "logged the figure of its own part of the data; log it with sync_dist=True, or log a torchmetrics "
                     "object itself",
-                    f"workload.{key}",
+                    key,
                 )
         elif bool(logged[1:].any()):
-            raise ConfigError(f"{name} is logged on some ranks and not on others", f"workload.{key}")
+            raise ConfigError(f"{name} is logged on some ranks and not on others", key)
         elif not self._collectives:
             raise ConfigError(
                 f"{name} is logged on rank 0 alone, and nothing was gathered from the other ranks: it is the figure "
                 "of rank 0's part of the data; log it on all ranks with sync_dist=True, or log a torchmetrics object "
                 "itself",
-                f"workload.{key}",
+                key,
             )
         return first
 

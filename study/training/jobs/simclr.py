@@ -153,9 +153,10 @@ class ContrastiveJob(TensorJob):
             train_loss=self.module.mean_loss(), train_accuracy=None, val_loss=probe.loss, val_accuracy=probe.accuracy
         )
 
-    def test_accuracy(self, done: Callable[[], None]) -> float:
-        """Return the probe's accuracy on the test split."""
-        return probe_together(self.module.encoder, self.labelled, self.splits.test).accuracy
+    def test_metrics(self, done: Callable[[], None]) -> dict[str, float]:
+        """Return the probe's loss and accuracy on the test split."""
+        probe = probe_together(self.module.encoder, self.labelled, self.splits.test)
+        return {"test_loss": probe.loss, "test_accuracy": probe.accuracy}
 
     def probe_target(self) -> None:
         """Return None: the loss depends on views and ranks, and is no function of a batch."""

@@ -137,7 +137,7 @@ def _logging_to(module: pl.LightningModule, log: Callable[..., None]) -> Iterato
         for name, value in values.items():
             log(name, value, *args, **kwargs)
 
-    own = {name: vars(module)[name] for name in ("log", "log_dict") if name in vars(module)}
+    own: dict[str, Any] = {name: vars(module)[name] for name in ("log", "log_dict") if name in vars(module)}
     vars(module).update(log=log, log_dict=log_dict)
     try:
         yield

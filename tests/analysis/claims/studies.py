@@ -98,9 +98,9 @@ def trial(variant: str, batch_size: int, seed: int, **changes: Any) -> TrialReco
         "audited_from": None,
         "cost": Cost(0.01, 0.0, None),
         "phases_s": dict.fromkeys(PHASES, 0.0),
-        "final_val_accuracy": point["val_accuracy"] if outcome == "completed" else None,
-        "best_val_accuracy": point["val_accuracy"],
-        "test_accuracy": None,
+        "final_quality": point["val_accuracy"] if outcome == "completed" else None,
+        "best_quality": point["val_accuracy"],
+        "test_quality": None,
         "samples_per_s": point["samples_per_s"],
         "curve": (CurvePoint(**point | {"probes": ProbeReadings.from_stored(point["probes"])}),),
     }

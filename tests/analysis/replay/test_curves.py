@@ -67,7 +67,7 @@ def test_an_empty_accuracy_is_where_a_trial_diverged(tmp_path: Path) -> None:
     for name in ("curves.csv", "curves.parquet"):
         first, second, *_ = read_curves(written(tmp_path, data, name))
         assert (first.completed, len(first.epochs), first.shares[-1]) == (False, 4, pytest.approx(4 / EPOCHS))
-        assert (second.completed, second.test_accuracy) == (True, 0.5)
+        assert (second.completed, second.test_quality) == (True, 0.5)
 
 
 def changed(row: int, column: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -166,7 +166,7 @@ def grid_of_trials() -> list[Any]:
         for lr in (0.1, 0.2)
         for seed in (0, 1)
     ]
-    trials[-1] = replace(trials[-1], outcome="diverged", final_val_accuracy=None, curve=trials[-1].curve[:1])
+    trials[-1] = replace(trials[-1], outcome="diverged", final_quality=None, curve=trials[-1].curve[:1])
     return trials
 
 

@@ -33,8 +33,8 @@ def curve(batch_size: int, lr: float, seed: int, values: Sequence[float], epoch_
         epochs=tuple(float(i + 1) for i in range(n)),
         shares=tuple((i + 1) / n for i in range(n)),
         cost_s=tuple(pace * (i + 1) for i in range(n)),
-        val_accuracy=tuple(values),
-        test_accuracy=None,
+        quality=tuple(values),
+        test_quality=None,
         completed=True,
     )
 
@@ -85,12 +85,12 @@ def test_hypervolume_and_cost_of_halving_by_hand() -> None:
         left, before = list(race), 0.0
         for rung in rungs:
             spent += len(left) * (rung.at - before) * EPOCHS * epoch_s
-            at = {trial: race[trial].val_accuracy[reports.index(rung.at)] for trial in left}
+            at = {trial: race[trial].quality[reports.index(rung.at)] for trial in left}
             left, before = better_first(left, at)[: rung.keep], rung.at
         spent += len(left) * (1 - before) * EPOCHS * epoch_s
         done += [race[trial] for trial in left]
-    everyone = [(c.cost_s[-1], c.val_accuracy[-1]) for c in curves]
-    completed = [(c.cost_s[-1], c.val_accuracy[-1]) for c in done]
+    everyone = [(c.cost_s[-1], c.quality[-1]) for c in curves]
+    completed = [(c.cost_s[-1], c.quality[-1]) for c in done]
     highest_cost = EPOCHS * 4.0
 
     def log(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -140,7 +140,7 @@ def test_optimism_is_the_luck_of_the_best_over_the_seeds_held_back() -> None:
 
 
 def test_the_gap_to_the_test_accuracy_shows_selection_bias() -> None:
-    curves = [replace(trial, test_accuracy=trial.val_accuracy[-1] - 0.02) for trial in grid()]
+    curves = [replace(trial, test_quality=trial.quality[-1] - 0.02) for trial in grid()]
     gap = only(curves, "frontier_asha").test_gap
     assert gap is not None
     assert gap.mean == pytest.approx(0.02)

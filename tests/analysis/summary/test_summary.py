@@ -66,7 +66,7 @@ def test_updates_to_the_target_give_the_critical_batch_back() -> None:
     for seed in range(10):
         found = summary(seed, report={"target_val_accuracy": TARGET}).critical
         assert found is not None
-        assert found.target_why == "the config's target_val_accuracy"
+        assert found.target_why == "the config's target"
         assert found.fit.b_crit_ci is not None
         low, high = found.fit.b_crit_ci
         covered += low <= B_CRIT <= high
@@ -77,9 +77,9 @@ def test_updates_to_the_target_give_the_critical_batch_back() -> None:
 def test_without_a_target_it_is_what_every_batch_size_reaches() -> None:
     found = summary()
     assert found.critical is not None
-    best = {p.batch_size: p.best_val_accuracy for p in found.points}
+    best = {p.batch_size: p.best_quality for p in found.points}
     hardest = min(best, key=lambda batch: best[batch])
-    assert found.critical.target_val_accuracy == pytest.approx(best[hardest])
+    assert found.critical.target_quality == pytest.approx(best[hardest])
     assert f"batch {hardest} just so" in found.critical.target_why
     assert sum(not run.reached for run in found.critical.runs) in (1, 2)  # of the hardest one's three seeds
 
@@ -147,7 +147,7 @@ def test_samples_are_seed_by_seed_or_not_at_all() -> None:
     samples = point_samples(found.points, found.trials, "usd")
     assert samples is not None
     assert [sample.n_seeds for sample in samples] == [3] * 5
-    assert [sample.mean_quality for sample in samples] == pytest.approx([p.val_accuracy for p in found.points])
+    assert [sample.mean_quality for sample in samples] == pytest.approx([p.quality for p in found.points])
     unpriced = replace(found.trials[0], cost=Cost(1.0, 0.0, None))
     assert point_samples(found.points, (unpriced, *found.trials[1:]), "usd") is None
 
@@ -182,7 +182,7 @@ def test_ranks_that_share_gpus_are_billed_their_share_and_flagged() -> None:
 
 def test_trials_that_did_not_fit_are_censored_and_counted() -> None:
     plan = make_plan(StudyConfig.model_validate(CONFIG, strict=False))
-    no_end = {"outcome": "infeasible", "final_val_accuracy": None, "error": "OutOfMemory: CUDA out of memory"}
+    no_end = {"outcome": "infeasible", "final": None, "error": "OutOfMemory: CUDA out of memory"}
     rows = [
         row.model_copy(update=no_end) if isinstance(row, EndRow) and "-b256-" in row.trial_id else row
         for row in made_rows(plan)

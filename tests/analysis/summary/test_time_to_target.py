@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from study.analysis.summary.time_to_target import TimeToTarget, time_to_target
+from study.config.objective import Target
 from study.measurement import CurvePoint
 
 POINT = CurvePoint(
@@ -48,7 +49,7 @@ def at(reports: float, reached: bool = True) -> TimeToTarget:
 def test_a_target_is_met_between_two_reports(
     name: Literal["val_accuracy", "train_loss"], figures: list[float], target: float, expected: TimeToTarget
 ) -> None:
-    found = time_to_target(curve(figures, name), name, target)
+    found = time_to_target(curve(figures, name), Target(name, target, "min" if name == "train_loss" else "max"))
     assert found is not None
     assert found.reached == expected.reached
     assert (found.updates, found.samples, found.device_s) == pytest.approx(
@@ -57,4 +58,4 @@ def test_a_target_is_met_between_two_reports(
 
 
 def test_a_trial_that_never_reported_met_nothing() -> None:
-    assert time_to_target((), "val_accuracy", 0.5) is None
+    assert time_to_target((), Target("val_accuracy", 0.5, "max")) is None

@@ -151,7 +151,7 @@ def test_metrics_of_a_finished_study_equal_the_analysis(drawn: list[tuple[Any, .
         of = [trial for trial in summary.trials if trial.phase == phase]
         for state in STATES[3:]:
             assert readings["study_trials", phase, state] == sum(trial.outcome == state for trial in of)
-        assert readings["study_best_val_accuracy", phase] == max(trial.best_val_accuracy or 0.0 for trial in of)
+        assert readings["study_best_objective", phase, "val_accuracy"] == max(trial.best_quality or 0.0 for trial in of)
     assert readings["study_lost_leases",] == sum(trial.attempts - 1 for trial in summary.trials)
     assert readings["study_attempts",] == sum(trial.attempts for trial in summary.trials)
     assert (
@@ -352,7 +352,9 @@ def test_no_tag_can_grow_with_the_study() -> None:
         metrics.follow(study_row())
         readings.append([(reading.name, tuple(reading.tags.items())) for reading in metrics.read()])
     assert readings[0] == readings[1]
-    assert {tag for metric in METRICS for tag in metric.tags} == {"kind", "state", "phase", "decision", "stat", "limit"}
+    assert {tag for metric in METRICS for tag in metric.tags} == {
+        "kind", "state", "phase", "decision", "stat", "limit", "metric",
+    }  # fmt: skip
 
 
 def test_the_documentation_lists_every_metric() -> None:

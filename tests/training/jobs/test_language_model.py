@@ -79,7 +79,9 @@ def test_loss_and_accuracy_are_those_of_every_byte(language: Language) -> None:
     loss, accuracy = judged(model, splits.val)
     assert reports[-1].val_loss == pytest.approx(loss, abs=1e-6)
     assert reports[-1].val_accuracy == accuracy
-    assert reports[-1].test_accuracy == judged(model, splits.test)[1]
+    test_loss, test_accuracy = judged(model, splits.test)
+    assert reports[-1].metrics["test_loss"] == pytest.approx(test_loss, abs=1e-6)
+    assert reports[-1].test_accuracy == test_accuracy
     assert reports[-1].val_loss < reports[0].val_loss < math.log(256)
     assert reports[-1].samples == 2 * len(splits.train) // 48 * 48
 
