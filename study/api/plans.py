@@ -98,8 +98,8 @@ def import_own(config: StudyConfig) -> None:
         if isinstance(workload, Custom):
             from study.workloads.user_code.build import import_class
 
-            import_class(workload.module, "module")
-            import_class(workload.data, "data")
+            for key, path in workload.import_paths:
+                import_class(path, key)
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

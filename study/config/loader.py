@@ -42,6 +42,9 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "samples": None,
 }
 
+# What other trainers call a key.
+_CALLED_ELSEWHERE = {"gradient_clip_val": "clip_norm", "max_grad_norm": "clip_norm", "epsilon": "eps"}
+
 _MOST_SHOWN = 100  # letters of a value in a message
 
 
@@ -206,7 +209,8 @@ def _message(error: ErrorDetails, at: KeyPath) -> str:
     got = _got(error["input"])
     if kind == "extra_forbidden":
         known = _fields_of(error["loc"])
-        return f"unknown key; allowed: {', '.join(known)}{did_you_mean(str(at[-1]), known)}"
+        key = str(at[-1])
+        return f"unknown key; allowed: {', '.join(known)}{did_you_mean(_CALLED_ELSEWHERE.get(key, key), known)}"
     if kind == "missing":
         return "is required"
     if kind in ("literal_error", "union_tag_invalid"):
@@ -220,7 +224,9 @@ def _message(error: ErrorDetails, at: KeyPath) -> str:
     if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
-        return f"must be written package.module:Class; got {got}"
+        module, dot, name = str(error["input"]).rpartition(".")
+        meant = f" (did you mean {module}:{name}?)" if dot and ":" not in module and name[:1].isupper() else ""
+        return f"must be written package.module:Class; got {got}{meant}"
     if kind == "too_short":
         return f"must list at least {context['min_length']}"
     return f"{error['msg'].removeprefix('Input ')}; got {got}"

@@ -42,6 +42,7 @@ class LogUniform(Section):
         return self
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 LrGrid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 LrSpace = Annotated[
     Annotated[LrGrid, Tag("list")] | Annotated[LogUniform, Tag("range")],
@@ -87,6 +88,26 @@ class Optimizer(Section):
     kind: Literal["sgd", "adamw", "lars", "lamb"] = Field("sgd", description="sgd is with Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and lars; 0 is plain SGD")
     weight_decay: float = Field(0.0, ge=0, le=1e6, description="coupled for sgd and lars, decoupled for adamw and lamb")
+    betas: tuple[Beta, Beta] | None = Field(
+        None, description="of adamw and lamb: decay of the two moving averages; [0.9, 0.999] when left out"
+    )
+    eps: float | None = Field(
+        None, gt=0, le=1, description="of adamw and lamb: added to the divisor; 1e-8 for adamw, 1e-6 for lamb"
+    )
+    clip_norm: PositiveFloat | None = Field(
+        None, description="gradients of an update are scaled down to this norm, over all parameters of the optimizer"
+    )
+    clip_value: PositiveFloat | None = Field(
+        None, description="each entry of an update's gradients is cut to this absolute value, instead of clip_norm"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Optimizer:
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("give clip_norm or clip_value, not both")
+        if self.kind not in ("adamw", "lamb") and (self.betas is not None or self.eps is not None):
+            raise ValueError(f"betas and eps are of adamw and lamb; {self.kind} has none")
+        return self
 
 
 class Schedule(Section):

@@ -164,20 +164,40 @@ class Text(Section):
         return self.train_samples or train, val, test
 
 
+class OwnCallback(Section):
+    """A user's callback, by import path."""
+
+    path: ImportPath = Field(description="class, as package.module:Class")
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the class")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Custom(Section):
-    """A user's LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
+    """A user's LightningModule, and its data and callbacks, by import path (docs/own-model.md)."""
 
     kind: Literal["custom"] = "custom"
     module: ImportPath = Field(description="LightningModule, as package.module:Class")
-    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
+    data: ImportPath | None = Field(
+        None,
+        description="LightningDataModule, as package.module:Class; left out, the loaders are methods of the module",
+    )
     module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
     data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
+    batch_size_key: str = Field(
+        "batch_size",
+        description="argument of the data module that is the batch size, or section.key of one within data_args; the "
+        "module is given it too if it takes it",
+    )
     train_samples: PositiveInt | None = Field(
         None, description="samples in the training set; left out, they are counted, unless the set is a stream"
     )
     data_batch: Literal["micro", "global"] = Field(
         "micro",
-        description="batch_size of the data module: samples that a rank takes at once; "
+        description="batch size of the data module: samples that a rank takes at once; "
         "global: those of all ranks, for a data module that divides by trainer.world_size",
     )
     tokens_per_sample: PositiveInt | None = Field(
@@ -199,9 +219,30 @@ class Custom(Section):
         "say, that its loss is a mean over; an update is then the mean over the global batch however it is split; left "
         "out, all micro batches count the same",
     )
+    train_loss: str | None = Field(
+        None,
+        description="of a module that optimizes by hand and whose training_step returns no loss: name under which that "
+        "logs one; left out, train_loss",
+    )
     find_unused_parameters: bool = Field(
         False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
     )
+    callbacks: Annotated[tuple[OwnCallback, ...], Field(max_length=100)] = Field(
+        (), description="further callbacks, each as package.module:Class or as {path: package.module:Class, args: {}}"
+    )
+
+    @property
+    def import_paths(self) -> tuple[tuple[str, str], ...]:
+        """The user's classes: key of each, and its import path."""
+        data = () if self.data is None else (("data", self.data),)
+        return ("module", self.module), *data, *(("callbacks", one.path) for one in self.callbacks)
+
+    @field_validator("batch_size_key")
+    @classmethod
+    def _dotted(cls, key: str) -> str:
+        if not all(part.isidentifier() for part in key.split(".")):
+            raise ValueError(f"must be an argument's name, or section.key of one within data_args; got {key}")
+        return key
 
     @field_validator("val_accuracy")
     @classmethod

@@ -347,8 +347,9 @@ def _check_workload(config: StudyConfig) -> None:
         raise ConfigError("is for the workloads of the package; leave it out with workload.kind: custom", "growth")
     if isinstance(workload, Custom) and workload.optimizer == "module":
         text = "comes from the module with workload.optimizer: module; leave it out"
-        if config.optimizer != Optimizer():
-            raise ConfigError(text, "optimizer")
+        clipping = Optimizer(clip_norm=config.optimizer.clip_norm, clip_value=config.optimizer.clip_value)
+        if config.optimizer != clipping:
+            raise ConfigError(f"{text}; clip_norm and clip_value may stay", "optimizer")
         if config.schedule != Schedule():
             raise ConfigError(text, "schedule")
 

@@ -21,16 +21,27 @@ from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
 from study.training.jobs.base import Job
-from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
+from study.training.lightning_patches import NoProfiler, cache_entry_points, skip_sigterm_broadcast
+from study.training.manual_steps import ManualSteps
 from study.training.messages import RankReport
-from study.training.optimizers import current_rate, set_optimizers
+from study.training.optimizers import (
+    check_plateaus,
+    clipping_arguments,
+    clips_itself,
+    current_rate,
+    set_optimizers,
+    unscale_before_clipping,
+)
 from study.training.probes.trial import TrialProbes
 from study.training.snapshot import IN_MEMORY, InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
+from study.workloads.user_code.lightning_package import derived
 
 
-class TrialFit(pl.Callback):
-    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation."""
+class TrialFit:
+    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation. Has methods of Lightning's
+    Callback, which it is made a subclass of.
+    """
 
     def __init__(
         self,
@@ -54,25 +65,35 @@ class TrialFit(pl.Callback):
         """Fit, in the thread that the argument steps."""
         self.thread = thread
         spec, module = self.spec, self.job.module
+        self.by_hand = None if module.automatic_optimization else ManualSteps()
+        clipping = clipping_arguments(self.config.optimizer, module)
+        if clipping and clips_itself(module):
+            self.job.notes.append(
+                "its configure_gradient_clipping is given the study's value, and decides what becomes of it"
+            )
         set_optimizers(module, self.config, spec)
-        self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
-        self.trainer = trainer = pl.Trainer(
+        lightning = self.job.lightning
+        cache_entry_points(lightning)
+        checkpoints = derived(InMemoryCheckpoints, lightning.fabric.plugins.io.checkpoint_io.CheckpointIO)
+        self.checkpoints = checkpoints(self.resumed.checkpoint if self.resumed else None)
+        self.trainer = trainer = lightning.pytorch.Trainer(
             plugins=[self.checkpoints],
             accelerator=self.topology.device,
             devices=1,  # the strategy knows them
             num_nodes=self.topology.world_size // self.topology.local_world_size,
-            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last),
-            profiler=NoProfiler(),
+            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last, self.report),
+            profiler=derived(NoProfiler, lightning.pytorch.profilers.Profiler)(),
             precision=self.config.hardware.precision,
             max_steps=-1 if self._whole_epochs() else spec.total_updates,
             accumulate_grad_batches=spec.batch.accumulation,
             check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
             val_check_interval=self._batches_at(self.reported),
             num_sanity_val_steps=0,
-            callbacks=[self],
+            callbacks=[self, *self.job.callbacks()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            **clipping,
             **self.job.trainer_arguments(),
         )
         skip_sigterm_broadcast(trainer)
@@ -108,7 +129,9 @@ class TrialFit(pl.Callback):
                 "generators": generators(),
                 "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
                 "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
+                "callbacks": {one.state_key: state for one in self.trainer.callbacks if (state := one.state_dict())},
                 "data": self.job.data_state(),
+                "steps_by_hand": self.by_hand.each if self.by_hand is not None else None,
             },
         }
 
@@ -133,6 +156,8 @@ class TrialFit(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore what differs between ranks, and so is no part of Lightning's checkpoint."""
         self._done()
+        if self.by_hand is not None:  # Lightning would count the steps of all optimizers; the last report ends a trial
+            trainer.fit_loop.epoch_loop.max_steps = -1
         if self.resumed is not None:
             set_generators(self.resumed.rank["generators"])
             buffers = dict(pl_module.named_buffers())
@@ -143,9 +168,16 @@ class TrialFit(pl.Callback):
         """Report that the trial is ready, and wait for the first `advance`."""
         self._done()
         if self.resumed is not None:
+            metrics = self.resumed.rank["metrics"]  # of which Lightning's checkpoint has none
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
             self._follow_plateaus(trainer, self.resumed)
+        check_plateaus(trainer, self.spec)
+        if trainer.gradient_clip_val is not None or clips_itself(pl_module):
+            unscale_before_clipping(trainer.optimizers[0])
         self.steps = self.resumed.updates if self.resumed else 0
-        if self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
+        if self.by_hand is not None:
+            self.by_hand.begin(trainer, self.resumed.rank["steps_by_hand"] if self.resumed else None)
+        elif self._is_custom:  # the package's own modules leave no step out, and their steps are the shortest
             trainer.optimizers[0].register_step_post_hook(self._stepped)
         if not self.thread.give(None):
             self._end(trainer)
@@ -162,8 +194,6 @@ class TrialFit(pl.Callback):
         """
         if not any(scheduler.reduce_on_plateau for scheduler in trainer.lr_scheduler_configs):
             return
-        metrics = resumed.rank["metrics"]
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
         trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
         if resumed.updates % self.spec.updates_per_epoch == 0:
             trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
@@ -175,14 +205,19 @@ class TrialFit(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Let the job finish the gradients, which DDP has averaged by now."""
+        """Let the job finish the gradients, which DDP has averaged by now; they are clipped after this."""
         self.job.before_step()
+        if self.by_hand is not None:
+            self.by_hand.note(trainer, optimizer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the heartbeat that something got done."""
+        """Show the heartbeat that something got done, and check the steps of a module that optimizes by hand."""
         self._done()
+        if self.by_hand is not None:
+            self.by_hand.check(trainer)
+            self.steps += 1
         if trainer.fit_loop.restarting:
             # Lightning would leave it so to the end of the epoch, and move no rate there that follows a metric.
             trainer.fit_loop.restarting = False
@@ -210,8 +245,9 @@ class TrialFit(pl.Callback):
         """Let the job adjust what was logged: Lightning calls callbacks before the module."""
         self.job.before_validation_ends(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, wait, and go on or stop."""
+    def report(self) -> None:
+        """Report, wait, and go on or stop; after all hooks of a validation."""
+        trainer = self.trainer
         report = self._report(trainer)
         self.reported += 1
         if self.thread.give(report) and not report.final:
@@ -228,7 +264,8 @@ class TrialFit(pl.Callback):
         updates = spec.report_at[self.reported]
         previous = spec.report_at[self.reported - 1] if self.reported else 0
         samples = spec.samples_at(updates)
-        counted = self._is_custom and self.config.hardware.precision != "16-mixed"  # whose scaler skips steps
+        scaled = self.config.hardware.precision == "16-mixed" and self.by_hand is None  # the scaler skips steps
+        counted = self._is_custom and not scaled
         if counted and self.steps != updates:
             if trainer.should_stop:  # Lightning validates at once
                 raise self._stopped_early()

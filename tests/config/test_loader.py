@@ -89,6 +89,36 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
             "workload.text_bytes: is required where the text cannot be read",
         ),
         (
+            ("{epochs: 3}", "{epochs: 3}\noptimizer: {clip_norm: 1, clip_value: 1}"),
+            7,
+            "give clip_norm or clip_value, not",
+        ),
+        (("{epochs: 3}", "{epochs: 3}\noptimizer: {clip_norm: 0}"), 7, "optimizer.clip_norm: should be greater than 0"),
+        (("{epochs: 3}", "{epochs: 3}\noptimizer: {gradient_clip_val: 1}"), 7, "(did you mean clip_norm?)"),
+        (("{epochs: 3}", "{epochs: 3}\noptimizer: {max_grad_norm: 1}"), 7, "(did you mean clip_norm?)"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\noptimizer: {eps: 1e-8}"),
+            7,
+            "betas and eps are of adamw and lamb; sgd has none",
+        ),
+        (("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: lars, betas: [0.9, 0.95]}"), 7, "lamb; lars has none"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9, 1]}"),
+            7,
+            "optimizer.betas.1: should be less than 1; got 1",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9]}"),
+            7,
+            "optimizer.betas.1: is required",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9, 0.9, 0.9]}"),
+            7,
+            "optimizer.betas: Tuple should have at most 2 items",
+        ),
+        (("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: lamb, eps: 0}"), 7, "optimizer.eps: should be greater than 0"),
+        (
             ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"),
             7,
             "must be one of digits, contrastive, teacher, cifar10, cifar100, mnist, fashion_mnist, datasets, "
@@ -123,6 +153,11 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (("{epochs: 3}", "{epochs: 3}\nhardware: {placement: PACK}"), 7, "must be one of pack, spread; got PACK"),
         (("{epochs: 3}", "{epochs: 3}\nhardware: {world_size: 3}"), 2, "16 is not divisible by world size 3"),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {module: a, data: 'b:C'}"), 7, "must be written package.module:Class"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {module: 'a.b.Net', data: 'b:C'}"),
+            7,
+            'must be written package.module:Class; got "a.b.Net" (did you mean a.b:Net?)',
+        ),
         (("name: x", "name: &a x\nsearch: *a"), 2, "aliases (*a) are not allowed"),
         (("name: x", "name: [x"), 2, "not YAML"),
     ],

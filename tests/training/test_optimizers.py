@@ -44,6 +44,34 @@ def test_adamw_first_step_is_the_sign_of_the_gradient() -> None:
     torch.testing.assert_close(after, w * (1 - LR * DECAY) - LR * g.sign(), atol=1e-5, rtol=0)
 
 
+def test_adamw_with_betas_and_eps_of_ones_own() -> None:
+    # Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2; an eps that is not small shows where it is added.
+    (beta1, beta2), eps = (0.8, 0.6), 0.1
+    w, g, after = one_step(Optimizer(kind="adamw", weight_decay=DECAY, betas=(beta1, beta2), eps=eps), steps=2)
+    m = v = torch.zeros_like(w)
+    for step in (1, 2):
+        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+        direction = (m / (1 - beta1**step)) / ((v / (1 - beta2**step)).sqrt() + eps)
+        w = w - LR * (direction + DECAY * w)
+    torch.testing.assert_close(after, w)
+
+
+def test_lamb_with_betas_and_eps_of_ones_own() -> None:
+    (beta1, beta2), eps = (0.8, 0.6), 0.1
+    w, g, after = one_step(Optimizer(kind="lamb", betas=(beta1, beta2), eps=eps))
+    direction = (1 - beta1) * g / ((1 - beta2) ** 0.5 * g.abs() + eps)
+    ratio = w.norm() / (direction.norm() + eps)  # the library adds it to this divisor too
+    torch.testing.assert_close(after, w - LR * ratio * direction)
+
+
+def test_left_out_they_are_the_ones_of_the_libraries() -> None:
+    given = {"adamw": Optimizer(kind="adamw", betas=(0.9, 0.999), eps=1e-8)}
+    given["lamb"] = Optimizer(kind="lamb", betas=(0.9, 0.999), eps=1e-6)
+    for kind, named in given.items():
+        plain = Optimizer(kind=kind)  # type: ignore[arg-type]
+        assert torch.equal(one_step(plain, steps=3)[2], one_step(named, steps=3)[2])
+
+
 def test_lars_scales_by_the_ratio_of_norms() -> None:
     # You et al. 2017, arXiv:1708.03888: local rate = eta |w| / (|g| + decay |w|), eta = 0.001.
     w, g, after = one_step(Optimizer(kind="lars", momentum=0, weight_decay=DECAY))

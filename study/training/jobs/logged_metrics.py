@@ -171,7 +171,7 @@ class LoggedMetrics:
         """Refuse a schedule that follows a training metric: a paused trial keeps those of its last validation alone."""
         for scheduler in trainer.lr_scheduler_configs:
             monitor = scheduler.monitor
-            if scheduler.reduce_on_plateau and all(result.meta.name != monitor for result in _results(trainer)):
+            if scheduler.reduce_on_plateau and monitor not in _logged(trainer):
                 name = type(scheduler.scheduler).__name__
                 raise ConfigError(
                     f"its {name} follows {monitor}, which is not logged in its validation", "workload.module"
@@ -194,6 +194,7 @@ def _collectives() -> int:
     return 0 if group is None else int(group._get_sequence_number_for_group())  # type: ignore[attr-defined]
 
 
-def _results(trainer: pl.Trainer) -> list[Any]:
-    """Return how each metric of this validation was logged; Lightning has no public way to ask."""
-    return list(trainer.fit_loop.epoch_loop.val_loop._results.values())
+def _logged(trainer: pl.Trainer) -> set[str]:
+    """Return the names of what this validation logged, as callbacks find them; Lightning has no public way to ask."""
+    results = trainer.fit_loop.epoch_loop.val_loop._results
+    return {name for result in results.values() for name in results._forked_name(result, on_step=False)}

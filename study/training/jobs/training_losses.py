@@ -16,6 +16,8 @@ from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.training.distributed.topology import RankTopology
 
+TRAIN_LOSS = "train_loss"  # looked for where no name is given
+
 
 class TrainingLosses:
     """Wraps the module's `training_step` to see every loss as the module returned it.
@@ -25,11 +27,11 @@ class TrainingLosses:
 
     def __init__(self, config: Custom, module: pl.LightningModule, topology: RankTopology, accumulation: int) -> None:
         self.config, self.module, self.topology, self.accumulation = config, module, topology, accumulation
-        self._logged_weight: Any = None  # in the current training_step
+        self._logged: dict[str, Any] = {}  # in the current training_step
         self._unit: Any = 1.0  # that weights are divided by, a power of two: it changes no digit of a gradient
         self.start()
         self._wrap_training_step()
-        if config.loss_weight is not None:
+        if config.loss_weight is not None or not module.automatic_optimization:
             self._wrap_log()
 
     def start(self) -> None:
@@ -44,8 +46,11 @@ class TrainingLosses:
 
         @wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            self._logged_weight = None
+            self._logged.clear()
             output = original(*args, **kwargs)
+            if not self.module.automatic_optimization:
+                self._add_loss_by_hand(output)
+                return output
             if output is None:
                 self.skipped += 1
                 # DDP's other ranks wait for gradients; alone, Lightning skips the batch.
@@ -66,6 +71,21 @@ class TrainingLosses:
 
         self.module.training_step = training_step  # type: ignore[method-assign]
 
+    def _add_loss_by_hand(self, output: Any) -> None:
+        """Add the loss of a step that optimized by hand: as it was returned, or else logged. Raises ConfigError."""
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if loss is None:
+            loss = self._logged.get(self.config.train_loss or TRAIN_LOSS)
+        if not isinstance(loss, Tensor | float | int):
+            named = ", ".join(sorted(self._logged)) or "nothing"
+            raise ConfigError(
+                "training_step optimizes by hand and returns no loss: return one, or give the name under which it logs "
+                f"one; it logs {named}",
+                "workload.train_loss",
+            )
+        self.loss_sum = self.loss_sum + torch.as_tensor(loss).detach().double()
+        self.weight_sum += 1
+
     def no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""
         return sum((0.0 * weight.sum() for weight in self.module.parameters() if weight.requires_grad), torch.zeros(()))
@@ -81,9 +101,8 @@ class TrainingLosses:
         self.module.log = log  # type: ignore[method-assign]
 
     def note_logged(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep a number that is logged if it is the weight of the current loss; takes what `log` takes."""
-        if name == self.config.loss_weight:
-            self._logged_weight = value
+        """Keep what is logged in the current training step, for weights and losses; takes what `log` takes."""
+        self._logged[name] = value.detach() if isinstance(value, Tensor) else value
 
     def weight_of(self, output: Any) -> float:
         """Return how much a loss counts: 1, or what `training_step` returned or logged as `workload.loss_weight`.
@@ -96,7 +115,7 @@ class TrainingLosses:
             return 1.0
         weight = output.get(key) if isinstance(output, Mapping) else None
         if weight is None:
-            weight = self._logged_weight
+            weight = self._logged.get(key)
         if weight is None:
             raise ConfigError(
                 f"its training_step neither returns a dict with {key} nor logs {key}", "workload.loss_weight"

@@ -25,16 +25,16 @@ from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
+from study.training.optimizers import rates_are_factors
 from study.training.preflight.split_check import CHANGE, gradient_change, metric_change
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
-from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, sampler_of
+from study.workloads.user_code.build import text_of, train_loader, user_code
+from study.workloads.user_code.loaders import KEY, check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
-UPDATES = 3
-AN_EPOCH = 2  # updates: the last one begins another
+AN_EPOCH = 2  # updates
 MOST_SAMPLES = 32
 VAL_BATCHES = 4
 MOST_RANKS = 4  # on this machine, of a study with more
@@ -51,7 +51,8 @@ def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
     found: list[TriedModule] = []
     tried: list[Any] = []
     for name, config in plan.variants.items():
-        same = (config.workload, config.ghost_batch, config.hardware.world_sizes)
+        theirs = rates_are_factors(config) and config.optimizer  # its clipping
+        same = (config.workload, config.ghost_batch, config.hardware.world_sizes, theirs)
         if isinstance(config.workload, Custom) and same not in tried:
             tried.append(same)
             cells = [cell for cell in plan.cells if cell.variant == name]
@@ -59,7 +60,8 @@ def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
             try:
                 found.append(replace(_try(config, config.workload, specs), variant=name))
             except (ConfigError, DataError) as error:
-                raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
+                key = "workload.module" if error.key == KEY and config.workload.data is None else error.key
+                raise error.with_key(f"variants.{name}.{key}" if name else key) from error
     return tuple(found)
 
 
@@ -72,7 +74,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> T
     with user_code("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        loader = train_loader(build_data(workload, other))
+        loader = train_loader(workload, other)
         check_batch_size(loader, other)
         notes = []
         if _draws_itself(loader):
@@ -106,7 +108,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     orders = []
     for seed in range(2):
-        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        share = TrainShare(train_loader(workload, size), ALONE, (seed, 0), size, count)
         orders.append([sample for batch in share for sample in batch])
     if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
         return []
@@ -122,7 +124,7 @@ def _of_batch_sampler(workload: Custom, spec: TrialSpec) -> list[str]:
     """
     size, parts = spec.batch.micro_batch, spec.batch.accumulation * spec.batch.world_size
     count = spec.updates_per_epoch * parts
-    loader = train_loader(build_data(workload, size))
+    loader = train_loader(workload, size)
     if not draws_batches(loader):
         return []
     batches = [list(batch) for batch in islice(loader.batch_sampler, count + parts)]
@@ -150,12 +152,13 @@ def _few(micro_batch: int, ghost_batch: int | None) -> int:
 
 def _brief(spec: TrialSpec, batch: BatchPlan, samples: int) -> TrialSpec:
     """Return a trial of three updates in two epochs, with a validation in each: the second one shows what is not logged
-    every time.
+    every time. Where an epoch of the study ends without a validation, so does the first one here.
     """
     an_epoch = max(min(AN_EPOCH, samples // batch.global_batch), 1)
-    stage = replace(spec.stages[0], updates=UPDATES, batch=batch, updates_per_epoch=an_epoch)
+    first = an_epoch + (spec.report_at[0] > spec.updates_per_epoch)
+    stage = replace(spec.stages[0], updates=first + 1, batch=batch, updates_per_epoch=an_epoch)
     cell = replace(spec.cell, variant="")
-    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(AN_EPOCH, UPDATES))
+    return replace(spec, phase="search", cell=cell, stages=(stage,), report_at=(first, first + 1))
 
 
 def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
@@ -254,7 +257,8 @@ def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[st
 
     That a metric is not reduced over ranks is left out for those that the ranks have `compared`.
     """
-    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in compared))
+    logged = {name.partition("/dataloader_idx_")[0] for name in compared}
+    advice = (*ADVICE, *(rf"self\.log\('{re.escape(name)}', .*sync_dist=True" for name in logged))
     found = {" ".join(text_of(one.message).split()) for one in caught if isinstance(one.message, UserWarning)}
     return sorted(f"warning: {cut(text, 300)}" for text in found if not any(re.search(a, text) for a in advice))
 

@@ -30,12 +30,13 @@ def gradient_change(job: CustomJob, trainer: pl.Trainer, parts: int) -> float | 
     them (32 at most).
 
     Measured without dropout and with fixed statistics of batch norm, so that nothing but the weighting of samples
-    counts. None where it cannot be measured: one part, a training step that works in its loop alone, or a loss with
-    random numbers of its own. Every rank must call it, within a fit, whose sums and counts are of no use afterwards.
+    counts. None where it cannot be measured: one part, a module that optimizes by hand, a training step that works in
+    its loop alone, or a loss with random numbers of its own. Every rank must call it, within a fit, whose sums and
+    counts are of no use afterwards.
     """
     assert job.loader is not None
     parts = min(parts, MOST_SAMPLES)
-    if parts < 2:
+    if parts < 2 or not job.module.automatic_optimization:
         return None
     size = max(min(job.spec.batch.micro_batch, MOST_SAMPLES // parts), 1)
     with suppress(Exception), eval_mode(job.module), _logging_to(job.module, job.losses.note_logged):
