@@ -75,3 +75,10 @@ def test_a_loss_is_shown_with_its_direction_and_unit() -> None:
     found = TriedModule((), "loss/val", {"loss/val": 2.5}, 5, None)
     text = printed(replace(plan, tried=(found,)), Paces({plan.cells[0]: Pace(0.01, 0.1)}, {}), {"": "x"})
     assert "metric     loss/val, of which less is better; 2.5 nats after the updates that were tried\n" in text
+
+
+def test_batches_of_a_language_model_are_shown_in_tokens_too() -> None:
+    plan = make_plan(make_config(workload=WORKLOAD | {"tokens_per_sample": 128}, batch_sizes=[32, 64]))
+    lines = printed(plan, Paces({plan.cells[0]: Pace(0.5, 0.1)}, {plan.cells[1]: "--no-measure"})).splitlines()
+    rows = [line.split() for line in lines if line.split()[:2] in (["32", "4096"], ["64", "8192"])]
+    assert [row[-1] for row in rows] == ["8,192", "?"]  # 32 x 128 tokens in half a second
