@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from study.config.schema import Hardware, StudyConfig
-from study.config.workloads import Custom, Workload
+from study.config.workloads import Custom
 from study.errors import ConfigError, DataError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Plan, TrialSpec
@@ -21,7 +21,6 @@ from study.planning.tried import LossWeights, TriedModule
 from study.safe_text import cut
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
@@ -30,8 +29,8 @@ from study.training.preflight.split_check import CHANGE, gradient_change, metric
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
-from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, sampler_of
+from study.workloads.user_code.build import text_of, train_loader, user_code
+from study.workloads.user_code.loaders import KEY, check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 AN_EPOCH = 2  # updates
@@ -60,7 +59,8 @@ def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
             try:
                 found.append(replace(_try(config, config.workload, specs), variant=name))
             except (ConfigError, DataError) as error:
-                raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
+                key = "workload.module" if error.key == KEY and config.workload.data is None else error.key
+                raise error.with_key(f"variants.{name}.{key}" if name else key) from error
     return tuple(found)
 
 
@@ -73,7 +73,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> T
     with user_code("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        loader = train_loader(build_data(workload, other))
+        loader = train_loader(workload, other)
         check_batch_size(loader, other)
         notes = []
         if _draws_itself(loader):
@@ -107,7 +107,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     orders = []
     for seed in range(2):
-        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        share = TrainShare(train_loader(workload, size), ALONE, (seed, 0), size, count)
         orders.append([sample for batch in share for sample in batch])
     if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
         return []
@@ -123,7 +123,7 @@ def _of_batch_sampler(workload: Custom, spec: TrialSpec) -> list[str]:
     """
     size, parts = spec.batch.micro_batch, spec.batch.accumulation * spec.batch.world_size
     count = spec.updates_per_epoch * parts
-    loader = train_loader(build_data(workload, size))
+    loader = train_loader(workload, size)
     if not draws_batches(loader):
         return []
     batches = [list(batch) for batch in islice(loader.batch_sampler, count + parts)]
@@ -184,8 +184,39 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
     return replace(found[0], notes=tuple(dict.fromkeys(note for one in found for note in one.notes)))
 
 
+class _DryRunJob(CustomJob):
+    most_val_batches = VAL_BATCHES
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.weights: list[float] = []  # of the micro batches
+        weight_of = self.losses.weight_of
+
+        def noted(output: Any) -> float:
+            self.weights.append(weight_of(output))
+            return self.weights[-1]
+
+        self.losses.weight_of = noted  # type: ignore[method-assign]
+
+    def found(self, trainer: Any) -> TriedModule:
+        """Return what the trial has shown so far; rank 0 calls it at a report."""
+        weights = None
+        if self.config.loss_weight is not None and self.weights:
+            size, total = self.spec.batch.micro_batch, sum(self.weights)
+            mean = total / (size * len(self.weights))
+            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        logged = self.logged.logged_as[self.logged.objective.metric]
+        return TriedModule((), logged, metrics, self.val_samples, weights)
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
+
+
 class DryRunRank(Rank):
     """A rank that validates few batches, and notes what a user should know of the run."""
+
+    custom_job = _DryRunJob
 
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         super().__init__(topology, config)
@@ -217,38 +248,6 @@ class DryRunRank(Rank):
             raise ConfigError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
         finally:
             self.halt()
-
-    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
-        assert isinstance(workload, Custom)
-        return _DryRunJob(workload, spec, self.topology, resumed)
-
-
-class _DryRunJob(CustomJob):
-    most_val_batches = VAL_BATCHES
-
-    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
-        super().__init__(config, spec, topology, resumed)
-        self.weights: list[float] = []  # of the micro batches
-        weight_of = self.losses.weight_of
-
-        def noted(output: Any) -> float:
-            self.weights.append(weight_of(output))
-            return self.weights[-1]
-
-        self.losses.weight_of = noted  # type: ignore[method-assign]
-
-    def found(self, trainer: Any) -> TriedModule:
-        """Return what the trial has shown so far; rank 0 calls it at a report."""
-        weights = None
-        if self.config.loss_weight is not None and self.weights:
-            size, total = self.spec.batch.micro_batch, sum(self.weights)
-            mean = total / (size * len(self.weights))
-            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return TriedModule((), metrics, self.val_samples, weights)
-
-    def trainer_arguments(self) -> dict[str, Any]:
-        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
 
 
 def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[str]) -> list[str]:
