@@ -14,7 +14,11 @@ from study.planning.trials import Cell
 
 
 def points_of(
-    trials: Iterable[TrialRecord], axis: CostAxis, variants: Sequence[str], include_setup: bool = False
+    trials: Iterable[TrialRecord],
+    axis: CostAxis,
+    variants: Sequence[str],
+    include_setup: bool = False,
+    tokens_per_sample: int | None = None,
 ) -> tuple[Point, ...]:
     """Return a point for each configuration with a completed confirm trial.
 
@@ -29,7 +33,7 @@ def points_of(
         else:
             search[trial.cell].append(trial)
     return tuple(
-        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
+        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup, tokens_per_sample)
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
         if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
     )
@@ -94,7 +98,12 @@ def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
 
 
 def _point(
-    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: CostAxis, include_setup: bool
+    done: Sequence[TrialRecord],
+    n_censored: int,
+    search: Sequence[TrialRecord],
+    axis: CostAxis,
+    include_setup: bool,
+    tokens_per_sample: int | None,
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
@@ -126,6 +135,7 @@ def _point(
         peak_memory_bytes=max((trial.peak_memory_bytes or 0 for trial in done), default=0) or None,
         on_frontier=False,
         p_on_front=None,
+        tokens_per_sample=tokens_per_sample,
     )
 
 
