@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from study.config.objective import Objective
@@ -147,6 +147,7 @@ class Point:
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
     peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
+    further: Mapping[str, float] = field(default_factory=dict)  # other metrics as logged: means of the last reports
     tokens_per_sample: int | None = None  # None where samples are not of tokens
 
     @property
@@ -332,6 +333,12 @@ class StudyFacts:
     started: str  # UTC
     wall_s: float  # while a driver ran
     hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether a byte is what is predicted, so that a loss is of bytes."""
+        workload = self.config.get("workload")
+        return isinstance(workload, dict) and workload.get("kind") == "text"
 
 
 @dataclass(frozen=True)

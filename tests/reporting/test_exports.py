@@ -21,6 +21,7 @@ from study.reporting.exports import FORMATS, write_report
 PICTURES = ("png", "svg", "pdf")
 
 POINT_KEYS = {
+    "further",
     "cold_setup",
     "compared",
     "search_cold_setup",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from study.analysis.records import Summary
+from study.config.objective import ACCURACY, Objective
 from study.reporting.figures.batches import batch_figure
 from study.reporting.figures.frontier import frontier_figure
 from study.reporting.frames import points_frame
@@ -57,6 +59,15 @@ def test_tokens_stand_beside_samples_everywhere() -> None:
     assert said["figures"].count("8,000 samples/s, 1,024,000 tokens/s") == 2
     assert "10 samples, 1,280 tokens" in said["sentences"]
     assert points_frame(found(TOKENS))["tokens_per_sample"].tolist() == [TOKENS]
+
+
+def test_a_loss_of_bytes_stands_in_bits_too() -> None:
+    loss, text = Objective.model_validate("loss"), {"config": {"workload": {"kind": "text"}}}
+    some = [point(BATCH, HOURS, -2 * math.log(2), tokens_per_sample=TOKENS)]
+    table = points_table(summary(some, objective=loss, facts=text))
+    assert dict(zip(table.heads, table.rows[0], strict=True))["bits a byte"] == "2"
+    for objective, facts in ((loss, {}), (ACCURACY, text), (Objective.model_validate("bits_per_byte"), text)):
+        assert "bits a byte" not in points_table(summary(some, objective=objective, facts=facts)).heads
 
 
 def test_samples_of_images_have_no_tokens() -> None:
