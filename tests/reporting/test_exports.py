@@ -46,6 +46,7 @@ POINT_KEYS = {
     "samples_per_s",
     "on_frontier",
     "peak_memory_bytes",
+    "tokens_per_sample",
 }
 SUMMARY_KEYS = {
     "objective",

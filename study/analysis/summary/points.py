@@ -19,6 +19,7 @@ def points_of(
     variants: Sequence[str],
     include_setup: bool = False,
     beside: Sequence[str] = (),
+    tokens_per_sample: int | None = None,
 ) -> tuple[Point, ...]:
     """Return a point for each configuration with a completed confirm trial.
 
@@ -33,7 +34,15 @@ def points_of(
         else:
             search[trial.cell].append(trial)
     return tuple(
-        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup, beside)
+        _point(
+            done,
+            sum(trial.censored for trial in confirm[key]),
+            search[key],
+            axis,
+            include_setup,
+            beside,
+            tokens_per_sample,
+        )
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
         if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
     )
@@ -104,6 +113,7 @@ def _point(
     axis: CostAxis,
     include_setup: bool,
     beside: Sequence[str],
+    tokens_per_sample: int | None,
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
@@ -136,6 +146,7 @@ def _point(
         on_frontier=False,
         p_on_front=None,
         further=_further(done, beside),
+        tokens_per_sample=tokens_per_sample,
     )
 
 

@@ -35,7 +35,14 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     state = state_of(rows)
     trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup, objective.beside)
+    drafts = points_of(
+        trials,
+        axis,
+        plan.config.variant_names,
+        report.include_setup,
+        objective.beside,
+        plan.config.tokens_per_sample,
+    )
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective.floor)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]

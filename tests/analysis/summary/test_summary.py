@@ -37,6 +37,12 @@ def test_a_point_has_costs_on_every_axis() -> None:
     assert set(found.frontiers) == set(COST_AXES) - {"billed_gpu_h"}  # no GPU was leased
 
 
+def test_points_know_the_tokens_of_a_sample() -> None:
+    workload = {"kind": "text", "context": 64, "train_samples": 4096, "text_bytes": 400_000}
+    assert {point.tokens_per_sample for point in summary(workload=workload).points} == {64}
+    assert {point.tokens_per_sample for point in summary().points} == {None}
+
+
 def test_the_frontier_has_probabilities_and_intervals() -> None:
     found = summary()
     uncertain = found.frontiers[found.cost_axis]
