@@ -52,6 +52,8 @@ class Judged:
         """The first metric that is not finite, as `train_loss is nan`; None if all are."""
         named = {"train_loss": self.train_loss, "val_loss": self.val_loss, "val_accuracy": self.val_accuracy}
         for name, value in (*named.items(), *self.metrics.items()):
+            if name.startswith("test_"):
+                continue  # the end of a trial; no part of its training
             if value is not None and not math.isfinite(value):
                 return f"{name} is {value}"
         return None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import ValidationError
 
 from study.analysis.records import TIME_AXES, Summary
 from study.analysis.statistics import Floats
@@ -13,6 +15,7 @@ from study.analysis.statistics.samples import Sample
 from study.analysis.statistics.uncertainty import MIN_SEEDS, FrontPoint, draw_places, frontier, hypervolumes
 from study.analysis.summary.points import point_samples
 from study.config.objective import Objective
+from study.config.schema import StudyConfig
 from study.config.sections import CostAxis
 from study.errors import ConfigError
 
@@ -61,8 +64,11 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
     axis = cost or summaries[0].cost_axis
     groups = [_samples(name, summary, axis, summaries[0]) for name, summary in zip(names, summaries, strict=True)]
     objective = summaries[0].objective
-    floor = min(s.mean_quality for samples in groups for s in samples) if objective.floor is None else objective.floor
-    reference = max(s.mean_cost for samples in groups for s in samples), floor
+    everywhere = [sample for samples in groups for sample in samples]
+    reference = (
+        max(sample.mean_cost for sample in everywhere),
+        objective.reference(sample.mean_quality for sample in everywhere),
+    )
     joint = frontier([s for samples in groups for s in samples], reference, n_draws=1).points
     draws = [_hypervolume_draws(samples, reference, seed) for seed, samples in enumerate(groups)]
     studies: list[Compared] = []
@@ -93,11 +99,18 @@ def compare(names: Sequence[str], summaries: Sequence[Summary], cost: CostAxis |
 
 
 def changes_of(configs: Sequence[Mapping[str, object]]) -> tuple[Change, ...]:
-    """Return the keys that differ between configs, in their order."""
-    flat = [_flat(config) for config in configs]
+    """Return the keys that differ between configs, in their order. Keys that an old study lacks had their defaults."""
+    flat = [_flat(_completed(config)) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = (Change(key, tuple(one.get(key) for one in flat)) for key in keys if key not in _NOT_COMPARED)
     return tuple(row for row in rows if any(value != row.values[0] for value in row.values[1:]))
+
+
+def _completed(config: Mapping[str, object]) -> Mapping[str, object]:
+    try:
+        return StudyConfig.model_validate_json(json.dumps(config)).model_dump(mode="json")
+    except ValidationError:
+        return config
 
 
 def _samples(name: str, summary: Summary, axis: CostAxis, first: Summary) -> tuple[Sample, ...]:

@@ -129,7 +129,8 @@ def asked_quality(objective: Objective, target: float | None, min_accuracy: floa
         return None
     if not math.isfinite(asked):
         raise ConfigError(f"must be a finite number; got {asked:g}", option)
-    if (objective.show == "percent" and not 0 <= asked <= 1) or (option == "--min-accuracy" and asked == 0):
+    is_share = objective.show == "percent" or option == "--min-accuracy"
+    if (is_share and not 0 <= asked <= 1) or (option == "--min-accuracy" and asked == 0):
         meant = f" (did you mean {asked / 100:g}?)" if 1 < asked <= 100 else ""
         raise ConfigError(f"must be a fraction between 0 and 1; got {asked:g}{meant}", option)
     return objective.quality(asked)

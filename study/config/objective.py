@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
@@ -37,6 +38,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rmse": {"metric": "val_rmse", "mode": "min"},
     "f1": {"metric": "val_f1", "mode": "max"},
 }
+# Names of columns and fields that a study writes itself.
+RESERVED = frozenset((
+    "train_loss", "train_accuracy", "updates", "samples", "epochs", "lr", "samples_per_s", "device_seconds",
+    "skipped_batches", "metrics", "probes", "trial_id", "phase", "variant", "batch_size", "world_size", "micro_batch",
+    "accumulation", "norm_batch", "seed_index", "outcome", "error", "attempts", "total_updates", "audited_from",
+    "devices_per_rank", "cost", "cost_ci", "cost_ci_low", "cost_ci_high", "compared", "quality", "further", "n_seeds",
+    "n_censored", "on_frontier", "p_on_front", "peak_memory_bytes", "billed_device_h", "billed_gpu_h", "usd", "wall_h",
+    "energy_j", "tokens", "tokens_per_s", "setup_s", "train_s", "validate_s", "checkpoint_s", "probe_s", "idle_s",
+    "teardown_s", "lost_s",
+))  # fmt: skip
+RESERVED_PREFIXES = ("probe_", "test_", "search_", "cold_setup_", "compared_")
 _LABELS = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
 
 
@@ -57,7 +69,7 @@ class Target:
 
     def met_by(self, value: float) -> bool:
         """Return whether a value of the metric meets the target; a non-finite one does not."""
-        return value >= self.value if self.mode == "max" else value <= self.value
+        return math.isfinite(value) and (value >= self.value if self.mode == "max" else value <= self.value)
 
 
 class Objective(Section):
@@ -67,7 +79,9 @@ class Objective(Section):
         "val_accuracy", description="name under which it is logged; workloads of the package log val_accuracy, val_loss"
     )
     mode: Mode = Field("max", description="max: more is better; min: less is better; left out, as the name says")
-    unit: str = Field("", max_length=20, description="unit of the metric as logged, such as nats")
+    unit: str = Field(
+        "", max_length=20, pattern=r"^[^\x00-\x1f\x7f]*$", description="unit of the metric as logged, such as nats"
+    )
     show: Shown = Field(
         "number",
         description="percent of a share from 0 to 1, the number, exp of it (perplexity of a loss), or bits of nats",
@@ -115,6 +129,14 @@ class Objective(Section):
             )
         if self.metric in self.also or len(set(self.also)) != len(self.also):
             raise ValueError("also lists a metric twice, or the objective itself")
+        for name in (self.metric, *self.also):
+            part = re.sub("^(last|best|final)_|_ci(_low|_high)?$", "", name)
+            others = {"epochs", "updates", "val_accuracy", "val_loss", self.metric, *self.also}
+            of_another = part != name and part in others
+            if name in RESERVED or name.startswith(RESERVED_PREFIXES) or of_another:
+                raise ValueError(f"{name} is a name that a study's own figures have; log the metric under another one")
+        if self.show == "percent" and self.margin is not None and self.margin > 1:
+            raise ValueError(f"margin is {self.margin:g}, and what is shown in percent is a share from 0 to 1")
         return self
 
     @property
@@ -145,6 +167,16 @@ class Objective(Section):
         if self.show != "percent":
             return None
         return 0.0 if self.mode == "max" else -1.0
+
+    def reference(self, qualities: Iterable[float]) -> float:
+        """Return the quality that the area of a frontier is measured from: the least there can be, or else a tenth of
+        the range of the points below the worst of them, so that the worst point counts too.
+        """
+        if self.floor is not None:
+            return self.floor
+        known = list(qualities)
+        worst, best = min(known, default=0.0), max(known, default=0.0)
+        return worst - (best - worst) / 10
 
     def quality(self, value: float) -> float:
         """Return a value of the metric as a quality, of which more is better."""

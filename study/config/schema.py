@@ -355,9 +355,14 @@ class StudyConfig(Section):
             )
         if not isinstance(self.workload, Custom) and self.objective.also:
             raise ValueError("objective.also goes with an own module: other workloads record all that they measure")
-        measured = {*MEASURED, "train_loss", "train_accuracy"}
+        measured = {*MEASURED, "train_loss"}
         if isinstance(self.workload, Custom):
             measured = {*MEASURED, "train_loss", self.objective.metric, *self.objective.also}
+        shares = [(target.value, "budget.target") for target in self.targets if target.metric == self.objective.metric]
+        shares += [(self.report.target, "report.target")] if self.report.target is not None else []
+        for value, key in shares:
+            if self.objective.show == "percent" and not 0 <= value <= 1:
+                raise ValueError(f"{key} is {value:g}, and {self.objective.metric} is a share from 0 to 1")
         for target in self.targets:
             if target.metric not in measured:
                 raise ValueError(

@@ -124,7 +124,7 @@ class Rank:
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
-            return self.custom_job(workload, spec, self.topology, resumed, self.config.objective)
+            return self.custom_job(workload, spec, self.topology, resumed, self.config.objective, self.config.targets)
         if isinstance(workload, Contrastive):
             return ContrastiveJob(workload, spec, self.topology, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.topology, self._splits(workload), resumed)

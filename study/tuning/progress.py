@@ -179,24 +179,34 @@ class Progress:
         return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
-        """Return the best base rate of a cell: of those that got furthest, the one with the best mean objective over
-        seeds where they ended, then the lowest mean loss. None if every trial diverged or failed.
+        """Return the best base rate of a cell: one whose every trial met its target, in the fewest updates; else of
+        those that completed or got furthest the one with the best mean objective over seeds where they ended, then the
+        lowest mean loss. None if every trial diverged or failed.
         """
         if not self._members[cell]:
             return self.plan.rates(cell)[0]
         reached: dict[float, list[CurvePoint]] = defaultdict(list)
+        completed: dict[float, list[CurvePoint]] = defaultdict(list)
         for spec in self._members[cell]:
             last = self._evidence(spec.trial_id)
             if last is not None:
                 reached[spec.base_lr].append(last)
+                if self.state.trial(spec.trial_id).status == "completed":
+                    completed[spec.base_lr].append(last)  # at the end of the budget, or earlier at a target
         furthest = max((row.updates for rows in reached.values() for row in rows), default=0)
         candidates = []
         for rate, rows in reached.items():
-            ends = [row for row in rows if row.updates == furthest]
+            ends = completed[rate] or [row for row in rows if row.updates == furthest]
             if ends:
                 quality, loss = fmean(map(self.objective.of, ends)), fmean(row.loss for row in ends)
-                candidates.append((quality, -loss, rate))
-        return max(candidates)[2] if candidates else None
+                met = all(map(self._met_a_target, ends))
+                updates = fmean(row.updates for row in ends) if met else 0.0
+                candidates.append((met, -updates, quality, -loss, rate))
+        return max(candidates)[-1] if candidates else None
+
+    def _met_a_target(self, point: CurvePoint) -> bool:
+        values = ((target, point.value(target.metric)) for target in self.plan.config.targets)
+        return any(value is not None and target.met_by(value) for target, value in values)
 
     def _judge(self, trial_id: str) -> None:
         """Pass a trial's last report on to its policy, once its verdict is asked for or a decision on it is read: a

@@ -91,6 +91,8 @@ def test_everything_is_the_same_but_for_the_sign(pair: tuple[StudyResults, Study
         for claim in record["claims"]:
             for finding in claim["findings"]:
                 del finding["statement"]  # says higher or lower
+                if record is records[1] and finding["effect_unit"] == METRIC and finding["effect"] is not None:
+                    finding["effect"], finding["ci"] = -finding["effect"], turned(finding["ci"])
             for row in (claim["details"] or {"figures": []})["figures"]:
                 if row["name"] == "validation accuracy":
                     for cell in row["cells"]:

@@ -38,6 +38,11 @@ def answers(questions: Sequence[Question]) -> tuple[Finding, ...]:
     return tuple(_finding(question, verdict) for question, verdict in zip(questions, verdicts, strict=True))
 
 
+def _effects(measure: Measure, ci: tuple[float, float]) -> tuple[float, float]:
+    low, high = sorted(map(measure.effect, ci))
+    return low, high
+
+
 def _finding(question: Question, verdict: Judgement) -> Finding:
     found, measure = verdict.difference, question.measure
     finding = Finding(
@@ -45,8 +50,8 @@ def _finding(question: Question, verdict: Judgement) -> Finding:
         verdict=verdict.verdict,
         effect=measure.effect(found.effect) if found else None,
         effect_unit=measure.effect_unit,
-        ci=(measure.effect(found.ci[0]), measure.effect(found.ci[1])) if found else None,
-        margin=measure.effect(question.margin) if question.margin else None,
+        ci=_effects(measure, found.ci) if found else None,
+        margin=abs(measure.effect(question.margin)) if question.margin else None,
         test=found.test if found else None,
         p=verdict.p_contradicted if verdict.verdict == "contradicted" else verdict.p_supported,
         n_seeds=found.n if found else (len(question.a.values), len(question.b.values)),

@@ -45,7 +45,7 @@ class Measure:
     def effect(self, difference: float) -> float:
         """Return a difference of two compared values in `effect_unit`; inf where a factor overflows."""
         if not self.ratio:
-            return self.scale * difference
+            return self.shown(difference)
         return math.exp(difference) if difference < 700 else math.inf
 
 
@@ -87,14 +87,15 @@ def _gradient_gb(trial: TrialRecord) -> float | None:
 
 
 def objective_measure(objective: Objective) -> Measure:
-    """Return the measure of the final objective. Differences are of qualities: above 0 is better."""
-    percent = objective.show == "percent"
+    """Return the measure of the final objective. Tests compare qualities; values and effects are of the metric."""
+    percent, bits = objective.show == "percent", objective.show == "bits"
+    unit = "bits" if bits else objective.unit
     return Measure(
         name=objective.logged_label,
-        unit="%" if percent else objective.unit,
+        unit="%" if percent else unit,
         read=lambda trial: trial.final_quality,
-        effect_unit="points" if percent else objective.unit or objective.metric,
-        scale=100.0 if percent else 1.0,
+        effect_unit="points" if percent else unit or objective.metric,
+        scale=100.0 if percent else 1 / math.log(2) if bits else 1.0,
         ratio=False,
         negated=objective.mode == "min",
     )

@@ -9,6 +9,7 @@ from statistics import fmean
 from study.analysis.records import COST_AXES, Cost, Point, TrialRecord
 from study.analysis.statistics.samples import Sample, mean_interval
 from study.analysis.statistics.uncertainty import MIN_SEEDS, Frontier, frontier
+from study.config.objective import ACCURACY, Objective
 from study.config.sections import CostAxis
 from study.planning.trials import Cell
 
@@ -77,19 +78,18 @@ def frontiers_of(
     axis: CostAxis,
     cost_tolerance: float,
     include_setup: bool = False,
-    floor: float | None = None,
+    objective: Objective = ACCURACY,
 ) -> dict[CostAxis, Frontier]:
     """Return the frontier on `axis`, and on each other axis that all trials have a cost on; empty without points.
 
-    Hypervolumes are measured from the highest cost and from `floor`, the least quality there can be; where there is no
-    least one, from the lowest quality of the points.
+    Hypervolumes are measured from the highest cost and from the objective's reference.
     """
     found = {}
     for name in (axis, *(other for other in COST_AXES if other != axis)):
         samples = point_samples(points, trials, name, include_setup)
         highest_cost = max((sample.mean_cost for sample in samples or ()), default=0.0)
         if samples and (highest_cost > 0 or name == axis):
-            least = min(sample.mean_quality for sample in samples) if floor is None else floor
+            least = objective.reference(sample.mean_quality for sample in samples)
             found[name] = frontier(samples, (highest_cost, least), cost_tolerance)
     return found
 

@@ -43,7 +43,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         objective.beside,
         plan.config.tokens_per_sample,
     )
-    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective.floor)
+    frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)

@@ -68,7 +68,9 @@ def critical_batches(
     unreported: dict[str, int] = defaultdict(int)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome is not None:
-            if trial.curve:
+            if any(math.isfinite(objective.of(point)) for point in trial.curve) or (
+                trial.curve and objective.floor is not None
+            ):
                 variants[trial.variant].append(trial)
             else:
                 unreported[trial.variant] += 1
@@ -84,12 +86,13 @@ def _critical(
     best: dict[int, list[float]] = defaultdict(list)
     for trial in ended:
         known = [quality for point in trial.curve if math.isfinite(quality := objective.of(point))]
-        best[trial.batch_size].append(max(known, default=-math.inf if objective.floor is None else objective.floor))
+        best[trial.batch_size].append(max(known, default=objective.floor or 0.0))
     why = "the config's target"
     if target is None:
         hardest = min(best, key=lambda batch: fmean(best[batch]))
         target = fmean(best[hardest])
-        why = f"the most that every batch size reaches on average, batch {hardest} just so"
+        most = "most" if objective.mode == "max" else "best"
+        why = f"the {most} that every batch size reaches on average, batch {hardest} just so"
     runs = tuple(steps_to_target(trial, target, objective) for trial in ended)
     return Critical(variant, target, why, runs, fit_critical_batch(runs), n_unreported)
 

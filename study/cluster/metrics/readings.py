@@ -141,7 +141,7 @@ class MetricReadings:
             for trials in billed.values()
         ]
         highest_cost = max((cost for cost, _ in points), default=0.0)
-        least = min((quality for _, quality in points), default=0.0) if objective.floor is None else objective.floor
+        least = objective.reference(quality for _, quality in points)
         return hypervolume(np.array(points), (highest_cost, least))
 
     def _compared_h(self, trial: TrialState) -> float:

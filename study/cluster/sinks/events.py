@@ -22,6 +22,7 @@ class TrialEvent:
     updates: int  # that the last attempt has come to
     billed_device_h: float  # of all its leases since the study began, or began again, this row included
     restarts: int = 0  # of the study, after mistakes (see MistakeRow)
+    objective: str = "val_accuracy"  # the metric that the study is judged by
 
     @classmethod
     def of(cls, row: AnyRow, state: StudyState) -> TrialEvent | None:
@@ -40,6 +41,7 @@ class TrialEvent:
             updates=trial.updates,
             billed_device_h=sum(lease.billed_device_h for lease in trial.current_leases),
             restarts=state.restarts,
+            objective=state.objective.metric,
         )
 
     @property

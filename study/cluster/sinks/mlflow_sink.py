@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -55,7 +56,7 @@ class MlflowSink:
         if run.updates is None:
             run.updates = {metric.step for metric in self._client.get_metric_history(run.run_id, "train_loss")}
         if updates not in run.updates:
-            metrics = [Metric(name, value, _ms(event), updates) for name, value in event.metrics.items()]
+            metrics = [Metric(_allowed(name), value, _ms(event), updates) for name, value in event.metrics.items()]
             self._client.log_batch(run.run_id, metrics)
             run.updates.add(updates)
 
@@ -94,3 +95,8 @@ class MlflowSink:
 
 def _ms(event: TrialEvent) -> int:
     return round(event.at_s * 1000)
+
+
+def _allowed(name: str) -> str:
+    """Return a metric's name without the characters that MLflow refuses."""
+    return re.sub(r"[^\w./: -]", "_", name).lstrip("/")

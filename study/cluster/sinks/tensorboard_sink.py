@@ -38,7 +38,7 @@ class TensorBoardSink:
         if isinstance(row, AttemptRow):
             restart = Event(step=row.from_updates and row.from_updates + 1)
             restart.session_log.status = SessionLog.START
-            experiment, start, _ = summary.hparams(event.params, dict.fromkeys(METRICS, 0.0))
+            experiment, start, _ = summary.hparams(event.params, dict.fromkeys((*METRICS, event.objective), 0.0))
             self._write(event, restart, *(Event(summary=one) for one in (experiment, start)))
         elif isinstance(row, ReportRow):
             # One record, so that a disk that fills up takes all of a report or nothing.

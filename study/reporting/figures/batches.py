@@ -82,7 +82,7 @@ def _panels(objective: Objective, points: Sequence[Point]) -> list[tuple[list[fl
     return [
         (
             [drawn(objective, point.quality) for point in points],
-            [f"{point_text(objective, point)} {unit(objective)}".replace(" %", "%").rstrip() for point in points],
+            [plotly_text(f"{point_text(objective, point)} {unit(objective)}".replace(" %", "%")) for point in points],
         ),
         ([point.samples_per_s for point in points], [pace(point) for point in points]),
         ([float(point.updates) for point in points], [f"{point.updates:,} updates" for point in points]),

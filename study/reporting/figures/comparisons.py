@@ -103,7 +103,7 @@ def _draw_points(
         x=[point.cost * cost_scale for point in points],
         y=[point.quality for point in points],
         error_x=_bars([_half(point.cost_ci, cost_scale) for point in points], colour),
-        error_y=_bars([_half(point.quality_ci) for point in points], colour),
+        error_y=_uneven_bars(points, colour),
         mode="markers+text" if labelled else "markers",
         text=[plotly_text(point.label) for point in points],
         textposition="top right",
@@ -157,6 +157,14 @@ def replay_figure(results: Sequence[Result]) -> go.Figure:
     figure.update_xaxes(title_text="cost, as a share of the full grid's", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title_text="log-hypervolume, as a share of the full grid's", tickformat=".0%")
     return figure
+
+
+def _uneven_bars(points: Sequence[FrontPoint], colour: str) -> dict[str, object]:
+    """Return bars of qualities, whose intervals need not lie evenly around their means."""
+    ends = [point.quality_ci or (point.quality, point.quality) for point in points]
+    below = [point.quality - low for point, (low, _) in zip(points, ends, strict=True)]
+    above = [high - point.quality for point, (_, high) in zip(points, ends, strict=True)]
+    return _bars(above, colour) | {"symmetric": False, "arrayminus": below}
 
 
 def _bars(halves: Sequence[float], colour: str) -> dict[str, object]:

@@ -103,7 +103,7 @@ def _range(objective: Objective, points: Sequence[Point]) -> tuple[float, float]
     values = [drawn(objective, point.quality) for point in points]
     low, high = min(values), max(values)
     share = objective.show == "percent"
-    room = max(0.35 * (high - low), 0.01 * (1.0 if share else max(abs(low), abs(high))))
+    room = max(0.35 * (high - low), 0.01 * (1.0 if share else max(abs(low), abs(high)) or 1.0))
     reach = [drawn(objective, bound) for point in points for bound in point.quality_ci or ()]
     bottom = max(low - room, min([low - 0.3 * room, *(bound - 0.1 * room for bound in reach)]))
     top = min(high + room, max([high + 0.4 * room, *(bound + 0.1 * room for bound in reach)]))
@@ -219,8 +219,10 @@ def point_hover(objective: Objective, point: Point, front: FrontPoint, axis: Cos
         f"{point.world_size} × {point.micro_batch} × {point.accumulation} (ranks × micro batch × accumulation)",  # noqa: RUF001
         f"learning rate {number(point.lr)}, {point.updates:,} updates",
         plotly_text(f"{objective.label} {point_text(objective, point)}{_unit_of(objective)} ({_seeds(point)})"),
-        f"best epoch {value_text(objective, point.best_quality, 2)}, "
-        f"test {value_text(objective, point.test_quality, 2)}",
+        plotly_text(
+            f"best epoch {value_text(objective, point.best_quality, 2)}, "
+            f"test {value_text(objective, point.test_quality, 2)}"
+        ),
         f"{_spread(front, unit)} a trial",
     ]
     if front.p_on_front is not None:

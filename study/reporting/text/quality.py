@@ -120,7 +120,7 @@ def difference_unit(objective: Objective) -> str:
 
 def difference(objective: Objective, gain: float) -> float:
     """Return a difference of qualities as one of the metric's values, in `difference_unit`."""
-    return difference_scale(objective) * objective.value(gain)
+    return difference_scale(objective) * objective.value(gain) + 0.0  # without the sign of a zero
 
 
 def difference_text(objective: Objective, gain: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Constraints
 from study.reporting.text.formatting import Unit, cost_unit, interval, number, signed
@@ -77,9 +77,19 @@ def recommendation_record(summary: Summary, found: Recommendation, limits: Const
         "cost_axis": summary.cost_axis,
         "limits": _limits(summary.objective, limits),
         "qualifies": found.choice is not None,
-        **asdict(found),
+        **_with_targets(summary.objective, asdict(found)),
         "configuration": chosen,
     }
+
+
+def _with_targets(objective: Objective, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a recommendation's record with missed qualities as misses of the target, in values of the objective."""
+    for expected in (record["choice"], record["nearest_miss"], record["best"], record["cheapest_not_worse"]):
+        for miss in expected["misses"] if expected else ():
+            if miss["limit"] == "min_quality":
+                miss["limit"], miss["allowed"] = "target", objective.value(miss["allowed"])
+                miss["value"] = None if miss["value"] is None else objective.value(miss["value"])
+    return record
 
 
 def _limits(objective: Objective, limits: Constraints) -> dict[str, float | None]:

@@ -88,7 +88,7 @@ def replay_lines(replay: Replay) -> list[str]:
         f"{replay.shuffles} draws of {replay.seeds} seeds each ({replay.trials} trials, {replay.batch_sizes} batch "
         f"sizes) in random order on {replay.slots} slots{held}.",
         f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between "
-        f"{replay.objective.logged_label}, from {value_text(replay.objective, replay.reference_quality, 0)}, and "
+        f"{replay.objective.label}, from {value_text(replay.objective, replay.reference_quality, 0)}, and "
         f"the logarithm of cost, pooled within each batch size, up to {number(replay.reference_cost_s)} "
         "device-seconds, the cost of the most expensive trial.",
     ]

@@ -58,7 +58,7 @@ def _points(summary: Summary) -> Table:
         f"{per_trial}\na trial",
         "tokens\na second" if summary.tokens_per_sample else "samples\na second",
     ):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     table.add_column("on the\nfront", no_wrap=True)
     for point, cost in zip(points, column(cost * cost_in.scale for cost in costs), strict=True):
         table.add_row(
@@ -67,7 +67,7 @@ def _points(summary: Summary) -> Table:
             str(point.world_size),
             number(point.lr),
             str(point.n_seeds),
-            point_text(objective, point),
+            Text(point_text(objective, point)),  # an interval in brackets is no markup
             bare_text(objective, point.test_quality),
             cost,
             number(point.tokens_per_s or point.samples_per_s),
@@ -197,7 +197,7 @@ class ProgressView:
     def _running(self) -> Table:
         table = Table(box=SIMPLE_HEAD)
         for name in ("running", "batch", "ranks", "learning rate", "epochs", self._state.objective.label):
-            table.add_column(name, justify="left" if name == "running" else "right")
+            table.add_column(Text(printable(name)), justify="left" if name == "running" else "right")
         for trial, attempt in islice(self._state.running, _SHOWN_RUNNING):
             done, whole = self._progress.epochs(trial) or (0.0, 0.0)
             table.add_row(

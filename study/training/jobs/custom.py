@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
 
-from study.config.objective import ACCURACY, Objective
+from study.config.objective import ACCURACY, Objective, Target
 from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.measurement import Metrics
@@ -40,6 +40,7 @@ class CustomJob:
         topology: RankTopology,
         resumed: Resumed | None,
         objective: Objective = ACCURACY,
+        targets: Sequence[Target] = (),
     ) -> None:
         self.config, self.spec, self.topology, self.resumed = config, spec, topology, resumed
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
@@ -51,7 +52,7 @@ class CustomJob:
         self._check_steps()
         self.data: pl.LightningDataModule | None = build_data(config, batch_size)
         self.losses = TrainingLosses(config, self.module, topology, spec.batch.accumulation)
-        self.logged = LoggedMetrics(config, self.module, objective)
+        self.logged = LoggedMetrics(config, self.module, objective, targets)
         self._train_share: TrainShare | None = None
         self.validation_loaders: list[Any] = []
         self._validation_shares: list[ValidationShare] = []

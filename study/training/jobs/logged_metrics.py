@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from study.config.objective import Objective
+from study.config.objective import Objective, Target
 from study.config.workloads import Custom
 from study.errors import ConfigError, did_you_mean
 from study.measurement import Metrics
@@ -26,14 +27,23 @@ TOLERANCE = 1e-5  # between ranks' copies of one metric, relative: they may have
 class LoggedMetrics:
     """Reads the metrics of each validation from Lightning, and checks that the ranks agree on them."""
 
-    def __init__(self, config: Custom, module: pl.LightningModule, objective: Objective) -> None:
+    def __init__(
+        self, config: Custom, module: pl.LightningModule, objective: Objective, targets: Sequence[Target] = ()
+    ) -> None:
         self.config, self.module, self.objective = config, module, objective
         # Of each metric, the name under which the module logs it.
         self.logged_as = {"val_accuracy": config.val_accuracy, "val_loss": config.val_loss or VAL_LOSS}
         self.logged_as |= {name: name for name in (objective.metric, *objective.also) if name not in self.logged_as}
+        aims = {target.metric for target in targets} - {"train_loss"}
+        self.logged_as |= {name: name for name in sorted(aims) if name not in self.logged_as}
         # A name that a user gave, rather than the usual one, is of a metric that is logged.
         named = {"val_accuracy": config.val_accuracy != VAL_ACCURACY, "val_loss": config.val_loss is not None}
-        self.required = {objective.metric, *objective.also, *(metric for metric, is_given in named.items() if is_given)}
+        self.required = {
+            objective.metric,
+            *objective.also,
+            *aims,
+            *(metric for metric, is_given in named.items() if is_given),
+        }
         self.names: set[str] = set()  # of the metrics that an earlier validation has logged
         self._collectives = 0  # that the module called in this validation
         for hook in ("validation_step", "on_validation_batch_end", "on_validation_epoch_end"):
