@@ -76,8 +76,8 @@ def render_comparison(comparison: Comparison) -> str:
         sections=[
             section(
                 "Fronts over one another",
-                f"Left and {'up' if comparison.objective.mode == 'max' else 'down'} is better. Means over confirm seeds "
-                "with 95% intervals; dominated points are faint.",
+                f"Left and {'up' if comparison.objective.mode == 'max' else 'down'} is better. "
+                "Means over confirm seeds with 95% intervals; dominated points are faint.",
                 "fronts",
                 {"": comparison_figure(comparison)},
             )
