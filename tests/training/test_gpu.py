@@ -15,6 +15,7 @@ from study.training.preflight.micro_batch import largest_micro_batch
 from study.training.rank import Rank
 from study.training.snapshot import join_parts
 from study.workloads.data.augment import crop, draw_crops
+from study.workloads.data.discovery import with_sample_counts
 from tests.conftest import TINY, make_config
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -23,13 +24,14 @@ pytestmark = [pytest.mark.gpu, needs_a_gpu]
 GPU = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cuda")
 CONVNET = TINY["workload"] | {"model": "convnet", "width": 4}
 WIDE = CONVNET | {"width": 512}
+TEXT = {"kind": "text", "context": 16, "width": 16, "heads": 2, "train_samples": 512, "val_fraction": 0.01}
 
 
 def run(
     gpus: float, world_size: int, precision: str = "32", workload: dict[str, Any] = CONVNET, **more: Any
 ) -> list[RankReport]:
     hardware = {"world_size": world_size, "gpus_per_rank": gpus, "precision": precision} | more
-    config = make_config(workload=workload, hardware=hardware)
+    config = with_sample_counts(make_config(workload=workload, hardware=hardware))
     with LocalGroup(config, world_size) as group:
         return group.run(make_plan(config).search[0])
 
@@ -37,6 +39,12 @@ def run(
 def test_a_trial_on_the_gpu_is_the_one_on_the_cpu() -> None:
     cpu, gpu = run(0, 1), run(1, 1)
     assert [report.val_loss for report in gpu] == pytest.approx([report.val_loss for report in cpu], rel=1e-2)
+
+
+def test_a_language_model_on_the_gpu_is_the_one_on_the_cpu() -> None:
+    cpu = [report.val_loss for report in run(0, 1, workload=TEXT)]
+    for more in ({}, {"precision": "bf16-mixed"}, {"compile": True}):
+        assert [report.val_loss for report in run(1, 1, workload=TEXT, **more)] == pytest.approx(cpu, rel=2e-2)
 
 
 def test_channels_last_and_compile_leave_the_curve_where_it_is() -> None:
