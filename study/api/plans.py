@@ -60,13 +60,11 @@ def _plan_for(config: StudyConfig, target: ClusterTarget, cpus: int | None) -> P
     plan = make_plan(config)
     if target == LOCAL:
         from study.cluster.connection import this_machine
-        from study.config.workloads import ImageFolder
         from study.planning.capacity import check_capacity
-        from study.workloads.data.discovery import find_images
+        from study.workloads.data.discovery import find_files
 
         check_capacity(this_machine(cpus), plan.config.hardware)
-        if isinstance(plan.config.workload, ImageFolder):
-            find_images(plan.config.workload)
+        find_files(plan.config.workload)
     if target.kind != "head":  # this process will run the study
         from study.cluster.sinks.dispatcher import open_sinks
 

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from study.config import yaml_reader
 from study.config.price_list import priced
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, StudyConfig, merged
-from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher
+from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher, Text
 from study.config.yaml_reader import KeyPath
 from study.errors import ConfigError, DataError, did_you_mean
 from study.safe_text import cut
@@ -28,6 +28,7 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "contrastive": Contrastive,
     "teacher": Teacher,
     **dict.fromkeys(("cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"), ImageFolder),
+    "text": Text,
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAshaConfig,

@@ -18,6 +18,7 @@ from study.workloads.data.splits import Part, Splits
 from study.workloads.user_code.lightning_package import LightningPackage, lightning_package
 
 EVAL_BATCH = 1024
+MOST_LABELS = 2**16  # predicted at once: samples of a text have as many as its context
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class Job(Protocol):
         """Return what probes measure; None where there is nothing for them."""
 
 
+def samples_at_once(part: Part, most: int) -> int:
+    """Return how many samples to evaluate at once: `most`, or fewer where each has many labels."""
+    return max(min(most, MOST_LABELS // part.y.shape[1:].numel()), 1)
+
+
 class TensorJob:
     """The common part of jobs on tensors in memory: to Lightning the whole trial is one epoch."""
 
@@ -100,7 +106,7 @@ class TensorJob:
         self.notes: list[str] = []
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
-        shard = (topology.rank, topology.world_size, EVAL_BATCH)
+        shard = (topology.rank, topology.world_size, samples_at_once(splits.val, EVAL_BATCH))
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
     def wrap_loader(self, loader: Any) -> Any:
