@@ -82,6 +82,8 @@ class RehearsalRank(Rank):
             assert self._fit is not None
             trainer = self._trial.trainer
             last = min(UPDATES, spec.total_updates)
+            for scheduler in trainer.lr_scheduler_configs:
+                scheduler.strict = False  # no validation logs the metrics that some follow
             for number, optimizer in enumerate(trainer.optimizers):
                 rates.append([])
                 _watch(optimizer, rates[number], last if number == 0 else None)
