@@ -69,24 +69,36 @@ def live_url(process: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["check", "nothing"], "study: nothing: no such file, nor a shipped config"),
         (["check", "quikstart"], "(did you mean quickstart?)"),
         (["check", "tiny", "--set", "serach.lr=[1]"], "--set: serach: unknown key"),
         (["check", "tiny", "--no-measure", "--cpus", "1"], "tiny.yaml:9: hardware.world_size: 2 ranks of 1 CPU"),
         (["run", "tiny", "--out", "s", "--set", "batch_sizes=[7]"], "--set: batch_sizes: 7 is not divisible"),
-        (["run", "tiny", "--out", "s", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
-        (
-            ["run", "tiny", "--out", "s", "--address", "ray://127.0.0.1:1"],
-            "Ray Tune's driver cannot run in a Ray client",
-        ),
-        (["status", "."], "study: .: no study here"),
         (["resume", "."], "study: .: no study here"),
         (["report", ".", "--format", "html"], "study: .: no study here"),
         (["init", "tiny.yaml"], "tiny.yaml: exists already"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tiny: Path, arguments: list[str], says: str) -> None:
-    done = study(tiny, *arguments)
+    check_mistake(tiny, study_in_process(tiny, *arguments), says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["check", "nothing"], "study: nothing: no such file, nor a shipped config"),
+        (["run", "tiny", "--out", "s", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
+        (
+            ["run", "tiny", "--out", "s", "--address", "ray://127.0.0.1:1"],
+            "Ray Tune's driver cannot run in a Ray client",
+        ),
+        (["status", "."], "study: .: no study here"),
+    ],
+)
+def test_so_it_is_in_a_process_of_its_own(tiny: Path, arguments: list[str], says: str) -> None:
+    check_mistake(tiny, study(tiny, *arguments), says)
+
+
+def check_mistake(tiny: Path, done: subprocess.CompletedProcess[str], says: str) -> None:
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 PURE = {"analysis", "config", "ledger", "pareto", "planning", "schedulers"}
 GROUND = {"environment", "errors", "measurement", "safe_text"}  # modules that all rooms may import
-HEAVY = {"ray", "torch", "pytorch_lightning", "plotly"}
+HEAVY = {"ray", "torch", "lightning", "pytorch_lightning", "plotly"}
 MODULES = sorted(ROOT.rglob("*.py"))
 
 

@@ -12,9 +12,11 @@ from study.cli.app import app
 from study.config.loader import load_study, shipped_configs
 from study.config.schema import FrontierAshaConfig, StudyConfig
 from study.planning.trials import Plan, make_plan
+from study.workloads.data.discovery import with_sample_counts
+from study.workloads.models.gpt import GPT
 
 PRESETS = shipped_configs()
-NEED_A_GPU = {"cifar10_gpu", "scaling"}
+NEED_A_GPU = {"cifar10_gpu", "lm_gpu", "scaling"}
 CLAIMS = {
     "fixed_lr", "scaled_lr", "generalization_gap", "train_longer", "grow_batch", "cost", "serving", "contrastive",
     "noise_scale", "scaling",
@@ -32,7 +34,7 @@ def comments(path: Path) -> str:
 
 
 def test_all_are_there() -> None:
-    assert {*CLAIMS, *NEED_A_GPU, "quickstart", "grid"} == set(PRESETS)
+    assert {*CLAIMS, *NEED_A_GPU, "quickstart", "grid", "lm"} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -61,6 +63,25 @@ def test_a_preset_for_the_packages_workloads_alone_says_so(name: str) -> None:
     said = comments(PRESETS[name])
     assert "come with the package alone: " in said
     assert "workload: {" not in said
+
+
+@pytest.mark.parametrize("name", ["lm", "lm_gpu"])
+def test_the_language_models_are_judged_by_their_loss_on_the_text_of_any_python(name: str) -> None:
+    plan = plan_of(name)
+    assert (plan.config.objective.metric, plan.config.objective.mode) == ("val_loss", "min")
+    shortest = 370_000  # bytes of the help topics of Python 3.10; later ones are longer
+    for length in (shortest, None):
+        workload = plan.config.workload.model_copy(update={"text_bytes": length})
+        counted = make_plan(with_sample_counts(plan.config.model_copy(update={"workload": workload})))
+        assert counted.train_samples == plan.train_samples
+    assert all(spec.updates_per_epoch * spec.batch.global_batch == plan.train_samples for spec in plan.search)
+
+
+def test_the_language_model_for_a_gpu_has_the_weights_that_its_comment_says() -> None:
+    workload = plan_of("lm_gpu").config.workload
+    model = GPT(256, workload.context, workload.width, workload.depth, workload.heads, workload.tied_head)
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert f"{weights / 1e6:.1f} million weights" in comments(PRESETS["lm_gpu"])
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) - {"quickstart"} - PACKAGE_ALONE))

@@ -60,13 +60,11 @@ def _plan_for(config: StudyConfig, target: ClusterTarget, cpus: int | None) -> P
     plan = make_plan(config)
     if target == LOCAL:
         from study.cluster.connection import this_machine
-        from study.config.workloads import ImageFolder
         from study.planning.capacity import check_capacity
-        from study.workloads.data.discovery import find_images
+        from study.workloads.data.discovery import find_files
 
         check_capacity(this_machine(cpus), plan.config.hardware)
-        if isinstance(plan.config.workload, ImageFolder):
-            find_images(plan.config.workload)
+        find_files(plan.config.workload)
     if target.kind != "head":  # this process will run the study
         from study.cluster.sinks.dispatcher import open_sinks
 
@@ -100,8 +98,8 @@ def import_own(config: StudyConfig) -> None:
         if isinstance(workload, Custom):
             from study.workloads.user_code.build import import_class
 
-            import_class(workload.module, "module")
-            import_class(workload.data, "data")
+            for key, path in workload.import_paths:
+                import_class(path, key)
 
 
 def repriced(plan: Plan, usd_per_device_hour: float | None, prices: Path | None) -> Plan:

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from study.config import yaml_reader
 from study.config.price_list import priced
 from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, StudyConfig, merged
-from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher
+from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher, Text
 from study.config.yaml_reader import KeyPath
 from study.errors import ConfigError, DataError, did_you_mean
 from study.safe_text import cut
@@ -28,6 +28,7 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "contrastive": Contrastive,
     "teacher": Teacher,
     **dict.fromkeys(("cifar10", "cifar100", "mnist", "fashion_mnist", "datasets"), ImageFolder),
+    "text": Text,
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAshaConfig,
@@ -223,7 +224,9 @@ def _message(error: ErrorDetails, at: KeyPath) -> str:
     if kind == "string_pattern_mismatch" and error["loc"][-1] == "[key]":
         return f"a variant's name is up to 40 letters, digits or any of + - . _, the first none of - . _; got {got}"
     if kind == "string_pattern_mismatch":
-        return f"must be written package.module:Class; got {got}"
+        module, dot, name = str(error["input"]).rpartition(".")
+        meant = f" (did you mean {module}:{name}?)" if dot and ":" not in module and name[:1].isupper() else ""
+        return f"must be written package.module:Class; got {got}{meant}"
     if kind == "too_short":
         return f"must list at least {context['min_length']}"
     return f"{error['msg'].removeprefix('Input ')}; got {got}"

@@ -23,7 +23,7 @@ from study.config.sections import (
     Seed,
     Tracking,
 )
-from study.config.workloads import Custom, Digits, Workload
+from study.config.workloads import Custom, Digits, Text, Workload
 
 # A part of the names of trials, and so of files.
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9+][A-Za-z0-9+._-]{0,39}$")]
@@ -373,6 +373,13 @@ class StudyConfig(Section):
                 if key not in VARIABLE:
                     raise ValueError(f"variants.{name}.{key} cannot vary; allowed: {', '.join(VARIABLE)}")
         return self
+
+    @property
+    def tokens_per_sample(self) -> int | None:
+        """Tokens that a sample holds, the same in every variant; None where samples are not of tokens."""
+        if isinstance(self.workload, Text):
+            return self.workload.context
+        return self.workload.tokens_per_sample if isinstance(self.workload, Custom) else None
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -10,8 +10,10 @@ from study.config.objective import less_is_better_word
 from study.config.sections import Fraction, PositiveFloat, PositiveInt, Section, Seed, Width
 from study.errors import ConfigError
 
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 DIGITS_SAMPLES = 1797
+MOST_GPT_WEIGHTS = 2**30  # 16 GiB with gradients and AdamW's two moments
 MOST_TEACHER_VALUES = 2**28  # 2 GiB of float64 on the way
 
 
@@ -100,21 +102,106 @@ class ImageFolder(Section):
         return self.images or published.get(self.kind)
 
 
+class Text(Section):
+    """A small GPT over bytes; a sample is `context` bytes in a row, each predicted from those before it."""
+
+    kind: Literal["text"]
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="a text file, or a folder of them, of any encoding; the same on every node; left out, the help "
+        "topics of Python's standard library",
+    )
+    context: int = Field(64, ge=1, le=65_536, description="bytes of a sample, and the most that a prediction sees")
+    width: int = Field(64, ge=1, le=16_384, description="numbers that stand for a byte between layers")
+    depth: int = Field(2, ge=1, le=256, description="layers, each of attention and an mlp")
+    heads: PositiveInt = Field(4, description="attention heads of a layer; they divide the width")
+    tied_head: bool = Field(True, description="the output layer has the weights of the embedding of bytes")
+    train_samples: PositiveInt | None = Field(
+        None, description="samples to train on, from the beginning of the training part; left out, all of it"
+    )
+    val_fraction: OpenFraction = Field(0.1, description="share of the text, after the training part, for validation")
+    test_fraction: OpenFraction = Field(0.1, description="share of the text, at its end, for the test")
+    text_bytes: PositiveInt | None = Field(None, description="length of the text; left out, it is counted")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Text:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, and {self.heads} does not divide {self.width}")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction and test_fraction, {self.val_fraction:g} and {self.test_fraction:g}, leave nothing to "
+                "train on; their sum must be below 1"
+            )
+        weights = 12 * self.depth * self.width**2
+        if weights > MOST_GPT_WEIGHTS:
+            raise ValueError(
+                f"depth {self.depth} of width {self.width:,} are {weights:,} weights (12 x depth x width squared), "
+                f"more than the {MOST_GPT_WEIGHTS:,} that this workload may have"
+            )
+        return self
+
+    def part_sizes(self) -> tuple[int, int, int]:
+        """Return the samples of training, validation and test, which lie in the text in this order.
+
+        Raises ConfigError if the text's length is not known, or if it is too short.
+        """
+        if self.text_bytes is None:
+            raise ConfigError("is required where the text cannot be read", "workload.text_bytes")
+        samples = (self.text_bytes - 1) // self.context  # nothing predicts the first byte of the text
+        val, test = (max(int(share * samples), 1) for share in (self.val_fraction, self.test_fraction))
+        train = samples - val - test
+        if train < 1:
+            raise ConfigError(
+                f"{self.context} leaves {samples} samples of a text of {self.text_bytes:,} bytes; training, validation "
+                "and test need one each",
+                "workload.context",
+            )
+        if self.train_samples is not None and self.train_samples > train:
+            raise ConfigError(
+                f"is {self.train_samples}, but the training part of the text has {train}", "workload.train_samples"
+            )
+        return self.train_samples or train, val, test
+
+
+class OwnCallback(Section):
+    """A user's callback, by import path."""
+
+    path: ImportPath = Field(description="class, as package.module:Class")
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the class")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Custom(Section):
-    """A user's LightningModule and LightningDataModule, by import path (docs/own-model.md)."""
+    """A user's LightningModule, and its data and callbacks, by import path (docs/own-model.md)."""
 
     kind: Literal["custom"] = "custom"
     module: ImportPath = Field(description="LightningModule, as package.module:Class")
-    data: ImportPath = Field(description="LightningDataModule, as package.module:Class; it is given batch_size")
+    data: ImportPath | None = Field(
+        None,
+        description="LightningDataModule, as package.module:Class; left out, the loaders are methods of the module",
+    )
     module_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the module")
     data_args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the data module")
+    batch_size_key: str = Field(
+        "batch_size",
+        description="argument of the data module that is the batch size, or section.key of one within data_args; the "
+        "module is given it too if it takes it",
+    )
     train_samples: PositiveInt | None = Field(
         None, description="samples in the training set; left out, they are counted, unless the set is a stream"
     )
     data_batch: Literal["micro", "global"] = Field(
         "micro",
-        description="batch_size of the data module: samples that a rank takes at once; "
+        description="batch size of the data module: samples that a rank takes at once; "
         "global: those of all ranks, for a data module that divides by trainer.world_size",
+    )
+    tokens_per_sample: PositiveInt | None = Field(
+        None, description="tokens of a sample, where samples are of tokens: figures in tokens stand beside samples"
     )
     val_accuracy: str = Field(
         "val_accuracy", description="name under which the module logs its validation accuracy, a share from 0 to 1"
@@ -140,6 +227,22 @@ class Custom(Section):
     find_unused_parameters: bool = Field(
         False, description="DDP looks for parameters that have no part in the loss; slower, and needed if there are any"
     )
+    callbacks: Annotated[tuple[OwnCallback, ...], Field(max_length=100)] = Field(
+        (), description="further callbacks, each as package.module:Class or as {path: package.module:Class, args: {}}"
+    )
+
+    @property
+    def import_paths(self) -> tuple[tuple[str, str], ...]:
+        """The user's classes: key of each, and its import path."""
+        data = () if self.data is None else (("data", self.data),)
+        return ("module", self.module), *data, *(("callbacks", one.path) for one in self.callbacks)
+
+    @field_validator("batch_size_key")
+    @classmethod
+    def _dotted(cls, key: str) -> str:
+        if not all(part.isidentifier() for part in key.split(".")):
+            raise ValueError(f"must be an argument's name, or section.key of one within data_args; got {key}")
+        return key
 
     @field_validator("val_accuracy")
     @classmethod
@@ -160,7 +263,7 @@ def _tag(value: Any) -> str | None:
     return str(value.get("kind", "custom" if {"module", "data"} & value.keys() else "digits"))
 
 
-Embedded = Digits | Teacher | ImageFolder  # classified, from tensors in memory
+Embedded = Digits | Teacher | ImageFolder | Text  # classified, from tensors in memory
 Workload = Annotated[
     Annotated[Digits, Tag("digits")]
     | Annotated[Contrastive, Tag("contrastive")]
@@ -170,12 +273,13 @@ Workload = Annotated[
     | Annotated[ImageFolder, Tag("mnist")]
     | Annotated[ImageFolder, Tag("fashion_mnist")]
     | Annotated[ImageFolder, Tag("datasets")]
+    | Annotated[Text, Tag("text")]
     | Annotated[Custom, Tag("custom")],
     Discriminator(_tag),
 ]
 
 
-def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custom) -> int:
+def train_samples(workload: Embedded | Contrastive | Custom) -> int:
     """Return the size of the training set. Raises ConfigError if it is not known, or too little is left to train on."""
     if isinstance(workload, Custom):
         if workload.train_samples is None:
@@ -183,6 +287,10 @@ def train_samples(workload: Digits | Contrastive | Teacher | ImageFolder | Custo
         return workload.train_samples
     if isinstance(workload, Teacher):
         return workload.train_samples
+    if isinstance(workload, Text):
+        if workload.text_bytes is None and workload.train_samples is not None:
+            return workload.train_samples  # whether the text is long enough is seen once it is read
+        return workload.part_sizes()[0]
     if isinstance(workload, ImageFolder):
         images = workload.train_images
         if images is None:

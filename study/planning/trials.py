@@ -183,6 +183,8 @@ def make_plan(config: StudyConfig) -> Plan:
         variant = variants[cell.variant]
         with _of_variant(cell.variant):
             _check_workload(variant)
+            if (tokens := variant.tokens_per_sample) != config.tokens_per_sample:
+                raise ConfigError(f"has {tokens} tokens in a sample, the study {config.tokens_per_sample}", "workload")
             if (variant_samples := train_samples(variant.workload)) != samples:
                 raise ConfigError(f"has {variant_samples} training samples, the study {samples}", "workload")
             course = _course(variant, samples, cell)

@@ -21,7 +21,7 @@ from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
 from study.training.jobs.base import Job
-from study.training.lightning_patches import NoProfiler, skip_sigterm_broadcast
+from study.training.lightning_patches import NoProfiler, cache_entry_points, skip_sigterm_broadcast
 from study.training.manual_steps import ManualSteps
 from study.training.messages import RankReport
 from study.training.optimizers import (
@@ -35,10 +35,13 @@ from study.training.optimizers import (
 from study.training.probes.trial import TrialProbes
 from study.training.snapshot import IN_MEMORY, InMemoryCheckpoints, Resumed, State, generators, set_generators
 from study.training.stepped_thread import SteppedThread
+from study.workloads.user_code.lightning_package import derived
 
 
-class TrialFit(pl.Callback):
-    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation."""
+class TrialFit:
+    """Runs one call of Lightning's `fit`, and hands over a RankReport at every validation. Has methods of Lightning's
+    Callback, which it is made a subclass of.
+    """
 
     def __init__(
         self,
@@ -69,21 +72,24 @@ class TrialFit(pl.Callback):
                 "its configure_gradient_clipping is given the study's value, and decides what becomes of it"
             )
         set_optimizers(module, self.config, spec)
-        self.checkpoints = InMemoryCheckpoints(self.resumed.checkpoint if self.resumed else None)
-        self.trainer = trainer = pl.Trainer(
+        lightning = self.job.lightning
+        cache_entry_points(lightning)
+        checkpoints = derived(InMemoryCheckpoints, lightning.fabric.plugins.io.checkpoint_io.CheckpointIO)
+        self.checkpoints = checkpoints(self.resumed.checkpoint if self.resumed else None)
+        self.trainer = trainer = lightning.pytorch.Trainer(
             plugins=[self.checkpoints],
             accelerator=self.topology.device,
             devices=1,  # the strategy knows them
             num_nodes=self.topology.world_size // self.topology.local_world_size,
-            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last),
-            profiler=NoProfiler(),
+            strategy=strategy(self.topology, self.job, self.config.hardware.channels_last, self.report),
+            profiler=derived(NoProfiler, lightning.pytorch.profilers.Profiler)(),
             precision=self.config.hardware.precision,
             max_steps=-1 if self._whole_epochs() else spec.total_updates,
             accumulate_grad_batches=spec.batch.accumulation,
             check_val_every_n_epoch=None,  # validations are counted in batches, across epochs
             val_check_interval=self._batches_at(self.reported),
             num_sanity_val_steps=0,
-            callbacks=[self],
+            callbacks=[self, *self.job.callbacks()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -123,6 +129,7 @@ class TrialFit(pl.Callback):
                 "generators": generators(),
                 "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
                 "buffers": {name: buffer.cpu() for name, buffer in self.job.module.named_buffers()},
+                "callbacks": {one.state_key: state for one in self.trainer.callbacks if (state := one.state_dict())},
                 "data": self.job.data_state(),
                 "steps_by_hand": self.by_hand.each if self.by_hand is not None else None,
             },
@@ -239,8 +246,9 @@ class TrialFit(pl.Callback):
         """Let the job adjust what was logged: Lightning calls callbacks before the module."""
         self.job.before_validation_ends(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, wait, and go on or stop."""
+    def report(self) -> None:
+        """Report, wait, and go on or stop; after all hooks of a validation."""
+        trainer = self.trainer
         report = self._report(trainer)
         self.reported += 1
         if self.thread.give(report) and not report.final:

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities import registry
-from pytorch_lightning.profilers import Profiler
+
+from study.workloads.user_code.lightning_package import LightningPackage
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -31,8 +31,10 @@ ADVICE = (
 )
 
 
-class NoProfiler(Profiler):
-    """Replaces the default profiler, which builds a generator at each of some 25 contexts a step."""
+class NoProfiler:
+    """The methods of Lightning's Profiler, instead of the default one, which builds a generator at each of some 25
+    contexts a step.
+    """
 
     def start(self, action_name: str) -> None:
         """Do nothing."""
@@ -40,7 +42,7 @@ class NoProfiler(Profiler):
     def stop(self, action_name: str) -> None:
         """Do nothing."""
 
-    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:
         """Return one shared context that does nothing."""
         return _NOTHING
 
@@ -48,20 +50,21 @@ class NoProfiler(Profiler):
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """Keep Lightning from broadcasting a flag before every batch, in case one rank got a SIGTERM: a collective a step.
 
-    The driver ends the ranks itself. This reaches into Lightning; a test fails if it changes there.
+    The driver ends the ranks itself. This reaches into Lightning, of which versions before 2.6 have no broadcast; a
+    test fails if it changes there.
     """
-    assert hasattr(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor")
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-def cache_entry_points() -> None:
+def cache_entry_points(lightning: LightningPackage) -> None:
     """Cache the entry points of installed packages, which Lightning reads from disk at each new Trainer: a third of a
     hand-over.
 
     What is installed does not change while a rank lives.
     """
+    registry = lightning.fabric.utilities.registry
     if not hasattr(registry.entry_points, "cache_info"):
-        registry.entry_points = cache(registry.entry_points)  # type: ignore[assignment]
+        registry.entry_points = cache(registry.entry_points)
 
 
 class FastHookModule(pl.LightningModule):

@@ -14,6 +14,7 @@ from study.config.schema import Optimizer, Schedule, StudyConfig
 from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.planning.trials import TrialSpec
+from study.workloads.user_code.lightning_package import package_of
 
 BETAS = (0.9, 0.999)
 
@@ -104,7 +105,10 @@ def clipping_arguments(config: Optimizer, module: pl.LightningModule) -> dict[st
 
 def clips_itself(module: pl.LightningModule) -> bool:
     """Return whether a module has a `configure_gradient_clipping` of its own."""
-    return type(module).configure_gradient_clipping is not pl.LightningModule.configure_gradient_clipping
+    lightning = package_of(type(module), "LightningModule")
+    assert lightning is not None
+    base = lightning.pytorch.LightningModule
+    return type(module).configure_gradient_clipping is not base.configure_gradient_clipping
 
 
 def check_plateaus(trainer: pl.Trainer, spec: TrialSpec) -> None:

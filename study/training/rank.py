@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import warnings
@@ -20,13 +19,13 @@ from study.training.compile_rehearsal import compile_children, rehearsal, rehear
 from study.training.device_memory import give_back, limit_memory_to_share, place_splits, start_measuring, within_memory
 from study.training.distributed.rendezvous import COLLECTIVE_TIMEOUT, join_group, open_store
 from study.training.distributed.topology import RankTopology
-from study.training.energy import open_meter
+from study.training.energy import EnergyMeter, open_meter
 from study.training.fit_loop import TrialFit
 from study.training.jobs.base import Job
 from study.training.jobs.classifier import EmbeddedJob
 from study.training.jobs.custom import CustomJob
 from study.training.jobs.simclr import ContrastiveJob
-from study.training.lightning_patches import ADVICE, cache_entry_points
+from study.training.lightning_patches import ADVICE
 from study.training.messages import RankReport
 from study.training.snapshot import Resumed, State
 from study.training.stepped_thread import SteppedThread
@@ -34,6 +33,7 @@ from study.workloads.data.batching import derived_seed
 from study.workloads.data.splits import load_splits
 from study.workloads.models.ghost_norm import with_ghost_norm
 from study.workloads.models.networks import has_batch_norm
+from study.workloads.user_code.lightning_package import derived
 
 
 class Rank:
@@ -41,7 +41,6 @@ class Rank:
 
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         _silence_advice()
-        cache_entry_points()
         torch.set_num_threads(config.hardware.cpus_per_rank)
         self.topology, self.config = topology, config
         limit_memory_to_share(topology)
@@ -80,11 +79,10 @@ class Rank:
             self._rehearse(config, spec)
         start_measuring(self.topology)
         resumed = Resumed.read(snapshot, self.topology.rank) if snapshot is not None else None
-        job = self._job(config, spec, resumed)
-        self._trial = TrialFit(self.topology, config, spec, job, resumed, self._meter)
+        self._trial = self._trial_fit(config, spec, resumed, self._meter)
         self._fit = SteppedThread(self._trial.run)
         self._fit.start()
-        if not has_batch_norm(job.module):
+        if not has_batch_norm(self._trial.job.module):
             return None
         return config.ghost_batch or spec.batch.micro_batch
 
@@ -92,13 +90,20 @@ class Rank:
         """Compile for every shape of batch that the trial will have."""
         config, spec = config.model_copy(update={"probes": Probes()}), rehearsal(spec)
         with rehearsing():
-            self._trial = TrialFit(self.topology, config, spec, self._job(config, spec, None), None, None)
+            self._trial = self._trial_fit(config, spec, None, None)
             fit = SteppedThread(self._trial.run)
             fit.start()
             fit.go_on()
             fit.stop()
         self._trial = None
         give_back(self.topology)
+
+    def _trial_fit(
+        self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None, meter: EnergyMeter | None
+    ) -> TrialFit:
+        job = self._job(config, spec, resumed)
+        fit = derived(TrialFit, job.lightning.pytorch.Callback)
+        return fit(self.topology, config, spec, job, resumed, meter)
 
     def _job(self, config: StudyConfig, spec: TrialSpec, resumed: Resumed | None) -> Job:
         """Return a fresh module with its data, its weights drawn from the trial's seed."""
@@ -152,7 +157,5 @@ class Rank:
 
 def _silence_advice() -> None:
     """Silence Lightning's advice to people who write training scripts: each rank and trial would repeat it."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     for advice in ADVICE:
         warnings.filterwarnings("ignore", message=f".*{advice}")

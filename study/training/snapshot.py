@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 State = dict[str, Any]
 _ARGUMENTS = {
@@ -19,8 +18,10 @@ _ARGUMENTS = {
 IN_MEMORY = "memory"  # for Lightning, which asks for a path
 
 
-class InMemoryCheckpoints(CheckpointIO):
-    """Lightning's extension point for the storage of checkpoints: this one keeps the last in memory."""
+class InMemoryCheckpoints:
+    """The methods of Lightning's CheckpointIO, its extension point for the storage of checkpoints: the last is kept in
+    memory.
+    """
 
     def __init__(self, checkpoint: State | None = None) -> None:
         self.checkpoint = checkpoint
@@ -92,4 +93,7 @@ class Resumed:
         others.
         """
         state = torch.load(io.BytesIO(snapshot), map_location="cpu", weights_only=True)
-        return cls(state["updates"], state["worked_s"], state["checkpoint"], state["ranks"][rank])
+        own, checkpoint = state["ranks"][rank], state["checkpoint"]
+        if checkpoint is not None and "callbacks" in own:  # a checkpoint has those of rank 0; those of 0.1 no others
+            checkpoint["callbacks"] = own["callbacks"]
+        return cls(state["updates"], state["worked_s"], checkpoint, own)

@@ -192,7 +192,8 @@ def _differences(old: Any, new: Any, at: str = "") -> list[str]:
 
 def _study_row(config: StudyConfig, writer: LedgerWriter, gpus: float) -> StudyRow:
     first = next((row for row in writer.rows if isinstance(row, StudyRow)), None)
-    packages = ("ray", "torch", "pytorch-lightning", "numpy")
+    packages = ["ray", "torch", "pytorch-lightning", "numpy"]
+    packages += ["lightning"] if "lightning" in sys.modules else []  # imported by a user's module
     return StudyRow(
         **writer.stamp(),
         study_id=first.study_id if first else uuid.uuid4().hex[:12],

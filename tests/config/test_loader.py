@@ -56,6 +56,39 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (("name: x", "name: x\nname: y"), 2, "name: given twice"),
         (("name: x", "nmae: x"), 1, "nmae: unknown key"),
         (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: text, width: 64, heads: 5}"),
+            7,
+            "workload: heads must divide width, and 5 does not divide 64",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: text, width: 16384}"),
+            7,
+            "workload: depth 2 of width 16,384 are 6,442,450,944 weights",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: text, val_fraction: 0.6, test_fraction: 0.4}"),
+            7,
+            "workload: val_fraction and test_fraction, 0.6 and 0.4, leave nothing to train on",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: text, text_bytes: 999, context: 500}"),
+            7,
+            "workload.context: 500 leaves 1 samples of a text of 999 bytes",
+        ),
+        (
+            (
+                "{epochs: 3}",
+                "{epochs: 3}\nworkload: {kind: text, text_bytes: 9999}\nvariants: {a: {workload: {context: 65}}}",
+            ),
+            8,
+            "variants.a.workload: has 65 tokens in a sample, the study 64",
+        ),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: text}"),
+            7,
+            "workload.text_bytes: is required where the text cannot be read",
+        ),
+        (
             ("{epochs: 3}", "{epochs: 3}\noptimizer: {clip_norm: 1, clip_value: 1}"),
             7,
             "give clip_norm or clip_value, not",
@@ -88,7 +121,8 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (
             ("{epochs: 3}", "{epochs: 3}\nworkload: {kind: digts}"),
             7,
-            "must be one of digits, contrastive, teacher, cifar10, cifar100, mnist, fashion_mnist, datasets, custom; "
+            "must be one of digits, contrastive, teacher, cifar10, cifar100, mnist, fashion_mnist, datasets, "
+            "text, custom; "
             "got digts (did you mean digits?)",
         ),
         (
@@ -119,6 +153,11 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (("{epochs: 3}", "{epochs: 3}\nhardware: {placement: PACK}"), 7, "must be one of pack, spread; got PACK"),
         (("{epochs: 3}", "{epochs: 3}\nhardware: {world_size: 3}"), 2, "16 is not divisible by world size 3"),
         (("{epochs: 3}", "{epochs: 3}\nworkload: {module: a, data: 'b:C'}"), 7, "must be written package.module:Class"),
+        (
+            ("{epochs: 3}", "{epochs: 3}\nworkload: {module: 'a.b.Net', data: 'b:C'}"),
+            7,
+            'must be written package.module:Class; got "a.b.Net" (did you mean a.b:Net?)',
+        ),
         (("name: x", "name: &a x\nsearch: *a"), 2, "aliases (*a) are not allowed"),
         (("name: x", "name: [x"), 2, "not YAML"),
     ],

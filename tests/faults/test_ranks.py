@@ -24,7 +24,7 @@ from tests.faults.ledger_audit import audit, curves
 
 UPDATES = 8  # between reports
 BOUNDS_S = {"STOP": {"silent_s": 12.0}, "stuck": {"stuck_s": 15.0}}  # the others stay as they are
-ENDS_WITHIN_S = 240.0  # the whole study, however it is hit, on the slowest of machines
+ENDS_WITHIN_S = 480.0  # the whole study, however it is hit, on the slowest of machines
 pytestmark = pytest.mark.timeout(ENDS_WITHIN_S, func_only=True)
 
 

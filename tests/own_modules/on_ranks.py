@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 from study.config.schema import StudyConfig
@@ -17,7 +18,7 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.preflight.dry_run import DryRunRank, dry_run
 from study.training.rank import Rank
-from study.training.snapshot import join_parts
+from study.training.snapshot import State, join_parts
 from tests.conftest import make_config
 from tests.own_modules.user_modules import SAMPLES
 
@@ -34,8 +35,8 @@ def workload(**changes: Any) -> dict[str, Any]:
 _CLASSES = {"module": "Net", "data": "Data"}
 
 
-def _path(name: str) -> str:
-    return f"tests.own_modules.{name if ':' in name else f'user_modules:{name}'}"
+def _path(name: str | None) -> str | None:
+    return name and f"tests.own_modules.{name if ':' in name else f'user_modules:{name}'}"
 
 
 def own(world_size: int = 1, budget: dict[str, Any] | None = None, **changes: Any) -> StudyConfig:
@@ -81,7 +82,7 @@ def run(rank: Rank, spec: TrialSpec, pausing: bool = False) -> Outcome:
             if reports[-1].final:
                 break
             if pausing:
-                snapshot = join_parts([rank.snapshot()])
+                snapshot = join_parts(_of_all_ranks(rank.snapshot()))
                 rank.halt()
                 seen += job.module.seen
                 rank.begin(spec, snapshot)
@@ -95,14 +96,25 @@ def run(rank: Rank, spec: TrialSpec, pausing: bool = False) -> Outcome:
     return Outcome(reports, error, seen + job.module.seen, weights, job.notes)
 
 
+def _of_all_ranks(part: State) -> list[State]:
+    """Each rank's part of a snapshot."""
+    if not dist.is_initialized():
+        return [part]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
 def alone(config: StudyConfig, spec: TrialSpec | None = None, pausing: bool = False) -> Outcome:
     """On one rank, in this process."""
     return run(Rank(ALONE, config), spec or spec_of(config), pausing)
 
 
-def together(group: LocalGroup, config: StudyConfig, spec: TrialSpec | None = None) -> Sequence[Outcome]:
+def together(
+    group: LocalGroup, config: StudyConfig, spec: TrialSpec | None = None, pausing: bool = False
+) -> Sequence[Outcome]:
     """On each rank of a group that stays as it is, whatever is raised."""
-    return group.call(_run_here, config, spec or spec_of(config))
+    return group.call(_run_here, config, spec or spec_of(config), pausing)
 
 
 def tried_together(group: LocalGroup, config: StudyConfig, parts: int = 1) -> Sequence[list[str] | str]:
@@ -115,8 +127,8 @@ def notes_of(config: StudyConfig) -> list[str]:
     return [note for tried in dry_run(make_plan(config)) for note in tried.notes]
 
 
-def _run_here(config: StudyConfig, spec: TrialSpec) -> Outcome:
-    return run(Rank(localgroup._rank.topology, config), spec)
+def _run_here(config: StudyConfig, spec: TrialSpec, pausing: bool) -> Outcome:
+    return run(Rank(localgroup._rank.topology, config), spec, pausing)
 
 
 def _try_here(config: StudyConfig, spec: TrialSpec, parts: int) -> list[str] | str:

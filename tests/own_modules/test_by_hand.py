@@ -359,4 +359,4 @@ def test_what_lightning_does_not_do_by_hand_is_refused(changes: dict[str, Any], 
 def test_settings_that_it_would_ignore_are_refused(changes: dict[str, Any], says: str) -> None:
     workload: Any = by_hand().workload
     with pytest.raises(ConfigError, match=f"^{says}"):
-        build_module(workload.model_copy(update=changes))
+        build_module(workload.model_copy(update=changes), 8)

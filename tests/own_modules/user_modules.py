@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import (
@@ -322,6 +322,123 @@ class Callbacks(Net):
         return [EarlyStopping("val_acc", patience=0, mode="max"), ModelCheckpoint("written")]
 
 
+class Judged(Net):
+    """Logs a loss that depends on its weights, and draws random numbers as it trains."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        x, y = batch
+        self.seen.append(x[:, 0].int().tolist())
+        return cross_entropy(nn.functional.dropout(self.layer(x / SAMPLES), 0.2), y)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        self.log("val_loss", cross_entropy(self.layer(batch[0]), batch[1]), sync_dist=True)
+
+
+class Shrinking(Callback):
+    """Shrinks the weights the more, the more validations and epochs have ended; counts the samples of its own rank."""
+
+    def __init__(self, by: float = 0.1) -> None:
+        self.by, self.validations, self.epochs, self.samples = by, 0, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validations": self.validations, "epochs": self.epochs, "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.samples += int(batch[0].sum())
+        pl_module.seen.append([self.samples])
+        pl_module.layer.weight.data.mul_(1 - self.by * (self.validations + 10 * self.epochs) / 100)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.validations += 1
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.epochs += 1
+
+
+class Shrinks(Judged):
+    """The same by its own configure_callbacks."""
+
+    def configure_callbacks(self) -> Any:
+        return Shrinking()
+
+
+class KeepsCount(Judged):
+    """Counts its validations in a buffer, after all its callbacks, and trains by the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def on_validation_end(self) -> None:
+        self.count += 1
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return super().training_step(batch, batch_idx) * (1 + self.count)
+
+
+class WithLoaders(Judged):
+    """Has its loaders itself, as small projects do, and takes the batch size."""
+
+    def __init__(self, batch_size: int, val_batch: int = 2) -> None:
+        super().__init__()
+        self.batch_size, self.val_batch = batch_size, val_batch
+
+    def setup(self, stage: str) -> None:
+        logger: Any = self.logger
+        logger.log_hyperparams({"batch_size": self.batch_size})
+        x, y = torch.arange(SAMPLES).float()[:, None], torch.tensor(VAL_LABELS)
+        self.train_set, self.val_set = TensorDataset(x, (x[:, 0] % 2).long()), TensorDataset(y.float()[:, None], y)
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train_set, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.val_set, self.val_batch)
+
+
+class WithLoadersOfASection(WithLoaders):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config.loader.batch_size)
+
+
+class WantsBatch(Judged):
+    """Refuses any batch but the one that it was promised."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        assert len(batch[0]) == self.batch_size
+        return super().training_step(batch, batch_idx)
+
+
+class WantsTrainBatch(WantsBatch):
+    def __init__(self, train_batch_size: int) -> None:
+        super().__init__(train_batch_size)
+
+
+class WantsSection(WantsBatch):
+    def __init__(self, hparams: Any) -> None:
+        super().__init__(hparams.batch_size)
+
+
+class WantsWidth(Net):
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+
+
+class OtherCallback(Net):
+    def configure_callbacks(self) -> Any:
+        from lightning.pytorch.callbacks import EarlyStopping as Foreign
+
+        return [Foreign("val_acc")]
+
+
 class Logging(Net):
     def on_validation_epoch_end(self) -> None:
         logger: Any = self.logger
@@ -330,6 +447,8 @@ class Logging(Net):
         logger.experiment.summary["best"] = 1.0
         logger.log_image("weights", [self.layer.weight])
         logger.watch(self)
+        with open(os.path.join(logger.experiment.dir, f"{logger.experiment.id}-{self.global_rank}"), "w") as file:
+            file.write("kept nowhere")
         logger.log_metrics({"a": 1.0})
         with open(os.path.join(logger.log_dir, f"{logger.name}-{logger.version}-{self.global_rank}"), "w") as file:
             file.write("kept nowhere")
@@ -356,6 +475,28 @@ class Divides(Data):
         assert self.trainer is not None
         assert self.batch_size % self.trainer.world_size == 0
         self.batch_size //= self.trainer.world_size
+
+
+class OtherName(Data):
+    def __init__(self, train_batch_size: int = 8, eval_batch_size: int = 2) -> None:
+        super().__init__(train_batch_size, val_batch=eval_batch_size)
+
+
+class AnyName(Data):
+    """Takes what it is given, and ignores what it does not know."""
+
+    def __init__(self, per_device_batch_size: int = 8, **others: Any) -> None:
+        super().__init__(per_device_batch_size)
+
+
+class OfADict(Data):
+    def __init__(self, hparams: dict[str, Any]) -> None:
+        super().__init__(hparams["batch_size"])
+
+
+class OfANamespace(Data):
+    def __init__(self, config: Any, val_samples: int = 5) -> None:
+        super().__init__(config.loader.batch_size, val_samples)
 
 
 class DividesByAccumulation(Data):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from summaries import point, summary, trial
+from summaries import point, report_row, summary, trial
 
 from study.analysis.records import Cost
+from study.config.objective import Objective
 from study.reporting.html.report_page import render_page
 
 ATTACK = "<script>alert(1)</script>"
+LOSS = Objective.model_validate("loss")
 pytestmark = pytest.mark.browser
 
 
@@ -32,6 +35,13 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_page(summary(points, trials, name=ATTACK, facts={"config": {"name": ATTACK}})))
     return path
+
+
+@pytest.fixture(scope="module")
+def unchanged(browser: Any, report: Path) -> Iterator[Any]:
+    """The page for tests that press nothing on it."""
+    with opened(browser, report) as page:
+        yield page
 
 
 @pytest.fixture
@@ -86,12 +96,14 @@ def choose(page: Any, label: str) -> None:
     redrawn(page, lambda: page.locator("label").get_by_text(label, exact=True).click())
 
 
-def test_all_figures_are_drawn_and_nothing_is_asked_for(page: Any) -> None:
+def test_all_figures_are_drawn_and_nothing_is_asked_for(unchanged: Any) -> None:
+    page = unchanged
     assert page.evaluate("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('.main-svg'))")
     assert page.locator(".plot").count() == 6
 
 
-def test_a_hostile_name_is_text(page: Any) -> None:
+def test_a_hostile_name_is_text(unchanged: Any) -> None:
+    page = unchanged
     assert page.locator("h1").inner_text() == ATTACK
     assert page.title().startswith(ATTACK)
 
@@ -107,6 +119,27 @@ def test_the_cost_axis_switches_figure_and_table(page: Any) -> None:
     assert "2 ranks, dominated" in names  # batch 64 takes longer
 
 
+def test_a_study_of_a_loss_says_that_lower_is_better(browser: Any, tmp_path: Path) -> None:
+    points = [point(batch, hours, -loss) for batch, hours, loss in ((16, 2.0, 1.9), (64, 1.0, 2.1), (256, 1.5, 2.4))]
+    trials = [replace(trial(64, [-3.0, -2.2], "stopped"), curve=losses("search-b64", 3.0, 2.2))]
+    study = summary(points, trials, objective=LOSS)
+    path = tmp_path / "loss.html"
+    path.write_text(render_page(study))
+    with opened(browser, path) as page:
+        read = "document.querySelector('#frontier .plot').layout.yaxis.title.text"
+        assert page.evaluate(read) == "final validation loss (nats, lower is better)"
+        caption = page.locator("#frontier .caption").inner_text()
+        assert caption.startswith("Left and down is better.")
+        headline = page.locator(".headline").inner_text()
+        assert "Batch 64 on 2 ranks is the cheapest on the frontier: validation loss 2.1 nats" in headline
+        assert "batch 16 on 2 ranks is the best: 1.9 nats" in headline
+        assert "accura" not in page.locator("body").inner_text()
+
+
+def losses(trial_id: str, *values: float) -> Any:
+    return tuple(report_row(trial_id, i + 1.0, 0.5, val_loss=value) for i, value in enumerate(values))
+
+
 def test_log_and_linear(page: Any) -> None:
     assert axis_type(page) == "log"
     choose(page, "linear")
@@ -118,7 +151,8 @@ def test_log_and_linear(page: Any) -> None:
     assert axis_type(page) == "log"
 
 
-def test_hovering_a_point_shows_everything(page: Any) -> None:
+def test_hovering_a_point_shows_everything(unchanged: Any) -> None:
+    page = unchanged
     place = page.evaluate(
         """() => {
           const plot = document.querySelector("#frontier .plot");

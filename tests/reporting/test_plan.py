@@ -67,3 +67,10 @@ def test_what_is_not_known_says_why() -> None:
     assert "640 to train on, unknown to validate on" in text
     assert "optimizer  not known: KeyError: 'x' (mine.py:3)" in text
     assert "pace       not measured: --no-measure" in text
+
+
+def test_batches_of_a_language_model_are_shown_in_tokens_too() -> None:
+    plan = make_plan(make_config(workload=WORKLOAD | {"tokens_per_sample": 128}, batch_sizes=[32, 64]))
+    lines = printed(plan, Paces({plan.cells[0]: Pace(0.5, 0.1)}, {plan.cells[1]: "--no-measure"})).splitlines()
+    rows = [line.split() for line in lines if line.split()[:2] in (["32", "4096"], ["64", "8192"])]
+    assert [row[-1] for row in rows] == ["8,192", "?"]  # 32 x 128 tokens in half a second

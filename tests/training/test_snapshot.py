@@ -16,6 +16,7 @@ from study.training.distributed.topology import RankTopology
 from study.training.messages import RankReport
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, generators, join_parts, set_generators
+from study.workloads.data.discovery import with_sample_counts
 from tests.conftest import TINY
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
@@ -39,6 +40,11 @@ CASES: dict[str, dict[str, Any]] = {
     "contrastive in mid-epoch": {
         "workload": {"kind": "contrastive", "width": 8}, "budget": {"epochs": 3, "report_every_updates": 31},
     },
+    "a language model in mid-epoch, accumulated, its head tied": {
+        "workload": {"kind": "text", "context": 16, "width": 8, "heads": 2, "train_samples": 400, "val_fraction": 0.01},
+        "optimizer": {"kind": "adamw"}, "hardware": {"accumulation": 2},
+        "budget": {"epochs": 3, "report_every_updates": 11},
+    },
     "a user's module, shuffled by the global generator": {"workload": CUSTOM, "batch_sizes": [8]},
     "the same in mid-epoch": {
         "workload": CUSTOM, "batch_sizes": [8], "budget": {"epochs": 3, "report_every_updates": 3},
@@ -55,7 +61,7 @@ def without_times(reports: list[RankReport]) -> list[RankReport]:
 
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
 def test_a_resumed_trial_equals_one_never_paused(config: Callable[..., StudyConfig], changes: dict[str, Any]) -> None:
-    made = config(**changes)
+    made = with_sample_counts(config(**changes))
     spec = make_plan(made).search[0]
     rank = Rank(ALONE, made)
     rank.begin(spec)

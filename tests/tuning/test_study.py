@@ -155,7 +155,7 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
         search={"lr": [0.1, 0.3]},
         confirm={"seeds": 1},
         budget={"epochs": 2},
-        hardware={"world_size": 2},
+        hardware={"cpus_per_rank": 2},  # two groups of one rank, which start faster than two of two
     )
     plan = make_plan(config)
     ended: list[str] = []
@@ -179,7 +179,7 @@ def test_a_resumed_study_runs_what_is_missing_and_nothing_twice(local_ray: None,
             search={"lr": [0.1, 0.4]},
             confirm={"seeds": 1},
             budget={"epochs": 2},
-            hardware={"world_size": 2},
+            hardware={"cpus_per_rank": 2},
         )
     )
     with pytest.raises(LedgerError, match=r"another config; changed: search.lr"):

@@ -94,7 +94,7 @@ def _largest(files: dict[str, Path]) -> Iterator[str]:
 
 def _top_levels(config: StudyConfig) -> set[str]:
     workloads = [config.variant(name).workload for name in config.variant_names]
-    paths = [path for one in workloads if isinstance(one, Custom) for path in (one.module, one.data)]
+    paths = [path for one in workloads if isinstance(one, Custom) for _, path in one.import_paths]
     return {path.partition(":")[0].partition(".")[0] for path in paths} - {study.__name__}
 
 

@@ -54,8 +54,10 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
     table = Table(box=SIMPLE_HEAD, title="Batch sizes", title_justify="left")
     if _has_variants(plan):
         table.add_column("variant")
+    tokens = plan.config.tokens_per_sample
     for name in (
         "batch",
+        *(("tokens an\nupdate",) if tokens else ()),
         "ranks",
         "micro\nbatch",
         "accumu-\nlation",
@@ -63,6 +65,7 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
         "updates\nin total",
         "dropped\nper epoch",
         "ms per\nupdate",
+        *(("tokens\na second",) if tokens else ()),
     ):
         table.add_column(name, justify="right")
     for cell in plan.cells:
@@ -71,6 +74,7 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
         table.add_row(
             *_variant(plan, cell),
             _batch_sizes(spec),
+            *((_batch_sizes(spec, tokens),) if tokens else ()),
             str(cell.world_size),
             str(spec.batch.micro_batch),
             str(spec.batch.accumulation),
@@ -78,6 +82,7 @@ def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:
             str(spec.total_updates),
             str(plan.train_samples - spec.updates_per_epoch * cell.batch_size),
             f"{1000 * pace.update_s:.2f}" if pace else "?",
+            *((number(tokens * cell.batch_size / pace.update_s) if pace else "?",) if tokens else ()),
         )
     return table
 
@@ -110,9 +115,9 @@ def _variant(plan: Plan, cell: Cell) -> tuple[str, ...]:
     return (cell.variant,) if _has_variants(plan) else ()
 
 
-def _batch_sizes(spec: TrialSpec) -> str:
-    """Return the batch size, or the batch sizes that it grows through."""
-    sizes = dict.fromkeys(stage.batch.global_batch for stage in spec.stages)
+def _batch_sizes(spec: TrialSpec, tokens: int = 1) -> str:
+    """Return the batch size, or the batch sizes that it grows through, of `tokens` a sample."""
+    sizes = dict.fromkeys(tokens * stage.batch.global_batch for stage in spec.stages)
     return "→".join(map(str, sizes))
 
 

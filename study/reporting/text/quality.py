@@ -151,15 +151,14 @@ def noise_words(objective: Objective, found: Contrast) -> str:
 
 
 def the_best(objective: Objective) -> str:
-    """Return the name of the best configuration: `the most accurate`, `the one of lowest validation loss`."""
-    if is_accuracy(objective):
-        return "the most accurate"
-    return f"the one of {'lowest' if objective.mode == 'min' else 'highest'} {objective.label}"
+    """Return the name of the best configuration: `the most accurate` or `the best`."""
+    return "the most accurate" if is_accuracy(objective) else "the best"
 
 
-def named_value(objective: Objective, quality: float, decimals: int = 1) -> str:
-    """Return a value with the name of the objective: `95.1% validation accuracy`, `1.23 nats validation loss`."""
-    return f"{value_text(objective, quality, decimals)} {objective.label}"
+def named_value(objective: Objective, quality: float | None, decimals: int = 1) -> str:
+    """Return a value with the name of the objective: `95.1% validation accuracy`, `validation loss 1.23 nats`."""
+    value = value_text(objective, quality, decimals)
+    return f"{value} {objective.label}" if is_accuracy(objective) else f"{objective.label} {value}"
 
 
 def metric_names(objective: Objective) -> dict[str, str]:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 from study.analysis.records import Constraints
 from study.reporting.text.formatting import Unit, cost_unit, interval, number, signed
 from study.reporting.text.quality import (
+    bare_text,
     difference_text,
     is_accuracy,
     margin_text,
+    named_value,
     noise_words,
+    shown_interval,
     the_best,
     value_text,
     with_metric_names,
 )
+from study.reporting.text.quality import unit as unit_of
 
 if TYPE_CHECKING:
     from study.analysis.records import ConstraintName, Expected, Interval, Miss, Point, Recommendation, Summary, Trade
@@ -117,15 +121,18 @@ def _value(objective: Objective, limit: ConstraintName, value: float | None) -> 
 
 def _described(objective: Objective, one: Expected, unit: Unit) -> str:
     setup = f" and {unit.show(one.setup)} for the setup of a cold group" if one.setup else ""
-    return f"{one.label}: {_quality(objective, one)} {objective.label} at {_cost(one, unit)} a run{setup}"
+    return f"{one.label}: {_quality(objective, one)} at {_cost(one, unit)} a run{setup}"
 
 
 def _quality(objective: Objective, one: Expected) -> str:
-    text = value_text(objective, one.quality, 2)
+    """Return the objective with its 95% interval."""
     if one.quality_ci is None:
-        return text
-    ends = one.quality_ci if objective.mode == "max" else one.quality_ci[::-1]
-    return f"{text} [{', '.join(value_text(objective, bound, 2) for bound in ends)}]"
+        return named_value(objective, one.quality, 2)
+    if is_accuracy(objective):
+        ends = (value_text(objective, bound, 2) for bound in one.quality_ci)
+        return f"{value_text(objective, one.quality, 2)} [{', '.join(ends)}] {objective.label}"
+    low, high = (number(end, 4) for end in shown_interval(objective, one.quality_ci))
+    return f"{objective.label} {bare_text(objective, one.quality)} [{low}, {high}] {unit_of(objective)}".rstrip()
 
 
 def _cost(one: Expected, unit: Unit) -> str:

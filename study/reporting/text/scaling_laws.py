@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from study.reporting.text.formatting import NOTHING, interval, number, percent
-from study.reporting.text.quality import value_text
+from study.reporting.text.quality import named_value
 
 if TYPE_CHECKING:
-    from study.analysis.records import Critical, Summary
+    from study.analysis.records import Summary
     from study.analysis.statistics.critical import CriticalBatch
     from study.analysis.statistics.stepmodel import StepModel
-    from study.config.objective import Objective
 
 
 def critical_sentences(summary: Summary) -> tuple[str, ...]:
@@ -22,7 +21,7 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
     else:
         for critical in (summary.critical, *summary.other_criticals):
             of = f"{critical.variant}: target" if critical.variant else "Target"
-            sentences.append(f"{of} {_target(summary.objective, critical)}, {critical.target_why}.")
+            sentences.append(f"{of} {named_value(summary.objective, critical.target_quality)}, {critical.target_why}.")
             sentences += fit_sentences(critical.fit)
             if critical.n_unreported:
                 sentences.append(
@@ -32,10 +31,6 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
     if summary.noise_scale is not None:
         sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples.")
     return tuple(sentences)
-
-
-def _target(objective: Objective, critical: Critical) -> str:
-    return f"{value_text(objective, critical.target_quality)} {objective.label}"
 
 
 def fit_sentences(fit: CriticalBatch) -> list[str]:

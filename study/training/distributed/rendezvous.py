@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import ClusterEnvironment
 
 from study.environment import set_defaults
 from study.training.distributed.topology import RankTopology
@@ -18,8 +17,8 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 
 
-class PlacedEnvironment(ClusterEnvironment):
-    """Lightning's extension point for processes that it did not start."""
+class PlacedEnvironment:
+    """The methods of Lightning's ClusterEnvironment, its extension point for processes that it did not start."""
 
     def __init__(self, topology: RankTopology) -> None:
         super().__init__()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
@@ -16,13 +16,17 @@ from study.errors import ConfigError
 from study.training.distributed.rendezvous import PlacedEnvironment
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job
+from study.workloads.user_code.lightning_package import derived
 
 
 class _JobsOwn:
-    """Lets the job wrap its loaders; does not move batches that are on the device already."""
+    """Methods of Lightning's Strategy: lets the job wrap its loaders, does not move batches that are on the device
+    already, and reports when all other hooks of a validation have run.
+    """
 
     job: Job
     channels_last: bool
+    report: Callable[[], None]
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Lightning's hook between the module's own set-up and DDP. Raises ConfigError for a layer without a shape."""
@@ -45,8 +49,12 @@ class _JobsOwn:
         """Lightning's hook for a loader whose sampler is set up."""
         return self.job.wrap_loader(dataloader)
 
+    def on_validation_end(self) -> None:
+        """Lightning's last hook of a validation: what callbacks and module did in theirs is in a snapshot from here."""
+        self.report()
 
-class _JobsDDP(_JobsOwn, DDPStrategy):
+
+class _JobsDDP(_JobsOwn):
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """Reduce over ranks; means of whole numbers as float64.
 
@@ -55,7 +63,7 @@ class _JobsDDP(_JobsOwn, DDPStrategy):
         """
         if isinstance(tensor, Tensor) and not tensor.is_floating_point() and str(reduce_op).lower() in ("mean", "avg"):
             tensor = tensor.double()
-        return super().reduce(tensor, group, reduce_op)
+        return super().reduce(tensor, group, reduce_op)  # type: ignore[misc]
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         """Return every rank's tensor, (world size, ...).
@@ -65,22 +73,18 @@ class _JobsDDP(_JobsOwn, DDPStrategy):
         """
         if sync_grads or tensor.dim() == 0 or not dist.is_initialized():
             self.job.gathers(tensor)
-            return super().all_gather(tensor, group, sync_grads)
+            return super().all_gather(tensor, group, sync_grads)  # type: ignore[misc]
         ranks = dist.get_world_size(group)
         rows = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(ranks)]
         dist.all_gather(rows, torch.tensor([len(tensor)], device=tensor.device), group=group)
         lengths = [int(length) for length in rows]
         if len(set(lengths)) == 1:
             self.job.gathers(tensor)
-            return super().all_gather(tensor, group, sync_grads)
+            return super().all_gather(tensor, group, sync_grads)  # type: ignore[misc]
         padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
         padded[: len(tensor)] = tensor
-        whole = super().all_gather(padded, group, sync_grads)
+        whole = super().all_gather(padded, group, sync_grads)  # type: ignore[misc]
         return torch.cat([part[:length] for part, length in zip(whole, lengths, strict=True)])[None]
-
-
-class _JobsAlone(_JobsOwn, SingleDeviceStrategy):
-    pass
 
 
 def _channels_last(values: Tensor) -> Tensor:
@@ -88,18 +92,22 @@ def _channels_last(values: Tensor) -> Tensor:
     return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
 
 
-def strategy(topology: RankTopology, job: Job, channels_last: bool) -> Strategy:
-    """Return DDP in the group that has been joined; for one rank no DDP at all."""
-    made: _JobsDDP | _JobsAlone
+def strategy(topology: RankTopology, job: Job, channels_last: bool, report: Callable[[], None]) -> Any:
+    """Return DDP in the group that has been joined; for one rank no DDP at all. Calls `report` at the end of each
+    validation.
+    """
+    lightning = job.lightning
+    made: Any
     if topology.world_size == 1:
-        made = _JobsAlone(topology.torch_device)
+        made = derived(_JobsOwn, lightning.pytorch.strategies.SingleDeviceStrategy)(topology.torch_device)
     else:
-        made = _JobsDDP(
+        environment = derived(PlacedEnvironment, lightning.fabric.plugins.environments.ClusterEnvironment)
+        made = derived(_JobsDDP, lightning.pytorch.strategies.DDPStrategy)(
             # Lightning would count GPUs to find this rank's, and ranks may share one.
             parallel_devices=[topology.torch_device] * topology.local_world_size,
-            cluster_environment=PlacedEnvironment(topology),
+            cluster_environment=environment(topology),
             gradient_as_bucket_view=True,
             **job.ddp_arguments(),
         )
-    made.job, made.channels_last = job, channels_last
+    made.job, made.channels_last, made.report = job, channels_last, report
     return made

@@ -15,8 +15,10 @@ from study.training.distributed.topology import RankTopology
 from study.training.snapshot import Resumed, State
 from study.workloads.data.batching import Batch, EvalBatches, TrainBatches
 from study.workloads.data.splits import Part, Splits
+from study.workloads.user_code.lightning_package import LightningPackage, lightning_package
 
 EVAL_BATCH = 1024
+MOST_LABELS = 2**16  # predicted at once: samples of a text have as many as its context
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Job(Protocol):
     batches_on_device: bool
     notes: list[str]  # what a user should know of how the module is run
 
+    @property
+    def lightning(self) -> LightningPackage:
+        """Return the package that the module is of."""
+
     def wrap_loader(self, loader: Any) -> Any:
         """Return the loader that is used for one that Lightning set up; the training loader comes first."""
 
@@ -46,6 +52,9 @@ class Job(Protocol):
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Return arguments of Lightning's Trainer that depend on the data."""
+
+    def callbacks(self) -> list[Any]:
+        """Return further callbacks of Lightning's Trainer."""
 
     def fit_arguments(self) -> dict[str, Any]:
         """Return arguments of Lightning's `fit`, besides the module."""
@@ -82,16 +91,22 @@ class Job(Protocol):
         """Return what probes measure; None where there is nothing for them."""
 
 
+def samples_at_once(part: Part, most: int) -> int:
+    """Return how many samples to evaluate at once: `most`, or fewer where each has many labels."""
+    return max(min(most, MOST_LABELS // part.y.shape[1:].numel()), 1)
+
+
 class TensorJob:
     """The common part of jobs on tensors in memory: to Lightning the whole trial is one epoch."""
 
     batches_on_device = True
+    lightning = lightning_package()
 
     def __init__(self, spec: TrialSpec, topology: RankTopology, splits: Splits, resumed: Resumed | None) -> None:
         self.notes: list[str] = []
         done = resumed.updates if resumed else 0
         self.batches = TrainBatches(splits.train, spec.stages, topology.rank, spec.seed, done)
-        shard = (topology.rank, topology.world_size, EVAL_BATCH)
+        shard = (topology.rank, topology.world_size, samples_at_once(splits.val, EVAL_BATCH))
         self.val, self.test = EvalBatches(splits.val, *shard), EvalBatches(splits.test, *shard)
 
     def wrap_loader(self, loader: Any) -> Any:
@@ -105,6 +120,10 @@ class TensorJob:
     def trainer_arguments(self) -> dict[str, Any]:
         """Keep Lightning from sharding batches that are sharded already."""
         return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
+
+    def callbacks(self) -> list[Any]:
+        """Return none."""
+        return []
 
     def fit_arguments(self) -> dict[str, Any]:
         """Return what Lightning's fit takes: the loaders of this rank."""

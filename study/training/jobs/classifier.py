@@ -24,7 +24,9 @@ from study.workloads.models.networks import build_model, eval_mode
 
 
 class Classifier(FastHookModule):
-    """A network trained by cross-entropy on batches of inputs (n, ...) and labels (n,)."""
+    """A network trained by cross-entropy on batches of inputs (n, ...) and labels: (n,), or (n, t) where it predicts
+    at t places of each input.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -34,10 +36,14 @@ class Classifier(FastHookModule):
         """Create the sums on the device, which is known from here on."""
         self.train_sums, self.val_sums = ReducedSums(self.device), ReducedSums(self.device)
 
+    def predictions(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits (m, classes) and labels (m,), for all m labels of a batch."""
+        x, y = batch
+        return self.model(x).flatten(0, -2), y.flatten().long()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a micro batch."""
-        x, y = batch
-        logits = self.model(x)
+        logits, y = self.predictions(batch)
         loss = cross_entropy(logits, y)
         self.train_sums.add(loss, logits, y)
         return loss
@@ -48,8 +54,7 @@ class Classifier(FastHookModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the sums of the validation."""
-        x, y = batch
-        logits = self.model(x)
+        logits, y = self.predictions(batch)
         self.val_sums.add(cross_entropy(logits, y), logits, y)
 
     @torch.no_grad()
@@ -59,9 +64,8 @@ class Classifier(FastHookModule):
         """
         tally = ReducedSums(self.device)
         with eval_mode(self.model):
-            for x, y in batches:
-                x, y = x.to(self.device), y.to(self.device)
-                logits = self.model(x)
+            for x, labels in batches:
+                logits, y = self.predictions((x.to(self.device), labels.to(self.device)))
                 tally.add(cross_entropy(logits, y), logits, y)
                 done()
         loss, accuracy = tally.reduce()
@@ -96,10 +100,10 @@ class EmbeddedJob(TensorJob):
 
     def probe_target(self) -> ProbeTarget:
         """Return the network, its cross-entropy and the training split."""
-        model = self.module.model
+        module = self.module
 
         def loss(batch: Batch) -> Tensor:
-            x, y = (part.to(self.module.device) for part in batch)
-            return cross_entropy(model(x), y)
+            x, y = (part.to(module.device) for part in batch)
+            return cross_entropy(*module.predictions((x, y)))
 
-        return ProbeTarget(model, loss, self.train)
+        return ProbeTarget(module.model, loss, self.train)

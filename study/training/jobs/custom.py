@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping, StochasticWeightAveraging, Timer
 from torch import Tensor
 
 from study.config.objective import ACCURACY, Objective
@@ -16,14 +15,16 @@ from study.measurement import Metrics
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.logged_metrics import LoggedMetrics
-from study.training.jobs.silent_logger import SilentLogger
+from study.training.jobs.own_callbacks import kept_callbacks
 from study.training.jobs.training_losses import TrainingLosses
 from study.training.snapshot import Resumed, State
 from study.training.user_data.resumable_loader import ResumableLoader
 from study.training.user_data.sampling import TrainShare, ValidationShare, check_same_data
 from study.training.user_data.stream_sharding import rank_batches, whole_batches
-from study.workloads.user_code.build import build_data, build_module
+from study.workloads.user_code.build import build_callbacks, build_data, build_module, lightning_of
+from study.workloads.user_code.lightning_package import derived
 from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, samples_of, single_loader
+from study.workloads.user_code.silent_logger import SilentLogger
 
 
 class CustomJob:
@@ -44,11 +45,11 @@ class CustomJob:
         self.batches_an_epoch = spec.updates_per_epoch * spec.batch.accumulation
         self.loader: ResumableLoader | None = None
         self.notes: list[str] = []
-        self.module: pl.LightningModule = build_module(config)
+        batch_size = spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
+        self.lightning = lightning_of(config)
+        self.module: pl.LightningModule = build_module(config, batch_size)
         self._check_steps()
-        self.data: pl.LightningDataModule = build_data(
-            config, spec.batch.micro_batch * (topology.world_size if config.data_batch == "global" else 1)
-        )
+        self.data: pl.LightningDataModule | None = build_data(config, batch_size)
         self.losses = TrainingLosses(config, self.module, topology, spec.batch.accumulation)
         self.logged = LoggedMetrics(config, self.module, objective)
         self._train_share: TrainShare | None = None
@@ -91,7 +92,7 @@ class CustomJob:
             found = samples_of(loader)
             if found != self.config.train_samples and not draws_batches(loader):  # which may draw a sample more often
                 raise ConfigError(
-                    f"is {self.config.train_samples}, but the data module has {found}", "workload.train_samples"
+                    f"is {self.config.train_samples}, but the training set has {found}", "workload.train_samples"
                 )
             self._train_share = TrainShare(
                 loader, self.topology, self.spec.seed, self.spec.batch.micro_batch, self.batches_an_epoch
@@ -145,37 +146,27 @@ class CustomJob:
             "use_distributed_sampler": False,
             "limit_train_batches": self.batches_an_epoch,
             "max_epochs": -(-total // per_epoch),
-            "logger": SilentLogger(),
+            "logger": derived(SilentLogger, self.lightning.pytorch.loggers.Logger)(),
         }
 
     def fit_arguments(self) -> dict[str, Any]:
-        """Return what Lightning's fit takes: the user's data module."""
+        """Return what Lightning's fit takes: the user's data module; None where the module has the loaders itself."""
         return {"datamodule": self.data}
 
     def ddp_arguments(self) -> dict[str, Any]:
         """Broadcast rank 0's buffers, as a plain Trainer does."""
         return {"broadcast_buffers": True, "find_unused_parameters": self.config.find_unused_parameters}
 
+    def callbacks(self) -> list[Any]:
+        """Return the callbacks that the study file names."""
+        return kept_callbacks(build_callbacks(self.config), "workload.callbacks", self.lightning, self.notes)
+
     def _leave_out_callbacks(self) -> None:
-        """Leave out those of the module's callbacks that end a trial or write checkpoints, with a note."""
+        """Leave out those of the module's own callbacks that a trial does not call."""
         original = self.module.configure_callbacks
-
-        def configure_callbacks() -> list[Callback]:
-            made = original()
-            callbacks = [made] if isinstance(made, Callback) else list(made)
-            for callback in callbacks:
-                name = type(callback).__name__
-                if isinstance(callback, EarlyStopping | Timer):
-                    self.notes.append(f"{name} of the module is left out: a study decides when a trial ends")
-                elif isinstance(callback, Checkpoint):
-                    self.notes.append(f"{name} of the module is left out: a study keeps checkpoints of its own")
-                elif isinstance(callback, StochasticWeightAveraging):
-                    self.notes.append(
-                        f"{name} averages weights after the last validation: figures are of weights not averaged"
-                    )
-            return [one for one in callbacks if not isinstance(one, EarlyStopping | Timer | Checkpoint)]
-
-        self.module.configure_callbacks = configure_callbacks  # type: ignore[method-assign]
+        self.module.configure_callbacks = lambda: kept_callbacks(  # type: ignore[method-assign]
+            original(), "the module", self.lightning, self.notes
+        )
 
     # Training and validation.
 

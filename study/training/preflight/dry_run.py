@@ -30,8 +30,8 @@ from study.training.preflight.split_check import CHANGE, gradient_change, metric
 from study.training.rank import Rank
 from study.training.snapshot import Resumed, join_parts
 from study.training.user_data.sampling import TrainShare, check_sizes
-from study.workloads.user_code.build import build_data, text_of, train_loader, user_code
-from study.workloads.user_code.loaders import check_batch_size, draws_batches, is_stream, sampler_of
+from study.workloads.user_code.build import text_of, train_loader, user_code
+from study.workloads.user_code.loaders import KEY, check_batch_size, draws_batches, is_stream, sampler_of
 
 ALONE = RankTopology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, device="cpu")
 AN_EPOCH = 2  # updates
@@ -60,7 +60,8 @@ def dry_run(plan: Plan) -> tuple[TriedModule, ...]:
             try:
                 found.append(replace(_try(config, config.workload, specs), variant=name))
             except (ConfigError, DataError) as error:
-                raise error.with_key(f"variants.{name}.{error.key}" if name else error.key) from error
+                key = "workload.module" if error.key == KEY and config.workload.data is None else error.key
+                raise error.with_key(f"variants.{name}.{key}" if name else key) from error
     return tuple(found)
 
 
@@ -73,7 +74,7 @@ def _try(config: StudyConfig, workload: Custom, specs: Sequence[TrialSpec]) -> T
     with user_code("workload"):
         # A size that is written into a loader could be just the one that is tried: any other is asked for, too.
         other = sizes[-1] + asked
-        loader = train_loader(build_data(workload, other))
+        loader = train_loader(workload, other)
         check_batch_size(loader, other)
         notes = []
         if _draws_itself(loader):
@@ -107,7 +108,7 @@ def _of_order(workload: Custom, spec: TrialSpec) -> list[str]:
     size, count = spec.batch.micro_batch, spec.updates_per_epoch * spec.batch.accumulation * spec.batch.world_size
     orders = []
     for seed in range(2):
-        share = TrainShare(train_loader(build_data(workload, size)), ALONE, (seed, 0), size, count)
+        share = TrainShare(train_loader(workload, size), ALONE, (seed, 0), size, count)
         orders.append([sample for batch in share for sample in batch])
     if orders[0] != orders[1] or orders[0] == sorted(orders[0]):
         return []
@@ -123,7 +124,7 @@ def _of_batch_sampler(workload: Custom, spec: TrialSpec) -> list[str]:
     """
     size, parts = spec.batch.micro_batch, spec.batch.accumulation * spec.batch.world_size
     count = spec.updates_per_epoch * parts
-    loader = train_loader(build_data(workload, size))
+    loader = train_loader(workload, size)
     if not draws_batches(loader):
         return []
     batches = [list(batch) for batch in islice(loader.batch_sampler, count + parts)]

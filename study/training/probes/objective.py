@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from study.workloads.data.batching import Batch
 from study.workloads.models.networks import eval_mode
@@ -78,7 +79,8 @@ class Objective:
         direction = torch.from_numpy(v).to(first.device, first.dtype)
         product = np.zeros_like(v)
         for batch in self.batches:
-            slope = flat_gradient(self.loss(batch), self.parameters, create_graph=True) @ direction
+            with sdpa_kernel(SDPBackend.MATH):  # torch's faster kernels of attention cannot be differentiated twice
+                slope = flat_gradient(self.loss(batch), self.parameters, create_graph=True) @ direction
             product += len(batch[1]) / self.samples * _to_numpy(flat_gradient(slope, self.parameters))
         return product
 

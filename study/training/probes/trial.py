@@ -13,7 +13,7 @@ from study.config.schema import Probes
 from study.measurement import ProbeReadings
 from study.planning.trials import TrialSpec
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job, ProbeTarget
+from study.training.jobs.base import Job, ProbeTarget, samples_at_once
 from study.training.probes.noise import NoiseScale, gradient_norms, noise_parts
 from study.training.probes.objective import probing
 from study.training.probes.serving import serving_curve
@@ -22,7 +22,7 @@ from study.workloads.data.batching import Batch, derived_seed
 
 NOISE_DECAY = 0.9
 NOISE_BATCHES = 4  # measured at each report
-PROBE_BATCH = 2048  # samples at once, of the whole training set
+PROBE_BATCH = 2048  # samples at once, at most, of the whole training set
 SERVING_S = 0.1  # for each request batch
 
 
@@ -80,9 +80,8 @@ class TrialProbes:
     def _at_the_end(self, probed: ProbeTarget, readings: ProbeReadings) -> ProbeReadings:
         """Add what is measured once, of the trained network."""
         model, loss = probed.model, probed.loss
-        train: list[Batch] = list(
-            zip(probed.train.x.split(PROBE_BATCH), probed.train.y.split(PROBE_BATCH), strict=True)
-        )
+        size = samples_at_once(probed.train, PROBE_BATCH)
+        train: list[Batch] = list(zip(probed.train.x.split(size), probed.train.y.split(size), strict=True))
         if self.config.sharpness:
             full, subspace = {}, {}
             for eps in EPSILONS:

@@ -1,17 +1,26 @@
-"""Find a workload's data before anything is loaded: its image files, and the number of its training samples."""
+"""Find a workload's data before anything is trained: its files, and the number of its training samples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from study.config.schema import StudyConfig, merged
-from study.config.workloads import Custom, ImageFolder, Workload
+from study.config.workloads import Custom, ImageFolder, Text, Workload
 from study.errors import DataError
 from study.workloads.data.cifar import find_cifar
 from study.workloads.data.huggingface import count_images, find_datasets
 from study.workloads.data.idx import find_idx
 from study.workloads.data.image_files import KEY, ImageFiles
+from study.workloads.data.text import read_text
 from study.workloads.user_code.build import count_samples
+
+
+def find_files(workload: Workload) -> None:
+    """Raise DataError if the files of a workload of the package are not here, or are others than the config says."""
+    if isinstance(workload, ImageFolder):
+        find_images(workload)
+    if isinstance(workload, Text):
+        read_text(workload)
 
 
 def find_images(config: ImageFolder) -> ImageFiles:
@@ -25,7 +34,7 @@ def find_images(config: ImageFolder) -> ImageFiles:
 
 
 def with_sample_counts(config: StudyConfig) -> StudyConfig:
-    """Return the config with the samples of the user's own data filled in, so that its next reader needs no data.
+    """Return the config with the samples, or bytes, of data of any size filled in: its next reader needs no data.
 
     Raises DataError for data that cannot be counted.
     """
@@ -47,4 +56,6 @@ def _count(workload: Workload, config: StudyConfig) -> dict[str, int]:
         return {"train_samples": count_samples(workload, min(config.batch_sizes))}
     if isinstance(workload, ImageFolder) and workload.train_images is None:
         return {"images": count_images(workload.path)}
+    if isinstance(workload, Text) and workload.text_bytes is None:
+        return {"text_bytes": len(read_text(workload))}
     return {}

@@ -9,17 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher
+from study.config.workloads import Contrastive, Digits, Embedded, ImageFolder, Teacher, Text
 from study.errors import DataError
 from study.workloads.data.discovery import find_images
 from study.workloads.data.image_files import Images
+from study.workloads.data.text import BYTES, read_text
 
 CROP_PX = 4
 
 
 @dataclass(frozen=True)
 class Part:
-    """Inputs (n, ...) float32 and labels (n,) int64."""
+    """Inputs (n, ...) float32 and labels (n,) int64; of a text, bytes (n, context) and those that follow each."""
 
     x: Tensor
     y: Tensor
@@ -79,6 +80,8 @@ def load_splits(config: Embedded | Contrastive) -> Splits:
     """Load the data of a workload that comes with the package. Raises DataError."""
     if isinstance(config, Digits | Contrastive):
         return digits(config)
+    if isinstance(config, Text):
+        return text(config)
     return teacher(config) if isinstance(config, Teacher) else image_folder(config)
 
 
@@ -115,6 +118,20 @@ def teacher(config: Teacher) -> Splits:
     ys = torch.from_numpy(y.astype(np.int64)).split(sizes)
     train, val, test = (Part(x_, y_) for x_, y_ in zip(xs, ys, strict=True))
     return Splits(train, val, test, classes=config.classes)
+
+
+def text(config: Text) -> Splits:
+    """Return inputs and labels (n, context), uint8, in the order of the text: the label of a byte is the next one.
+
+    Each byte is a label at most once. The parts are contiguous: training from the beginning, the test at the end, and
+    validation before it; less than a context is left over. Raises DataError.
+    """
+    data = torch.frombuffer(bytearray(read_text(config)), dtype=torch.uint8)
+    train, val, test = config.part_sizes()
+    end = (len(data) - 1) // config.context * config.context
+    x, y = (values.view(-1, config.context) for values in (data[:end], data[1 : end + 1]))
+    rows = (slice(train), slice(-val - test, -test), slice(-test, None))
+    return Splits(*(Part(x[some], y[some]) for some in rows), classes=BYTES)
 
 
 def image_folder(config: ImageFolder) -> Splits:

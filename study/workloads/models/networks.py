@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from study.config.workloads import Embedded, ImageFolder
+from study.config.workloads import Embedded, ImageFolder, Text
 from study.workloads.data.splits import Splits
+from study.workloads.models.gpt import GPT
 
 
 def build_model(config: Embedded, splits: Splits) -> nn.Module:
     """Return a network with fresh weights from torch's global generator, fitted to the data's shape."""
+    if isinstance(config, Text):
+        return GPT(splits.classes, config.context, config.width, config.depth, config.heads, config.tied_head)
     shape = splits.train.x.shape[1:]
     if isinstance(config, ImageFolder) and config.model == "resnet":
         return resnet(config.depth, shape[0], config.width, splits.classes)

@@ -57,7 +57,7 @@ def check_batch_size(loader: Any, micro_batch: int, world_size: int = 1) -> bool
     if declared is None:
         return False
     if declared != micro_batch:
-        remedy = ""
+        remedy = "; workload.batch_size_key names the argument that sets it"
         if declared * world_size == micro_batch:
             remedy = (
                 f": it divides batch_size by the {world_size} ranks; with workload.data_batch: global, it is given the "

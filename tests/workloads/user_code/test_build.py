@@ -50,9 +50,9 @@ def needing(**changes: object) -> Custom:
 )
 def test_required_arguments_of_a_module_that_are_not_given(given: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        build_module(needing(module_args=given))
+        build_module(needing(module_args=given), 8)
     assert str(raised.value) == f"workload.module_args: {__name__}:{says}"
-    assert isinstance(build_module(needing(module_args={"classes": 2, "width": 3, "names": []})), pl.LightningModule)
+    assert isinstance(build_module(needing(module_args={"classes": 2, "width": 3, "names": []}), 8), pl.LightningModule)
 
 
 def test_required_arguments_of_a_data_module_that_are_not_given() -> None:

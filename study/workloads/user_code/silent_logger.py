@@ -7,11 +7,11 @@ from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
 
-
-class SilentLogger(Logger):
-    """The `self.logger` of a user's module in a trial. Its folder is empty, and is removed with it."""
+class SilentLogger:
+    """The `self.logger` of a user's module in a trial, with the methods of Lightning's Logger. Its folder is empty, and
+    is removed with it.
+    """
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class SilentLogger(Logger):
     @property
     def experiment(self) -> Any:
         """Stands in for a SummaryWriter, a run of W&B or a client of MLflow."""
-        return _Nothing()
+        return _Nothing(self)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Drop them: the ledger keeps what a study needs."""
@@ -54,11 +54,14 @@ class SilentLogger(Logger):
         """
         if name.startswith("_"):
             raise AttributeError(name)
-        return _Nothing()
+        return _Nothing(self)
 
 
 class _Nothing:
-    """Any attribute, item or call of it is another."""
+    """Any attribute, item or call of it is the same; as a path, it is the logger's folder."""
+
+    def __init__(self, logger: SilentLogger) -> None:
+        self._logger = logger
 
     def __getattr__(self, name: str) -> _Nothing:
         if name.startswith("__"):
@@ -73,6 +76,21 @@ class _Nothing:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         pass
+
+    def __contains__(self, key: Any) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __fspath__(self) -> str:
+        return self._logger.save_dir
+
+    def __str__(self) -> str:
+        return self._logger.name
 
     def __iter__(self) -> Iterator[Any]:
         return iter(())
