@@ -14,8 +14,10 @@ from torch.optim import lr_scheduler
 from study.config.schema import StudyConfig
 from study.errors import ConfigError
 from study.planning.trials import TrialSpec, make_plan
+from study.planning.tried import FirstRates
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
+from study.training.preflight.first_rates import first_rates
 from study.workloads.data.batching import derived_seed
 from study.workloads.user_code.build import build_module
 from tests.conftest import make_config
@@ -317,6 +319,17 @@ def test_what_is_no_update_or_has_no_loss_is_found(two: LocalGroup, how: str, sa
     for found in tried_together(two, by_hand(how, 2)):
         assert isinstance(found, str)
         assert re.match(f"ConfigError: {says}", found)
+
+
+def test_the_first_rates_of_both_optimizers_are_found() -> None:
+    found = first_rates(make_plan(by_hand("by steps")), "")
+    assert isinstance(found, FirstRates), found
+    expected = [[FACTOR * rate * 0.9**update for update in range(3)] for rate in (0.2, 0.4)]
+    assert found.rates == (
+        pytest.approx(expected[0]),
+        pytest.approx(expected[1][:2]),
+    )  # it ends with a step of the first
+    assert [text.partition(",")[0] for text in found.optimizers] == ["Adam", "SGD"]
 
 
 def test_what_is_right_passes_without_a_note(two: LocalGroup) -> None:
