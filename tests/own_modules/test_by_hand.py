@@ -330,6 +330,7 @@ def test_the_first_rates_of_both_optimizers_are_found() -> None:
         pytest.approx(expected[1][:2]),
     )  # it ends with a step of the first
     assert [text.partition(",")[0] for text in found.optimizers] == ["Adam", "SGD"]
+    assert found.schedules == ("ExponentialLR, stepped by the module",) * 2
 
 
 def test_what_is_right_passes_without_a_note(two: LocalGroup) -> None:
