@@ -53,3 +53,21 @@ def test_a_list_of_schedulers_may_be_repeated(folder: Path) -> None:
     lists = (["--scheduler", "grid,frontier_asha:quick"], ["--scheduler", "grid", "--scheduler", "frontier_asha:quick"])
     answers = [study(folder, "replay", "curves.csv", *words, "--shuffles", "3", "--json").stdout for words in lists]
     assert answers[0] == answers[1] != ""
+
+
+def test_a_table_of_losses_is_replayed_as_one_of_accuracies(folder: Path) -> None:
+    losses = table().assign(val_loss=lambda rows: 1 - rows.val_accuracy).drop(columns="val_accuracy")
+    losses.to_csv(folder / "losses.csv", index=False)
+    options = ["--scheduler", "grid,frontier_asha:quick", "--shuffles", "5", "--json"]
+    answers = []
+    for source, objective in (("curves.csv", "accuracy"), ("losses.csv", "loss")):
+        done = study(folder, "replay", source, "--objective", objective, *options)
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout.splitlines()[-1])["schedulers"])
+    for accuracy, loss in zip(*answers, strict=True):
+        # Hypervolumes have another reference; decisions, and so costs, are the same.
+        for name in ("cost_fraction", "front_kept_mean", "min_completions", "optimism_mean"):
+            assert loss[name] == pytest.approx(accuracy[name]), name
+    for objective, says in (("los", "did you mean loss?"), ("reward", "does not say which is better")):
+        wrong = study(folder, "replay", "losses.csv", "--objective", objective)
+        assert (wrong.returncode, says in wrong.stderr) == (2, True), wrong.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from study.config.objective import Objective
@@ -147,11 +147,30 @@ class Point:
     on_frontier: bool
     p_on_front: float | None  # None if any point has under 3 seeds
     peak_memory_bytes: int | None = None  # of a GPU, over the seeds; None on the CPU
+    further: Mapping[str, float] = field(default_factory=dict)  # other metrics as logged: means of the last reports
+    tokens_per_sample: int | None = None  # None where samples are not of tokens
 
     @property
     def cell(self) -> Cell:
         """The configuration, without its rate and its seeds."""
         return Cell(self.batch_size, self.world_size, self.variant)
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Tokens of an update; None where samples are not of tokens."""
+        return None if self.tokens_per_sample is None else self.batch_size * self.tokens_per_sample
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens trained on in a second; None where samples are not of tokens."""
+        return None if self.tokens_per_sample is None else self.samples_per_s * self.tokens_per_sample
+
+    def cost_per_billion_tokens(self, axis: CostAxis) -> float | None:
+        """Return what a billion tokens cost at the trials' mean; None where that is unknown."""
+        cost = self.compared.on(axis)
+        if cost is None or self.tokens_per_sample is None or not self.cost.samples:
+            return None
+        return cost / (self.cost.samples * self.tokens_per_sample / 1e9)
 
     @property
     def label(self) -> str:
@@ -315,6 +334,12 @@ class StudyFacts:
     wall_s: float  # while a driver ran
     hosts: tuple[str, ...] = ()  # names and addresses of the machines; empty where the ledger does not say
 
+    @property
+    def of_bytes(self) -> bool:
+        """Whether a byte is what is predicted, so that a loss is of bytes."""
+        workload = self.config.get("workload")
+        return isinstance(workload, dict) and workload.get("kind") == "text"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -349,6 +374,11 @@ class Summary:
     claims: tuple[ClaimVerdict, ...] = ()  # every claim, also those that the study holds no evidence for
     steps: tuple[Contrast, ...] = ()  # quality of each point of `frontier` against the one before it
     span: Contrast | None = None  # of the last against the first; None for fewer than two points
+
+    @property
+    def tokens_per_sample(self) -> int | None:
+        """Tokens of a sample; None where samples are not of tokens, and without points."""
+        return self.points[0].tokens_per_sample if self.points else None
 
     @property
     def leaves_out_setup(self) -> bool:

@@ -190,6 +190,12 @@ def replay(
     shuffles: Annotated[int, typer.Option(min=1, help="random draws of seeds and order to replay")] = 200,
     slots: Annotated[int, typer.Option(min=1, help="trials at a time")] = 2,
     seeds: Annotated[int | None, typer.Option(min=1, help="seeds of a draw; a third of them when left out")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="of a table: accuracy, loss, another preset, or the column of a metric; accuracy when left out"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare schedulers on the curves of a full grid.
@@ -202,7 +208,7 @@ def replay(
     from study.analysis.replay.replay import replay as replay_schedulers
     from study.api.results import read_results
     from study.cli.terminal import out
-    from study.config.objective import ACCURACY
+    from study.config.objective import named_objective
     from study.ledger.paths import StudyPaths
     from study.ledger.store import refuse_links
     from study.reporting.exports import write_replay
@@ -212,13 +218,15 @@ def replay(
     is_study = source.is_dir()
     if is_study:
         refuse_links(source)
-    objective = ACCURACY
     if is_study:
+        if objective is not None:
+            raise ConfigError("a study is judged by its own objective", "--objective")
         summary = read_results(source).summary
-        curves, objective = curves_of(summary), summary.objective
+        curves, judged_by = curves_of(summary), summary.objective
     else:
-        curves = read_curves(source)
-    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds, objective)
+        judged_by = named_objective(objective or "accuracy")
+        curves = read_curves(source, judged_by)
+    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds, judged_by)
     print_replay(replayed, out)
     if is_study:
         written = write_replay(replayed, StudyPaths(source).report)

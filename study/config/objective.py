@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from study.config.sections import Section
 from study.errors import ConfigError, did_you_mean
@@ -130,6 +130,11 @@ class Objective(Section):
         return _LABELS.get(self.metric, self.metric)
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """Metrics that are shown beside the objective, where they were recorded."""
+        return self.also if self.metric == "val_accuracy" else tuple(dict.fromkeys((*self.also, "val_accuracy")))
+
+    @property
     def test_metric(self) -> str:
         """The name of the same metric on the test set: `test_loss` for `val_loss`."""
         return f"test_{self.metric.removeprefix('val_')}"
@@ -163,6 +168,17 @@ class Objective(Section):
         if self.show == "exp":
             return math.exp(value) if value < 700 else math.inf
         return value / math.log(2) if self.show == "bits" else value
+
+
+def named_objective(name: str) -> Objective:
+    """Return the preset of a name, or the objective of a metric whose name says its direction. Raises ConfigError."""
+    try:
+        return Objective.model_validate(name if name in PRESETS else {"metric": name})
+    except ValidationError as error:
+        says = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"{says}; presets: {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}", "--objective"
+        ) from None
 
 
 def direction(metric: str) -> Mode | None:

@@ -21,7 +21,8 @@ class TriedModule:
     """One variant's module and data, as they were in a short trial."""
 
     notes: tuple[str, ...]  # what a user should know, a line each
-    metrics: Mapping[str, float]  # logged in the last validation, by name
+    logged: str  # the name under which it logs the objective
+    metrics: Mapping[str, float]  # logged at last, by name
     val_samples: int | None  # None where they are not known, as those of a stream
     weights: LossWeights | None  # None without loss_weight
     variant: str = ""

@@ -27,6 +27,7 @@ _POINT_PARTS = (
     "search_cold_setup",
     "cost_ci",
     "quality_ci",
+    "further",
 )
 _SETUP = tuple(f"{part}_{name}" for part in ("cold_setup", "compared") for name in TIME_AXES)
 _REACHED = ("epochs", "updates", "val_accuracy", "val_loss")
@@ -47,6 +48,7 @@ def point_columns(objective: Objective) -> tuple[str, ...]:
         "cost_ci_high",
         f"{objective.metric}_ci_low",
         f"{objective.metric}_ci_high",
+        *objective.beside,
         *(name for name in _COSTS if name != "updates"),  # a point's own
         *(f"search_{name}" for name in _COSTS),
         *_SETUP,
@@ -116,6 +118,7 @@ def point_row(objective: Objective, point: Point) -> dict[str, Any]:
     compares.
     """
     row = with_metric_names(objective, asdict(point))
+    row |= row.pop("further")
     for interval in ("cost_ci", f"{objective.metric}_ci"):
         row[f"{interval}_low"], row[f"{interval}_high"] = row.pop(interval) or (None, None)
     search = {f"search_{key}": value for key, value in row.pop("search_cost").items()}

@@ -39,6 +39,8 @@ from study.workloads.user_code.lightning_package import derived
 class Rank:
     """Keeps data and process group from trial to trial; the rest is new for each trial."""
 
+    custom_job: type[CustomJob] = CustomJob  # of the user's own modules
+
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         _silence_advice()
         torch.set_num_threads(config.hardware.cpus_per_rank)
@@ -122,7 +124,7 @@ class Rank:
 
     def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
         if isinstance(workload, Custom):
-            return CustomJob(workload, spec, self.topology, resumed, self.config.objective)
+            return self.custom_job(workload, spec, self.topology, resumed, self.config.objective)
         if isinstance(workload, Contrastive):
             return ContrastiveJob(workload, spec, self.topology, self._splits(workload), resumed)
         return EmbeddedJob(workload, spec, self.topology, self._splits(workload), resumed)

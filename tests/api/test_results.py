@@ -27,7 +27,7 @@ NO_UNIT = re.compile(
     r"(trial|lease|group)_id|phase|variant|outcome|error|reason|why|device|attempts?|devices(_per_rank)?|seed_index"
     r"|batch_size|world_size|micro_batch|accumulation|norm_batch|n_\w+|cold_starts|audited_from|on_frontier|p_on_front"
     r"|lr|\w*accuracy(_ci_low|_ci_high)?|\w*loss|\w*updates|\w*samples|\w*epochs|skipped_batches|cost_ci_(low|high)"
-    r"|probe_[\w.-]+"
+    r"|probe_[\w.-]+|tokens_per_sample"
 )
 UNIT = re.compile(r"\w*(_s|_h|usd|_j|_bytes|_per_s|_seconds)(_ci_low|_ci_high)?")
 

@@ -115,6 +115,14 @@ class MeansOfBatches(TextNet):
         self.log("val_loss", losses.mean(), sync_dist=True, batch_size=len(batch["number"]))
 
 
+class LossAlone(TextNet):
+    """As most language models."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        losses = self.losses(batch)
+        self.log("val_loss", losses.mean(), batch_size=losses.numel(), sync_dist=True)
+
+
 class MeansByHand(TextNet):
     def on_validation_epoch_start(self) -> None:
         self.means: list[Tensor] = []

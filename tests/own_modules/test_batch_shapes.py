@@ -15,7 +15,8 @@ from study.training.preflight.dry_run import dry_run
 from study.workloads.data.batching import derived_seed
 from study.workloads.data.discovery import with_sample_counts
 from study.workloads.user_code.loaders import fingerprint, sizes
-from tests.own_modules.batch_shapes import SAMPLES, VAL_SAMPLES, Graphs, Set, TextNet, padded, united
+from tests.conftest import make_config
+from tests.own_modules.batch_shapes import SAMPLES, VAL_SAMPLES, Graphs, Set, TextNet, length, padded, united
 from tests.own_modules.on_ranks import BATCH, Outcome, alone, own, spec_of, together, tried_together
 
 
@@ -233,3 +234,24 @@ def test_nodes_that_lightning_takes_for_samples_are_noted(two: LocalGroup) -> No
     assert isinstance(found, list)
     assert any("val_acc depends on how the validation set is split" in note for note in found)
     assert any("ambiguous collection" in note for note in found)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_loss_that_is_the_objective_is_tried_and_its_tokens_are_counted(world_size: int) -> None:
+    workload = {
+        "module": "tests.own_modules.batch_shapes:LossAlone", "data": "tests.own_modules.batch_shapes:Texts",
+        "train_samples": SAMPLES, "loss_weight": "tokens",
+    }  # fmt: skip
+    hardware = {"world_size": world_size, "accumulation": 4}
+    plan = make_plan(make_config(workload=workload, batch_sizes=[BATCH], objective="loss", hardware=hardware))
+    (found,) = dry_run(plan)
+    assert found.notes == ()
+    assert found.logged == "val_loss"
+    assert found.metrics["val_loss"] > 1
+    assert found.val_samples == VAL_SAMPLES
+    lengths = sorted(length(number) - 1 for number in range(SAMPLES))
+    assert found.weights is not None
+    micro = found.weights.micro_batch
+    assert micro == BATCH // world_size // 4
+    assert sum(lengths[:micro]) <= found.weights.least < found.weights.most <= sum(lengths[-micro:])
+    assert found.weights.least / micro < found.weights.per_sample < found.weights.most / micro

@@ -374,3 +374,11 @@ def test_settings_that_it_would_ignore_are_refused(changes: dict[str, Any], says
     workload: Any = by_hand().workload
     with pytest.raises(ConfigError, match=f"^{says}"):
         build_module(workload.model_copy(update=changes), 8)
+
+
+def test_the_first_rates_of_a_check_are_those_of_both_optimizers() -> None:
+    found = first_rates(make_plan(by_hand("by steps")), "")
+    assert isinstance(found, FirstRates), found
+    assert found.optimizers == ("Adam, betas 0.9 0.999", "SGD, momentum 0.9")
+    expected = tuple(tuple(FACTOR * rate * 0.9**step for step in range(3)) for rate in (0.2, 0.4))
+    assert found.rates == (pytest.approx(expected[0]), pytest.approx(expected[1]))

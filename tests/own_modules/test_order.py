@@ -16,7 +16,16 @@ from study.training.user_data.sampling import TrainShare, ValidationShare
 from tests.own_modules.on_ranks import alone, own, spec_of, together
 from tests.own_modules.user_modules import SAMPLES
 
-EVERY_SAMPLER = ["weighted", "generator", "distributed", "global", "epochs", "batch sampler", "workers"]
+EVERY_SAMPLER = [
+    "weighted",
+    "generator",
+    "distributed",
+    "global",
+    "epochs",
+    "batch sampler",
+    "workers",
+    "workers that are sent nothing",
+]
 
 
 def order(outcomes: Any, accumulation: int = 1) -> list[list[int]]:

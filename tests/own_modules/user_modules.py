@@ -23,6 +23,7 @@ from torch.utils.data import (
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 from torchmetrics.classification import BinaryAccuracy
 
@@ -602,6 +603,10 @@ class Drawn(Data):
         if self.sampler == "batch sampler":
             return DataLoader(
                 self.train, batch_sampler=BatchSampler(RandomSampler(self.train), self.batch_size, drop_last=True)
+            )
+        if self.sampler == "workers that are sent nothing":
+            return DataLoader(
+                self.train, self.batch_size, shuffle=True, num_workers=1, collate_fn=lambda some: default_collate(some)
             )
         if self.sampler == "workers":
             return DataLoader(self.train, self.batch_size, shuffle=True, num_workers=1, persistent_workers=True)

@@ -21,6 +21,7 @@ from study.reporting.exports import FORMATS, write_report
 PICTURES = ("png", "svg", "pdf")
 
 POINT_KEYS = {
+    "further",
     "cold_setup",
     "compared",
     "search_cold_setup",
@@ -45,6 +46,7 @@ POINT_KEYS = {
     "samples_per_s",
     "on_frontier",
     "peak_memory_bytes",
+    "tokens_per_sample",
 }
 SUMMARY_KEYS = {
     "objective",

@@ -41,14 +41,14 @@ def test_each_reason_for_a_missing_pace_is_said_with_its_batch_sizes() -> None:
 def test_what_was_found_of_a_module_comes_last() -> None:
     plan = make_plan(make_config(workload=WORKLOAD | {"loss_weight": "tokens"}, batch_sizes=[32, 64]))
     weights = LossWeights(per_sample=10.5, least=40, most=96, micro_batch=8)
-    found = TriedModule((), {"val_acc": 0.25, "val_loss": 1.5}, 397, weights)
+    found = TriedModule((), "val_acc", {"val_acc": 0.25, "val_loss": 1.5}, 397, weights)
     rates = FirstRates(32, 0.1, ("AdamW, weight decay 0.1",), ("LambdaLR after every update",), ((0.01, 0.02, 0.03),))
     paces = Paces({cell: Pace(0.002 * i, 0.1) for i, cell in enumerate(plan.cells, 1)}, {})
     lines = printed(replace(plan, tried=(found,)), paces, {"": rates}).splitlines()
     updates = [plan.confirm_trials(cell, 0.1)[0].total_updates for cell in plan.cells]
     assert lines[lines.index("Found of mine:Net:") :] == [
         "Found of mine:Net:",
-        "  metric     val_acc, 0.25 after the updates that were tried; more is better; also logged: val_loss",
+        "  metric     val_acc, of which more is better; 25.0% after the updates that were tried; also logged: val_loss",
         "  samples    640 to train on, 397 to validate on",
         f"  updates    {updates[0]} at batch size 32, {updates[1]} at batch size 64",
         "  tokens     10.5 a sample, so about 336 an update at batch size 32; from 40 to 96 in a micro batch of 8",
@@ -62,11 +62,19 @@ def test_what_was_found_of_a_module_comes_last() -> None:
 def test_what_is_not_known_says_why() -> None:
     plan = make_plan(make_config(workload=WORKLOAD, batch_sizes=[32]))
     paces = Paces({}, {plan.cells[0]: "--no-measure"})
-    found = replace(plan, tried=(TriedModule((), {"val_acc": 0.25}, None, None),))
+    found = replace(plan, tried=(TriedModule((), "val_acc", {"val_acc": 0.25}, None, None),))
     text = printed(found, paces, {"": "KeyError: 'x' (mine.py:3)"})
     assert "640 to train on, unknown to validate on" in text
     assert "optimizer  not known: KeyError: 'x' (mine.py:3)" in text
     assert "pace       not measured: --no-measure" in text
+
+
+def test_a_loss_is_shown_with_its_direction_and_unit() -> None:
+    objective = {"metric": "loss/val", "mode": "min", "unit": "nats"}
+    plan = make_plan(make_config(workload=WORKLOAD, batch_sizes=[32], objective=objective))
+    found = TriedModule((), "loss/val", {"loss/val": 2.5}, 5, None)
+    text = printed(replace(plan, tried=(found,)), Paces({plan.cells[0]: Pace(0.01, 0.1)}, {}), {"": "x"})
+    assert "metric     loss/val, of which less is better; 2.5 nats after the updates that were tried\n" in text
 
 
 def test_batches_of_a_language_model_are_shown_in_tokens_too() -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from study.analysis.replay.curves import Curve, check_grid
+from study.config.objective import ACCURACY, Objective
 from study.errors import DataError, did_you_mean
 from study.planning.trials import Cell
 from study.safe_text import printable
@@ -38,28 +39,27 @@ COLUMNS = {
     "epoch": Column(1e-9, 1e9),
     "cost_s": Column(1e-9, 1e15),
     "epoch_s": Column(1e-9, 1e15),
-    "val_accuracy": Column(0, 1, may_be_empty=True),
-    "test_accuracy": Column(0, 1, may_be_empty=True),
 }
-REQUIRED = ("batch_size", "lr", "seed", "epoch", "val_accuracy")
+REQUIRED = ("batch_size", "lr", "seed", "epoch")
 TRIAL = ["batch_size", "world_size", "lr", "seed"]
 
 
-def read_curves(path: Path) -> tuple[Curve, ...]:
+def read_curves(path: Path, objective: Objective = ACCURACY) -> tuple[Curve, ...]:
     """Read the curves of a table with a row for each report of each trial, in the order in which trials first appear.
 
-    Columns: batch_size, lr, seed, epoch, val_accuracy; cost_s (device-seconds, cumulative) or epoch_s (seconds since
-    the report before, on each device); optional: world_size (default 1) and test_accuracy (of a trial's last row).
-    A trial whose last val_accuracy is empty diverged there. Other columns are ignored.
+    Columns: batch_size, lr, seed, epoch, the objective's metric (val_accuracy); cost_s (device-seconds, cumulative) or
+    epoch_s (seconds since the report before, on each device); optional: world_size (default 1) and the metric on the
+    test set (test_accuracy, of a trial's last row). A trial whose last metric is empty diverged there. Others are
+    ignored.
     Raises DataError: `file:line: column: what is allowed`.
     """
-    table = _checked(_read(path), path)
-    trials = [_in_order(rows, path) for _, rows in table.groupby(TRIAL, sort=False)]
+    table = _checked(_read(path), path, objective)
+    trials = [_in_order(rows, path, objective) for _, rows in table.groupby(TRIAL, sort=False)]
     ends: dict[Cell, tuple[float, ...]] = {}
     for rows in trials:
         epochs = tuple(rows["epoch"])
         ends[_cell(rows)] = max(ends.get(_cell(rows), ()), epochs, key=len)
-    curves = tuple(_curve(rows, ends[_cell(rows)], path) for rows in trials)
+    curves = tuple(_curve(rows, ends[_cell(rows)], path, objective) for rows in trials)
     check_grid(curves, str(path))
     return curves
 
@@ -79,18 +79,21 @@ def _read(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _checked(table: pd.DataFrame, path: Path, objective: Objective) -> pd.DataFrame:
     """Return the known columns as numbers within their bounds."""
+    ends = (-1e30, 1e30) if objective.floor is None else (0, 1)
+    metric = Column(*ends, may_be_empty=True)
+    columns = COLUMNS | {objective.metric: metric, objective.test_metric: metric}
     found = list(table.columns)
     listed = ", ".join(found[:12]) + (", …" if len(found) > 12 else "")
-    for name in REQUIRED:
+    for name in (*REQUIRED, objective.metric):
         if name not in found:
             raise DataError(f"{path}: {name}: column is missing; found {listed}{did_you_mean(name, found)}")
     if ("cost_s" in found) == ("epoch_s" in found):
         raise DataError(f"{path}: cost_s, epoch_s: give exactly one of these columns; found {listed}")
     if not len(table):
         raise DataError(f"{path}: has no rows")
-    numbers = pd.DataFrame({name: _numbers(table, name, path) for name in COLUMNS if name in found})
+    numbers = pd.DataFrame({name: _numbers(table, name, rule, path) for name, rule in columns.items() if name in found})
     if "world_size" not in found:
         numbers["world_size"] = 1.0
     twice = numbers.duplicated([*TRIAL, "epoch"]).to_numpy()
@@ -100,8 +103,8 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return numbers
 
 
-def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
-    rule, column = COLUMNS[name], table[name]
+def _numbers(table: pd.DataFrame, name: str, rule: Column, path: Path) -> NDArray[np.float64]:
+    column = table[name]
     if not isinstance(column, pd.Series):
         raise DataError(f"{path}: {name}: column appears twice")
     text = column.astype(str).fillna("").str.strip()
@@ -117,16 +120,16 @@ def _numbers(table: pd.DataFrame, name: str, path: Path) -> NDArray[np.float64]:
     return values
 
 
-def _in_order(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _in_order(rows: pd.DataFrame, path: Path, objective: Objective) -> pd.DataFrame:
     """Return a trial's rows by epoch, checked against each other, with cost_s."""
     rows = rows.sort_values("epoch")
     if "epoch_s" in rows:
         rows = rows.assign(cost_s=rows["epoch_s"].cumsum() * rows["world_size"])
-    empty = rows["val_accuracy"].isna().to_numpy()[:-1]
+    empty = rows[objective.metric].isna().to_numpy()[:-1]
     if empty.any():
         row = rows.iloc[int(empty.argmax())]
         raise DataError(
-            f"{_place(path, row.name)}: val_accuracy: is empty, but {_trial(row)} goes on; "
+            f"{_place(path, row.name)}: {objective.metric}: is empty, but {_trial(row)} goes on; "
             "only a trial that diverged ends with an empty one"
         )
     fallen = rows["cost_s"].diff().to_numpy() <= 0
@@ -136,17 +139,17 @@ def _in_order(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     return rows
 
 
-def _curve(rows: pd.DataFrame, end: tuple[float, ...], path: Path) -> Curve:
+def _curve(rows: pd.DataFrame, end: tuple[float, ...], path: Path, objective: Objective) -> Curve:
     cell, last = _cell(rows), rows.iloc[-1]
     epochs = tuple(float(epoch) for epoch in rows["epoch"])
-    completed = not np.isnan(last["val_accuracy"])
+    completed = not np.isnan(last[objective.metric])
     missing = set(end if completed else end[: len(epochs)]) - set(epochs)
     if missing:
         raise DataError(
             f"{path}: epoch: {_trial(last)} lacks {min(missing):g}, which others of its batch size have; "
-            "a trial that diverged ends with an empty val_accuracy"
+            f"a trial that diverged ends with an empty {objective.metric}"
         )
-    test = float(last.get("test_accuracy", np.nan))
+    test = float(last.get(objective.test_metric, np.nan))
     return Curve(
         trial_id=f"b{cell.batch_size}-w{cell.world_size}-lr{float(last['lr'])}-s{int(last['seed'])}",
         cell=cell,
@@ -155,8 +158,8 @@ def _curve(rows: pd.DataFrame, end: tuple[float, ...], path: Path) -> Curve:
         epochs=epochs,
         shares=tuple(epoch / end[-1] for epoch in epochs),
         cost_s=tuple(float(cost) for cost in rows["cost_s"]),
-        quality=tuple(float(value) for value in rows["val_accuracy"]),
-        test_quality=None if np.isnan(test) else test,
+        quality=tuple(objective.quality(float(value)) for value in rows[objective.metric]),
+        test_quality=None if np.isnan(test) else objective.quality(test),
         completed=completed,
     )
 

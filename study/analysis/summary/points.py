@@ -14,7 +14,12 @@ from study.planning.trials import Cell
 
 
 def points_of(
-    trials: Iterable[TrialRecord], axis: CostAxis, variants: Sequence[str], include_setup: bool = False
+    trials: Iterable[TrialRecord],
+    axis: CostAxis,
+    variants: Sequence[str],
+    include_setup: bool = False,
+    beside: Sequence[str] = (),
+    tokens_per_sample: int | None = None,
 ) -> tuple[Point, ...]:
     """Return a point for each configuration with a completed confirm trial.
 
@@ -29,7 +34,15 @@ def points_of(
         else:
             search[trial.cell].append(trial)
     return tuple(
-        _point(done, sum(trial.censored for trial in confirm[key]), search[key], axis, include_setup)
+        _point(
+            done,
+            sum(trial.censored for trial in confirm[key]),
+            search[key],
+            axis,
+            include_setup,
+            beside,
+            tokens_per_sample,
+        )
         for key in sorted(confirm, key=lambda cell: (cell.world_size, variants.index(cell.variant), cell.batch_size))
         if (done := [trial for trial in confirm[key] if trial.outcome == "completed"])
     )
@@ -94,7 +107,13 @@ def group_setups_of(trials: Iterable[TrialRecord]) -> dict[int, Cost]:
 
 
 def _point(
-    done: Sequence[TrialRecord], n_censored: int, search: Sequence[TrialRecord], axis: CostAxis, include_setup: bool
+    done: Sequence[TrialRecord],
+    n_censored: int,
+    search: Sequence[TrialRecord],
+    axis: CostAxis,
+    include_setup: bool,
+    beside: Sequence[str],
+    tokens_per_sample: int | None,
 ) -> Point:
     first = done[0]
     finals = [_final(trial) for trial in done]
@@ -126,7 +145,16 @@ def _point(
         peak_memory_bytes=max((trial.peak_memory_bytes or 0 for trial in done), default=0) or None,
         on_frontier=False,
         p_on_front=None,
+        further=_further(done, beside),
+        tokens_per_sample=tokens_per_sample,
     )
+
+
+def _further(done: Sequence[TrialRecord], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean of each metric over the trials' last reports, of those that every trial has."""
+    values = {name: [trial.curve[-1].value(name) for trial in done] for name in names}
+    known = {name: [value for value in some if value is not None] for name, some in values.items()}
+    return {name: fmean(some) for name, some in known.items() if len(some) == len(done)}
 
 
 def combined(costs: Sequence[Cost], shares: int = 1) -> Cost:

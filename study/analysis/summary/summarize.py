@@ -19,11 +19,14 @@ from study.analysis.summary.limit_cut import limit_cut
 from study.analysis.summary.points import frontiers_of, group_setups_of, point_samples, points_of
 from study.analysis.summary.time_to_target import critical_batches
 from study.analysis.summary.trials import state_of, trial_records
+from study.config.objective import Objective
 from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
 from study.ledger.state import StudyState
 from study.planning.trials import Cell, Plan
+
+MIN_TRIALS, NEARLY_ALL = 4, 0.9  # of trials that get worse, before a note asks whether the objective's mode is right
 
 
 def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
@@ -32,7 +35,14 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     state = state_of(rows)
     trials = trial_records(state, plan.config.price.usd_per_device_hour)
     axis, second, unmetered = _axes(trials, report.costs)
-    drafts = points_of(trials, axis, plan.config.variant_names, report.include_setup)
+    drafts = points_of(
+        trials,
+        axis,
+        plan.config.variant_names,
+        report.include_setup,
+        objective.beside,
+        plan.config.tokens_per_sample,
+    )
     frontiers = frontiers_of(drafts, trials, axis, report.cost_tolerance, report.include_setup, objective.floor)
     points = _placed(drafts, frontiers.get(axis))
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
@@ -185,6 +195,19 @@ def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
     return [cell for cell, n in searched.items() if lost[cell] == n]
 
 
+def _worsening(trials: Sequence[TrialRecord], objective: Objective) -> list[str]:
+    """Return a note if nearly every trial ended worse than it was at its first report: is less better after all?"""
+    longer = [trial.curve for trial in trials if trial.outcome == "completed" and len(trial.curve) > 1]
+    worse = sum(objective.of(curve[-1]) < objective.of(curve[0]) for curve in longer)
+    if len(longer) < MIN_TRIALS or worse < NEARLY_ALL * len(longer):
+        return []
+    better = "more" if objective.mode == "max" else "less"
+    return [
+        f"{worse} of {len(longer)} trials ended with a worse {objective.logged_label} than at their first report: "
+        f"objective.mode says that {better} is better."
+    ]
+
+
 def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, planned: int) -> tuple[str, ...]:
     notes = []
     finished = sum(trial.outcome is not None for trial in trials)
@@ -207,6 +230,7 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
             f"training_step returned no loss for {sum(skipped):,} micro batches of {sum(map(bool, skipped))} trial(s): "
             "they trained nothing, and count as samples and in the cost."
         )
+    notes += _worsening(trials, plan.config.objective)
     hardware = plan.config.hardware
     if hardware.shares_gpus:
         notes.append(

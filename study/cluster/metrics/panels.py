@@ -47,7 +47,7 @@ PANELS = (
         "Best objective",
         "Of any report so far, as logged.",
         "as logged",
-        ((total("study_best_objective", "kind", "metric"), "{{study}} {{kind}} {{metric}}"),),
+        ((most("study_best_objective", "kind, metric"), "{{study}} {{kind}} {{metric}}"),),
         width=6,
         kind="stat",
     ),

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from study.analysis.records import Point, Summary, TrialRecord
 from study.config.objective import Objective
 from study.reporting.figures.style import PHASE_COLOURS, drawn, series_styles, styled, ticks_axis
-from study.reporting.text.formatting import cost_unit, number, series_name, series_of
+from study.reporting.text.formatting import cost_unit, pace, series_name, series_of
 from study.reporting.text.quality import axis_title, point_text, unit
 from study.safe_text import plotly_text
 
@@ -84,7 +84,7 @@ def _panels(objective: Objective, points: Sequence[Point]) -> list[tuple[list[fl
             [drawn(objective, point.quality) for point in points],
             [f"{point_text(objective, point)} {unit(objective)}".replace(" %", "%").rstrip() for point in points],
         ),
-        ([point.samples_per_s for point in points], [f"{number(point.samples_per_s)} samples/s" for point in points]),
+        ([point.samples_per_s for point in points], [pace(point) for point in points]),
         ([float(point.updates) for point in points], [f"{point.updates:,} updates" for point in points]),
     ]
 

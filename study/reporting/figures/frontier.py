@@ -14,7 +14,7 @@ from study.analysis.statistics.uncertainty import FrontPoint
 from study.config.objective import Objective
 from study.config.sections import CostAxis
 from study.reporting.figures.style import GREY, drawn, evenly, log_axis, series_styles, styled, tick_format
-from study.reporting.text.formatting import Unit, cost_unit, number, percent, series_name, series_of
+from study.reporting.text.formatting import Unit, cost_unit, number, pace, percent, series_name, series_of
 from study.reporting.text.quality import axis_title as axis_title_of
 from study.reporting.text.quality import is_accuracy, point_text, value_text
 from study.reporting.text.quality import unit as objective_unit
@@ -236,7 +236,7 @@ def point_hover(objective: Objective, point: Point, front: FrontPoint, axis: Cos
     search = point.search_cost.on(axis)
     if search:
         lines.append(f"its search was billed {unit.show(search)} in all{_search_setup(point, axis, unit)}")
-    return "<br>".join([*lines, f"{number(point.samples_per_s)} samples/s"])
+    return "<br>".join([*lines, pace(point)])
 
 
 def _unit_of(objective: Objective) -> str:

@@ -104,6 +104,12 @@ def _bound(value: float, digits: int) -> str:
     return f"{'-' if value < 0 else ''}∞" if math.isinf(value) else number(value, digits)
 
 
+def pace(point: Point) -> str:
+    """Return a point's samples per second, and its tokens per second where samples are of tokens."""
+    tokens = "" if point.tokens_per_s is None else f", {number(point.tokens_per_s)} tokens/s"
+    return f"{number(point.samples_per_s)} samples/s{tokens}"
+
+
 def half_interval(ci: tuple[float, float] | None, scale: float = 1.0) -> str:
     """Return ` ± x`, half the width of an interval, which lies evenly around its mean as Student's t does."""
     return "" if ci is None else f" ± {number((ci[1] - ci[0]) / 2 * scale, 2)}"

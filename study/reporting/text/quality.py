@@ -44,6 +44,18 @@ def column_head(objective: Objective) -> str:
     return f"{objective.label} {_in_brackets(objective)}".rstrip()
 
 
+def metric_head(name: str) -> str:
+    """Return the head of a column of a metric beside the objective."""
+    return "val. accuracy %" if name == ACCURACY.metric else name
+
+
+def metric_text(name: str, value: float | None) -> str:
+    """Return a metric beside the objective, as logged; an accuracy in percent, without the sign."""
+    if name == ACCURACY.metric:
+        return bare_text(ACCURACY, value)
+    return number(value, _DIGITS)
+
+
 def axis_title(objective: Objective) -> str:
     """Return the title of a figure's axis: unit, and which end is better."""
     if is_accuracy(objective):

@@ -23,13 +23,17 @@ def critical_sentences(summary: Summary) -> tuple[str, ...]:
             of = f"{critical.variant}: target" if critical.variant else "Target"
             sentences.append(f"{of} {named_value(summary.objective, critical.target_quality)}, {critical.target_why}.")
             sentences += fit_sentences(critical.fit)
+            if critical.fit.b_crit is not None and summary.tokens_per_sample:
+                sentences.append(f"In tokens: a batch of {number(critical.fit.b_crit * summary.tokens_per_sample)}.")
             if critical.n_unreported:
                 sentences.append(
                     f"{critical.n_unreported} further trial(s) ended without a report: they bound nothing and "
                     "are left out."
                 )
     if summary.noise_scale is not None:
-        sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples.")
+        per_sample = summary.tokens_per_sample
+        tokens = f", {number(per_sample * summary.noise_scale)} tokens" if per_sample else ""
+        sentences.append(f"Measured gradient noise scale: {number(summary.noise_scale)} samples{tokens}.")
     return tuple(sentences)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ from study.reporting.text.formatting import (
     number,
     percent,
 )
-from study.reporting.text.quality import bare_text, column_head, point_text
+from study.reporting.text.quality import bare_text, column_head, metric_head, metric_text, point_text
 from study.reporting.text.quality import unit as objective_unit
 from study.safe_text import printable
 
@@ -87,12 +88,20 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
     cold = any(point.cold_setup.on(axis) for point in summary.points)
     beside = "of which cold setup" if summary.include_setup else "plus cold setup"
     variants = any(point.variant for point in summary.points)
+    further = [name for name in objective.beside if any(name in point.further for point in summary.points)]
     memory = any(point.peak_memory_bytes for point in summary.points)
     energy = axis != "energy_j" and any(point.cost.energy_j for point in summary.points)
+    per_billion = [point.cost_per_billion_tokens(axis) for point, _ in both]
+    tokens = summary.tokens_per_sample is not None
+    bits = summary.study.of_bytes and objective.metric == "val_loss" and objective.show != "bits"
+    billed = tokens and axis != "samples"
+    tokens_unit = cost_unit([cost or 0.0 for cost in per_billion], axis)
+    billions = [NOTHING if cost is None else number(cost * tokens_unit.scale) for cost in per_billion]
     energy_unit = cost_unit([point.cost.energy_j or 0.0 for point in summary.points], "energy_j")
     heads = (
         *(("variant",) if variants else ()),
         "batch",
+        *(("tokens an update",) if tokens else ()),
         "ranks",
         "micro × accum.",  # noqa: RUF001
         "learning rate",
@@ -101,10 +110,14 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
         column_head(objective),
         f"best {objective_unit(objective)}".strip(),
         f"test {objective_unit(objective)}".strip(),
+        *(("bits a byte",) if bits else ()),
+        *map(metric_head, further),
         "samples/s",
+        *(("tokens/s",) if tokens else ()),
         *(("peak memory GB",) if memory else ()),
         *((f"{energy_unit.label} a trial",) if energy else ()),
         f"{unit.label} a trial",
+        *((f"{tokens_unit.label} per billion tokens",) if billed else ()),
         *((beside,) if cold else ()),
         "search, all trials" + (" + cold setup" if any(apart) else ""),
         "frontier",
@@ -113,6 +126,7 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
         (
             *((point.variant,) if variants else ()),
             f"{point.batch_size:,}",
+            *((f"{point.batch_tokens:,}",) if tokens else ()),
             str(point.world_size),
             f"{point.micro_batch} × {point.accumulation}",  # noqa: RUF001
             number(point.lr),
@@ -121,15 +135,21 @@ def points_table(summary: Summary, axis: CostAxis | None = None, frontier_only: 
             point_text(objective, point) + (" (1 seed)" if point.quality_ci is None else ""),
             bare_text(objective, point.best_quality),
             bare_text(objective, point.test_quality),
+            *((number(objective.value(point.quality) / math.log(2), 4),) if bits else ()),
+            *(metric_text(name, point.further.get(name)) for name in further),
             number(point.samples_per_s),
+            *((number(point.tokens_per_s),) if tokens else ()),
             *((_gigabytes(point.peak_memory_bytes),) if memory else ()),
             *((number((point.cost.energy_j or 0.0) * energy_unit.scale),) if energy else ()),
             cost + half_interval(front.cost_ci, unit.scale),
+            *((billion,) if billed else ()),
             *((setup,) if cold else ()),
             search,
             _membership(front),
         )
-        for (point, front), cost, setup, search in zip(both, costs, column(setups), searches, strict=True)
+        for (point, front), cost, billion, setup, search in zip(
+            both, costs, billions, column(setups), searches, strict=True
+        )
     )
     return TextTable(heads, rows, tuple(front.on_front for _, front in both))
 

@@ -56,7 +56,7 @@ def _points(summary: Summary) -> Table:
         column_head(objective).replace("val. ", "validation\n").replace("validation ", "validation\n"),
         f"test\n{unit(objective)}".strip(),
         f"{per_trial}\na trial",
-        "samples\na second",
+        "tokens\na second" if summary.tokens_per_sample else "samples\na second",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("on the\nfront", no_wrap=True)
@@ -70,7 +70,7 @@ def _points(summary: Summary) -> Table:
             point_text(objective, point),
             bare_text(objective, point.test_quality),
             cost,
-            number(point.samples_per_s),
+            number(point.tokens_per_s or point.samples_per_s),
             "yes" if point.on_frontier else "",
             style="bold" if point.on_frontier else "dim",
         )

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from study.config.workloads import Custom
 from study.planning.tried import FirstRates, TriedModule
 from study.reporting.text.formatting import number, ranks
+from study.reporting.text.quality import value_text
 
 if TYPE_CHECKING:
+    from study.config.objective import Objective
     from study.planning.cost_estimate import Paces
     from study.planning.trials import Cell, Plan
 
@@ -19,7 +21,7 @@ def module_lines(plan: Plan, found: TriedModule, rates: FirstRates | str, paces:
     assert isinstance(workload, Custom)
     cells = [cell for cell in plan.cells if cell.variant == found.variant]
     rows = {
-        "metric": _metric(workload, found),
+        "metric": _metric(plan.config.objective, found),
         "samples": f"{plan.train_samples:,} to train on, "
         + ("unknown" if found.val_samples is None else f"{found.val_samples:,}")
         + " to validate on",
@@ -43,12 +45,12 @@ def cell_name(plan: Plan, cell: Cell) -> str:
     return says + (f" of {cell.variant}" if plan.config.variants else "")
 
 
-def _metric(workload: Custom, found: TriedModule) -> str:
-    name = workload.val_accuracy
-    others = sorted(found.metrics.keys() - {name})
-    return f"{name}, {number(found.metrics[name])} after the updates that were tried; more is better" + (
-        f"; also logged: {', '.join(others)}" if others else ""
-    )
+def _metric(objective: Objective, found: TriedModule) -> str:
+    value = value_text(objective, objective.quality(found.metrics[found.logged]))
+    others = sorted(found.metrics.keys() - {found.logged})
+    better = "more" if objective.mode == "max" else "less"
+    says = f"{found.logged}, of which {better} is better; {value} after the updates that were tried"
+    return says + (f"; also logged: {', '.join(others)}" if others else "")
 
 
 def _by_cell(plan: Plan, cells: list[Cell], texts: list[str]) -> str:

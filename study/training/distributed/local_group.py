@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 from study.config.schema import StudyConfig
@@ -31,8 +33,19 @@ def _create(topology: RankTopology, config: StudyConfig, kind: type[Rank]) -> No
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     end_with_this_process()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # As a Ray worker has it: a loader's workers start at once, and need not be sent what cannot be pickled.
+    mp.set_start_method(None, force=True)
     global _rank
     _rank = kind(topology, config)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that made it is gone: killed, it closes no pools."""
+    parent = mp.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _call(method: str, *args: Any) -> Any:

@@ -18,7 +18,7 @@ from study.measurement import Metrics
 from study.training.jobs.training_losses import TrainingLosses
 from study.workloads.user_code.loaders import KEY
 
-VAL_LOSS = "val_loss"  # looked for where no name is given
+VAL_ACCURACY, VAL_LOSS = "val_accuracy", "val_loss"  # looked for where no name is given
 SAME = 1e-6  # between ranks' sums of weights, relative
 TOLERANCE = 1e-5  # between ranks' copies of one metric, relative: they may have summed in different orders
 
@@ -31,8 +31,9 @@ class LoggedMetrics:
         # Of each metric, the name under which the module logs it.
         self.logged_as = {"val_accuracy": config.val_accuracy, "val_loss": config.val_loss or VAL_LOSS}
         self.logged_as |= {name: name for name in (objective.metric, *objective.also) if name not in self.logged_as}
-        self.required = {objective.metric, *objective.also}
-        self.required |= {name for name in ("val_accuracy", "val_loss") if name in config.model_fields_set}
+        # A name that a user gave, rather than the usual one, is of a metric that is logged.
+        named = {"val_accuracy": config.val_accuracy != VAL_ACCURACY, "val_loss": config.val_loss is not None}
+        self.required = {objective.metric, *objective.also, *(metric for metric, is_given in named.items() if is_given)}
         self.names: set[str] = set()  # of the metrics that an earlier validation has logged
         self._collectives = 0  # that the module called in this validation
         for hook in ("validation_step", "on_validation_batch_end", "on_validation_epoch_end"):
@@ -137,7 +138,7 @@ class LoggedMetrics:
             known = trainer.callback_metrics
             says = f"the module does not log {name}; it logs {', '.join(sorted(known)) or 'nothing'}"
             says += did_you_mean(name, known)
-            if metric == self.objective.metric and metric not in self.config.model_fields_set:
+            if metric == self.objective.metric and name == metric:
                 says += "; objective.metric names the metric to judge by"
             if bool(logged.any()):
                 says = f"{name} is logged on some ranks, and not on rank 0"

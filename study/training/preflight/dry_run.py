@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from study.config.schema import Hardware, StudyConfig
-from study.config.workloads import Custom, Workload
+from study.config.workloads import Custom
 from study.errors import ConfigError, DataError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Plan, TrialSpec
@@ -21,7 +21,6 @@ from study.planning.tried import LossWeights, TriedModule
 from study.safe_text import cut
 from study.training.distributed.local_group import LocalGroup
 from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.lightning_patches import ADVICE
 from study.training.messages import Mistake, OutOfMemory, PeerLost
@@ -185,8 +184,39 @@ def _train(config: StudyConfig, spec: TrialSpec, parts: int) -> TriedModule:
     return replace(found[0], notes=tuple(dict.fromkeys(note for one in found for note in one.notes)))
 
 
+class _DryRunJob(CustomJob):
+    most_val_batches = VAL_BATCHES
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.weights: list[float] = []  # of the micro batches
+        weight_of = self.losses.weight_of
+
+        def noted(output: Any) -> float:
+            self.weights.append(weight_of(output))
+            return self.weights[-1]
+
+        self.losses.weight_of = noted  # type: ignore[method-assign]
+
+    def found(self, trainer: Any) -> TriedModule:
+        """Return what the trial has shown so far; rank 0 calls it at a report."""
+        weights = None
+        if self.config.loss_weight is not None and self.weights:
+            size, total = self.spec.batch.micro_batch, sum(self.weights)
+            mean = total / (size * len(self.weights))
+            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        logged = self.logged.logged_as[self.logged.objective.metric]
+        return TriedModule((), logged, metrics, self.val_samples, weights)
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
+
+
 class DryRunRank(Rank):
     """A rank that validates few batches, and notes what a user should know of the run."""
+
+    custom_job = _DryRunJob
 
     def __init__(self, topology: RankTopology, config: StudyConfig) -> None:
         super().__init__(topology, config)
@@ -218,38 +248,6 @@ class DryRunRank(Rank):
             raise ConfigError(f"keeps in its checkpoint what cannot be read back: {said}", "workload.module") from error
         finally:
             self.halt()
-
-    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
-        assert isinstance(workload, Custom)
-        return _DryRunJob(workload, spec, self.topology, resumed)
-
-
-class _DryRunJob(CustomJob):
-    most_val_batches = VAL_BATCHES
-
-    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
-        super().__init__(config, spec, topology, resumed)
-        self.weights: list[float] = []  # of the micro batches
-        weight_of = self.losses.weight_of
-
-        def noted(output: Any) -> float:
-            self.weights.append(weight_of(output))
-            return self.weights[-1]
-
-        self.losses.weight_of = noted  # type: ignore[method-assign]
-
-    def found(self, trainer: Any) -> TriedModule:
-        """Return what the trial has shown so far; rank 0 calls it at a report."""
-        weights = None
-        if self.config.loss_weight is not None and self.weights:
-            size, total = self.spec.batch.micro_batch, sum(self.weights)
-            mean = total / (size * len(self.weights))
-            weights = LossWeights(mean, min(self.weights), max(self.weights), size)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        return TriedModule((), metrics, self.val_samples, weights)
-
-    def trainer_arguments(self) -> dict[str, Any]:
-        return super().trainer_arguments() | {"limit_val_batches": VAL_BATCHES}
 
 
 def _warnings(caught: Sequence[warnings.WarningMessage], compared: Collection[str]) -> list[str]:

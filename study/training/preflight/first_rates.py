@@ -11,19 +11,15 @@ from typing import Any
 import torch
 
 from study.config.schema import Hardware
-from study.config.workloads import Custom, Workload
 from study.errors import StudyError
 from study.planning.batch_split import BatchPlan
 from study.planning.trials import Cell, Plan, TrialSpec
 from study.planning.tried import FirstRates
 from study.training.distributed.error_translation import translate_errors
 from study.training.distributed.local_group import LocalGroup
-from study.training.distributed.topology import RankTopology
-from study.training.jobs.base import Job
 from study.training.jobs.custom import CustomJob
 from study.training.preflight.dry_run import ALONE, MOST_RANKS
 from study.training.rank import Rank
-from study.training.snapshot import Resumed
 
 UPDATES = 3
 _SHOWN = ("momentum", "betas", "weight_decay")
@@ -65,8 +61,19 @@ class _EnoughSeen(Exception):
     """Ends the fit."""
 
 
+class _RehearsalJob(CustomJob):
+    """Has losses that are zero whatever the weights are, unless the module optimizes by hand."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.module.automatic_optimization:
+            self.module.training_step = lambda *args: self.losses.no_gradient()  # type: ignore[method-assign]
+
+
 class RehearsalRank(Rank):
-    """A rank whose losses are zero whatever the weights are."""
+    """A rank that ends a trial after its first updates."""
+
+    custom_job = _RehearsalJob
 
     def first_rates(self, spec: TrialSpec) -> FirstRates:
         """Return the optimizers and the rates of the first updates. Every rank must call it."""
@@ -86,7 +93,7 @@ class RehearsalRank(Rank):
                 scheduler.strict = False  # no validation logs the metrics that some follow
             for number, optimizer in enumerate(trainer.optimizers):
                 rates.append([])
-                _watch(optimizer, rates[number], last if number == 0 else None)
+                _watch(optimizer, rates[number], last, alone=self._trial.job.module.automatic_optimization)
             found = FirstRates(
                 spec.batch.global_batch,
                 spec.lr,
@@ -101,26 +108,19 @@ class RehearsalRank(Rank):
             self.halt()
         return replace(found, rates=tuple(map(tuple, rates)))
 
-    def _of(self, workload: Workload, spec: TrialSpec, resumed: Resumed | None) -> Job:
-        assert isinstance(workload, Custom)
-        return _RehearsalJob(workload, spec, self.topology, resumed)
 
-
-class _RehearsalJob(CustomJob):
-    def __init__(self, config: Custom, spec: TrialSpec, topology: RankTopology, resumed: Resumed | None) -> None:
-        super().__init__(config, spec, topology, resumed)
-        if self.module.automatic_optimization:
-            self.module.training_step = lambda *args: self.losses.no_gradient()  # type: ignore[method-assign]
-
-
-def _watch(optimizer: torch.optim.Optimizer, rates: list[float], last: int | None) -> None:
-    """Note the rate of each step of the optimizer; end the fit after the step of number `last`."""
+def _watch(optimizer: torch.optim.Optimizer, rates: list[float], last: int, alone: bool) -> None:
+    """Note the rates of the optimizer's first `last` steps; end the fit after these if it is alone, else before one
+    more, so that the others have stepped as often.
+    """
 
     def before(*step: Any) -> None:
+        if len(rates) == last:
+            raise _EnoughSeen
         rates.append(float(optimizer.param_groups[0]["lr"]))
 
     def after(*step: Any) -> None:
-        if len(rates) == last:
+        if alone and len(rates) == last:
             raise _EnoughSeen
 
     optimizer.register_step_pre_hook(before)

@@ -106,7 +106,7 @@ def _metric(job: CustomJob, trainer: pl.Trainer, collate: Collate, batches: Sequ
         key: str, value: Any, *args: Any, batch_size: int | None = None, reduce_fx: Any = "mean", **kwargs: Any
     ) -> None:
         nonlocal total, weight
-        if key == name:
+        if key == name.removesuffix("_epoch"):
             if reduce_fx not in ("mean", torch.mean):
                 raise TypeError("not a mean")
             size = batch_size or (1 if batch is None else extract_batch_size(batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def test_a_point_has_costs_on_every_axis() -> None:
         assert (cost.billed_gpu_h, cost.energy_j) == (0, 500)
         assert (cost.updates, cost.samples) == (point.updates, point.updates * point.batch_size)
     assert set(found.frontiers) == set(COST_AXES) - {"billed_gpu_h"}  # no GPU was leased
+
+
+def test_points_know_the_tokens_of_a_sample() -> None:
+    workload = {"kind": "text", "context": 64, "train_samples": 4096, "text_bytes": 400_000}
+    assert {point.tokens_per_sample for point in summary(workload=workload).points} == {64}
+    assert {point.tokens_per_sample for point in summary().points} == {None}
 
 
 def test_the_frontier_has_probabilities_and_intervals() -> None:
@@ -207,3 +214,26 @@ def test_peak_memory_is_the_most_of_any_seed() -> None:
     ]
     found = summarize(rows, plan)
     assert [point.peak_memory_bytes for point in found.points] == [3 * 10**9 + point.updates for point in found.points]
+
+
+def judged_by(objective: dict[str, Any], change: Any) -> Summary:
+    """The made-up study under another objective, with `change` applied to the row of each report."""
+    plan = make_plan(StudyConfig.model_validate(CONFIG | {"objective": objective}, strict=False))
+    rows = [row.model_copy(update=change(row)) if isinstance(row, ReportRow) else row for row in made_rows(plan)]
+    return summarize(rows, plan)
+
+
+def test_a_metric_that_gets_worse_in_nearly_every_trial_is_noted() -> None:
+    upside_down = {"metric": "val_accuracy", "mode": "min", "insist": True}
+    notes = [note for note in judged_by(upside_down, lambda row: {}).notes if "ended with a worse" in note]
+    assert len(notes) == 1
+    assert notes[0].endswith("objective.mode says that less is better.")
+    right = judged_by({"metric": "val_accuracy"}, lambda row: {})
+    assert not any("ended with a worse" in note for note in right.notes)
+
+
+def test_an_accuracy_stands_beside_a_loss() -> None:
+    found = judged_by({"metric": "val_loss"}, lambda row: {"val_loss": 2.0 - (row.val_accuracy or 0.0)})
+    finals = [trial.curve[-1] for trial in found.trials if trial.phase == "confirm" and trial.batch_size == 64]
+    (point,) = (point for point in found.points if point.batch_size == 64)
+    assert point.further == {"val_accuracy": pytest.approx(fmean(at.val_accuracy or 0.0 for at in finals))}

@@ -1,7 +1,11 @@
 """Several ranks: the run is the same whatever their number."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,7 @@ from study.planning.batch_split import BatchPlan
 from study.planning.trials import TrialSpec, make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.messages import RankReport
-from tests.conftest import make_config
+from tests.conftest import make_config, wait_for
 
 # 48 divides by 1, 2, 3 and 4 ranks; the tiny config validates on 21 samples.
 BATCH = 48
@@ -51,3 +55,24 @@ def test_accuracy_over_21_samples_is_identical_for_every_number_of_ranks(
     # Padding would count some of the 21 twice.
     assert final[0].val_accuracy * 21 == pytest.approx(round(final[0].val_accuracy * 21))
     assert len({report.train_accuracy for report in final}) == 1
+
+
+def test_ranks_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "kill_me.py"
+    script.write_text(
+        "from study.training.distributed.local_group import LocalGroup\n"
+        "from tests.conftest import make_config, wait_for\n"
+        "if __name__ == '__main__':\n"
+        "    group = LocalGroup(make_config(), 1)\n"
+        "    print(*group._pids, flush=True)\n"
+        "    input()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        (rank,) = map(int, process.stdout.readline().split())
+        os.kill(rank, 0)
+        process.kill()
+    wait_for(lambda: not Path(f"/proc/{rank}").exists())
