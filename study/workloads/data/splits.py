@@ -127,11 +127,12 @@ def text(config: Text) -> Splits:
     validation before it; less than a context is left over. Raises DataError.
     """
     data = torch.frombuffer(bytearray(read_text(config)), dtype=torch.uint8)
-    train, val, test = config.part_sizes()
+    n_train, n_val, n_test = config.part_sizes()
     end = (len(data) - 1) // config.context * config.context
     x, y = (values.view(-1, config.context) for values in (data[:end], data[1 : end + 1]))
-    rows = (slice(train), slice(-val - test, -test), slice(-test, None))
-    return Splits(*(Part(x[some], y[some]) for some in rows), classes=BYTES)
+    rows = (slice(n_train), slice(-n_val - n_test, -n_test), slice(-n_test, None))
+    train, val, test = (Part(x[some], y[some]) for some in rows)
+    return Splits(train, val, test, classes=BYTES)
 
 
 def image_folder(config: ImageFolder) -> Splits:
