@@ -171,7 +171,8 @@ class TrialFit:
             metrics = self.resumed.rank["metrics"]  # of which Lightning's checkpoint has none
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
             self._follow_plateaus(trainer, self.resumed)
-        check_plateaus(trainer, self.spec)
+        if len(self.spec.report_at) > 1:  # a rehearsal does not get as far as its one report
+            check_plateaus(trainer, self.spec)
         if trainer.gradient_clip_val is not None or clips_itself(pl_module):
             unscale_before_clipping(trainer.optimizers[0])
         self.steps = self.resumed.updates if self.resumed else 0

@@ -102,9 +102,13 @@ def test_a_global_batch_is_that_of_all_ranks(two: LocalGroup) -> None:
             {"module": "WithLoaders", "data": None, "batch_size_key": "batch"},
             r"^workload\.module: .* does not take batch,",
         ),
+        (
+            {"module": "WithLoaders", "data": None, "data_args": {"val_batch": 1}},
+            r"^workload\.data_args: are for a data module, and the module has the loaders: give module_args$",
+        ),
         ({"data": None}, r"^workload\.module: Net has no train_dataloader, and workload\.data names no"),
     ],
-    ids=["name", "section", "others", "wrong", "no section", "module", "own loaders", "no loaders"],
+    ids=["name", "section", "others", "wrong", "no section", "module", "own loaders", "their arguments", "no loaders"],
 )
 def test_what_does_not_fit_is_one_line(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:

@@ -321,6 +321,18 @@ def test_what_is_no_update_or_has_no_loss_is_found(two: LocalGroup, how: str, sa
         assert re.match(f"ConfigError: {says}", found)
 
 
+def test_the_first_rates_of_both_optimizers_are_found() -> None:
+    found = first_rates(make_plan(by_hand("by steps")), "")
+    assert isinstance(found, FirstRates), found
+    expected = [[FACTOR * rate * 0.9**update for update in range(3)] for rate in (0.2, 0.4)]
+    assert found.rates == (
+        pytest.approx(expected[0]),
+        pytest.approx(expected[1][:2]),
+    )  # it ends with a step of the first
+    assert [text.partition(",")[0] for text in found.optimizers] == ["Adam", "SGD"]
+    assert found.schedules == ("ExponentialLR, stepped by the module",) * 2
+
+
 def test_what_is_right_passes_without_a_note(two: LocalGroup) -> None:
     assert notes_of(by_hand()) == []
     config = by_hand(world_size=2)

@@ -10,6 +10,7 @@ from study.planning.trials import make_plan
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
 from tests.own_modules.on_ranks import Outcome, alone, own, together, tried_together
+from tests.own_modules.user_modules import VAL_LABELS
 
 LIGHTNING = "pytorch_lightning.callbacks"
 SHRINKING = "tests.own_modules.user_modules:Shrinking"
@@ -53,6 +54,14 @@ def test_those_of_the_study_file_are_called_with_their_arguments(two: LocalGroup
     for outcome in gentle:  # each rank counts its own samples, and logged the count after each batch
         samples, counts = outcome.seen[::2], [count for (count,) in outcome.seen[1::2]]
         assert counts == [sum(sum(batch) for batch in samples[: i + 1]) for i in range(len(samples))]
+
+
+def test_a_metric_may_be_logged_by_a_callback(two: LocalGroup) -> None:
+    config = own(world_size=2, module="LogsNothing", callbacks=["tests.own_modules.user_modules:Judge"])
+    assert tried_together(two, config) == [[], []]
+    for outcome in together(two, config):
+        assert outcome.error is None
+        assert [report.val_accuracy for report in outcome.reports] == pytest.approx([VAL_LABELS.count(0) / 5] * 2)
 
 
 def test_averaged_weights_are_those_that_are_judged() -> None:

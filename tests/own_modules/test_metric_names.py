@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from study.config.objective import Objective
 from study.config.schema import Optimizer, Schedule, StudyConfig
 from study.errors import ConfigError
 from study.planning.trials import make_plan
+from study.planning.tried import FirstRates
 from study.training.distributed.local_group import LocalGroup
 from study.training.preflight.dry_run import dry_run
+from study.training.preflight.first_rates import first_rates
 from tests.conftest import make_config
 from tests.own_modules.on_ranks import alone, notes_of, own, spec_of, together, tried_together
 from tests.own_modules.user_modules import SAMPLES, VAL_LABELS, Batch, Data, Net, zeros
@@ -103,6 +106,25 @@ def test_a_rate_cannot_follow_what_is_not_there_yet() -> None:
     error = alone(config, make_plan(config).confirm_trials(make_plan(config).cells[0], 1.0)[0]).error
     assert error is not None
     assert says in error
+
+
+@pytest.mark.parametrize("batch", [24, 48])
+def test_the_first_rates_are_found_before_any_validation(batch: int) -> None:
+    found = first_rates(make_plan(plateaus().model_copy(update={"batch_sizes": (batch,)})), "")
+    assert isinstance(found, FirstRates), found
+    assert found.rates == (pytest.approx((0.1, 0.1, 0.1)),)
+    assert found.schedules == ("ReduceLROnPlateau after every epoch, following val_acc/dataloader_idx_1",)
+
+
+@pytest.mark.parametrize("loader", [0, 1])
+def test_the_objective_may_be_the_figure_of_one_loader(two: LocalGroup, loader: int) -> None:
+    name = f"forked/dataloader_idx_{loader}"
+    config = of_two("unused", 2).model_copy(update={"objective": Objective(metric=name, mode="max")})
+    workload = config.workload.model_copy(update={"val_accuracy": "val_accuracy"})
+    workload.model_fields_set.discard("val_accuracy")  # as if it had been left out
+    for outcome in together(two, config.model_copy(update={"workload": workload})):
+        assert outcome.error is None
+        assert [report.value(name) for report in outcome.reports] == pytest.approx([SHARES[loader]] * 2)
 
 
 def test_it_is_tried_where_an_epoch_has_one_update() -> None:

@@ -149,7 +149,7 @@ def test_a_users_own_module_learns_under_our_optimizer(config: Make) -> None:
     ("changes", "says"),
     [
         ({"val_accuracy": "accuracy"}, "workload.val_accuracy: the module does not log accuracy; it logs acc, loss"),
-        ({"train_samples": 80}, "workload.train_samples: is 80, but the data module has 64"),
+        ({"train_samples": 80}, "workload.train_samples: is 80, but the training set has 64"),
         ({"module": "tests.linear:LinearModul"}, r"has no class LinearModul \(did you mean LinearModule\?\)"),
         ({"module": "tests.nothing:X"}, "workload.module: cannot import tests.nothing"),
         ({"data_args": {"size": 3}}, "workload.data: tests.linear:LinearData does not take size"),

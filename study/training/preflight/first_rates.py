@@ -89,6 +89,8 @@ class RehearsalRank(Rank):
             assert self._fit is not None
             trainer = self._trial.trainer
             last = min(UPDATES, spec.total_updates)
+            for scheduler in trainer.lr_scheduler_configs:
+                scheduler.strict = False  # no validation logs the metrics that some follow
             for number, optimizer in enumerate(trainer.optimizers):
                 rates.append([])
                 _watch(optimizer, rates[number], last, alone=self._trial.job.module.automatic_optimization)
@@ -96,7 +98,7 @@ class RehearsalRank(Rank):
                 spec.batch.global_batch,
                 spec.lr,
                 tuple(map(_named, trainer.optimizers)),
-                tuple(map(_moved, trainer.lr_scheduler_configs)),
+                tuple(_moved(one, self._trial.by_hand is not None) for one in trainer.lr_scheduler_configs),
                 (),
             )
             self.advance()
@@ -139,8 +141,10 @@ def _named(optimizer: torch.optim.Optimizer) -> str:
     return ", ".join(words)
 
 
-def _moved(scheduler: Any) -> str:
+def _moved(scheduler: Any, by_hand: bool) -> str:
     """Return `StepLR after every 2 epochs` of Lightning's record of a scheduler."""
+    if by_hand:
+        return f"{type(scheduler.scheduler).__name__}, stepped by the module"
     unit, often = "update" if scheduler.interval == "step" else "epoch", scheduler.frequency
     says = f"{type(scheduler.scheduler).__name__} after every {f'{often} {unit}s' if often > 1 else unit}"
     return says + (f", following {scheduler.monitor}" if scheduler.reduce_on_plateau else "")

@@ -86,6 +86,10 @@ def build_module(config: Custom, batch_size: int) -> Any:
     _check_overridden(found, base, needed, "module")
     if own_loaders:
         _check_overridden(found, base, _LOADERS, "module", ", and workload.data names no LightningDataModule")
+        if config.data_args:
+            raise ConfigError(
+                "are for a data module, and the module has the loaders: give module_args", "workload.data_args"
+            )
     arguments = _module_arguments(config, found, batch_size)
     module = _build(found, config.module, "module", arguments, config.batch_size_key if own_loaders else None)
     if not module.automatic_optimization:
