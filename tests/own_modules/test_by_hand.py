@@ -92,6 +92,7 @@ class Gan(pl.LightningModule):
         self.log("val_loss", 1.0, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
+        self.length = self.trainer.estimated_stepping_batches
         first = torch.optim.Adam(self.discriminator.parameters(), lr=0.2)
         second = torch.optim.SGD(self.generator.parameters(), lr=0.4, momentum=0.9)
         both = [first, second]
@@ -303,6 +304,7 @@ def test_a_budget_of_updates_is_not_one_of_steps(monkeypatch: pytest.MonkeyPatch
     outcome = alone(config, trial(config))
     assert outcome.error is None
     assert [report.updates for report in outcome.reports] == [2, 4, 5]
+    assert made[0].length == 5  # for a schedule
 
 
 @pytest.mark.parametrize(
