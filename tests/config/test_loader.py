@@ -33,6 +33,14 @@ def load(tmp_path: Path, text: str, *overrides: str):
     return file.config
 
 
+def test_a_variant_may_clip_and_have_other_betas(tmp_path: Path) -> None:
+    variants = "{a: {optimizer: {clip_norm: 1}}, b: {optimizer: {kind: sgd, betas: null}}}"
+    config = load(tmp_path, f"{GOOD}optimizer: {{kind: adamw, betas: [0.9, 0.95]}}\nvariants: {variants}\n")
+    clipped, plain = (config.variant(name).optimizer for name in "ab")
+    assert (clipped.betas, clipped.clip_norm) == ((0.9, 0.95), 1)
+    assert (plain.kind, plain.betas, plain.clip_norm) == ("sgd", None, None)
+
+
 def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
     config = load(tmp_path, GOOD.replace("name: x", "name: no"))
     assert config.search.lr.low == 1e-3  # PyYAML alone reads text
@@ -116,6 +124,14 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
             ("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9, 0.9, 0.9]}"),
             7,
             "optimizer.betas: Tuple should have at most 2 items",
+        ),
+        (
+            (
+                "{epochs: 3}",
+                "{epochs: 3}\noptimizer: {kind: adamw, betas: [0.9, 0.95]}\nvariants: {a: {optimizer: {kind: sgd}}}",
+            ),
+            8,
+            "variants.a.optimizer: betas and eps are of adamw and lamb; sgd has none",
         ),
         (("{epochs: 3}", "{epochs: 3}\noptimizer: {kind: lamb, eps: 0}"), 7, "optimizer.eps: should be greater than 0"),
         (

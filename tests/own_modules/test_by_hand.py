@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import lightning as L
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -91,6 +92,7 @@ class Gan(pl.LightningModule):
         self.log("val_loss", 1.0, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
+        self.length = self.trainer.estimated_stepping_batches
         first = torch.optim.Adam(self.discriminator.parameters(), lr=0.2)
         second = torch.optim.SGD(self.generator.parameters(), lr=0.4, momentum=0.9)
         both = [first, second]
@@ -129,6 +131,21 @@ class One(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.2)
+
+
+class LightningOne(L.LightningModule):
+    """The same in the package `lightning`."""
+
+    seen: list[list[int]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.layer = nn.Linear(1, 1)
+        self.seen = []
+
+    training_step, validation_step = One.training_step, One.validation_step
+    configure_optimizers = One.configure_optimizers
 
 
 class TwoAtOnce(One):
@@ -201,9 +218,11 @@ def test_weights_and_losses_are_those_of_a_plain_loop(two: LocalGroup, how: str)
             assert outcome.reports[-1].lr == pytest.approx(0.2 * FACTOR)  # of the first optimizer
 
 
-def test_one_optimizer_and_a_closure() -> None:
-    config = by_hand(module="One")
-    outcome = alone(config, trial(config))
+@pytest.mark.parametrize("pausing", [False, True])
+@pytest.mark.parametrize(("module", "data"), [("One", "user_modules"), ("LightningOne", "lightning_modules")])
+def test_one_optimizer_and_a_closure_in_either_package(module: str, data: str, pausing: bool) -> None:
+    config = by_hand(module=module, data=f"tests.own_modules.{data}:Data")
+    outcome = alone(config, trial(config), pausing)
     assert outcome.error is None
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(*trial(config).seed))
@@ -285,6 +304,7 @@ def test_a_budget_of_updates_is_not_one_of_steps(monkeypatch: pytest.MonkeyPatch
     outcome = alone(config, trial(config))
     assert outcome.error is None
     assert [report.updates for report in outcome.reports] == [2, 4, 5]
+    assert made[0].length == 5  # for a schedule
 
 
 @pytest.mark.parametrize(
