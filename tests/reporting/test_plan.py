@@ -60,13 +60,14 @@ def test_what_was_found_of_a_module_comes_last() -> None:
 
 
 def test_what_is_not_known_says_why() -> None:
-    plan = make_plan(make_config(workload=WORKLOAD, batch_sizes=[32]))
+    plan = make_plan(make_config(workload=WORKLOAD | {"tokens_per_sample": 128}, batch_sizes=[32]))
     paces = Paces({}, {plan.cells[0]: "--no-measure"})
     found = replace(plan, tried=(TriedModule((), "val_acc", {"val_acc": 0.25}, None, None),))
     text = printed(found, paces, {"": "KeyError: 'x' (mine.py:3)"})
     assert "640 to train on, unknown to validate on" in text
     assert "optimizer  not known: KeyError: 'x' (mine.py:3)" in text
     assert "pace       not measured: --no-measure" in text
+    assert "tokens     128 a sample: 4,096 an update at batch size 32" in text
 
 
 def test_a_loss_is_shown_with_its_direction_and_unit() -> None:

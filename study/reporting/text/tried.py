@@ -26,6 +26,7 @@ def module_lines(plan: Plan, found: TriedModule, rates: FirstRates | str, paces:
         + ("unknown" if found.val_samples is None else f"{found.val_samples:,}")
         + " to validate on",
         "updates": _by_cell(plan, cells, [str(plan.confirm_trials(cell, 1.0)[0].total_updates) for cell in cells]),
+        "tokens": _tokens(plan, cells),
         workload.loss_weight or "": _weights(cells[0], found),
         **_optimizers(workload, rates),
         "pace": _pace(plan, cells, paces),
@@ -57,6 +58,15 @@ def _by_cell(plan: Plan, cells: list[Cell], texts: list[str]) -> str:
     """Return each text with its cell, or the first and the last where there are many."""
     named = [f"{text} at {cell_name(plan, cell)}" for cell, text in zip(cells, texts, strict=True)]
     return ", ".join(named if len(named) <= 3 else [named[0], "...", named[-1]])
+
+
+def _tokens(plan: Plan, cells: list[Cell]) -> str:
+    tokens = plan.config.tokens_per_sample
+    if tokens is None:
+        return ""
+    return f"{tokens:,} a sample: " + _by_cell(
+        plan, cells, [f"{tokens * cell.batch_size:,} an update" for cell in cells]
+    )
 
 
 def _weights(cell: Cell, found: TriedModule) -> str:

@@ -97,7 +97,7 @@ class ValidationShare(Sampler[list[int]]):
         batches: Any = self.batch_sampler
         standard = type(batches) is BatchSampler
         self.batch_size: int | None = batches.batch_size if standard else None
-        self.total = _count(self.sampler if standard else batches)
+        self.total = self._count(self.sampler if standard else batches)
         if self.batch_size is not None and batches.drop_last:
             self.total -= self.total % self.batch_size
         if self.total == 0:
@@ -108,6 +108,14 @@ class ValidationShare(Sampler[list[int]]):
                 f"its validation set has {found} for {topology.world_size} ranks, fewer than one each", KEY
             )
         _replace_batch_sampler(self, loader)
+
+    def _count(self, source: Any) -> int:
+        """Return how many samples or batches are drawn."""
+        if hasattr(source, "__len__"):
+            return len(source)
+        _prepare([self.sampler, self.batch_sampler], self.seed, 0)
+        with _seeded(self.seed):
+            return sum(1 for _ in source)
 
     def __len__(self) -> int:
         """Return the number of batches that this rank draws."""
@@ -138,11 +146,6 @@ class ValidationShare(Sampler[list[int]]):
             batches = [*batches[: len(self) - 1], batches[-1]]
         self.samples = sum(len(batch) for batch in batches)
         yield from batches
-
-
-def _count(sampler: Any) -> int:
-    """Return how many samples or batches a sampler draws."""
-    return len(sampler) if hasattr(sampler, "__len__") else sum(1 for _ in sampler)
 
 
 def check_sizes(batches: Sequence[Sequence[int]], micro_batch: int) -> None:
