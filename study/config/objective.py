@@ -68,8 +68,8 @@ class Target:
     mode: Mode  # max: met at the value or above; min: at the value or below
 
     def met_by(self, value: float) -> bool:
-        """Return whether a value of the metric meets the target; a non-finite one does not."""
-        return math.isfinite(value) and (value >= self.value if self.mode == "max" else value <= self.value)
+        """Return whether a value of the metric meets the target; NaN does not."""
+        return value >= self.value if self.mode == "max" else value <= self.value
 
 
 class Objective(Section):

@@ -15,8 +15,9 @@ ONES = 0.4  # share of the validation set
 
 
 def judged(module: str, objective: Any, world_size: int = 1, budget: dict[str, Any] | None = None) -> StudyConfig:
-    plain = own(world_size, budget, module=f"objective_modules:{module}", val_accuracy="val_accuracy")
-    return StudyConfig.model_validate(plain.model_dump(mode="json") | {"objective": objective}, strict=False)
+    plain = own(world_size, module=f"objective_modules:{module}", val_accuracy="val_accuracy").model_dump(mode="json")
+    judged_by = {"objective": objective, "budget": budget or plain["budget"]}
+    return StudyConfig.model_validate(plain | judged_by, strict=False)
 
 
 def test_a_module_that_logs_its_loss_alone_is_judged_by_it(two: LocalGroup) -> None:

@@ -82,7 +82,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _checked(table: pd.DataFrame, path: Path, objective: Objective) -> pd.DataFrame:
     """Return the known columns as numbers within their bounds."""
     ends = (-1e30, 1e30) if objective.floor is None else (0, 1)
-    metric = Column(*ends, may_be_empty=True)
+    metric = Column(ends[0], ends[1], may_be_empty=True)
     columns = COLUMNS | {objective.metric: metric, objective.test_metric: metric}
     found = list(table.columns)
     listed = ", ".join(found[:12]) + (", …" if len(found) > 12 else "")

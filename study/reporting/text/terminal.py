@@ -58,7 +58,7 @@ def _points(summary: Summary) -> Table:
         f"{per_trial}\na trial",
         "tokens\na second" if summary.tokens_per_sample else "samples\na second",
     ):
-        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
+        table.add_column(Text("\n".join(map(printable, name.split("\n")))), justify="right", no_wrap=True)
     table.add_column("on the\nfront", no_wrap=True)
     for point, cost in zip(points, column(cost * cost_in.scale for cost in costs), strict=True):
         table.add_row(
