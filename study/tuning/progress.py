@@ -191,7 +191,8 @@ class Progress:
             last = self._evidence(spec.trial_id)
             if last is not None:
                 reached[spec.base_lr].append(last)
-                if self.state.trial(spec.trial_id).status == "completed":
+                trial = self.state.trial(spec.trial_id)
+                if trial.status == "completed" and trial.audited is None:
                     completed[spec.base_lr].append(last)  # at the end of the budget, or earlier at a target
         furthest = max((row.updates for rows in reached.values() for row in rows), default=0)
         candidates = []
