@@ -136,8 +136,6 @@ class Bracket:
         self._begun[index] = True
         self._running.discard(index)
         if completed:
-            if level < len(self.rungs) and not self._waits[index]:  # it met its target: the rung need not wait for it
-                self._states[level].entrants -= 1
             return
         if self._waits[index]:
             self._waits[index] = False
