@@ -78,9 +78,10 @@ def turned(value: Any) -> Any:
     return [-end for end in reversed(value)] if isinstance(value, list) else None if value is None else -value
 
 
-@pytest.fixture(params=STUDIES, ids=lambda path: path.name)
-def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[StudyResults, StudyResults]:
-    return judged_by(1, request.param, tmp_path / "more"), judged_by(-1, request.param, tmp_path / "less")
+@pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.name)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResults, StudyResults]:
+    folder = tmp_path_factory.mktemp(request.param.name)
+    return judged_by(1, request.param, folder / "more"), judged_by(-1, request.param, folder / "less")
 
 
 def test_everything_is_the_same_but_for_the_sign(pair: tuple[StudyResults, StudyResults]) -> None:
