@@ -231,7 +231,7 @@ def ending(folder: Path) -> Ending:
         stops=frozenset(
             (trial.trial_id, last[trial.trial_id]) for trial in summary.trials if trial.outcome == "stopped"
         ),
-        front=tuple((point.batch_size, point.lr, point.val_accuracy, point.on_frontier) for point in summary.points),
+        front=tuple((point.batch_size, point.lr, point.quality, point.on_frontier) for point in summary.points),
     )
 
 

@@ -118,7 +118,7 @@ def driven(plan: Plan, folder: Path, kill_points: KillPoints, slots: int = 1, di
 def frontier(plan: Plan, rows: list[AnyRow]) -> list[tuple[Any, ...]]:
     """What is drawn."""
     return [
-        (point.batch_size, point.lr, point.cost.samples, point.val_accuracy, point.on_frontier)
+        (point.batch_size, point.lr, point.cost.samples, point.quality, point.on_frontier)
         for point in summarize(rows, plan).points
     ]
 

@@ -106,7 +106,7 @@ def course(folder: Path) -> dict[str, Any]:
             for name, curve in curves(rows).items()
         },
         "frontier": [
-            (point.batch_size, point.lr, point.cost.samples, point.val_accuracy, point.on_frontier)
+            (point.batch_size, point.lr, point.cost.samples, point.quality, point.on_frontier)
             for point in summarize(rows, recorded(folder)).points
         ],
     }

@@ -80,6 +80,6 @@ def test_a_study_that_was_cut_ends_as_one_that_was_not(
     resumed = [row for row in run.of(AttemptRow) if row.from_updates]
     assert {(row.trial_id, row.from_updates) for row in resumed} >= set(cuts.items())
     assert len(run.of(LimitRow)) == 3
-    points = [(p.batch_size, p.lr, p.val_accuracy) for p in summarize(run.rows, run.plan).points]
-    assert points == [(p.batch_size, p.lr, p.val_accuracy) for p in summarize(whole.rows, whole.plan).points]
+    points = [(p.batch_size, p.lr, p.quality) for p in summarize(run.rows, run.plan).points]
+    assert points == [(p.batch_size, p.lr, p.quality) for p in summarize(whole.rows, whole.plan).points]
     assert list((folder / "checkpoints").iterdir()) == []
