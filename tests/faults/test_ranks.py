@@ -111,7 +111,7 @@ def test_the_trial_goes_on_from_its_last_checkpoint_and_others_are_untouched(
     line.inject()
     run = run_and_clear(study(tmp_path / "once", at, how, updates), tmp_path / "s")
     lost = check_one_lost(run, undisturbed, from_updates)
-    assert lost.why.startswith("no rank got" if how == "stuck" else "rank 1 on ")
+    assert lost.why.startswith("no rank made progress" if how == "stuck" else "rank 1 on ")
     if how in BOUNDS_S:
         (bound_s,) = BOUNDS_S[how].values()
         assert bound_s <= lost.phases_s["lost"] <= 2 * bound_s + 5
