@@ -27,6 +27,10 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     ),
     "two": (
         "tests/own_modules/test_check.py", "tests/own_modules/test_figures.py", "tests/own_modules/test_order.py",
+        "tests/own_modules/test_batch_shapes.py", "tests/own_modules/test_batch_size.py",
+        "tests/own_modules/test_by_hand.py", "tests/own_modules/test_callbacks.py",
+        "tests/own_modules/test_clipping.py", "tests/own_modules/test_metric_names.py",
+        "tests/own_modules/test_objectives.py", "tests/own_modules/test_packages.py",
     ),
     "pair": (
         "tests/training/jobs/test_simclr.py", "tests/training/jobs/test_nt_xent.py",
