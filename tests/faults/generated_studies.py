@@ -45,6 +45,8 @@ def values(draw: st.DrawFn, schema: dict[str, Any], key: str = "") -> Any:
         return draw(values(draw(st.sampled_from(options)), key))
     if "const" in schema or "enum" in schema:
         return draw(st.sampled_from(schema.get("enum", [schema.get("const")])))
+    if "prefixItems" in schema:
+        return [draw(values(item, key)) for item in schema["prefixItems"]]
     if schema.get("type") == "array":
         items = values(schema["items"], key)
         return draw(st.lists(items, min_size=schema.get("minItems", 0), max_size=3, unique_by=repr))
