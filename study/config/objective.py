@@ -193,6 +193,11 @@ class Objective(Section):
             raise ConfigError(f"{self.metric} was not recorded", "objective.metric")
         return self.quality(found)
 
+    @property
+    def difference_scale(self) -> float:
+        """What differences of the metric are multiplied by to be shown: points of a percentage, bits, or as logged."""
+        return {"percent": 100.0, "bits": 1 / math.log(2)}.get(self.show, 1.0)
+
     def shown(self, value: float) -> float:
         """Return a value of the metric as people see it: in percent, as exp, in bits, or as it is."""
         if self.show == "percent":

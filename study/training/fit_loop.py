@@ -279,10 +279,8 @@ class TrialFit:
         self._lap("validate_s")
         final = self._is_final(updates, metrics)
         tested = self.job.test_metrics(self._done) if final and spec.phase == "confirm" else {}
-        metrics.metrics = {
-            **metrics.metrics,
-            **{name: value for name, value in tested.items() if name != "test_accuracy"},
-        }
+        test_accuracy = tested.pop("test_accuracy", None)
+        metrics.metrics = {**metrics.metrics, **tested}
         self._lap("validate_s")
         with uncompiled(self.config.hardware.compile):
             probes = self.probes.measure(updates, final) if spec.phase == "confirm" else NO_READINGS
@@ -293,7 +291,7 @@ class TrialFit:
             samples=samples,
             epochs=spec.epochs_at(updates),
             lr=current_rate(trainer.optimizers[0], self.config, spec),
-            test_accuracy=tested.get("test_accuracy"),
+            test_accuracy=test_accuracy,
             samples_per_s=(samples - spec.samples_at(previous)) / self.interval_s,
             phases_s={"train": self.train_s, "validate": self.validate_s, "probe": self.probe_s},
             final=final,

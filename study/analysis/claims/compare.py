@@ -116,10 +116,13 @@ def unproved(statement: Statement) -> ClaimVerdict:
 
 def table(settings: Sequence[Setting], measures: Iterable[Measure], note: str | None = None) -> Details:
     """Return the measures of each setting over its seeds, without measures that no trial has."""
+    by_name: dict[str, Measure] = {}
+    for measure in measures:
+        by_name.setdefault(measure.name, measure)  # the objective may be the validation loss
     figures = [
-        TableRow(measure.name, measure.unit, tuple(cell(setting, measure) for setting in settings))
-        for measure in {measure.name: measure for measure in reversed(tuple(measures))}.values()
-    ][::-1]
+        TableRow(name, measure.unit, tuple(cell(setting, measure) for setting in settings))
+        for name, measure in by_name.items()
+    ]
     known = tuple(figure for figure in figures if any(cell.n_seeds for cell in figure.cells))
     return Details(tuple(setting.name for setting in settings), known, note)
 

@@ -88,14 +88,14 @@ def _gradient_gb(trial: TrialRecord) -> float | None:
 
 def objective_measure(objective: Objective) -> Measure:
     """Return the measure of the final objective. Tests compare qualities; values and effects are of the metric."""
-    percent, bits = objective.show == "percent", objective.show == "bits"
-    unit = "bits" if bits else objective.unit
+    percent = objective.show == "percent"
+    unit = "bits" if objective.show == "bits" else objective.unit
     return Measure(
         name=objective.logged_label,
         unit="%" if percent else unit,
         read=lambda trial: trial.final_quality,
         effect_unit="points" if percent else unit or objective.metric,
-        scale=100.0 if percent else 1 / math.log(2) if bits else 1.0,
+        scale=objective.difference_scale,
         ratio=False,
         negated=objective.mode == "min",
     )

@@ -13,7 +13,6 @@ from study.analysis.records import TrialRecord
 from study.analysis.statistics.critical import CriticalBatch, StepsToTarget, fit_critical_batch
 from study.analysis.statistics.samples import mean_interval
 from study.analysis.summary.time_to_target import steps_to_target
-from study.config.schema import StudyConfig
 
 FACTOR = 3.0  # a ratio within it counts as predicted: the paper claims the order of magnitude
 _NORMAL = 1.96  # two-sided 95%
@@ -36,7 +35,9 @@ def noise_scale(settings: Sequence[Setting]) -> ClaimVerdict:
     doi:10.1002/sim.3095), as if the two were independent. Supported if all of it is within the factor, contradicted
     if all is beyond.
     """
-    found = [s for s in batch_series(settings, lambda c: _target(c) is not None and c.probes.noise_scale) if len(s) > 2]
+    found = [
+        s for s in batch_series(settings, lambda c: c.quality_target is not None and c.probes.noise_scale) if len(s) > 2
+    ]
     if not found:
         return unproved(NOISE_SCALE)
     series = found[0]
@@ -45,12 +46,8 @@ def noise_scale(settings: Sequence[Setting]) -> ClaimVerdict:
     return concluded(NOISE_SCALE, (_finding(series, fit, measured),), _details(series, fit))
 
 
-def _target(config: StudyConfig) -> float | None:
-    return config.quality_target
-
-
 def _runs(setting: Setting) -> list[StepsToTarget]:
-    target, objective = _target(setting.config), setting.config.objective
+    target, objective = setting.config.quality_target, setting.config.objective
     assert target is not None
     return [
         steps_to_target(trial, target, objective)

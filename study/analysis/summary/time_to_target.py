@@ -68,9 +68,7 @@ def critical_batches(
     unreported: dict[str, int] = defaultdict(int)
     for trial in trials:
         if trial.phase == "confirm" and trial.outcome is not None:
-            if any(math.isfinite(objective.of(point)) for point in trial.curve) or (
-                trial.curve and objective.floor is not None
-            ):
+            if _says_how_far(trial, objective):
                 variants[trial.variant].append(trial)
             else:
                 unreported[trial.variant] += 1
@@ -78,6 +76,13 @@ def critical_batches(
     if not fitting:
         return (), "steps to a target need confirm trials of two batch sizes"
     return tuple(_critical(name, ended, target, unreported[name], objective) for name, ended in fitting.items()), None
+
+
+def _says_how_far(trial: TrialRecord, objective: Objective) -> bool:
+    """Return whether a trial has a quality to count: a finite report, or any where the least quality is known."""
+    if objective.floor is not None:
+        return bool(trial.curve)
+    return any(math.isfinite(objective.of(point)) for point in trial.curve)
 
 
 def _critical(

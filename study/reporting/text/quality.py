@@ -108,11 +108,6 @@ def point_text(objective: Objective, point: Point) -> str:
     return with_interval(objective, point.quality, point.quality_ci)
 
 
-def difference_scale(objective: Objective) -> float:
-    """Return what differences of qualities are multiplied by to be shown in `difference_unit`."""
-    return {"percent": 100.0, "bits": 1 / math.log(2)}.get(objective.show, 1.0)
-
-
 def difference_unit(objective: Objective) -> str:
     """Return the unit of differences: points of a percentage, else that of the metric as logged."""
     return {"percent": "points", "bits": "bits"}.get(objective.show, objective.unit or f"of {objective.metric}")
@@ -120,7 +115,7 @@ def difference_unit(objective: Objective) -> str:
 
 def difference(objective: Objective, gain: float) -> float:
     """Return a difference of qualities as one of the metric's values, in `difference_unit`."""
-    return difference_scale(objective) * objective.value(gain) + 0.0  # without the sign of a zero
+    return objective.difference_scale * objective.value(gain) + 0.0  # without the sign of a zero
 
 
 def difference_text(objective: Objective, gain: float) -> str:
@@ -132,7 +127,7 @@ def difference_text(objective: Objective, gain: float) -> str:
 
 def margin_text(objective: Objective, margin: float) -> str:
     """Return a difference too small to matter: `1 point of accuracy`, `0.01 nats`."""
-    size = difference_scale(objective) * margin
+    size = objective.difference_scale * margin
     if is_accuracy(objective):
         return f"{size:g} point{'' if size == 1 else 's'} of accuracy"
     return f"{number(size)} {difference_unit(objective)}"

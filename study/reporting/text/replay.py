@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from study.reporting.text.formatting import NOTHING, number, percent
-from study.reporting.text.quality import difference_scale, difference_unit, value_text
+from study.reporting.text.quality import difference_unit, value_text
 from study.reporting.text.tables import TextTable, print_lines
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def result_name(result: Result) -> str:
 def _gain(estimate: Estimate | None, objective: Objective) -> str:
     if estimate is None:
         return NOTHING
-    gain = difference_scale(objective) * estimate.mean
+    gain = objective.difference_scale * estimate.mean
     return f"{gain:.1f}" if objective.show == "percent" else number(gain)
 
 

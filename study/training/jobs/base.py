@@ -122,7 +122,7 @@ class TensorJob:
         return {"use_distributed_sampler": False, "max_epochs": -1, "logger": False}
 
     def callbacks(self) -> list[Any]:
-        """Return none."""
+        """Return no callbacks: the package's own modules need none."""
         return []
 
     def fit_arguments(self) -> dict[str, Any]:
