@@ -79,14 +79,16 @@ def turned(value: Any) -> Any:
 
 
 @pytest.fixture(scope="module", params=STUDIES, ids=lambda path: path.name)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResults, StudyResults]:
+def negated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StudyResults, StudyResults]:
     folder = tmp_path_factory.mktemp(request.param.name)
     return judged_by(1, request.param, folder / "more"), judged_by(-1, request.param, folder / "less")
 
 
-def test_everything_is_the_same_but_for_the_sign(pair: tuple[StudyResults, StudyResults]) -> None:
+def test_everything_is_the_same_but_for_the_sign(negated: tuple[StudyResults, StudyResults]) -> None:
     names = frozenset(f"{place}{METRIC}{ci}" for place in ("", "best_", "target_") for ci in ("", "_ci"))
-    records = [json.loads(json.dumps(summary_record(results.summary))) for results in pair]
+    records = [json.loads(json.dumps(summary_record(results.summary))) for results in negated]
     for record in records:
         for critical in filter(None, (record["critical"], *record["other_criticals"])):
             del critical["target_why"]  # says most or best
@@ -104,18 +106,18 @@ def test_everything_is_the_same_but_for_the_sign(pair: tuple[StudyResults, Study
     assert records[1] == mirrored(records[0], names | {"test_accuracy"})
 
 
-def test_the_same_rates_are_chosen(pair: tuple[StudyResults, StudyResults]) -> None:
+def test_the_same_rates_are_chosen(negated: tuple[StudyResults, StudyResults]) -> None:
     chosen = []
-    for results in pair:
+    for results in negated:
         plan = make_plan(results.plan.config)
         progress = Progress(plan, read(results.folder).rows)
         chosen.append({cell: progress.chosen_rate(cell) for cell in plan.cells})
     assert chosen[0] == chosen[1]
 
 
-def test_a_replay_sees_the_same_curves(pair: tuple[StudyResults, StudyResults]) -> None:
+def test_a_replay_sees_the_same_curves(negated: tuple[StudyResults, StudyResults]) -> None:
     curves = []
-    for results in pair:
+    for results in negated:
         try:
             curves.append(curves_of(results.summary))
         except DataError as error:
@@ -123,10 +125,10 @@ def test_a_replay_sees_the_same_curves(pair: tuple[StudyResults, StudyResults]) 
     assert curves[0] == curves[1]
 
 
-def test_figures_are_mirrored(pair: tuple[StudyResults, StudyResults]) -> None:
-    if not pair[0].summary.points:
+def test_figures_are_mirrored(negated: tuple[StudyResults, StudyResults]) -> None:
+    if not negated[0].summary.points:
         return
-    more, less = (results.figure("frontier") for results in pair)
+    more, less = (results.figure("frontier") for results in negated)
     for up, down in zip(more.data, less.data, strict=True):
         assert list(up.x) == list(down.x)
         assert list(up.y) == pytest.approx([-y for y in down.y])
