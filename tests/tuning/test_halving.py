@@ -73,6 +73,7 @@ def grid_run(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_for_real(config, tmp_path_factory.mktemp("grid"))
 
 
+@pytest.mark.slow
 def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run: Run, grid_run: Run) -> None:
     curves = curves_of(summarize(grid_run.rows, grid_run.plan))
     cost = first_costs(frontier_run)
@@ -100,6 +101,7 @@ def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run:
     assert sorted(simulated["pause"]) == sorted(decided["pause"])
 
 
+@pytest.mark.slow
 def test_pausing_does_not_change_a_curve(frontier_run: Run, grid_run: Run) -> None:
     paused = {row.trial_id for row in frontier_run.of(DecisionRow) if row.decision == "pause"}
     ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}

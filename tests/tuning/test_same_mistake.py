@@ -319,7 +319,7 @@ class KillingLedger(Memory):
             super().append(row, durable=durable)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     scheduler=st.sampled_from(list(SCHEDULERS)),
     slots=st.integers(1, 4),

@@ -122,6 +122,7 @@ def test_an_error_of_the_trials_own_code_fails_it_without_a_retry(local_ray: Non
     assert summary.spend.censored_device_h == summary.spend.total_device_h > 0
 
 
+@pytest.mark.slow
 def test_several_world_sizes_run_side_by_side(local_ray: None, tmp_path: Path) -> None:
     config = make_config(hardware={"world_size": [1, 2]}, batch_sizes=[32], search={"lr": [0.1]}, budget={"epochs": 1})
     run = run_for_real(config, tmp_path)
