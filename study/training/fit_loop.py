@@ -21,7 +21,8 @@ from study.training.distributed.strategies import strategy
 from study.training.distributed.topology import RankTopology
 from study.training.energy import EnergyMeter
 from study.training.jobs.base import Job
-from study.training.lightning_patches import NoProfiler, cache_entry_points, skip_sigterm_broadcast
+from study.training.lean_loop import use_lean_loop
+from study.training.lightning_patches import NoProfiler, cache_entry_points
 from study.training.manual_steps import ManualSteps
 from study.training.messages import RankReport
 from study.training.optimizers import (
@@ -96,7 +97,7 @@ class TrialFit:
             **clipping,
             **self.job.trainer_arguments(),
         )
-        skip_sigterm_broadcast(trainer)
+        use_lean_loop(trainer, lightning)
         trainer.fit(module, **self.job.fit_arguments(), ckpt_path=IN_MEMORY if self.resumed else None)
         if not self.ended:
             raise self._stopped_early()

@@ -1,7 +1,6 @@
 """Work that Lightning does at every step and a trial has no use for, left out (docs/adr/003).
 
-A small model's step takes a millisecond or two, and Lightning's own work between steps nearly another. Two of these
-reach into Lightning, `skip_sigterm_broadcast` and `cache_entry_points`; the others use its extension points.
+Of these, `cache_entry_points` reaches into Lightning; the others use its extension points. Its loop: `lean_loop.py`.
 """
 
 from __future__ import annotations
@@ -45,15 +44,6 @@ class NoProfiler:
     def profile(self, action_name: str) -> AbstractContextManager[Any]:
         """Return one shared context that does nothing."""
         return _NOTHING
-
-
-def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
-    """Keep Lightning from broadcasting a flag before every batch, in case one rank got a SIGTERM: a collective a step.
-
-    The driver ends the ranks itself. This reaches into Lightning, of which versions before 2.6 have no broadcast; a
-    test fails if it changes there.
-    """
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def cache_entry_points(lightning: LightningPackage) -> None:
