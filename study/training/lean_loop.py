@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from study.training.lightning_patches import FastHookModule
+from study.training.lightning_patches import FastHookModule, overrides, transfers_itself
 from study.workloads.user_code.lightning_package import LightningPackage, derived
 
 # Called at each step where the module or a callback has its own.
@@ -29,7 +29,6 @@ HOOKS = (
 )
 # A module that has one of these of its own is trained by Lightning's loop.
 STEPS = ("on_train_batch_start", "optimizer_step", "optimizer_zero_grad", "backward", "lr_scheduler_step")
-TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 def use_lean_loop(trainer: pl.Trainer, lightning: LightningPackage) -> None:
@@ -45,7 +44,8 @@ class LeanLoop:
     """Methods of Lightning's loop over the batches of an epoch, which it is made a subclass of."""
 
     lightning: LightningPackage
-    step: LeanStep | None
+    decided = False
+    step: LeanStep | None = None
     # Lightning's own:
     trainer: Any
     val_loop: Any
@@ -55,9 +55,11 @@ class LeanLoop:
     _should_accumulate: Callable[[], bool]
 
     def on_run_start(self, data_fetcher: Any) -> None:
-        """Decide how the steps of an epoch are taken."""
+        """Decide at the first epoch how steps are taken."""
         super().on_run_start(data_fetcher)  # type: ignore[misc]
-        self.step = LeanStep(self.trainer, self.lightning) if can_step(self.trainer, self.lightning) else None
+        if not self.decided:
+            self.step = LeanStep(self.trainer, self.lightning) if can_step(self.trainer, self.lightning) else None
+            self.decided = True
 
     def advance(self, data_fetcher: Any) -> None:
         """Take a step."""
@@ -80,11 +82,6 @@ class LeanLoop:
         """
 
 
-def overrides(instance: Any, base: type, hook: str) -> bool:
-    """Return whether an object has a method of its own in place of that of Lightning's base class."""
-    return hook in vars(instance) or getattr(type(instance), hook) is not getattr(base, hook)
-
-
 def can_step(trainer: Any, lightning: LightningPackage) -> bool:
     """Return whether a `LeanStep` does all that Lightning would do at a step of this training."""
     module, base = trainer.lightning_module, lightning.pytorch.LightningModule
@@ -104,7 +101,7 @@ class LeanStep:
         module, strategy = trainer.lightning_module, trainer.strategy
         self.trainer, self.module, self.strategy, self.loop = trainer, module, strategy, trainer.fit_loop.epoch_loop
         self.model: Any = strategy.model  # the module, or DDP around it
-        self.optimizer, self.accumulation = trainer.optimizers[0], trainer.accumulate_grad_batches
+        self.optimizer = trainer.optimizers[0]
         self.attributes = vars(module)  # nn.Module looks for parameters at each assignment to an attribute
         # Freed before the forward pass, their memory is still in the cache. A user's training_step may read gradients.
         self.zeroes_first = isinstance(module, FastHookModule)
@@ -116,10 +113,7 @@ class LeanStep:
 
         base = lightning.pytorch.LightningModule
         self.clips = trainer.gradient_clip_val is not None or overrides(module, base, "configure_gradient_clipping")
-        self.transfers = any(overrides(module, base, hook) for hook in TRANSFERS) or (
-            trainer.datamodule is not None
-            and any(overrides(trainer.datamodule, lightning.pytorch.LightningDataModule, hook) for hook in TRANSFERS)
-        )
+        self.transfers = transfers_itself(trainer, lightning)
         self.takes_index = len(self.loop._build_kwargs({}, None, 0)) > 1
         precision = trainer.precision_plugin
         plain = type(precision) is lightning.pytorch.plugins.Precision
@@ -210,15 +204,16 @@ class LeanStep:
             return self._forward_and_backward(batch, batch_idx)
 
     def _forward_and_backward(self, batch: Any, batch_idx: int) -> Tensor | None:
-        first = batch_idx % self.accumulation == 0
+        accumulation = self.trainer.accumulate_grad_batches
+        first = batch_idx % accumulation == 0
         if first and self.zeroes_first:
             self._zero_grad()
         output = self._training_step(batch, batch_idx)
-        if isinstance(output, Tensor) and self.accumulation == 1:
+        if isinstance(output, Tensor) and accumulation == 1:
             loss, seen = output, output.detach()
             self.outputs: dict[str, Any] = {"loss": seen}
         else:  # of any other kind
-            result = self.read_output(output, self.accumulation)
+            result = self.read_output(output, accumulation)
             loss, seen = result.closure_loss, result.loss
             self.outputs = {} if loss is None else result.asdict()
         if first and not self.zeroes_first:

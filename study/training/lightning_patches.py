@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 
 from study.workloads.user_code.lightning_package import LightningPackage
 
+TRANSFERS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 # What Lightning warns people of who write a training script: speed, loggers, and what a study does in its own way. All
@@ -44,6 +45,23 @@ class NoProfiler:
     def profile(self, action_name: str) -> AbstractContextManager[Any]:
         """Return one shared context that does nothing."""
         return _NOTHING
+
+
+def overrides(instance: Any, base: type, hook: str) -> bool:
+    """Return whether an object has a method of its own in place of that of Lightning's base class."""
+    return hook in vars(instance) or getattr(type(instance), hook) is not getattr(base, hook)
+
+
+def transfers_itself(trainer: Any, lightning: LightningPackage) -> bool:
+    """Return whether the module or the data module has hooks of its own for moving a batch to the device."""
+    bases = (
+        (trainer.lightning_module, lightning.pytorch.LightningModule),
+        (
+            trainer.datamodule,
+            lightning.pytorch.LightningDataModule,
+        ),
+    )
+    return any(overrides(one, base, hook) for one, base in bases if one is not None for hook in TRANSFERS)
 
 
 def cache_entry_points(lightning: LightningPackage) -> None:

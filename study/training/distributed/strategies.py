@@ -16,6 +16,7 @@ from study.errors import ConfigError
 from study.training.distributed.rendezvous import PlacedEnvironment
 from study.training.distributed.topology import RankTopology
 from study.training.jobs.base import Job
+from study.training.lightning_patches import transfers_itself
 from study.workloads.user_code.lightning_package import derived
 
 
@@ -27,6 +28,7 @@ class _JobsOwn:
     job: Job
     channels_last: bool
     report: Callable[[], None]
+    root_device: torch.device
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Lightning's hook between the module's own set-up and DDP. Raises ConfigError for a layer without a shape."""
@@ -37,12 +39,18 @@ class _JobsOwn:
                 "through them in __init__, configure_model or setup",
                 "workload.module",
             )
+        self.transfers_itself = transfers_itself(trainer, self.job.lightning)
         super().setup(trainer)  # type: ignore[misc]
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
-        """Move a batch to the device, unless the job's batches are there already."""
+        """Move a batch to the device, unless the job's batches are there already; by the hooks for it if there are
+        any.
+        """
         if not self.job.batches_on_device:
-            batch = super().batch_to_device(batch, device, dataloader_idx)  # type: ignore[misc]
+            if self.transfers_itself:
+                batch = super().batch_to_device(batch, device, dataloader_idx)  # type: ignore[misc]
+            else:
+                batch = self.job.lightning.fabric.utilities.move_data_to_device(batch, device or self.root_device)
         return apply_to_collection(batch, Tensor, _channels_last) if self.channels_last else batch
 
     def process_dataloader(self, dataloader: Any) -> Any:

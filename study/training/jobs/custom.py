@@ -176,7 +176,9 @@ class CustomJob:
         self.losses.scale_gradients()
 
     def before_validation(self, trainer: pl.Trainer) -> None:
-        """Forget the metrics of the validation before."""
+        """Check that the ranks drew alike, and forget the metrics of the validation before."""
+        if self._train_share is not None:
+            self._train_share.check_alike()
         self.logged.forget(trainer)
 
     def before_validation_ends(self, trainer: pl.Trainer) -> None:

@@ -36,10 +36,23 @@ class TrainingLosses:
 
     def start(self) -> None:
         """Begin the sums of the next report."""
-        self.loss_sum: Any = 0.0  # of losses times their weights, a float64 tensor once there is a loss
-        self.weight_sum = 0.0
+        self._losses: list[Tensor] = []  # summed when asked for: a sum each step would be three kernels more
+        self._weights: list[float] = []
         self.skipped = 0  # micro batches for which training_step returned no loss
         self._update_weight = 0.0  # of the micro batches since the last update
+
+    @property
+    def loss_sum(self) -> float:
+        """The sum of losses times their weights."""
+        if not self._losses:
+            return 0.0
+        losses = torch.stack([loss.double().reshape(()) for loss in self._losses])
+        return float((losses * torch.tensor(self._weights, dtype=torch.float64, device=losses.device)).sum())
+
+    @property
+    def weight_sum(self) -> float:
+        """The sum of the weights."""
+        return math.fsum(self._weights)
 
     def _wrap_training_step(self) -> None:
         original = self.module.training_step
@@ -61,8 +74,8 @@ class TrainingLosses:
             weight = self.weight_of(output)
             if weight == 0:  # a mean over nothing is NaN, and counts nothing
                 return self.no_gradient()
-            self.loss_sum = self.loss_sum + loss.detach().double() * weight
-            self.weight_sum += weight
+            self._losses.append(loss.detach())
+            self._weights.append(weight)
             if self.config.loss_weight is None:
                 return output
             self._update_weight += weight
@@ -83,8 +96,8 @@ class TrainingLosses:
                 f"one; it logs {named}",
                 "workload.train_loss",
             )
-        self.loss_sum = self.loss_sum + torch.as_tensor(loss).detach().double()
-        self.weight_sum += 1
+        self._losses.append(torch.as_tensor(loss).detach())
+        self._weights.append(1.0)
 
     def no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""

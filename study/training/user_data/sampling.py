@@ -42,6 +42,7 @@ class TrainShare(Sampler[list[int]]):
         self.sampler, self.batch_sampler = sampler_of(loader), loader.batch_sampler
         self.topology, self.seed, self.micro_batch, self.batches = topology, tuple(seed), micro_batch, batches
         self.epoch = 0
+        self.drawn = b""  # digest of all that was drawn
         if isinstance(self.sampler, DistributedSampler):
             meant = self.sampler.num_replicas, self.sampler.rank
             if meant != (topology.world_size, topology.rank):
@@ -72,9 +73,15 @@ class TrainShare(Sampler[list[int]]):
         if shared:
             yield from drawn
             return
-        _check_alike(drawn, "its training sampler gives the ranks different samples")
-        whole = len(drawn) - len(drawn) % ranks
-        yield from drawn[:whole][rank::ranks]
+        self.drawn = _digest((self.drawn, drawn))
+        yield from drawn[: len(drawn) - len(drawn) % ranks][rank::ranks]
+
+    def check_alike(self) -> None:
+        """Raise ConfigError if the ranks' samplers drew differently, in any epoch so far. Every rank must call it.
+
+        Called before each report: a small training set has an epoch every few steps, and a collective costs as much.
+        """
+        _check_alike(self.drawn, "its training sampler gives the ranks different samples")
 
 
 class ValidationShare(Sampler[list[int]]):
@@ -228,10 +235,14 @@ def _everywhere(fact: bool) -> bool:
     return all(facts)
 
 
+def _digest(drawn: Any) -> bytes:
+    return hashlib.sha256(pickle.dumps(drawn)).digest()
+
+
 def _check_alike(drawn: Any, says: str) -> None:
     if not dist.is_initialized():
         return
     digests: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(digests, hashlib.sha256(pickle.dumps(drawn)).hexdigest())
+    dist.all_gather_object(digests, _digest(drawn))
     if len(set(digests)) > 1:
         raise ConfigError(f"{says}: it must be the same on all ranks, and a study gives each rank its share", KEY)
