@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 
-.PHONY: demo test faults lint clean
+.PHONY: demo test lint clean
 
 demo: .venv/.installed
 	@.venv/bin/study run quickstart --out runs/demo-$$(date +%Y%m%d-%H%M%S)
@@ -10,12 +10,6 @@ demo: .venv/.installed
 test: export OMP_NUM_THREADS = 1
 test: .venv/.installed
 	.venv/bin/python -m pytest -n 2
-
-# What .ci/run leaves out: ranks, drivers and machines of real studies die, 20 minutes or more.
-faults: export OMP_NUM_THREADS = 1
-faults: .venv/.installed
-	.venv/bin/python -m pytest --timeout 900 -m thorough \
-		tests/faults/test_ranks.py tests/faults/test_drivers_for_real.py tests/faults/test_machines.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -189,7 +189,7 @@ def test_ctrl_c_twice_ends_at_once_and_a_resume_goes_on(
     """The second comes when the driver waits for the cluster to have its groups back, and bills them."""
     twice, folder = faults("Ctrl-C twice"), cluster.root / "twice"
     twice.inject()
-    code, printed = cluster.drive("twice", "interrupt behind report 3,interrupt before lease 1")
+    code, printed = cluster.drive("twice", "interrupt behind report 1,interrupt before lease 1")
     assert (code, printed) == (130, "Interrupted at once. Go on with: study resume twice\n")
     assert not (folder / "report").exists()
     code, printed = cluster.drive("twice")
