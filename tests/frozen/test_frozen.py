@@ -29,6 +29,11 @@ REWORDED = {
     " planned trials are over.": " planned trials have ended.",
     "the config's target_val_accuracy": "the config's target",
     " and a target_val_accuracy, of budget or report": " and a target of the objective, of budget or report",
+    " end equally accurate, within report.margin": " end equally good, within report.margin",
+    " it is as accurate or better, within report.margin": " it is as good or better, within report.margin",
+    " equally accurate, within report.margin, after fewer updates": (
+        " equally good, within report.margin, after fewer updates"
+    ),
 }
 # These studies ran fewer shapes of a step than the model of its time has parameters: all points of a ridge fit equally
 # well, and where on it the search ends depends on the processor. The residuals are what the runs determine.

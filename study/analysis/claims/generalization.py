@@ -27,7 +27,7 @@ GENERALIZATION_GAP = Statement(
 )
 TRAIN_LONGER = Statement(
     "train_longer",
-    "The gap of a large batch comes from too few updates: with those of the small one it is as accurate or better, "
+    "The gap of a large batch comes from too few updates: with those of the small one it is as good or better, "
     "within report.margin",
     "Hoffer et al. 2017",
     "1705.08741",

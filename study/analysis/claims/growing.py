@@ -11,7 +11,7 @@ from study.analysis.claims.settings import Setting, batch_series, ends_better, h
 
 GROW_BATCH = Statement(
     "grow_batch",
-    "Growing the batch replaces decaying the rate: equally accurate, within report.margin, after fewer updates",
+    "Growing the batch replaces decaying the rate: equally good, within report.margin, after fewer updates",
     "Smith et al. 2018",
     "1711.00489",
     "variants with growth at the same milestones: one whose largest_batch is the first (it decays the rate), one or "

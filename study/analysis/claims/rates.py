@@ -26,7 +26,7 @@ FIXED_LR = Statement(
 )
 SCALED_LR = Statement(
     "scaled_lr",
-    "With the rate adjusted to the batch, small and large batches end equally accurate, within report.margin",
+    "With the rate adjusted to the batch, small and large batches end equally good, within report.margin",
     "Goyal et al. 2017; Shallue et al. 2019",
     "1706.02677, 1811.03600",
     "several batch sizes with search.lr_rule linear or sqrt, or with several rates in search.lr; budget.epochs, "
