@@ -234,6 +234,8 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--profile", action="store_true", help="also print where the time of a step goes")
     arguments = parser.parse_args()
+    if arguments.turns < 2:
+        parser.error("--turns: at least 2, for an interval")
     rows: list[dict[str, object]] = []
     ratios: dict[str, dict[int, float]] = {name: {} for name in arguments.workloads}
     overhead_us: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in arguments.workloads}

@@ -1,7 +1,7 @@
 """Lightning's training loop, with only the work around a step that the module or a callback asks for (docs/adr/027).
 
-A small model's step takes less than a millisecond, and Lightning's own work around it half of one. `LeanStep` repeats
-what a step of Lightning 2.6 does, in its order; `tests/training/test_lean_loop.py` fails where Lightning differs.
+A small model's step takes less than a millisecond, and Lightning's own work around it half a millisecond. `LeanStep`
+repeats what a step of Lightning does, in its order; `tests/training/test_lean_loop.py` fails where Lightning differs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from study.training.lightning_patches import FastHookModule, overrides, transfers_itself
 from study.workloads.user_code.lightning_package import LightningPackage, derived
 
+TESTED = ("2.6.",)  # versions of Lightning
 # Called at each step where the module or a callback has its own.
 HOOKS = (
     "on_train_batch_start",
@@ -44,9 +45,8 @@ class LeanLoop:
     """Methods of Lightning's loop over the batches of an epoch, which it is made a subclass of."""
 
     lightning: LightningPackage
-    decided = False
     step: LeanStep | None = None
-    # Lightning's own:
+    # Attributes of Lightning's loop.
     trainer: Any
     val_loop: Any
     batch_progress: Any
@@ -55,11 +55,9 @@ class LeanLoop:
     _should_accumulate: Callable[[], bool]
 
     def on_run_start(self, data_fetcher: Any) -> None:
-        """Decide at the first epoch how steps are taken."""
+        """Decide how the steps of an epoch are taken: callbacks may change schedulers or hooks at its start."""
         super().on_run_start(data_fetcher)  # type: ignore[misc]
-        if not self.decided:
-            self.step = LeanStep(self.trainer, self.lightning) if can_step(self.trainer, self.lightning) else None
-            self.decided = True
+        self.step = LeanStep(self.trainer, self.lightning) if can_step(self.trainer, self.lightning) else None
 
     def advance(self, data_fetcher: Any) -> None:
         """Take a step."""
@@ -83,15 +81,36 @@ class LeanLoop:
 
 
 def can_step(trainer: Any, lightning: LightningPackage) -> bool:
-    """Return whether a `LeanStep` does all that Lightning would do at a step of this training."""
+    """Return whether a `LeanStep` does all that Lightning would do at a step of this training.
+
+    It does not for a module that takes steps itself, a gradient scaler (16-mixed), a plateau that steps with updates, a
+    training_step that takes an iterator, or another version of Lightning than those that were tested.
+    """
     module, base = trainer.lightning_module, lightning.pytorch.LightningModule
     return (
-        module.automatic_optimization
+        lightning.pytorch.__version__.startswith(TESTED)
+        and module.automatic_optimization
         and not any(overrides(module, base, hook) for hook in STEPS)
         and getattr(trainer.precision_plugin, "scaler", None) is None
         and not any(one.reduce_on_plateau and one.interval == "step" for one in trainer.lr_scheduler_configs)
         and not isinstance(trainer.fit_loop._data_fetcher, lightning.pytorch.loops.fetchers._DataLoaderIterDataFetcher)
     )
+
+
+class _Named:
+    """A context in which the module logs under the name of a hook; a class, since it is entered at each step."""
+
+    __slots__ = ("attributes", "before", "hook")
+
+    def __init__(self, attributes: dict[str, Any], hook: str) -> None:
+        self.attributes, self.hook = attributes, hook
+
+    def __enter__(self) -> None:
+        self.before = self.attributes["_current_fx_name"]
+        self.attributes["_current_fx_name"] = self.hook
+
+    def __exit__(self, *error: object) -> None:
+        self.attributes["_current_fx_name"] = self.before
 
 
 class LeanStep:
@@ -103,8 +122,10 @@ class LeanStep:
         self.model: Any = strategy.model  # the module, or DDP around it
         self.optimizer = trainer.optimizers[0]
         self.attributes = vars(module)  # nn.Module looks for parameters at each assignment to an attribute
-        # Freed before the forward pass, their memory is still in the cache. A user's training_step may read gradients.
-        self.zeroes_first = isinstance(module, FastHookModule)
+        # Gradients freed before the forward pass leave memory that is still in the cache. A user's training_step may
+        # read them, so this is for the package's own modules.
+        self.is_own = isinstance(module, FastHookModule)
+        self.outputs: dict[str, Any] | None = None  # of the micro batch
         self.connector, self.results = trainer._logger_connector, self.loop._results
         self.schedulers: list[tuple[int, Any]] = [
             (one.frequency, one.scheduler) for one in trainer.lr_scheduler_configs if one.interval == "step"
@@ -112,7 +133,9 @@ class LeanStep:
         self.hooks = {hook: self._own(hook, lightning) for hook in HOOKS}
 
         base = lightning.pytorch.LightningModule
-        self.clips = trainer.gradient_clip_val is not None or overrides(module, base, "configure_gradient_clipping")
+        self.clips = trainer.gradient_clip_val is not None or any(
+            overrides(module, base, hook) for hook in ("configure_gradient_clipping", "clip_gradients")
+        )
         self.transfers = transfers_itself(trainer, lightning)
         self.takes_index = len(self.loop._build_kwargs({}, None, 0)) > 1
         precision = trainer.precision_plugin
@@ -129,14 +152,15 @@ class LeanStep:
         ]
         return found + [getattr(module, hook)] * overrides(module, base, hook)
 
+    def _named(self, hook: str) -> _Named:
+        return _Named(self.attributes, hook)
+
     def _call(self, hook: str, *arguments: Any) -> None:
         """Call a hook, under whose name the module then logs."""
         if self.hooks[hook]:
-            before = self.attributes["_current_fx_name"]
-            self.attributes["_current_fx_name"] = hook
-            for function in self.hooks[hook]:
-                function(*arguments)
-            self.attributes["_current_fx_name"] = before
+            with self._named(hook):
+                for function in self.hooks[hook]:
+                    function(*arguments)
 
     def take(self, data_fetcher: Any) -> None:
         """Train on the next micro batch. Raises StopIteration at the end of the data."""
@@ -149,29 +173,38 @@ class LeanStep:
         batch = self.strategy.batch_to_device(batch, dataloader_idx=0)
         progress.increment_ready()
         self._note_batch(batch)
-        self._call("on_train_batch_start", batch, batch_idx)
-        progress.increment_started()
         accumulating = loop._should_accumulate()
-        if accumulating:
-            with self.strategy.block_backward_sync() if self.model is not self.module else nullcontext():
-                self._backward(batch, batch_idx)
-        else:
-            step = loop.automatic_optimization.optim_progress.optimizer.step
-            step.increment_ready()
-            self.optimizer.step(partial(self._backward_and_clip, batch, batch_idx))
-            step.increment_completed()
+        if batch is not None:  # a collate_fn may leave one out
+            self._call("on_train_batch_start", batch, batch_idx)
+            progress.increment_started()
+            self._train(batch, batch_idx, accumulating)
         progress.increment_processed()
         if not accumulating and self.schedulers:
             self._move_rates(batch_idx)
         if loop._num_ready_batches_reached():
             loop._update_learning_rates("epoch", update_plateau_schedulers=False)
-        self._call("on_train_batch_end", self.outputs, batch, batch_idx)
+        outputs, self.outputs = self.outputs, None  # they may hold tensors of the module's
+        self._call("on_train_batch_end", outputs, batch, batch_idx)
         if self.results:  # something is logged
             self.connector.on_batch_end()
         self.results.batch = None
         progress.increment_completed()
         if self.trainer.loggers:
             self.connector.update_train_step_metrics()
+
+    def _train(self, batch: Any, batch_idx: int, accumulating: bool) -> None:
+        """Add the gradients of a micro batch, and step with the last one of an update."""
+        if accumulating:
+            with self.strategy.block_backward_sync() if self.model is not self.module else nullcontext():
+                self._backward(batch, batch_idx)
+            return
+        step = self.loop.automatic_optimization.optim_progress.optimizer.step
+        step.increment_ready()
+        with self._named("optimizer_step"):
+            self.optimizer.step(closure=partial(self._backward_and_clip, batch, batch_idx))
+        if self.outputs is None:
+            raise RuntimeError(f"{type(self.optimizer).__name__}.step did not call its closure, which trains")
+        step.increment_completed()
 
     def _note_batch(self, batch: Any) -> None:
         """Begin the metrics that the module logs at this step."""
@@ -206,21 +239,22 @@ class LeanStep:
     def _forward_and_backward(self, batch: Any, batch_idx: int) -> Tensor | None:
         accumulation = self.trainer.accumulate_grad_batches
         first = batch_idx % accumulation == 0
-        if first and self.zeroes_first:
+        if first and self.is_own:
             self._zero_grad()
         output = self._training_step(batch, batch_idx)
         if isinstance(output, Tensor) and accumulation == 1:
-            loss, seen = output, output.detach()
-            self.outputs: dict[str, Any] = {"loss": seen}
+            loss, seen = output, output.detach() if self.is_own else output.detach().clone()
+            self.outputs = {"loss": seen}
         else:  # of any other kind
             result = self.read_output(output, accumulation)
             loss, seen = result.closure_loss, result.loss
             self.outputs = {} if loss is None else result.asdict()
-        if first and not self.zeroes_first:
+        if first and not self.is_own:
             self._zero_grad()
         if loss is not None:
             self._call("on_before_backward", loss)
-            loss.backward()
+            with self._named("backward"):
+                loss.backward()
             self._call("on_after_backward")
         return seen
 
@@ -229,29 +263,25 @@ class LeanStep:
         progress.increment_ready()
         self._call("on_before_zero_grad", self.optimizer)
         progress.increment_started()
-        self.optimizer.zero_grad()
+        with self._named("optimizer_zero_grad"):
+            self.optimizer.zero_grad()
         progress.increment_completed()
 
     def _training_step(self, batch: Any, batch_idx: int) -> Any:
         """Return what the module's training_step returns, run through DDP."""
         arguments = (batch, batch_idx) if self.takes_index else (batch,)
-        before = self.attributes["_current_fx_name"]
-        self.attributes["_current_fx_name"] = "training_step"
-        with self.precision_context():
+        with self._named("training_step"), self.precision_context():
             if self.model is self.module:
-                output = self.module.training_step(*arguments)
-            else:
-                # DDP calls its module, which is to be the training step this once.
-                forward = self.attributes.get("forward")
+                return self.module.training_step(*arguments)
+            # DDP calls its module, which is to be the training step this once.
+            forward = self.attributes.get("forward")
 
-                def training_step(*passed: Any, **named: Any) -> Any:
-                    if forward is None:
-                        del self.attributes["forward"]
-                    else:
-                        self.attributes["forward"] = forward
-                    return self.module.training_step(*passed, **named)
+            def training_step(*passed: Any, **named: Any) -> Any:
+                if forward is None:
+                    del self.attributes["forward"]
+                else:
+                    self.attributes["forward"] = forward
+                return self.module.training_step(*passed, **named)
 
-                self.attributes["forward"] = training_step
-                output = self.model(*arguments)
-        self.attributes["_current_fx_name"] = before
-        return output
+            self.attributes["forward"] = training_step
+            return self.model(*arguments)

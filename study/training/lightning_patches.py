@@ -1,6 +1,7 @@
 """Work that Lightning does at every step and a trial has no use for, left out (docs/adr/003).
 
-Of these, `cache_entry_points` reaches into Lightning; the others use its extension points. Its loop: `lean_loop.py`.
+Of these, `cache_entry_points` reaches into Lightning; the others use its extension points. `lean_loop.py` replaces
+Lightning's loop.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def cache_entry_points(lightning: LightningPackage) -> None:
 
 
 class FastHookModule(pl.LightningModule):
-    """A LightningModule on which Lightning can note the current hook quickly, as it does some 45 times a step.
+    """A LightningModule on which Lightning can note the current hook quickly, as it does many times a
+    step in its own loop.
 
     torch searches parameters, buffers and submodules at each assignment to a module; a name is none of them.
     """

@@ -7,6 +7,7 @@ from study.ledger.schema import AnyRow, AttemptRow, LimitRow, WaitRow
 from study.tuning.leases import Leases
 from study.tuning.ledger_writer import LedgerWriter
 from study.tuning.progress import Progress
+from study.tuning.tune_searcher import ClusterCapacity
 
 
 class LimitWatch:
@@ -18,19 +19,20 @@ class LimitWatch:
         writer.subscribe(self._follow)
 
     def _follow(self, row: AnyRow) -> None:
-        if isinstance(row, AttemptRow):  # the cluster had room, if only between two looks at it
-            self._waits_since_s = None
+        since_s = self._waits_since_s
+        if isinstance(row, AttemptRow) and since_s is not None and row.at_s - row.setup_s >= since_s:
+            self._waits_since_s = None  # the cluster had room since then, if only between two looks at it
 
-    def wait(self, ranks: int) -> None:
+    def wait(self, capacity: ClusterCapacity) -> None:
         """Note how many ranks the cluster can hold; called at every turn of Tune's loop.
 
-        The study waits while nothing runs and this is too few for one trial. Waiting ends when there is room again,
-        before a group is ready, or with an attempt, even one that died in its set-up.
+        The study waits while nothing runs and these are too few for one trial. Waiting ends when there is room again,
+        before a group is ready, or with an attempt that began since, even one that died in its set-up.
         """
         needed = 0 if self._leases.running else self._progress.needed
-        if ranks >= needed:
+        if capacity.ranks >= needed:
             self._waits_since_s = None
-        elif self._waits_since_s is None:
+        elif self._waits_since_s is None and (ranks := capacity.ask()) < needed:  # the figure may be a second old
             self._writer.write(WaitRow(**self._writer.stamp(), ranks=ranks, needed=needed))
             self._waits_since_s = self._writer.now_s()
 

@@ -56,7 +56,7 @@ class LedgerScheduler(FIFOScheduler):
         With None, pending trials start in their order, each in an idle group or in a new one. A trial named here would
         take an idle group, and the group that was starting for it would be lost.
         """
-        self._limits.wait(self._capacity.ranks)
+        self._limits.wait(self._capacity)
         self._keep_limits(tune_controller)
         self._keep_groups(tune_controller)
         return None

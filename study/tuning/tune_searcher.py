@@ -29,9 +29,12 @@ class ClusterCapacity:
     @property
     def ranks(self) -> int:
         """The number as of at most `ASK_EVERY_S` ago."""
-        if self._clock() - self._asked_s > ASK_EVERY_S:
-            self._ranks = ranks_that_fit(alive_nodes(), self._hardware)
-            self._asked_s = self._clock()
+        return self.ask() if self._clock() - self._asked_s > ASK_EVERY_S else self._ranks
+
+    def ask(self) -> int:
+        """Return the number as of now."""
+        self._ranks = ranks_that_fit(alive_nodes(), self._hardware)
+        self._asked_s = self._clock()
         return self._ranks
 
 

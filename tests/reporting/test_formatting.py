@@ -56,7 +56,9 @@ def test_large_numbers_keep_all_their_digits() -> None:
     assert number(0.0123456) == "0.0123"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(8.2, "8 s"), (240, "4 min"), (7500, "2 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (0.34, "0.3 s"), (8.2, "8 s"), (240, "4 min"), (7500, "2 h 05 min")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 

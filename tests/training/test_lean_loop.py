@@ -11,7 +11,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from study.training.lean_loop import STEPS, LeanLoop, use_lean_loop
 from study.workloads.user_code.lightning_package import LightningPackage, lightning_package
@@ -54,6 +54,8 @@ def net_of(lightning: LightningPackage, seen: list[Any], **options: Any) -> type
             super().__init__()
             torch.manual_seed(3)
             self.layer = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.3), nn.Linear(4, 1))
+            if "logs" in options:
+                self.layer[0].weight.register_hook(lambda grad: self.log("grad", grad.norm()))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)  # type: ignore[no-any-return]
@@ -94,6 +96,12 @@ def net_of(lightning: LightningPackage, seen: list[Any], **options: Any) -> type
             }
             return {"optimizer": optimizer, "lr_scheduler": config}
 
+    def clip_gradients(module: Any, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        for weight in module.parameters():
+            weight.grad.clamp_(-0.01, 0.01)
+
+    if "clips" in options:
+        Net.clip_gradients = clip_gradients
     return Net
 
 
@@ -111,7 +119,9 @@ def fit(lightning: LightningPackage, lean: bool, but: tuple[str, ...] = (), **op
     seen: list[Any] = []
     logged: list[Any] = []
     module = recording(net_of(lightning, seen, **options), calls, "module", but)()
-    callback = recording(lightning.pytorch.Callback, calls, "callback")()
+    callbacks = [recording(lightning.pytorch.Callback, calls, "callback")()]
+    if "averages" in options:  # and replaces the schedule at the start of an epoch
+        callbacks.append(lightning.pytorch.callbacks.StochasticWeightAveraging(0.05, swa_epoch_start=1))
     generator = torch.Generator().manual_seed(5)
     data = TensorDataset(
         torch.randn(BATCHES * 4, 5, generator=generator), torch.randn(BATCHES * 4, 1, generator=generator)
@@ -119,14 +129,19 @@ def fit(lightning: LightningPackage, lean: bool, but: tuple[str, ...] = (), **op
     trainer = lightning.pytorch.Trainer(
         accelerator="cpu", max_epochs=3, accumulate_grad_batches=options.get("accumulation", 1),
         check_val_every_n_epoch=None, val_check_interval=5, num_sanity_val_steps=0, log_every_n_steps=2,
-        precision=options.get("precision", "32"), gradient_clip_val=options.get("clip"), callbacks=[callback],
+        precision=options.get("precision", "32"), gradient_clip_val=options.get("clip"), callbacks=callbacks,
         logger=recording_logger(lightning, logged), enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     if lean:
         use_lean_loop(trainer, lightning)
+
+    def collate(samples: Any) -> Any:
+        left_out = options.get("left_out") == "a batch" and torch.equal(samples[0][0], data[8][0])
+        return None if left_out else default_collate(samples)
+
     torch.manual_seed(7)
-    trainer.fit(module, DataLoader(data, 4), DataLoader(data, 4))
+    trainer.fit(module, DataLoader(data, 4, collate_fn=collate), DataLoader(data, 4))
     loop = trainer.fit_loop.epoch_loop
     found = (calls, seen, logged, module.state_dict(), trainer.fit_loop.state_dict(), dict(trainer.callback_metrics))
     return apply_to_collection(found, Tensor, Tensor.tolist), isinstance(loop, LeanLoop) and loop.step is not None
@@ -144,6 +159,11 @@ CASES: list[dict[str, Any]] = [
     {"interval": "plateau"},
     {"frequency": 3},
     {"optimizer": "lbfgs"},
+    {"averages": "weights"},
+    {"left_out": "a batch"},
+    {"left_out": "a batch", "accumulation": 3},
+    {"logs": "in a hook of autograd"},
+    {"clips": "itself"},
 ]
 
 
@@ -164,3 +184,20 @@ def test_a_module_with_steps_of_its_own_is_trained_by_lightnings_loop(lightning:
     assert not lean
     assert "module.on_train_batch_start" in found[0]
     assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_optimizer_that_calls_no_closure_is_refused(
+    lightning: LightningPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+    with pytest.raises(RuntimeError, match=r"AdamW\.step did not call its closure"):
+        fit(lightning, True, STEPS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_version_of_lightning_that_was_not_tested_has_its_own_loop(
+    lightning: LightningPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lightning.pytorch, "__version__", "2.7.0")
+    assert not fit(lightning, True, STEPS)[1]

@@ -53,6 +53,7 @@ def too_small(tune: FakeTune, needed: int) -> list[tuple[float, float]]:
 
 @settings(max_examples=60, deadline=None)
 @example(world_size=1, scheduler="grid", changes=[(1.0, 0), (1.0, 1), (1.0, 0)])  # room for a moment, between two looks
+@example(world_size=1, scheduler="grid", changes=[(1.0, 0), (2.5, 2), (0.5, 1)])  # a group dies as the study waits
 @given(
     world_size=st.sampled_from([1, 2, 4]),
     scheduler=st.sampled_from(["grid", "frontier_asha"]),

@@ -132,7 +132,9 @@ def series_name(series: Series) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as a readable duration: `8 s`, `3 min`, `2 h 05 min`."""
+    """Return seconds as a readable duration: `0.3 s`, `8 s`, `3 min`, `2 h 05 min`."""
+    if 0 < seconds < 1:
+        return f"{max(seconds, 0.1):.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-MOST_WAITING = 2**20  # logits
+MOST_WAITING = 2**20  # logits that wait to be counted
 
 
 class ReducedSums:
@@ -38,7 +38,10 @@ class ReducedSums:
 
     def _count_correct(self) -> None:
         if self._logits:
-            self._correct.append((torch.cat(self._logits).argmax(dim=1) == torch.cat(self._labels)).sum())
+            logits, labels = (
+                parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (self._logits, self._labels)
+            )
+            self._correct.append((logits.argmax(dim=1) == labels).sum())
         self._logits, self._labels, self._waiting = [], [], 0
 
     def reduce(self) -> tuple[float, float]:

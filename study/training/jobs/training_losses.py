@@ -36,7 +36,7 @@ class TrainingLosses:
 
     def start(self) -> None:
         """Begin the sums of the next report."""
-        self._losses: list[Tensor] = []  # summed when asked for: a sum each step would be three kernels more
+        self._losses: list[Tensor] = []  # float64; summed when asked for, which is fewer kernels a step
         self._weights: list[float] = []
         self.skipped = 0  # micro batches for which training_step returned no loss
         self._update_weight = 0.0  # of the micro batches since the last update
@@ -46,7 +46,7 @@ class TrainingLosses:
         """The sum of losses times their weights."""
         if not self._losses:
             return 0.0
-        losses = torch.stack([loss.double().reshape(()) for loss in self._losses])
+        losses = torch.stack([loss.reshape(()) for loss in self._losses])
         return float((losses * torch.tensor(self._weights, dtype=torch.float64, device=losses.device)).sum())
 
     @property
@@ -74,8 +74,7 @@ class TrainingLosses:
             weight = self.weight_of(output)
             if weight == 0:  # a mean over nothing is NaN, and counts nothing
                 return self.no_gradient()
-            self._losses.append(loss.detach())
-            self._weights.append(weight)
+            self._add(loss, weight)
             if self.config.loss_weight is None:
                 return output
             self._update_weight += weight
@@ -96,8 +95,12 @@ class TrainingLosses:
                 f"one; it logs {named}",
                 "workload.train_loss",
             )
-        self._losses.append(torch.as_tensor(loss).detach())
-        self._weights.append(1.0)
+        self._add(loss, 1.0)
+
+    def _add(self, loss: Any, weight: float) -> None:
+        """Keep a copy: the module may change the tensor in place, or get it out of memory that is used again."""
+        self._losses.append(torch.as_tensor(loss).detach().to(self.module.device, torch.float64, copy=True))
+        self._weights.append(weight)
 
     def no_gradient(self) -> Tensor:
         """Return a loss that is zero for any weights of the network."""

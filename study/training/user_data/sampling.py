@@ -42,7 +42,7 @@ class TrainShare(Sampler[list[int]]):
         self.sampler, self.batch_sampler = sampler_of(loader), loader.batch_sampler
         self.topology, self.seed, self.micro_batch, self.batches = topology, tuple(seed), micro_batch, batches
         self.epoch = 0
-        self.drawn = b""  # digest of all that was drawn
+        self.drawn = b""  # digest of all that was drawn in this attempt
         if isinstance(self.sampler, DistributedSampler):
             meant = self.sampler.num_replicas, self.sampler.rank
             if meant != (topology.world_size, topology.rank):
@@ -73,13 +73,16 @@ class TrainShare(Sampler[list[int]]):
         if shared:
             yield from drawn
             return
-        self.drawn = _digest((self.drawn, drawn))
+        first, self.drawn = not self.drawn, _digest((self.drawn, drawn))
+        if first:
+            self.check_alike()
         yield from drawn[: len(drawn) - len(drawn) % ranks][rank::ranks]
 
     def check_alike(self) -> None:
         """Raise ConfigError if the ranks' samplers drew differently, in any epoch so far. Every rank must call it.
 
-        Called before each report: a small training set has an epoch every few steps, and a collective costs as much.
+        Called at the first epoch, and before each report. At each epoch it would be as slow as a step or two, and a
+        small training set has an epoch every few steps.
         """
         _check_alike(self.drawn, "its training sampler gives the ranks different samples")
 
