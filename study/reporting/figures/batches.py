@@ -71,7 +71,9 @@ def batch_figure(summary: Summary) -> go.Figure | None:
     figure.update_xaxes(**ticks_axis(point.batch_size for point in summary.points))
     figure.update_xaxes(title_text="global batch size", row=3, col=1)
     ticks = ".1%" if summary.objective.show == "percent" else ""
-    figure.update_yaxes(title_text=plotly_text(axis_title(summary.objective)), tickformat=ticks, row=1, col=1)
+    # A panel is a third of the figure high.
+    title = plotly_text(axis_title(summary.objective)).replace(" (", "<br>(", 1)
+    figure.update_yaxes(title_text=title, tickformat=ticks, row=1, col=1)
     figure.update_yaxes(title_text="samples/s, all ranks", rangemode="tozero", tickformat="~s", row=2, col=1)
     figure.update_yaxes(title_text="updates per trial", rangemode="tozero", tickformat="~s", row=3, col=1)
     return figure
