@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -277,9 +279,26 @@ def watch(folder: FolderArgument, port: PortOption = 0, host: HostOption = THIS_
     from study.ledger.store import read
 
     read(folder)  # raises LedgerError where there is no study
-    with _live(folder, recorded(folder), port, host) as page, suppress(KeyboardInterrupt):
-        page.wait_until_finished()
-        say(f"The study has finished. Its report as a file: study report {folder}")
+    plan = recorded(folder)
+    with _until_interrupted() as stopped, _live(folder, plan, port, host) as page:
+        if page.wait_until_finished(stopped):
+            say(f"The study has finished. Its report as a file: study report {folder}")
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets. An exception could be lost: in an import, or in a callback."""
+    stopped = threading.Event()
+
+    def stop(*signalled: object) -> None:
+        signal.signal(signal.SIGINT, before)  # a second one ends the command at once
+        stopped.set()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.command()

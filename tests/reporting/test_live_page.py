@@ -175,7 +175,7 @@ def test_a_browser_that_goes_away_is_no_trouble(live: LivePage, tmp_path: Path) 
 
 def test_waiting_ends_with_the_last_planned_trial(live: LivePage, tmp_path: Path) -> None:
     append(tmp_path, study_row())
-    waiting = threading.Thread(target=live.wait_until_finished)
+    waiting = threading.Thread(target=live.wait_until_finished, args=(threading.Event(),))
     waiting.start()
     for i, trial_id in enumerate((*SEARCHED, *CONFIRMED)):
         assert waiting.is_alive()

@@ -58,13 +58,14 @@ class LivePage:
         self._server.server_close()
         self._thread.join()
 
-    def wait_until_finished(self) -> None:
-        """Return when every planned trial has ended, or all that a limit or a mistake has left of the study."""
+    def wait_until_finished(self, stopped: threading.Event) -> bool:
+        """Return True when every planned trial has ended, or all that a limit or a mistake has left of the study; False
+        once `stopped` is set before that.
+        """
         while True:
             self.latest()
-            if self._finished:
-                return
-            self._closing.wait(_POLL_S)
+            if self._finished or stopped.wait(_POLL_S):
+                return self._finished
 
     def latest(self, at_once: bool = False) -> tuple[int, str]:
         """The page's content as HTML, and the length of the ledger in bytes that it shows.
