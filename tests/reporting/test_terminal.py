@@ -212,6 +212,20 @@ def test_a_retry_from_a_checkpoint_does_not_show_the_lost_epochs(plan: Plan) -> 
     assert progress.epochs(trial) == (0.0, 3.0)
 
 
+def test_a_trial_whose_batch_grows_has_the_epochs_of_its_budget(config: Callable[..., StudyConfig]) -> None:
+    """A half and a quarter of the updates of an epoch of batch 16 are an epoch of batch 32 and of 64."""
+    growth = {"milestones": [0.25, 0.5], "factor": 2, "largest_batch": 64}
+    schedule = {"kind": "constant", "warmup_fraction": 0.0}
+    plan = make_plan(config(batch_sizes=[16], budget={"epochs": 4}, growth=growth, schedule=schedule))
+    (spec, *_) = plan.search
+    row = attempt_row(spec.trial_id, 1).model_copy(
+        update={"total_updates": spec.total_updates, "updates_per_epoch": spec.updates_per_epoch}
+    )
+    assert spec.total_updates < 3 * spec.updates_per_epoch
+    progress = followed(plan, [study_row(), row])
+    assert progress.epochs(progress.state.trial(spec.trial_id)) == (0.0, 4.0)
+
+
 def test_no_time_is_left_when_all_trials_have_ended(plan: Plan) -> None:
     rows: list[AnyRow] = [study_row()]
     names = [f"search-b{b}-w1-r{i}" for b in (16, 64) for i in (0, 1)]

@@ -38,6 +38,9 @@ class StudyProgress:
         self._config = plan.config
         self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
+        whole = {cell: plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells}
+        # Of a batch that grows, an epoch has fewer and fewer updates.
+        self._epochs = {cell: spec.epochs_at(spec.total_updates) for cell, spec in whole.items()}
 
     @property
     def planned(self) -> int:
@@ -66,7 +69,7 @@ class StudyProgress:
         """
         if trial.attempt is None:
             return None
-        return (trial.last.epochs if trial.last else 0.0), trial.attempt.total_updates / trial.attempt.updates_per_epoch
+        return (trial.last.epochs if trial.last else 0.0), self._epochs[_kind(trial.attempt)[1]]
 
     def left_s(self) -> float | None:
         """Estimate the seconds left: trials to come need as many device-seconds as finished ones of their kind, at the
