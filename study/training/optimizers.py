@@ -14,6 +14,7 @@ from study.config.schema import Optimizer, Schedule, StudyConfig
 from study.config.workloads import Custom
 from study.errors import ConfigError
 from study.planning.trials import TrialSpec
+from study.training.lightning_patches import overrides
 from study.workloads.user_code.lightning_package import package_of
 
 BETAS = (0.9, 0.999)
@@ -107,8 +108,7 @@ def clips_itself(module: pl.LightningModule) -> bool:
     """Return whether a module has a `configure_gradient_clipping` of its own."""
     lightning = package_of(type(module), "LightningModule")
     assert lightning is not None
-    base = lightning.pytorch.LightningModule
-    return type(module).configure_gradient_clipping is not base.configure_gradient_clipping
+    return overrides(module, lightning.pytorch.LightningModule, "configure_gradient_clipping")
 
 
 def check_plateaus(trainer: pl.Trainer, spec: TrialSpec) -> None:
