@@ -40,6 +40,7 @@ METRICS = (
     ),
     Metric("study_devices_leased", "devices", "Devices that attempts hold now."),
     Metric("study_samples_per_second", "samples/s", "Training speed of the running trials together, last intervals."),
+    Metric("study_tokens_per_second", "tokens/s", "The same in tokens; only where a sample holds a number of them."),
     Metric("study_best_objective", "as logged", "Best objective of any report so far.", ("kind", "metric")),
     Metric(
         "study_frontier_hypervolume",

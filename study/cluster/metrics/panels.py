@@ -120,6 +120,12 @@ PANELS = (
         ((most("study_samples_per_second"), "{{study}}"),),
     ),
     Panel(
+        "Training speed in tokens",
+        "The same in tokens, of studies whose samples hold a number of them.",
+        "tokens/s",
+        ((most("study_tokens_per_second"), "{{study}}"),),
+    ),
+    Panel(
         "Hand-over",
         "Seconds from one trial to the next on a warm group; the last hundred.",
         "s",

@@ -60,6 +60,8 @@ class MetricReadings:
         yield Reading("study_devices_leased", sum(lease.devices for lease in state.open_leases.values()), {})
         speed = sum(trial.last.samples_per_s for trial, _ in state.running if trial.last and trial.reported)
         yield Reading("study_samples_per_second", speed, {})
+        if tokens := self._plan.config.tokens_per_sample:
+            yield Reading("study_tokens_per_second", speed * tokens, {})
         for kind, best in state.best.items():
             yield Reading("study_best_objective", best, {"kind": kind, "metric": state.objective.metric})
         yield Reading("study_frontier_hypervolume", self._hypervolume(), {})

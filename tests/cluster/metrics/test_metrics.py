@@ -313,13 +313,17 @@ def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], float]:
 
 
 def test_every_metric_of_the_list_is_set_with_its_tags_and_no_other(gauges: dict[tuple[str, ...], float]) -> None:
-    config = make_config(price={"usd_per_device_hour": 3.0}, hardware={"world_size": 2}, limits={"usd": 6.0})
+    config = make_config(
+        price={"usd_per_device_hour": 3.0}, hardware={"world_size": 2}, limits={"usd": 6.0},
+        workload={"kind": "text", "context": 8, "text_bytes": 100_000},
+    )  # fmt: skip
     with Export(make_plan(config)) as export:
         export.follow(study_row())
         for number, spec in enumerate(TRIALS[:2], 1):
             export.follow(attempt(spec, 1, 10.0 * number, 0.5))
             export.follow(report(spec, 1, 15.0 * number, 0.5))
     assert {name for name, *_ in gauges} == {metric.name for metric in METRICS}
+    assert gauges["study_tokens_per_second", "tiny"] == 8 * gauges["study_samples_per_second", "tiny"] > 0
     assert {study for _, study, *_ in gauges} == {"tiny"}
     begun, end = gauges["study_heartbeat_timestamp_seconds", "tiny"], gauges["study_ended_timestamp_seconds", "tiny"]
     assert 0 < begun <= end
