@@ -6,7 +6,6 @@ holds clauses with commas between; the others are those of `study`.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections import Counter
@@ -33,7 +32,7 @@ class WriteSignals:
             self._seen[when, kind] += 1
             due = self._left.pop((when, kind, str(self._seen[when, kind])), None)
             if due is not None:
-                os.kill(os.getpid(), due)
+                signal.raise_signal(due)  # to this thread, so that its handler runs here and not a little later
 
 
 def kinds_of(rows: tuple[AnyRow, ...]) -> set[str]:
