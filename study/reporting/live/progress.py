@@ -38,7 +38,7 @@ class StudyProgress:
         self._config = plan.config
         self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
-        whole = {cell: plan.confirm_trials(cell, plan.rates(cell)[0])[0] for cell in plan.cells}
+        whole = {cell: plan.confirm_trials(cell, base_lr=1.0)[0] for cell in plan.cells}  # as long at any rate
         # Of a batch that grows, an epoch has fewer and fewer updates.
         self._epochs = {cell: spec.epochs_at(spec.total_updates) for cell, spec in whole.items()}
 
