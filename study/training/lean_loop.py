@@ -67,7 +67,7 @@ class LeanLoop:
             self.step.take(data_fetcher)
 
     def on_advance_end(self, data_fetcher: Any) -> None:
-        """Validate where it is time to."""
+        """Let Lightning validate where a validation is due or the training is to stop; else only count the batch."""
         due = self.batch_progress.total.ready % self.trainer.val_check_batch == 0
         if self.step is None or due or self.trainer.should_stop:
             super().on_advance_end(data_fetcher)  # type: ignore[misc]

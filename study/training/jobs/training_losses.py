@@ -43,7 +43,7 @@ class TrainingLosses:
 
     @property
     def loss_sum(self) -> float:
-        """The sum of losses times their weights."""
+        """This rank's losses since `start`, each times its weight. Waits for the device."""
         if not self._losses:
             return 0.0
         losses = torch.stack([loss.reshape(()) for loss in self._losses])
@@ -51,7 +51,7 @@ class TrainingLosses:
 
     @property
     def weight_sum(self) -> float:
-        """The sum of the weights."""
+        """What `loss_sum` is divided by for the mean: 1 for each micro batch, or the weights that were logged."""
         return math.fsum(self._weights)
 
     def _wrap_training_step(self) -> None:
