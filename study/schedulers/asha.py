@@ -17,7 +17,23 @@ def rung_levels(grace: float, eta: float, end: float) -> tuple[float, ...]:
     return tuple(grace * eta**k for k in range(int(np.log(end / grace) / np.log(eta) + 1)))
 
 
-class ReplayAsha(Grid):
+class Asha(Grid):
+    """The rungs that the stopping rules share. A trial is judged at one rung in a report."""
+
+    def __init__(self, trials: Iterable[str], grace: float, eta: float, end: float) -> None:
+        super().__init__(trials)
+        self.levels = rung_levels(grace, eta, end)
+
+    def decides(self, trial: str, lengths: Sequence[float]) -> frozenset[float]:
+        """See Policy. A report past two new rungs is judged at the higher one, and the next report at the lower."""
+        judged: set[float] = set()
+        for at in lengths:
+            if len(judged) < sum(level <= at for level in self.levels):
+                judged.add(at)
+        return frozenset(judged)
+
+
+class ReplayAsha(Asha):
     """The stopping rule of Ray's ASHAScheduler with one bracket, for replays; a live study runs Ray's own class.
 
     At each rung, a trial is stopped for good if its score is below the (1 - 1/eta) quantile of the scores that were
@@ -25,11 +41,9 @@ class ReplayAsha(Grid):
     """
 
     def __init__(self, trials: Iterable[str], grace: float, eta: float, end: float) -> None:
-        super().__init__(trials)
+        super().__init__(trials, grace, eta, end)
         self._quantile = 1 - 1 / eta
-        self._rungs: list[tuple[float, list[float], set[str]]] = [
-            (level, [], set()) for level in reversed(rung_levels(grace, eta, end))
-        ]
+        self._rungs: list[tuple[float, list[float], set[str]]] = [(level, [], set()) for level in reversed(self.levels)]
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Action:
         """See Policy; `at` is in the unit of `grace`."""
@@ -56,17 +70,17 @@ def _quantile(ascending: Sequence[float], share: float) -> float | None:
     return high - (high - low) * (1 - rest) if rest >= 0.5 else low + (high - low) * rest
 
 
-class MoAsha(Grid):
+class MoAsha(Asha):
     """ASHA's stopping rule on cost and score together: a trial ranks by its Pareto front, then by its spread on it.
 
     It gives a quick overview: it keeps trials that are extreme or isolated, not the best rate of each batch size.
     """
 
     def __init__(self, trials: Iterable[str], grace: float, eta: float, end: float) -> None:
-        super().__init__(trials)
+        super().__init__(trials, grace, eta, end)
         self._eta = eta
         self._rungs: list[tuple[float, dict[str, tuple[float, float]]]] = [
-            (level, {}) for level in reversed(rung_levels(grace, eta, end))
+            (level, {}) for level in reversed(self.levels)
         ]
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Action:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 Action = Literal["continue", "pause", "stop"]
@@ -35,6 +35,11 @@ class Policy(Protocol):
     def pauses(self, trial: str) -> frozenset[float]:
         """Return the lengths at which `report` may pause the trial, as shares of its whole length."""
 
+    def decides(self, trial: str, lengths: Sequence[float]) -> frozenset[float]:
+        """Return at which of `lengths`, all those that the trial reports at, `report` may stop or pause it. They ascend
+        and are in the policy's unit.
+        """
+
 
 class Grid:
     """Trains every trial to its end, in the order given."""
@@ -64,4 +69,8 @@ class Grid:
 
     def pauses(self, trial: str) -> frozenset[float]:
         """Return nothing, because nothing is paused."""
+        return frozenset()
+
+    def decides(self, trial: str, lengths: Sequence[float]) -> frozenset[float]:
+        """Return nothing, because nothing is stopped."""
         return frozenset()

@@ -126,6 +126,10 @@ class FrontierAsha:
         rungs = (rung.at for profile in self.profiles for rung in self._rungs(cell, profile))
         return frozenset((self._early_at[cell], *rungs))
 
+    def decides(self, trial: str, lengths: Sequence[float]) -> frozenset[float]:
+        """See Policy; `lengths` are shares."""
+        return self.pauses(trial).intersection(lengths)
+
     def _unknown(self) -> list[Hashable]:
         """Return the cells whose cost is not measured yet."""
         return [

@@ -22,6 +22,7 @@ class AttemptConfig:
     spec: TrialSpec
     checkpoint: CheckpointRef | None  # where the attempt starts; None: at the trial's beginning
     pause_at: frozenset[int]  # updates after which the policy may pause the trial
+    wait_at: frozenset[int]  # updates after which it may stop or pause it; at other reports a trial goes on
 
     @property
     def from_updates(self) -> int:
@@ -47,6 +48,7 @@ class StepResult:
     snapshot: bytes | None = None  # the checkpoint after the report, where one is due
     error: str | None = None  # one line
     infeasible: bool = False  # the error: the device has too little memory
+    ahead: bool = False  # the ranks train on already; they may be asked for a snapshot at the next report
 
     @property
     def last(self) -> bool:

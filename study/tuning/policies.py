@@ -9,7 +9,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from study.config.schema import AshaConfig, GridConfig
 from study.planning.trials import Plan, TrialSpec, whole_in_unit
-from study.schedulers.asha import MoAsha
+from study.schedulers.asha import Asha, MoAsha
 from study.schedulers.base import Action, Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
 
@@ -40,11 +40,11 @@ class _TuneTrial:
     trial_id: str
 
 
-class TuneAsha(Grid):
+class TuneAsha(Asha):
     """Ray's ASHAScheduler itself as a Policy. It does not stop a trial at its end."""
 
     def __init__(self, trials: Sequence[str], grace: float, eta: float, end: float) -> None:
-        super().__init__(trials)
+        super().__init__(trials, grace, eta, end)
         self._asha = ASHAScheduler("at", "score", "max", max_t=end, grace_period=grace, reduction_factor=eta)
         for trial in trials:
             self._asha.on_trial_add(None, _TuneTrial(trial))

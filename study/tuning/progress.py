@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -29,6 +29,7 @@ class Assignment:
     spec: TrialSpec
     from_updates: int  # where the trial goes on if it can; 0 for its beginning
     pause_at: frozenset[int]  # updates after which the policy may pause it
+    wait_at: frozenset[int]  # updates after which it may stop or pause it
 
 
 class Progress:
@@ -124,12 +125,13 @@ class Progress:
                 return None
             self._out.add(spec.trial_id)
             self._untried.pop(spec.cell, None)
-            shares: Collection[float] = ()
+            pause_at: frozenset[int] = frozenset()
+            wait_at: frozenset[int] = frozenset()
             if policy := self._policy(spec.trial_id):
                 policy.begin(spec.trial_id)
-                shares = policy.pauses(spec.trial_id)
-            pauses = (u for u, share in zip(spec.report_at, spec.report_shares, strict=True) if share in shares)
-            return Assignment(spec, self.state.trial(spec.trial_id).resume_updates, frozenset(pauses))
+                pause_at = _reports_at(spec, spec.report_shares, policy.pauses(spec.trial_id))
+                wait_at = self._decided_at(spec, policy)
+            return Assignment(spec, self.state.trial(spec.trial_id).resume_updates, pause_at, wait_at)
         return None
 
     def again(self, spec: TrialSpec) -> bool:
@@ -223,6 +225,15 @@ class Progress:
             at = in_unit(scheduler, spec, row.updates, row.device_seconds)
         self.verdicts[trial_id] = policy.report(trial_id, at, self.objective.of(row), row.device_seconds)
 
+    def _decided_at(self, spec: TrialSpec, policy: Policy) -> frozenset[int]:
+        """Return the updates after which a policy may stop or pause a trial."""
+        scheduler, lengths = self.plan.config.scheduler, spec.report_shares
+        if isinstance(scheduler, AshaConfig):
+            if scheduler.unit == "device_seconds":  # nobody knows before which report passes a rung
+                return frozenset(spec.report_at)
+            lengths = tuple(in_unit(scheduler, spec, updates, 0.0) for updates in spec.report_at)
+        return _reports_at(spec, lengths, policy.decides(spec.trial_id, lengths))
+
     def _policy(self, trial_id: str) -> Policy | None:
         """Return the policy that judges a trial; None for a confirm trial and an audited one."""
         index = self._index.get(trial_id)
@@ -298,3 +309,8 @@ class Progress:
             rate = self.chosen_rate(cell)
             self._confirm[cell] = () if rate is None else self.plan.confirm_trials(cell, rate)
         return self._confirm[cell]
+
+
+def _reports_at(spec: TrialSpec, lengths: Sequence[float], chosen: Collection[float]) -> frozenset[int]:
+    """Return the updates of the reports at the chosen lengths; `lengths` are those of all reports."""
+    return frozenset(updates for updates, at in zip(spec.report_at, lengths, strict=True) if at in chosen)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
 from study.ledger.billing import OpenLease
 from study.ledger.schema import Decision, DecisionRow, LeaseRow, MistakeRow, Outcome, PulseRow, StudyRow
@@ -17,7 +18,17 @@ from study.tuning.progress import Progress
 SWEEP_EVERY_S = 0.2
 PULSE_EVERY_S = 15.0
 
-TakeSnapshot = Callable[[], "tuple[bytes, float] | None"]
+
+class TrainingGroup(Protocol):
+    """What the books ask of the group that has just reported."""
+
+    def snapshot(self) -> tuple[bytes, float] | None:
+        """Take a snapshot at the report. Return it, and the seconds that snapshots of the attempt took so far; None if
+        the group has died.
+        """
+
+    def wait_for_decisions(self) -> None:
+        """Have the group wait for the decision on its next report, whatever it is."""
 
 
 class Recorder:
@@ -90,13 +101,12 @@ class Recorder:
         lease, closed = self.leases.start(spec.trial_id, number, self._devices(spec), info)
         self._enter(attempt, lease, closed, info.norm_batch, lease.setup_s)
 
-    def handle_report(self, attempt: AttemptConfig, step: StepResult, take_snapshot: TakeSnapshot) -> bool:
+    def handle_report(self, attempt: AttemptConfig, step: StepResult, group: TrainingGroup) -> bool:
         """Write a report, the policy's decision on it, and between the two the checkpoint that the decision rests on.
         Return whether the trial goes on.
 
-        Every step of every trial comes in here, and only here. `take_snapshot` is called if the trial is cut and the
-        step brought no checkpoint; it returns the snapshot and the seconds that snapshots of this attempt took so far,
-        or None if the group has died.
+        Every step of every trial comes in here, and only here. Past a limit a trial is cut, with a snapshot of its
+        group if the step brought none; one that trains on already is cut at its next report.
         """
         spec, report = attempt.spec, step.report
         if report is None:
@@ -115,8 +125,11 @@ class Recorder:
         if decision == "stop" and not step.last and self._progress.is_to_be_audited(spec.trial_id):
             decision = "audit"
         snapshot = step.snapshot
-        cut = self._progress.state.limit is not None and decision in ("continue", "audit")
-        if cut and snapshot is None and (taken := take_snapshot()) is not None:
+        past_limit = self._progress.state.limit is not None and decision in ("continue", "audit")
+        if past_limit and step.ahead:
+            group.wait_for_decisions()
+        cut = past_limit and not step.ahead
+        if cut and snapshot is None and (taken := group.snapshot()) is not None:
             snapshot, checkpoint_s = taken
             lease.add_report(self._writer.clock(), {**report.phases_s, "checkpoint": checkpoint_s})
         if snapshot is not None and decision != "stop":
@@ -126,7 +139,7 @@ class Recorder:
             self._decide(spec.trial_id, lease.attempt, report.updates, decision)
         if cut:
             self._decide(spec.trial_id, lease.attempt, report.updates, "cut")
-        return self._progress.state.limit is None and decision in ("continue", "audit")
+        return decision in ("continue", "audit") and (step.ahead or not past_limit)
 
     def complete(self, attempt: AttemptConfig) -> None:
         """Note that Tune has ended an attempt without a death: its trial paused, was stopped or cut, came to its end,
@@ -171,7 +184,7 @@ class Recorder:
         trial_id = attempt.spec.trial_id
         with self._writer.noting_failure():
             checkpoint = self._store.start(trial_id, self._progress.state.trial(trial_id).resume_updates)
-        return AttemptConfig(attempt.spec, checkpoint, attempt.pause_at)
+        return replace(attempt, checkpoint=checkpoint)
 
     def give_up(self, attempt: AttemptConfig, death: Death, lost_before: bool) -> None:
         """End a trial as failed, because its last attempt died.

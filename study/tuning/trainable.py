@@ -12,11 +12,13 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from study.config.schema import StudyConfig
 from study.errors import ConfigError, DataError
-from study.training.messages import Mistake, OutOfMemory
+from study.training.messages import Mistake, OutOfMemory, RankReport
 from study.tuning.heartbeat import RankLost
 from study.tuning.messages import AttemptConfig, GroupInfo, StepResult
 from study.tuning.worker_group import WarmGroup
 from study.workloads.user_code.build import describe
+
+AHEAD_S = 1.0  # the longest interval that ranks train without a decision: this much more device time after a limit
 
 
 class TrialRun(tune.Trainable):
@@ -58,7 +60,8 @@ class TrialRun(tune.Trainable):
         began = time.perf_counter()
         self.failed: StepResult | None = None  # the result of the next step, if the trial's code has failed
         self.lost: Exception | None = None
-        self.pause_at = attempt.pause_at
+        self.pause_at, self.wait_at = attempt.pause_at, attempt.wait_at
+        self.reported_s, self.waits = began, False
         self.checkpoint_s, self.kept_s = 0.0, began
         spec, cell = attempt.spec, attempt.spec.cell
         norm_batch = None
@@ -113,13 +116,16 @@ class TrialRun(tune.Trainable):
         first = reports[0]
         due = not StepResult(first).last and self._is_due(first.updates)
         snapshot = self.snapshot()[0] if due else None
+        ahead = self._goes_on(first)
+        if ahead:
+            self.group.train_on()
         report = replace(
             first,
             energy_j=_total([one.energy_j for one in reports]),
             peak_memory_bytes=_most([one.peak_memory_bytes for one in reports]),
             phases_s=first.phases_s | {"checkpoint": self.checkpoint_s},
         )
-        return StepResult(report, snapshot)
+        return StepResult(report, snapshot, ahead=ahead)
 
     def _fail(self, error: RayTaskError) -> StepResult:
         """End the trial. If it has several ranks, kill them: the others would wait for the failed one for minutes."""
@@ -128,6 +134,20 @@ class TrialRun(tune.Trainable):
         if self.ended:
             self.group.kill()
         return self.failed
+
+    def _goes_on(self, report: RankReport) -> bool:
+        """Return whether the ranks train on while a report is written down. They do where the decision can only be
+        to go on, and where intervals are short (docs/adr/028).
+        """
+        now_s = time.perf_counter()
+        interval_s, self.reported_s = now_s - self.reported_s, now_s
+        if StepResult(report).last or report.updates in self.wait_at or self.waits:
+            return False
+        return interval_s < AHEAD_S
+
+    def wait_for_decisions(self) -> None:
+        """Wait for the decision on each report of this attempt from the next on."""
+        self.waits = True
 
     def _is_due(self, updates: int) -> bool:
         """Return whether a report needs a checkpoint: the trial may pause there, or has run long without one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import ray
@@ -43,7 +42,7 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Handle a step. A trial that pauses has given its snapshot: to Tune it ends."""
         attempt, step = AttemptConfig.from_tune(trial.config), StepResult.from_tune(result)
-        goes_on = self._recorder.handle_report(attempt, step, partial(_snapshot, trial))
+        goes_on = self._recorder.handle_report(attempt, step, _Group(trial))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
@@ -106,12 +105,20 @@ class LedgerScheduler(FIFOScheduler):
                 self._recorder.leases.let_go(world_size * config.hardware.devices_per_rank)
 
 
-def _snapshot(trial: Trial) -> tuple[bytes, float] | None:
-    """Ask a trial's waiting group for a snapshot. Return it, and the seconds that snapshots of the attempt took so far;
-    None if the group has died.
-    """
-    try:
-        taken: tuple[bytes, float] = ray.get(trial.temporary_state.ray_actor.snapshot.remote())
-    except RayError:
-        return None
-    return taken
+class _Group:
+    """The group of a Tune trial, as the recorder asks it."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._actor = trial.temporary_state.ray_actor
+
+    def snapshot(self) -> tuple[bytes, float] | None:
+        """See TrainingGroup."""
+        try:
+            taken: tuple[bytes, float] = ray.get(self._actor.snapshot.remote())
+        except RayError:
+            return None
+        return taken
+
+    def wait_for_decisions(self) -> None:
+        """See TrainingGroup. The actor does this before the next step, which Tune asks of it after this."""
+        self._actor.wait_for_decisions.remote()

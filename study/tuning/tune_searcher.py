@@ -60,7 +60,7 @@ class PlanSearcher(Searcher):
         if assignment is None:
             return None
         checkpoint = self._store.start(assignment.spec.trial_id, assignment.from_updates)
-        return AttemptConfig(assignment.spec, checkpoint, assignment.pause_at).to_tune()
+        return AttemptConfig(assignment.spec, checkpoint, assignment.pause_at, assignment.wait_at).to_tune()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Do nothing: Progress follows the rows."""

@@ -147,6 +147,7 @@ class WarmGroup:
             for rank in range(world_size)
         ]
         self._heartbeat = Heartbeat(self.actors, config.recovery)
+        self._ahead: list[ObjectRef] = []  # the calls of `train_on`
         placements: list[RankPlacement] = self._call("where", lambda actor: actor.where)
         self._heartbeat.hosts = [placement.host for placement in placements]
         hosts = {placement.node_id: placement.host for placement in placements}
@@ -174,12 +175,20 @@ class WarmGroup:
         norm_batch: int | None = self._call("begin", lambda actor: actor.begin, spec, snapshot)[0]
         return norm_batch
 
+    def train_on(self) -> None:
+        """Start to train to the next report, and return at once. Only `advance` or `halt` may come next."""
+        self._ahead = self._start("advance", lambda actor: actor.advance)
+
     def advance(self) -> list[RankReport]:
-        """Train to the next report. Return the ranks' reports, in their order."""
-        return self._call("advance", lambda actor: actor.advance)
+        """Train to the next report, or wait for it after `train_on`. Return the ranks' reports, in their order."""
+        if not self._ahead:
+            self.train_on()
+        calls, self._ahead = self._ahead, []
+        return self._answers(calls)
 
     def halt(self) -> None:
         """End the trial on every rank, and keep the ranks."""
+        self._ahead = []
         self._call("halt", lambda actor: actor.halt)
 
     def snapshot(self) -> bytes:
@@ -190,8 +199,11 @@ class WarmGroup:
         return whole
 
     def _call(self, label: str, method: Callable[[ActorHandle], ActorMethod], *args: Any) -> list[Any]:
+        return self._answers(self._start(label, method, *args))
+
+    def _start(self, label: str, method: Callable[[ActorHandle], ActorMethod], *args: Any) -> list[ObjectRef]:
         name = f"RankActor.{label} {self.serves}".rstrip()  # on Ray's pages
-        return self._answers([method(actor).options(name=name).remote(*args) for actor in self.actors])
+        return [method(actor).options(name=name).remote(*args) for actor in self.actors]
 
     def _answers(self, calls: list[ObjectRef], behind: list[ObjectRef] | None = None) -> list[Any]:
         """Return the results of calls. `behind` holds the calls whose results these calls take."""

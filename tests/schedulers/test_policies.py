@@ -106,6 +106,41 @@ def test_every_trial_ends_in_exactly_one_way(
     assert sorted(trial for end in ends for trial in end) == sorted(curves)
 
 
+def undeclared(policy: Any, calls: Sequence[tuple[Any, ...]], at: Sequence[float]) -> list[tuple[str, float]]:
+    """Return the reports at which a trial was stopped or paused, and `decides` did not say so."""
+    found = []
+    for name, *arguments in calls:
+        verdict = getattr(policy, name)(*arguments)
+        if name == "report" and verdict != "continue" and arguments[1] not in policy.decides(arguments[0], at):
+            found.append((arguments[0], arguments[1]))
+    return found
+
+
+@every_policy
+@given(grids(), SLOTS, SEEDS)
+def test_a_policy_decides_only_at_reports_that_it_names(
+    make: Callable[[Curves], Any], at: Sequence[float], curves: Curves, slots: int, seed: int
+) -> None:
+    calls = play(make(curves), curves, {}, Random(seed), slots, at).calls
+    assert undeclared(make(curves), calls, at) == []
+    assert all(make(curves).decides(trial, at) < set(at) for trial in curves)  # not at all of them
+
+
+@given(grids(), SLOTS, SEEDS, st.lists(st.integers(1, 90), min_size=1, max_size=9, unique=True))
+def test_reports_that_pass_several_rungs_are_named_too(
+    curves: Curves, slots: int, seed: int, tenths: list[int]
+) -> None:
+    at = [tenth / 10 for tenth in sorted(tenths)]
+    for make in (ray_like, multi_objective):
+        calls = play(make(curves), curves, {}, Random(seed), slots, at).calls
+        assert undeclared(make(curves), calls, at) == []
+
+
+def test_the_report_after_one_past_two_rungs_is_judged_at_the_lower() -> None:
+    policy = ray_like({"a": []})  # rungs at 1, 3 and 9
+    assert policy.decides("a", (0.5, 3.5, 4.0, 5.0, 9.0)) == {3.5, 4.0, 9.0}
+
+
 @every_policy
 @given(grids(), SLOTS, SEEDS, st.data())
 def test_the_state_follows_from_any_prefix_of_the_calls(

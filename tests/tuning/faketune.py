@@ -27,6 +27,7 @@ from study.tuning.limit_watch import LimitWatch
 from study.tuning.messages import AttemptConfig, GroupInfo, StepResult
 from study.tuning.progress import Progress
 from study.tuning.recorder import Recorder
+from study.tuning.trainable import AHEAD_S
 from study.tuning.tune_callback import RecorderCallback
 from study.tuning.tune_scheduler import LedgerScheduler
 from study.tuning.tune_searcher import ClusterCapacity, PlanSearcher
@@ -79,6 +80,8 @@ class Group:
     info: GroupInfo | None = None
     updates: int = 0  # of its trial, at its last report
     kept_s: float = 0.0  # when a checkpoint of its trial was taken last, or its attempt began
+    ahead: bool = False  # it trains on from its trial's last report
+    waits: bool = False  # it was asked to wait for the decision on the next report
 
     @property
     def describe(self) -> Any:
@@ -86,7 +89,13 @@ class Group:
 
     @property
     def snapshot(self) -> Any:
+        assert not self.ahead
         return SimpleNamespace(remote=lambda: (b"%d" % self.updates, 0.0))
+
+    @property
+    def wait_for_decisions(self) -> Any:
+        assert self.ahead
+        return SimpleNamespace(remote=lambda: setattr(self, "waits", True))
 
 
 class FakeCluster:
@@ -305,7 +314,7 @@ class FakeTune:
             return
         hand_over_s = 0.02 if event == "reset" else self.setup_s
         group.info = GroupInfo(group.name, ("n",), ("h",), "cpu", None, hand_over_s)
-        group.updates = trial.attempt.from_updates
+        group.updates, group.ahead, group.waits = trial.attempt.from_updates, False, False
         self.callback.on_trial_start(0, [], trial)
         trial.status, trial.began_s, group.kept_s = Trial.RUNNING, self.now_s, self.now_s
         self._wait(self.interval_s[trial.spec.batch.global_batch], "report", trial, group)
@@ -335,7 +344,9 @@ class FakeTune:
         kept = due and not final
         if kept:
             group.kept_s = self.now_s
-        self._step(trial, group, StepResult(report, b"%d" % group.updates if kept else None))
+        decided = final or group.waits or group.updates in trial.attempt.wait_at
+        group.ahead = not decided and self.interval_s[spec.batch.global_batch] < AHEAD_S
+        self._step(trial, group, StepResult(report, b"%d" % group.updates if kept else None, ahead=group.ahead))
 
     def _step(self, trial: FakeTrial, group: Group, step: StepResult) -> None:
         result = step.to_tune()

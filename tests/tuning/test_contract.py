@@ -90,7 +90,7 @@ def played_by_the_fake(folder: Path, real: list[AnyRow]) -> list[AnyRow]:
     with pytest.MonkeyPatch.context() as patch, without_ray(4):
         limit_reports(patch, count)
         for allowed, dies, finishes in ((CUT_AFTER, [reports_before], False), (1e3, [], True)):
-            tune = FakeTune(scenario(folder, allowed), ledger, store, 1, {16: 1.0}, dies=dies, reports=report)
+            tune = FakeTune(scenario(folder, allowed), ledger, store, 1, {16: 0.5}, dies=dies, reports=report)
             tune.writer.subscribe(count)
             count.n = sum(isinstance(row, ReportRow) for row in ledger.rows)
             assert tune.run() is finishes

@@ -159,6 +159,7 @@ def test_a_promoted_trial_goes_on_from_its_last_pause(halving: Plan) -> None:
         an_epoch = spec.updates_per_epoch
         # Two of three at 1/9, one at 2/3; strict: at 1/27 and 1/9.
         assert assignment.pause_at == {1 * an_epoch, 3 * an_epoch, 18 * an_epoch}
+        assert assignment.wait_at == assignment.pause_at
         rows += [attempt(spec), report(spec, accuracies[spec.base_lr], an_epoch), pause(spec, an_epoch)]
         scouts.append(spec.trial_id)
     progress = Progress(halving, rows)
