@@ -58,7 +58,7 @@ def trials(plan: Plan) -> list[TrialSpec]:
 
 def run_study_side(plan: Plan) -> dict[str, float]:
     """Through warm groups; a hand-over is from a trial's last decision to the next one's ranks being ready."""
-    from study.ledger.schema import AttemptRow, DecisionRow
+    from study.ledger.schema import AttemptRow, DecisionRow, LeaseRow
     from study.ledger.store import read
     from study.tuning.driver import run_study
 
@@ -74,7 +74,14 @@ def run_study_side(plan: Plan) -> dict[str, float]:
             last_s = row.at_s
         elif isinstance(row, AttemptRow) and last_s is not None:
             gaps.append(row.at_s - last_s)
-    return {"wall_s": wall_s, "hand_over_s_median": statistics.median(gaps), "trials": len(gaps) + 1}
+    leases = [row for row in rows if isinstance(row, LeaseRow)]
+    idle_s, billed_s = sum(lease.phases_s["idle"] for lease in leases), sum(lease.billed_s for lease in leases)
+    return {
+        "wall_s": wall_s,
+        "hand_over_s_median": statistics.median(gaps),
+        "idle_fraction": idle_s / billed_s,
+        "trials": len(gaps) + 1,
+    }
 
 
 def peer_worker(loop: dict[str, object]) -> None:
@@ -188,17 +195,25 @@ def main() -> None:
     show(
         f"{study['trials']} trials of {WORLD_SIZE} ranks, from end to end",
         [
-            {"side": "one TorchTrainer a trial", "wall_s": peer["wall_s"], "hand_over_s (median)": "-", "ratio": ratio},
+            {
+                "side": "one TorchTrainer a trial",
+                "wall_s": peer["wall_s"],
+                "hand_over_s (median)": "-",
+                "idle": "-",
+                "ratio": ratio,
+            },
             {
                 "side": "warm groups",
                 "wall_s": study["wall_s"],
                 "hand_over_s (median)": study["hand_over_s_median"],
+                "idle": f"{study['idle_fraction']:.0%} of the bill",
                 "ratio": 1.0,
             },
         ],
         {
             "end_to_end_ratio": ratio,
             "hand_over_s_median": study["hand_over_s_median"],
+            "idle_fraction": study["idle_fraction"],
             "peer_wall_s": peer["wall_s"],
             "study_wall_s": study["wall_s"],
         },

@@ -105,6 +105,7 @@ def check_mistake(tiny: Path, done: subprocess.CompletedProcess[str], says: str)
     assert not (tiny / "s" / "ledger.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_prices_the_plan_and_starts_nothing(tiny: Path) -> None:
     limits = ["--set", "price.usd_per_device_hour=1", "--set", "limits.usd=1e-9", "--set", "limits.wall_h=1000"]
     done = study(tiny, "run", "tiny", "--out", "s", "--dry-run", *limits)

@@ -229,7 +229,7 @@ class Progress:
         """Return the updates after which a policy may stop or pause a trial."""
         scheduler, lengths = self.plan.config.scheduler, spec.report_shares
         if isinstance(scheduler, AshaConfig):
-            if scheduler.unit == "device_seconds":  # nobody knows before which report passes a rung
+            if scheduler.unit == "device_seconds":  # it is not known beforehand which report passes one
                 return frozenset(spec.report_at)
             lengths = tuple(in_unit(scheduler, spec, updates, 0.0) for updates in spec.report_at)
         return _reports_at(spec, lengths, policy.decides(spec.trial_id, lengths))

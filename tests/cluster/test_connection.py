@@ -140,6 +140,7 @@ def test_a_cluster_that_ran_here_last_and_is_gone_is_refused_at_once(
         check_ray_answers(AUTO)
 
 
+@pytest.mark.slow
 def test_a_folder_for_temporary_files_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "Not a directory" in study(tmp_path, RAY_TMPDIR=str(tmp_path / "file"))

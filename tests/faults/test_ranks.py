@@ -222,6 +222,7 @@ def test_what_is_lost_is_told_in_one_line_and_without_a_stack(
     line.survived()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_another_attempt_and_billed(
     local_ray: None, tmp_path: Path, faults: Callable[[str], Injections]
 ) -> None:

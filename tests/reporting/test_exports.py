@@ -177,7 +177,14 @@ def test_parquet_keeps_what_csv_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("kind", "begins"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    ("kind", "begins"),
+    [
+        ("png", b"\x89PNG"),
+        pytest.param("svg", b"<svg", marks=pytest.mark.slow),
+        pytest.param("pdf", b"%PDF", marks=pytest.mark.slow),
+    ],
+)
 def test_pictures_are_what_they_are_called(chromium: str, tmp_path: Path, kind: str, begins: bytes) -> None:
     written = write_report(summary([point(16, 1, 0.9), point(64, 2, 0.95)]), tmp_path, [kind])
     assert [path.name for path in written] == [f"frontier.{kind}", f"batches.{kind}"]

@@ -184,6 +184,7 @@ def test_waiting_ends_with_the_last_planned_trial(live: LivePage, tmp_path: Path
     assert not waiting.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_browser_shows_the_news_and_keeps_what_the_reader_chose(browser: Any, tmp_path: Path, plan: Plan) -> None:
     page = browser.new_page()

@@ -38,6 +38,7 @@ def first_costs(run: Run) -> dict[Cell, float]:
     return {cell: min(some.values()) for cell, some in costs.items()}
 
 
+@pytest.mark.slow
 def test_every_batch_size_completes_as_many_trials_as_its_bracket_keeps(frontier_run: Run) -> None:
     grade = grades({cell: 6 * seconds for cell, seconds in first_costs(frontier_run).items()})
     for cell, ended in outcomes(frontier_run).items():
@@ -46,6 +47,7 @@ def test_every_batch_size_completes_as_many_trials_as_its_bracket_keeps(frontier
         assert ended.count("completed") + ended.count("stopped") + ended.count("audited") == 6
 
 
+@pytest.mark.slow
 def test_only_the_best_of_those_compared_go_on(frontier_run: Run) -> None:
     """Successive halving, repeated from the reports alone."""
     ends = {row.trial_id: row.outcome for row in frontier_run.of(EndRow)}
@@ -121,6 +123,7 @@ def test_pausing_does_not_change_a_curve(frontier_run: Run, grid_run: Run) -> No
     assert all(len(halved[name]) == 9 for name in resumed)
 
 
+@pytest.mark.slow
 def test_each_pause_is_an_attempt_that_ended_and_is_billed(frontier_run: Run) -> None:
     attempts = defaultdict(list)
     for row in frontier_run.of(AttemptRow):
@@ -140,10 +143,12 @@ def test_each_pause_is_an_attempt_that_ended_and_is_billed(frontier_run: Run) ->
         assert sum(lease.phases_s.values()) == pytest.approx(lease.billed_s, rel=0.01)
 
 
+@pytest.mark.slow
 def test_no_checkpoint_outlives_its_trial(frontier_run: Run) -> None:
     assert list((frontier_run.folder / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_audited_trials_end_and_are_summarized(frontier_run: Run) -> None:
     audited = [row for row in frontier_run.of(DecisionRow) if row.decision == "audit"]
     ends = {row.trial_id: row for row in frontier_run.of(EndRow)}
@@ -195,6 +200,7 @@ def test_a_study_resumed_among_paused_trials_decides_as_an_undisturbed_one(
     assert len(ends) == len(set(ends)) == len(plan.search) + plan.n_confirm
 
 
+@pytest.mark.slow
 def test_the_multi_objective_policy_runs(local_ray: None, tmp_path: Path) -> None:
     config = make_config(scheduler={"kind": "mo_asha"}, hardware={"world_size": 2, "cpus_per_rank": 2})
     run = run_for_real(config, tmp_path)

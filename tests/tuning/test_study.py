@@ -96,12 +96,13 @@ def test_the_summary_charges_every_device_second_once(asha_run: Run) -> None:
     assert summary.notes == ("Only 2 seed(s) behind some points: differences may be noise.",)
 
 
-def test_groups_are_handed_over_and_not_rebuilt(asha_run: Run, frontier_run: Run) -> None:
+@pytest.mark.parametrize("run", ["asha_run", pytest.param("frontier_run", marks=pytest.mark.slow)])
+def test_groups_are_handed_over_and_not_rebuilt(run: str, request: pytest.FixtureRequest) -> None:
     # Four CPUs hold two groups of two ranks: one set-up a slot.
-    assert len({row.group_id for row in asha_run.of(LeaseRow)}) == 2
-    assert len({row.group_id for row in frontier_run.of(LeaseRow)}) == 2
+    assert len({row.group_id for row in request.getfixturevalue(run).of(LeaseRow)}) == 2
 
 
+@pytest.mark.slow
 def test_an_error_of_the_trials_own_code_fails_it_without_a_retry(local_ray: None, tmp_path: Path) -> None:
     config = make_config(
         batch_sizes=[8],

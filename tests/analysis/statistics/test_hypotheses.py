@@ -80,7 +80,9 @@ def test_holm_equals_the_step_down_procedure(p: list[float]) -> None:
         assert {i for i, q in enumerate(adjusted) if q <= level} == rejected
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize(
+    "seeds", [2, 3, pytest.param(5, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("first", [0, 100], ids=["paired", "independent"])
 def test_a_false_claim_is_seldom_supported(seeds: int, first: int) -> None:
     """1,000 studies without an effect, and 1,000 whose difference is just the margin of the equivalence claimed."""
@@ -108,6 +110,7 @@ def test_a_false_claim_is_seldom_supported(seeds: int, first: int) -> None:
     assert power > expected - (0.05 if first == 0 else 0.12)
 
 
+@pytest.mark.slow
 def test_several_claims_share_one_error() -> None:
     """No true claim among ten: a family is wrong in at most 5%, though it has ten chances to be."""
     rng = np.random.default_rng(0)
@@ -163,6 +166,7 @@ def test_an_effect_shown_to_be_below_what_matters_contradicts() -> None:
     assert judge([claim])[0].verdict == "contradicted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 100], ids=["paired", "independent"])
 def test_seeds_to_settle_give_a_power_of_80_percent(first: int) -> None:
     """Found from a study whose effect and spread are the true ones, then tried on 2,000 studies of that size."""

@@ -278,6 +278,7 @@ def test_a_waiting_study_exports_the_ranks_it_lacks_until_an_attempt_begins() ->
     assert (read(metrics)["study_lacking_ranks",], read(metrics)["study_limit_used_ratio", "wait_h"]) == (0, 0.0)
 
 
+@pytest.mark.slow
 def test_metrics_of_a_real_study_equal_its_report(frontier_run: Run) -> None:
     readings, summary = followed(frontier_run.rows, frontier_run.plan), summarize(frontier_run.rows, frontier_run.plan)
     hours = sum(value for (name, *_), value in readings.items() if name == "study_device_hours")

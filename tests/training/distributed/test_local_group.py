@@ -57,6 +57,7 @@ def test_accuracy_over_21_samples_is_identical_for_every_number_of_ranks(
     assert len({report.train_accuracy for report in final}) == 1
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "kill_me.py"
     script.write_text(

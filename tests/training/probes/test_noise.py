@@ -32,6 +32,7 @@ def test_linear_model_over_2000_updates(micro_batches: int) -> None:
     assert noise.b_simple == pytest.approx((variances.sum() / mean.square().sum()).item(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_linear_regression_over_2000_batches() -> None:
     # y = w* x + e with x ~ N(0, I), e ~ N(0, s^2), at w = w* + d: the gradient is x (d x) - x e, with mean d and
     # covariance (|d|^2 + s^2) I + d d^T (Isserlis), so B_simple = (n (|d|^2 + s^2) + |d|^2) / |d|^2.
