@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from study.cli.common import FolderArgument, JsonOption, listed, say
 from study.errors import ConfigError
+
+if TYPE_CHECKING:
+    from study.analysis.replay.curves import Curve
+    from study.config.objective import Objective
 
 app = typer.Typer()
 PricesOption = Annotated[
@@ -178,10 +183,20 @@ def compare(
         print(json.dumps(compared.to_dict()))
 
 
+class ReplayColumns(str, Enum):
+    """Which figures `study replay` prints."""
+
+    WORTH = "worth"
+    ALL = "all"
+
+
 @app.command()
 def replay(
-    source: Annotated[
-        Path, typer.Argument(help="a study run with scheduler.kind=grid, or a .csv or .parquet of curves")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="a study run with scheduler.kind=grid, a .csv or .parquet of curves, or a folder of such files"
+        ),
     ],
     scheduler: Annotated[
         list[str] | None,
@@ -196,43 +211,68 @@ def replay(
             help="of a table: accuracy, loss, another preset, or the column of a metric; accuracy when left out"
         ),
     ] = None,
+    columns: Annotated[ReplayColumns, typer.Option(help="all: also what the trials trained to the end cover")] = (
+        ReplayColumns.WORTH
+    ),
     as_json: JsonOption = False,
 ) -> None:
-    """Compare schedulers on the curves of a full grid.
+    """Compare schedulers on the curves of a full grid, or of several.
 
-    Shows what each would have cost, and how much of the frontier it would have kept.
+    Shows what each would have cost, and what the rates that it would have chosen are worth on fresh seeds.
     """
     from study.analysis.replay.contenders import CONTENDERS, contenders
-    from study.analysis.replay.curve_table import read_curves
-    from study.analysis.replay.curves import curves_of
+    from study.analysis.replay.replay import pooled
     from study.analysis.replay.replay import replay as replay_schedulers
-    from study.api.results import read_results
     from study.cli.terminal import out
-    from study.config.objective import named_objective
     from study.ledger.paths import StudyPaths
-    from study.ledger.store import refuse_links
     from study.reporting.exports import write_replay
     from study.reporting.text.replay import print_replay, replay_record
 
     chosen = contenders(",".join(scheduler or CONTENDERS))
-    is_study = source.is_dir()
-    if is_study:
-        refuse_links(source)
-    if is_study:
-        if objective is not None:
-            raise ConfigError("a study is judged by its own objective", "--objective")
-        summary = read_results(source).summary
-        curves, judged_by = curves_of(summary), summary.objective
-    else:
-        judged_by = named_objective(objective or "accuracy")
-        curves = read_curves(source, judged_by)
-    replayed = replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds, judged_by)
-    print_replay(replayed, out)
-    if is_study:
-        written = write_replay(replayed, StudyPaths(source).report)
-        say("Report: " + ", ".join(str(path) for path in written))
+    found = _replay_sources(sources)
+    replays = []
+    for source in found:
+        curves, judged_by = _curves(source, objective)
+        replays.append(replay_schedulers(str(source), curves, chosen, shuffles, slots, seeds, judged_by))
+    whole = pooled(replays) if len(replays) > 1 else replays[0]
+    print_replay(whole, out, columns is ReplayColumns.ALL)
+    for source, replayed in zip(found, replays, strict=True):
+        if source.is_dir():
+            written = write_replay(replayed, StudyPaths(source).report)
+            say("Report: " + ", ".join(str(path) for path in written))
     if as_json:
-        print(json.dumps(replay_record(replayed)))
+        tables = {"of_tables": list(map(replay_record, replays))} if len(replays) > 1 else {}
+        print(json.dumps(replay_record(whole) | tables))
+
+
+def _replay_sources(sources: list[Path]) -> list[Path]:
+    """Return studies and tables; of a folder that holds no study, the tables in it."""
+    from study.analysis.replay.curve_table import SUFFIXES
+    from study.ledger.paths import StudyPaths
+
+    found: list[Path] = []
+    for source in sources:
+        tables = sorted(path for path in source.glob("*") if path.suffix in SUFFIXES) if source.is_dir() else []
+        found += tables if tables and not StudyPaths(source).ledger.exists() else [source]
+    return found
+
+
+def _curves(source: Path, objective: str | None) -> tuple[tuple[Curve, ...], Objective]:
+    """Return the curves of a study or a table, and what they are judged by."""
+    from study.analysis.replay.curve_table import read_curves
+    from study.analysis.replay.curves import curves_of
+    from study.api.results import read_results
+    from study.config.objective import named_objective
+    from study.ledger.store import refuse_links
+
+    if not source.is_dir():
+        judged_by = named_objective(objective or "accuracy")
+        return read_curves(source, judged_by), judged_by
+    refuse_links(source)
+    if objective is not None:
+        raise ConfigError("a study is judged by its own objective", "--objective")
+    summary = read_results(source).summary
+    return curves_of(summary), summary.objective
 
 
 @app.command()

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from study.config import yaml_reader
 from study.config.price_list import priced
-from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, StudyConfig, merged
+from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, LogUniform, RidgeConfig, StudyConfig, merged
 from study.config.workloads import Contrastive, Custom, Digits, ImageFolder, Teacher, Text
 from study.config.yaml_reader import KeyPath
 from study.errors import ConfigError, DataError, did_you_mean
@@ -32,6 +32,7 @@ _TAGS: dict[str, type[BaseModel] | None] = {
     "custom": Custom,
     "range": LogUniform,
     "frontier_asha": FrontierAshaConfig,
+    "ridge": RidgeConfig,
     "asha": AshaConfig,
     "mo_asha": AshaConfig,
     "grid": GridConfig,

@@ -191,6 +191,16 @@ class FrontierAshaConfig(Section):
     audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
 
 
+class RidgeConfig(Section):
+    """A search that learns across batch sizes: it trains few rates far, and predicts the others from a surface."""
+
+    kind: Literal["ridge"] = Field(description="the report that improves the choices most per second comes next")
+    profile: Literal["balanced", "careful"] = Field(
+        "balanced", description="ends after 1.5 or 2 full runs for each batch size at the latest"
+    )
+    audit: Fraction = Field(0.0, description="share of the stopped trials trained to the end, to check the stopping")
+
+
 class AshaConfig(Section):
     """Asynchronous halving of all batch sizes together; a stopped trial cannot resume."""
 
@@ -227,6 +237,7 @@ def _scheduler_tag(value: Any) -> str:
 
 Scheduler = Annotated[
     Annotated[FrontierAshaConfig, Tag("frontier_asha")]
+    | Annotated[RidgeConfig, Tag("ridge")]
     | Annotated[AshaConfig, Tag("asha")]
     | Annotated[AshaConfig, Tag("mo_asha")]
     | Annotated[GridConfig, Tag("grid")],

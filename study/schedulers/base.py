@@ -30,7 +30,12 @@ class Policy(Protocol):
         """Note that a trial has ended: completed, or not, because it diverged or failed."""
 
     def dropped(self) -> list[str]:
-        """Return paused trials that will never go on. Each is returned once."""
+        """Return trials that will never go on: paused ones, and those that will not begin. Each is returned once."""
+
+    def pick(self, trials: Sequence[str]) -> str | None:
+        """Return a trial with the rate to choose, of those of one cell, once the search is over. None leaves the choice
+        to what they scored, and to the caller.
+        """
 
     def pauses(self, trial: str) -> frozenset[float]:
         """Return the lengths at which `report` may pause the trial, as shares of its whole length."""
@@ -66,6 +71,10 @@ class Grid:
     def dropped(self) -> list[str]:
         """Return nothing, because nothing is paused."""
         return []
+
+    def pick(self, trials: Sequence[str]) -> str | None:
+        """Return None: the best score counts."""
+        return None
 
     def pauses(self, trial: str) -> frozenset[float]:
         """Return nothing, because nothing is paused."""

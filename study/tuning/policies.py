@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from study.config.schema import AshaConfig, GridConfig
+from study.config.schema import AshaConfig, GridConfig, RidgeConfig
 from study.planning.trials import Plan, TrialSpec, whole_in_unit
 from study.schedulers.asha import Asha, MoAsha
 from study.schedulers.base import Action, Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
+from study.schedulers.ridge import CARES, Candidate, Ridge
 
 
 def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
@@ -24,6 +25,12 @@ def make_policy(plan: Plan, specs: Sequence[TrialSpec]) -> Policy:
         end = max(whole_in_unit(scheduler, spec) for spec in specs)
         kind = TuneAsha if scheduler.kind == "asha" else MoAsha
         return kind(trials, scheduler.grace, scheduler.eta, end)
+    if isinstance(scheduler, RidgeConfig):
+        candidates = [
+            Candidate(spec.trial_id, spec.cell.variant, spec.cell.batch_size, spec.lr, spec.report_shares)
+            for spec in specs
+        ]
+        return Ridge(candidates, CARES[scheduler.profile])
     return FrontierAsha(
         cells={spec.trial_id: spec.cell for spec in specs},
         reports={spec.cell: spec.report_shares for spec in specs},

@@ -108,7 +108,7 @@ class Progress:
         return bool(draw < scheduler.audit)
 
     def dropped(self) -> list[str]:
-        """Return the paused trials that will not go on, and of which no row says so yet."""
+        """Return the trials that will not go on, or not begin, and of which no row says so yet."""
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
         return [trial_id for trial_id in dropped if not self._judged(trial_id)]
 
@@ -181,9 +181,9 @@ class Progress:
         return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
-        """Return the best base rate of a cell: one whose every trial met its target, in the fewest updates; else of
-        those that completed or got furthest the one with the best mean objective over seeds where they ended, then the
-        lowest mean loss. None if every trial diverged or failed.
+        """Return the best base rate of a cell: one whose every trial met its target, in the fewest updates; else the
+        one that the policy picks; else of those that completed or got furthest the one with the best mean objective
+        over seeds where they ended, then the lowest mean loss. None if every trial diverged or failed.
         """
         if not self._members[cell]:
             return self.plan.rates(cell)[0]
@@ -205,6 +205,11 @@ class Progress:
                 met = all(map(self._met_a_target, ends))
                 updates = fmean(row.updates for row in ends) if met else 0.0
                 candidates.append((met, -updates, quality, -loss, rate))
+        if any(met for met, *_ in candidates):
+            return max(candidates)[-1]
+        picked = self._policies[cell.world_size].pick([spec.trial_id for spec in self._members[cell]])
+        if picked is not None:
+            return self.plan.search[self._index[picked]].base_lr
         return max(candidates)[-1] if candidates else None
 
     def _met_a_target(self, point: CurvePoint) -> bool:
@@ -265,13 +270,14 @@ class Progress:
                 return spec
         if self.same_mistake is not None:
             return None
+        chosen = self._policies[world_size].choose()
+        wanted = None if chosen is None else self.plan.search[self._index[chosen]]
         # First one of every batch size: if all of them fail alike, it is known soon.
         for spec in self._order:
             if spec.cell in self._untried and spec.batch.world_size == world_size:
-                return spec
-        chosen = self._policies[world_size].choose()
-        if chosen is not None:
-            return self.plan.search[self._index[chosen]]
+                return wanted if wanted is not None and wanted.cell in self._untried else spec
+        if wanted is not None:
+            return wanted
         late = [spec for spec in self._late(world_size) if self._waits(spec)]
         return min(late, key=lambda spec: spec.cell not in self._untried, default=None)
 

@@ -229,10 +229,10 @@ class Recorder:
         lease.add_checkpoint(self._writer.clock(), self._writer.clock() - began_s)
 
     def _drop(self) -> None:
-        """End, or audit, the paused trials that are now known not to go on."""
+        """End, or audit, the paused trials that are now known not to go on; end those that will not begin."""
         for trial_id in self._progress.dropped():
-            if self._progress.is_to_be_audited(trial_id):
-                known = self._progress.state.trial(trial_id)
+            known = self._progress.state.trial(trial_id)
+            if known.attempts and self._progress.is_to_be_audited(trial_id):
                 self._decide(trial_id, known.attempts, known.updates, "audit")
             else:
                 self._end(trial_id, "stopped", None)

@@ -15,6 +15,7 @@ from study.errors import ConfigError, did_you_mean
 from study.schedulers.asha import MoAsha, ReplayAsha
 from study.schedulers.base import Grid, Policy
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha
+from study.schedulers.ridge import CARES, Candidate, Ridge
 
 GRACE, ETA = 1.0, 3.0  # epochs; Ray's rungs are at 1, 3, 9, 27, ...
 MIN_COMPLETIONS = 2
@@ -35,11 +36,25 @@ class Contender:
 
 
 def _frontier(profile: str, synchronous: bool, curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    cells = {curve.trial_id: curve.cell for curve in curves}
+    return FrontierAsha(cells, _reports(curves), PROFILES[profile], MIN_COMPLETIONS, synchronous)
+
+
+def _ridge(profile: str, curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
+    reports = _reports(curves)
+    candidates = (
+        Candidate(curve.trial_id, curve.cell.variant, curve.cell.batch_size, curve.lr, reports[curve.cell])
+        for curve in curves
+    )
+    return Ridge(candidates, CARES[profile])
+
+
+def _reports(curves: Sequence[Curve]) -> dict[Hashable, tuple[float, ...]]:
+    """Return the lengths at which a whole trial of each cell reports: some curves end early."""
     reports: dict[Hashable, tuple[float, ...]] = {}
     for curve in curves:
         reports[curve.cell] = max(reports.get(curve.cell, ()), curve.shares, key=len)
-    cells = {curve.trial_id: curve.cell for curve in curves}
-    return FrontierAsha(cells, reports, PROFILES[profile], MIN_COMPLETIONS, synchronous)
+    return reports
 
 
 def _asha_in_epochs(curves: Sequence[Curve], chance: np.random.Generator) -> Policy:
@@ -79,6 +94,8 @@ CONTENDERS: Mapping[str, Contender] = {
     "frontier_asha": Contender("frontier_asha", "balanced", "shares", partial(_frontier, "balanced", True)),
     "frontier_asha:quick": Contender("frontier_asha", "quick", "shares", partial(_frontier, "quick", True)),
     "frontier_asha:async": Contender("frontier_asha", "async", "shares", partial(_frontier, "balanced", False)),
+    "ridge": Contender("ridge", "balanced", "shares", partial(_ridge, "balanced")),
+    "ridge:careful": Contender("ridge", "careful", "shares", partial(_ridge, "careful")),
     "asha": Contender("asha", "epochs", "epochs", _asha_in_epochs),
     "asha:device_seconds": Contender("asha", "device_seconds", "cost_s", _asha_in_device_seconds),
     "mo_asha": Contender("mo_asha", "epochs", "epochs", _mo_asha),

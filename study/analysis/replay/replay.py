@@ -1,12 +1,14 @@
-"""Schedulers replayed on the curves of a full grid: the cost of each, and the part of the frontier that it keeps."""
+"""Schedulers replayed on the curves of a full grid: what each costs, and what the rates that it chooses are worth."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from study.config.objective import ACCURACY, Objective
 from study.errors import ConfigError
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.planning.trials import Cell
+from study.schedulers.base import Policy
 
 COST_TOLERANCE = 0.05  # costs as close as this count as equal on a front
 GOOD = 0.99
@@ -36,6 +39,10 @@ class Estimate:
 class Score:
     """The figures of one scheduler in one draw."""
 
+    runs_per_batch_size: float  # device-seconds over those of one whole trial of every cell
+    regret: float  # by which the chosen rate falls behind the best, in what differences are shown in; mean over cells
+    regret_worst: float  # of any cell
+    right_rate: float  # share of the cells whose best rate was chosen
     cost_fraction: float  # of the draw's grid, in device-seconds, pooled within each cell
     hv: float  # hypervolume of the completed trials, relative to the grid's
     log_hv: float  # the same over the logarithm of the cost
@@ -54,6 +61,10 @@ class Result:
 
     scheduler: str
     profile: str
+    runs_per_batch_size: Estimate
+    regret: Estimate
+    regret_worst: Estimate
+    right_rate: Estimate
     cost_fraction: Estimate
     log_hv: Estimate
     log_hv_ge_99: float  # share of the draws
@@ -82,6 +93,27 @@ class Replay:
     reference_quality: float  # of the hypervolumes: an accuracy of 0, or else the worst of a trial that completed
     objective: Objective
     results: tuple[Result, ...]
+    tables: int = 1  # with several, estimates are over their means, and the other figures are those of the first
+
+
+def pooled(replays: Sequence[Replay]) -> Replay:
+    """Return the means of several tables' replays, with intervals over tables. All must have the same schedulers."""
+    first = replays[0]
+    results = []
+    for same in zip(*(one.results for one in replays), strict=True):
+        changes: dict[str, Any] = {}
+        for field in fields(Result):
+            values = [getattr(result, field.name) for result in same]
+            known = [value.mean for value in values if isinstance(value, Estimate)]
+            if known:
+                changes[field.name] = _estimate(known)
+            elif field.name == "min_completions":
+                changes[field.name] = min(values)
+            elif isinstance(values[0], float):
+                changes[field.name] = fmean(values)
+        results.append(dataclasses.replace(same[0], **changes))
+    source = f"{len(replays)} tables"
+    return dataclasses.replace(first, source=source, results=tuple(results), tables=len(replays))
 
 
 def replay(
@@ -104,7 +136,7 @@ def replay(
         raise ConfigError(f"{source} has {len(every)} seeds", "--seeds")
     if not any(curve.completed for curve in curves):
         raise ConfigError(f"{source}: no trial completed")
-    judge = _Judge(curves, objective.floor)
+    judge = _Judge(curves, objective)
     chosen = tuple(contenders)
     scores: list[list[Score]] = [[] for _ in chosen]
     for draw in range(shuffles):
@@ -130,9 +162,18 @@ def replay(
     )
 
 
-def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Generator, slots: int) -> Simulation:
+@dataclass(frozen=True)
+class Played:
+    """A simulated search, and the rate that it chooses for each cell; cells whose trials all diverged have none."""
+
+    simulation: Simulation
+    rates: Mapping[Cell, float]
+
+
+def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Generator, slots: int) -> Played:
     """Simulate one study: world sizes one after the other, each with a separate policy."""
-    played = []
+    played: list[Simulation] = []
+    rates: dict[Cell, float] = {}
     for world_size in sorted({trial.cell.world_size for trial in trials}):
         some = [trial for trial in trials if trial.cell.world_size == world_size]
         courses = {
@@ -141,15 +182,38 @@ def play(contender: Contender, trials: Sequence[Curve], chance: np.random.Genera
             )
             for trial in some
         }
-        played.append(simulate(contender.make(some, chance), courses, slots))
-    return sum(played[1:], start=played[0])
+        policy = contender.make(some, chance)
+        played.append(simulate(policy, courses, slots))
+        for cell in dict.fromkeys(trial.cell for trial in some):
+            rate = _chosen_rate(policy, [trial for trial in some if trial.cell == cell], played[-1])
+            if rate is not None:
+                rates[cell] = rate
+    return Played(sum(played[1:], start=played[0]), rates)
+
+
+def _chosen_rate(policy: Policy, trials: Sequence[Curve], played: Simulation) -> float | None:
+    """Return the rate that a study chooses (`tuning/progress.py:Progress.chosen_rate`): the policy's, else that of the
+    best mean over seeds among the trials that came furthest.
+    """
+    picked = policy.pick([trial.trial_id for trial in trials])
+    if picked is not None:
+        return next(trial.lr for trial in trials if trial.trial_id == picked)
+    reached = {trial.trial_id: played.trials[trial.trial_id].reports for trial in trials}
+    sound = [trial for trial in trials if trial.completed or reached[trial.trial_id] < len(trial.quality)]
+    furthest = max((reached[trial.trial_id] for trial in sound), default=0)
+    ends: dict[float, list[float]] = defaultdict(list)
+    for trial in sound:
+        if furthest and reached[trial.trial_id] == furthest:
+            ends[trial.lr].append(trial.quality[furthest - 1])
+    return max(ends, key=lambda lr: (fmean(ends[lr]), lr), default=None)
 
 
 class _Judge:
     """Figures of the whole grid that do not depend on draws: cost of cells, quality of rates, and the true front."""
 
-    def __init__(self, curves: Sequence[Curve], floor: float | None) -> None:
+    def __init__(self, curves: Sequence[Curve], objective: Objective) -> None:
         whole = [curve for curve in curves if curve.completed]
+        floor, self.unit = objective.floor, objective.difference_scale
         self.floor = min(curve.quality[-1] for curve in whole) if floor is None else floor
         self.highest_cost_s = max(curve.cost_s[-1] for curve in whole)
         costs: dict[Cell, list[float]] = defaultdict(list)
@@ -170,8 +234,9 @@ class _Judge:
             [(cell, fmean(some.values())) for (cell, _), some in self.qualities.items() if cell in self.cost_s]
         )
 
-    def score(self, trials: Sequence[Curve], played: Simulation, slots: int) -> Score:
-        """Score what a scheduler completed against what the full grid of the draw completes."""
+    def score(self, trials: Sequence[Curve], search: Played, slots: int) -> Score:
+        """Score what a scheduler chose and completed against the full grid of the draw."""
+        played = search.simulation
         done = [trial for trial in trials if played.trials[trial.trial_id].completed]
         everyone = [trial for trial in trials if trial.completed]
         completions = Counter(trial.cell for trial in done)
@@ -181,9 +246,14 @@ class _Judge:
             if trial.cell not in best or trial.quality[-1] > best[trial.cell].quality[-1]:
                 best[trial.cell] = trial
         drawn = {trial.seed for trial in trials}
+        spent_s = self._spent_s(trials, [played.trials[trial.trial_id].reports for trial in trials])
+        regrets = self._regrets(trials, search.rates, drawn)
         return Score(
-            cost_fraction=self._spent_s(trials, [played.trials[trial.trial_id].reports for trial in trials])
-            / self._spent_s(trials, [len(trial.cost_s) for trial in trials]),
+            runs_per_batch_size=sum(ran.cost_s for ran in played.trials.values()) / sum(self.cost_s.values()),
+            regret=self.unit * fmean(regrets),
+            regret_worst=self.unit * max(regrets),
+            right_rate=fmean(regret == 0 for regret in regrets),
+            cost_fraction=spent_s / self._spent_s(trials, [len(trial.cost_s) for trial in trials]),
             hv=self._kept(done, everyone, log=False),
             log_hv=self._kept(done, everyone, log=True),
             batch_sizes_completed=len({cell.batch_size for cell in completions}),
@@ -201,6 +271,17 @@ class _Judge:
     def _spent_s(self, trials: Sequence[Curve], reports: Sequence[int]) -> float:
         """Return the device-seconds of trials up to so many reports, at the mean pace of their cells."""
         return sum(self.cost_to_report_s[trial.cell, n] for trial, n in zip(trials, reports, strict=True) if n)
+
+    def _regrets(self, trials: Sequence[Curve], chosen: Mapping[Cell, float], drawn: set[int]) -> list[float]:
+        """Return for each cell what its best rate is worth more than the chosen one, on seeds that the search did not
+        use, where there are any.
+        """
+        worth: dict[Cell, dict[float, float]] = defaultdict(dict)
+        for (cell, lr), by_seed in self.qualities.items():
+            others = [quality for seed, quality in by_seed.items() if seed not in drawn]
+            worth[cell][lr] = fmean(others or by_seed.values())
+        cells = dict.fromkeys(trial.cell for trial in trials)
+        return [max(worth[cell].values()) - worth[cell].get(chosen.get(cell, math.nan), self.floor) for cell in cells]
 
     def _optimism(self, trial: Curve, drawn: set[int]) -> float | None:
         others = [acc for seed, acc in self.qualities[trial.cell, trial.lr].items() if seed not in drawn]
@@ -227,6 +308,10 @@ def _result(contender: Contender, scores: Sequence[Score]) -> Result:
     return Result(
         scheduler=contender.scheduler,
         profile=contender.profile,
+        runs_per_batch_size=_estimate([score.runs_per_batch_size for score in scores]),
+        regret=_estimate([score.regret for score in scores]),
+        regret_worst=_estimate([score.regret_worst for score in scores]),
+        right_rate=_estimate([score.right_rate for score in scores]),
         cost_fraction=_estimate([score.cost_fraction for score in scores]),
         log_hv=_estimate([score.log_hv for score in scores]),
         log_hv_ge_99=fmean(score.log_hv >= GOOD for score in scores),

@@ -11,7 +11,7 @@ from study.reporting.figures.comparisons import analysis_figure, comparison_figu
 from study.reporting.figures.scaling_laws import analysis_steps_figure
 from study.reporting.html.document import Section, rendered, section
 from study.reporting.text.comparison import changes_table, compared_points_table, hypervolume_lines
-from study.reporting.text.replay import replay_legend, replay_lines, replay_table
+from study.reporting.text.replay import cost_line, replay_legend, replay_lines, replay_table
 from study.reporting.text.table_analysis import findings_lines, findings_table, understood_lines
 
 _MOST_NAMED = 6  # configurations of the front that a headline names
@@ -91,7 +91,7 @@ def render_replay(replay: Replay) -> str:
     return rendered(
         "replay.html.j2",
         name=replay.source,
-        about=replay_lines(replay),
+        about=[*replay_lines(replay), cost_line(replay)],
         figure=section(
             "What a scheduler costs, and what it keeps",
             "Left and up is better. Each mark is a scheduler's mean over all draws; its bars reach one standard "

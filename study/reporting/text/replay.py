@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from study.analysis.replay.replay import Estimate, Replay, Result
     from study.config.objective import Objective
 
-_HEADS = (
-    "scheduler",
+DEFAULT = "ridge"  # the scheduler of a new study file
+_BARE = ("cost_fraction", "runs_per_batch_size", "regret_worst", "right_rate")  # in JSON, the mean under its own name
+_HEADS = ("scheduler", "runs per\nbatch size", "regret\nmean", "regret\nworst", "best rate\nchosen, %")
+_MORE_HEADS = (
     "cost\n%",
     "log-HV %\n± sd",
     "≥99%\nin %",
@@ -31,28 +34,49 @@ _HEADS = (
 )
 
 
-def print_replay(replay: Replay, console: Console) -> None:
+def print_replay(replay: Replay, console: Console, every_column: bool = False) -> None:
     """Print what was replayed, and a row for each scheduler; fits 80 columns."""
-    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=0)
-    for head in _HEADS:
-        table.add_column(head, justify="left" if head == "scheduler" else "right", no_wrap=True)
-    for row in replay_table(replay).rows:
-        table.add_row(*row)
     print_lines(console, *replay_lines(replay))
-    console.print(table)
+    console.print(_printed(_HEADS, [(result_name(result), *_worth(result)) for result in replay.results]))
+    if every_column:
+        print_lines(console, cost_line(replay))
+        rows = [(result_name(result), *_more(result, replay.objective)) for result in replay.results]
+        console.print(_printed(("scheduler", *_MORE_HEADS), rows))
+
+
+def _printed(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> RichTable:
+    table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1) if heads is _HEADS else 0)
+    for head in heads:
+        table.add_column(head, justify="left" if head == "scheduler" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def replay_table(replay: Replay) -> TextTable:
-    """Return a row for each scheduler, that of frontier_asha marked; `replay_legend` explains the columns."""
-    rows = tuple(_row(result, replay.objective) for result in replay.results)
-    heads = tuple(head.replace("-\n", "").replace("\n", " ") for head in _HEADS)
-    return TextTable(heads, rows, tuple(result.scheduler == "frontier_asha" for result in replay.results))
+    """Return a row for each scheduler, the one of the default marked; `replay_legend` explains the columns."""
+    rows = tuple((result_name(result), *_worth(result), *_more(result, replay.objective)) for result in replay.results)
+    heads = tuple(head.replace("-\n", "").replace("\n", " ") for head in (*_HEADS, *_MORE_HEADS))
+    return TextTable(heads, rows, tuple(result.scheduler == DEFAULT for result in replay.results))
 
 
-def _row(result: Result, objective: Objective) -> tuple[str, ...]:
+def _worth(result: Result) -> tuple[str, ...]:
+    return (
+        _with_interval(result.runs_per_batch_size),
+        _with_interval(result.regret),
+        f"{result.regret_worst.mean:.2f}",
+        f"{100 * result.right_rate.mean:.0f}",
+    )
+
+
+def _with_interval(estimate: Estimate) -> str:
+    interval = "" if estimate.ci is None else f" ±{(estimate.ci[1] - estimate.ci[0]) / 2:.2f}"
+    return f"{estimate.mean:.2f}{interval}"
+
+
+def _more(result: Result, objective: Objective) -> tuple[str, ...]:
     sizes = result.batch_sizes_completed.mean
     return (
-        result_name(result),
         _points(result.cost_fraction),
         f"{_points(result.log_hv)} ±{100 * result.log_hv.sd:.1f}",
         f"{100 * result.log_hv_ge_99:.0f}",
@@ -83,15 +107,28 @@ def _points(estimate: Estimate | None, decimals: int = 1) -> str:
 
 def replay_lines(replay: Replay) -> list[str]:
     """Return what was replayed, and what cost and log-HV mean, in sentences."""
+    means = "Means over draws"
+    if replay.tables > 1:
+        means = f"Means over {replay.tables} tables"
     held = f"; {replay.held_back} seeds are held back" if replay.held_back else ""
+    judged = "on the seeds that are held back" if replay.held_back else "on the seeds that it searched with"
     return [
         f"{replay.shuffles} draws of {replay.seeds} seeds each ({replay.trials} trials, {replay.batch_sizes} batch "
         f"sizes) in random order on {replay.slots} slots{held}.",
+        f"Runs: device time of the search over that of one whole trial of every batch size. Regret: "
+        f"{difference_unit(replay.objective)} by which the chosen rate of a batch size falls behind the grid's best, "
+        f"{judged}; mean over batch sizes, and the worst. {means}, with 95% intervals.",
+    ]
+
+
+def cost_line(replay: Replay) -> str:
+    """Return what the columns behind the first ones are shares of."""
+    return (
         f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between "
         f"{replay.objective.label}, from {value_text(replay.objective, replay.reference_quality, 0)}, and "
         f"the logarithm of cost, pooled within each batch size, up to {number(replay.reference_cost_s)} "
-        "device-seconds, the cost of the most expensive trial.",
-    ]
+        "device-seconds, the cost of the most expensive trial."
+    )
 
 
 def replay_legend(objective: Objective) -> tuple[tuple[str, str], ...]:
@@ -130,7 +167,7 @@ def _result_record(result: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, value in result.items():
         if isinstance(value, dict):  # an Estimate
-            mean = name if name == "cost_fraction" else f"{name}_mean"
+            mean = name if name in _BARE else f"{name}_mean"
             plain |= {mean: value["mean"], f"{name}_sd": value["sd"], f"{name}_ci": value["ci"]}
         else:
             plain[name] = value

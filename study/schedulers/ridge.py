@@ -1,0 +1,389 @@
+"""Ridge: a search that learns across batch sizes, and buys the report that improves the choices most per second."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+
+import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
+
+from study.schedulers.base import Action
+from study.schedulers.bracket import SLACK
+from study.schedulers.rate_surface import NO_RUN, Floats, Ints, Known, Sites, fit
+
+SHARES = (1 / 27, 1 / 9, 2 / 9, 4 / 9, 2 / 3, 1.0)  # of a whole trial; a rung is at the first report that is as far
+DRAWS = 96
+WORTHWHILE = 0.05  # a report must improve the choices by this share of what is still expected to be lost
+_EXPONENT = 50.0  # a score so far below the best is as low as any
+_NODES, _NODE_WEIGHTS = hermegauss(15)
+_NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+
+
+@dataclass(frozen=True)
+class Care:
+    """When a search ends. Lengths are in full runs per batch size: device time over that of one full trial of each."""
+
+    still: float  # the choices have not changed for so long
+    loss: float  # and this is expected to be lost by them, in units of the scale of scores
+    most: float  # it ends here at the latest
+
+
+CARES: Mapping[str, Care] = {"balanced": Care(0.5, 0.1, 1.5), "careful": Care(0.75, 0.1, 2.0)}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A search trial, and where it lies."""
+
+    trial: str
+    family: Hashable  # trials of different families, such as variants, say nothing about one another
+    batch_size: int
+    rate: float
+    reports: tuple[float, ...]  # lengths at its reports, as ascending shares; the last is 1
+
+    @property
+    def group(self) -> tuple[Hashable, int]:
+        """The trials that one rate is chosen from."""
+        return self.family, self.batch_size
+
+
+class Ridge:
+    """Trains few rates far, and predicts the others from the surface of scores (`rate_surface.py`, docs/adr/029).
+
+    It begins with the first rung of every second cell of the grid, a cell being a rate of a batch size. After that it
+    asks of each trial and rung: by how much does one more report improve the rates that would be chosen, per second of
+    device time? A trial pauses at its rungs. The search ends when the choices stand still and little is expected to be
+    lost by them. The chosen rate of a batch size need not be one that was trained.
+
+    Scores enter as z = -ln(1 + (best - score) / scale): differences between good rates count, those between bad ones
+    hardly do, and neither unit nor origin of the score matters. A non-finite score counts as the worst seen.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate], care: Care) -> None:
+        """`candidates` come in the order to run those of one cell."""
+        self._care = care
+        self._of = {candidate.trial: candidate for candidate in candidates}
+        self._grid = _Grid(list(self._of.values()))
+        self._rungs = {trial: _rungs(candidate.reports) for trial, candidate in self._of.items()}
+        self._first = dict.fromkeys(self._grid.chequerboard())
+        self._new = dict.fromkeys(self._of)
+        self._running: dict[str, None] = {}
+        self._left: dict[str, bool] = {}  # trials that have ended: whether they completed
+        self._passed = dict.fromkeys(self._of, 0)  # rungs
+        self._at = dict.fromkeys(self._of, 0.0)
+        self._cost = dict.fromkeys(self._of, 0.0)
+        self._scores: dict[tuple[str, int], float] = {}  # by trial and rung
+        self._picks: tuple[int | None, ...] = ()
+        self._changed_at_cost = 0.0  # of the search, when a choice last changed
+        self._over = False
+        self._dropped = False
+        self._thought: _Thought | None = None  # about the state as it is
+
+    def choose(self) -> str | None:
+        """Return first what the search begins with, then the trial whose next reports are worth most."""
+        if self._over:
+            return None
+        for trial in self._first:
+            if trial in self._new:
+                return trial
+        return self._next()
+
+    def begin(self, trial: str) -> None:
+        """Do what `Policy` says of this method."""
+        self._new.pop(trial, None)
+        self._running[trial] = None
+        self._thought = None
+
+    def report(self, trial: str, at: float, score: float, cost: float) -> Action:
+        """See Policy; `at` is a share of the trial's length."""
+        self._at[trial], self._cost[trial] = at, cost
+        rungs, passed = self._rungs[trial], self._passed[trial]
+        while passed < len(rungs) and at + SLACK >= rungs[passed]:
+            passed += 1
+        if passed == self._passed[trial]:
+            return "continue"
+        self._passed[trial] = passed
+        self._scores[trial, passed - 1] = score
+        self._running.pop(trial, None)
+        self._look()
+        if passed == len(rungs):
+            return "continue"
+        if not self._over and not any(first in self._new for first in self._first) and self._next() == trial:
+            self.begin(trial)
+            return "continue"
+        return "pause"
+
+    def leave(self, trial: str, completed: bool) -> None:
+        """Do what `Policy` says of this method."""
+        self._new.pop(trial, None)
+        self._running.pop(trial, None)
+        self._left[trial] = completed
+        last = len(self._rungs[trial]) - 1
+        if completed and self._passed[trial]:  # it may have come to its end early, at a target
+            self._scores.setdefault((trial, last), self._scores[trial, self._passed[trial] - 1])
+        elif not completed:
+            self._scores[trial, last] = -math.inf
+        self._look()
+
+    def dropped(self) -> list[str]:
+        """See Policy: once the search is over, all trials that have not ended, those that never began included."""
+        if not self._over or self._running or self._dropped:
+            return []
+        self._dropped = True
+        return [trial for trial in self._of if trial not in self._left]
+
+    def pauses(self, trial: str) -> frozenset[float]:
+        """See Policy: the rungs."""
+        return frozenset(self._rungs[trial][:-1])
+
+    def decides(self, trial: str, lengths: Sequence[float]) -> frozenset[float]:
+        """See Policy; `lengths` are shares."""
+        return self.pauses(trial).intersection(lengths)
+
+    def pick(self, trials: Sequence[str]) -> str | None:
+        """See Policy: a trial of the rate with the best expected score at the end."""
+        wanted = {self._grid.cell_of[trial]: trial for trial in reversed(trials)}
+        picked = self._think().picks if self._scores else ()
+        return next((wanted[cell] for cell in picked if cell in wanted), None)
+
+    @property
+    def expected_loss(self) -> float:
+        """What the chosen rates are expected to lose against the best of the grid, in score, per batch size."""
+        return self._think().loss
+
+    # What the model says.
+
+    def _look(self) -> None:
+        """Note whether the choices have changed, and whether the search is over. A search that is over stays so."""
+        self._thought = None
+        if self._over or any(first in self._new for first in self._first):
+            return
+        thought, spent, run = self._think(), sum(self._cost.values()), sum(self._full_costs().values())
+        if thought.picks != self._picks:
+            self._picks, self._changed_at_cost = thought.picks, spent
+        still = (spent - self._changed_at_cost) / run
+        settled = still >= self._care.still and thought.loss <= self._care.loss * thought.scale
+        self._over = settled or spent / run >= self._care.most or not self._open()
+
+    def _open(self) -> list[str]:
+        """Return the trials that may be trained further: of each cell those that have begun and one that has not."""
+        found, fresh = [], set[int]()
+        for trial in self._of:
+            cell = self._grid.cell_of[trial]
+            ended = trial in self._left or self._passed[trial] == len(self._rungs[trial])
+            if ended or trial in self._running or cell in self._failed:
+                continue
+            if trial in self._new:
+                if cell in fresh:
+                    continue
+                fresh.add(cell)
+            found.append(trial)
+        return found
+
+    @property
+    def _failed(self) -> set[int]:
+        """Cells of which a trial diverged or failed: they are not chosen."""
+        return {self._grid.cell_of[trial] for trial, completed in self._left.items() if not completed}
+
+    def _full_costs(self) -> dict[tuple[Hashable, int], float]:
+        """Return the cost of a whole trial of each group. The minimum, because noise only adds; the highest cost of any
+        group for one that has not reported.
+        """
+        paces: dict[tuple[Hashable, int], list[float]] = defaultdict(list)
+        for trial, at in self._at.items():
+            if at:
+                paces[self._of[trial].group].append(self._cost[trial] / at)
+        known = {group: max(min(some), 1e-12) for group, some in paces.items()}
+        return {group: known.get(group, max(known.values(), default=1.0)) for group in self._grid.groups}
+
+    def _next(self) -> str | None:
+        """Return the trial to train on, None if none is left. It is of a group with the fewest running trials."""
+        thought = self._think()
+        if thought.next is None:
+            running = Counter(self._of[trial].group for trial in self._running)
+            fewest = min(running[group] for group in self._grid.groups)
+            trials = [trial for trial in self._open() if running[self._of[trial].group] == fewest] or self._open()
+            thought.next = (self._worth_most(thought, trials),)
+        return thought.next[0]
+
+    def _worth_most(self, thought: _Thought, trials: Sequence[str]) -> str | None:
+        if not trials:
+            return None
+        costs = self._full_costs()
+        steps = [(trial, rung) for trial in trials for rung in range(self._passed[trial], len(self._rungs[trial]))]
+        seconds = [(self._rungs[trial][rung] - self._at[trial]) * costs[self._of[trial].group] for trial, rung in steps]
+        gains = thought.gains(self._grid.sites.take(np.array([self._grid.site_of[step] for step in steps])))
+        best = int(np.argmax(gains / np.array(seconds)))
+        if gains[best] >= WORTHWHILE * thought.loss and gains[best] > 0:
+            return steps[best][0]
+        # No single report helps: train to its end the cell that may be much better than the chosen one.
+        rest = [(1 - self._at[trial]) * costs[self._of[trial].group] for trial in trials]
+        hopes = [
+            thought.hopes[self._grid.cell_of[trial]] / seconds for trial, seconds in zip(trials, rest, strict=True)
+        ]
+        return trials[int(np.argmax(hopes))]
+
+    def _think(self) -> _Thought:
+        if self._thought is None:
+            failed = self._failed
+            pending = [
+                self._grid.site_of[t, self._passed[t]]
+                for t in self._running
+                if (t, self._passed[t]) in self._grid.site_of
+            ]
+            self._thought = _Thought(self._grid, self._scores, np.array(pending, dtype=np.int64), failed)
+        return self._thought
+
+
+def _rungs(reports: Sequence[float]) -> tuple[float, ...]:
+    """Return the rungs of a trial, each at one of its reports; the last is 1."""
+    return tuple(dict.fromkeys(next(at for at in reports if at + SLACK >= share) for share in SHARES))
+
+
+class _Grid:
+    """The places of all trials at all their rungs, and behind them the end of every cell."""
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.groups = sorted({candidate.group for candidate in candidates}, key=lambda group: (str(group[0]), group[1]))
+        self._candidates = candidates
+        cells = sorted({(self.groups.index(one.group), one.rate) for one in candidates})
+        self.cell_of = {one.trial: cells.index((self.groups.index(one.group), one.rate)) for one in candidates}
+        self.group_of_cell = np.array([group for group, _ in cells])
+        families = list(dict.fromkeys(family for family, _ in self.groups))
+        log_rates = [math.log10(rate) for _, rate in cells]
+        log_batches = [math.log2(batch_size) for _, batch_size in self.groups]
+        x0, y0 = _middle(log_rates), _middle(log_batches)
+        self.site_of: dict[tuple[str, int], int] = {}  # by trial and rung
+        rows: list[tuple[float, float, float, int, int, int, int]] = []
+        for run, one in enumerate(candidates):
+            group = self.groups.index(one.group)
+            place = math.log10(one.rate) - x0, log_batches[group] - y0
+            of = families.index(one.family), group, self.cell_of[one.trial], run
+            for rung, at in enumerate(_rungs(one.reports)):
+                self.site_of[one.trial, rung] = len(rows)
+                rows.append((*place, -math.log(at) / math.log(27), *of))
+        for cell, (group, rate) in enumerate(cells):
+            family = families.index(self.groups[group][0])
+            rows.append((math.log10(rate) - x0, log_batches[group] - y0, 0.0, family, group, cell, NO_RUN))
+        x, y, t, *which = zip(*rows, strict=True)
+        self.sites = Sites(*(np.array(part, dtype=float) for part in (x, y, t)), *map(np.array, which))
+        self.ends: Ints = np.arange(len(rows) - len(cells), len(rows))
+
+    def chequerboard(self) -> list[str]:
+        """Return a trial of every second cell: one of each group, large batches first, then the next of each."""
+        columns = []
+        for parity, group in enumerate(sorted(self.groups, key=lambda group: -group[1])):
+            trials = {one.rate: one.trial for one in reversed(self._candidates) if one.group == group}
+            rates = sorted(trials)
+            chosen = rates[parity % 2 if len(rates) > 1 else 0 :: 2]
+            columns.append([trials[rate] for rate in chosen])
+        return [trial for row in zip_longest(*columns) for trial in row if trial is not None]
+
+
+def _middle(values: Sequence[float]) -> float:
+    return (min(values) + max(values)) / 2
+
+
+class _Thought:
+    """What follows from the scores so far."""
+
+    def __init__(
+        self, grid: _Grid, scores: Mapping[tuple[str, int], float], pending: Ints, failed: Iterable[int]
+    ) -> None:
+        self.next: tuple[str | None] | None = None  # once it was asked for
+        self._grid = grid
+        values = _Values.of(scores)
+        self.scale = values.scale
+        sites = np.array([grid.site_of[step] for step in scores])
+        surface = fit(grid.sites.take(sites), values.transformed(list(scores.values())))
+        ends = grid.sites.take(grid.ends)
+        nothing = grid.sites.take(np.array([], dtype=np.int64))
+        self._values, self._means, self.shape = values, surface.means(ends), surface.shape
+        self._known = surface.known(grid.sites.take(pending))
+        self._chosen_from = [
+            np.setdiff1d(np.flatnonzero(grid.group_of_cell == group), list(failed)) for group in range(len(grid.groups))
+        ]
+        self._draw(surface.known(nothing), ends)
+
+    def _draw(self, known: Known, ends: Sites) -> None:
+        """Draw the final scores of all cells, and choose the best expected one of each group."""
+        covariance = known.covariance(ends, ends)
+        lower = np.linalg.cholesky(covariance + 1e-8 * known.variance * np.eye(len(covariance)))
+        normal = np.random.default_rng(0).standard_normal((DRAWS, len(covariance)))
+        self.draws = self._values.back(self._means + normal @ lower.T)
+        expected = self.draws.mean(axis=0)
+        self.hopes, losses = np.zeros(len(expected)), []
+        picks: list[int | None] = []
+        for cells in self._chosen_from:
+            picked = int(cells[np.argmax(expected[cells])]) if len(cells) else None
+            picks.append(picked)
+            if picked is None:
+                continue
+            ahead = self.draws[:, cells] - self.draws[:, [picked]]
+            losses.append(float(ahead.max(axis=1).mean()))
+            self.hopes[cells] = np.maximum(ahead, 0).mean(axis=0)
+        self.picks = tuple(picks)
+        self.loss = sum(losses) / len(self._chosen_from)
+
+    @cached_property
+    def _ends(self) -> tuple[Sites, Floats]:
+        """The ends of all cells, and how uncertain their scores are."""
+        ends = self._grid.sites.take(self._grid.ends)
+        return ends, np.asarray(np.diag(self._known.covariance(ends, ends)))
+
+    def gains(self, sites: Sites) -> Floats:
+        """Return by how much one more report, at each of some places, is expected to improve the chosen scores, per
+        group: the knowledge gradient (Frazier, Powell and Dayanik 2009), by Gauss-Hermite quadrature over the report.
+        """
+        ends, left = self._ends
+        explained = self._known.covariance(ends, sites) / np.sqrt(self._known.variances(sites))
+        gains = np.zeros(len(sites.x))
+        for cells in self._chosen_from:
+            if not len(cells):
+                continue
+            shift, means = explained[cells], self._means[cells]
+            rest = np.maximum(left[cells][:, None] - shift**2, 0.0)
+            after = self._values.mean_back(means[:, None, None] + shift[:, :, None] * _NODES, rest[:, :, None])
+            now = self._values.mean_back(means, left[cells])
+            gains += after.max(axis=0) @ _NODE_WEIGHTS - now.max()
+        return np.asarray(gains / len(self._chosen_from))
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The transform of scores. It is monotone, and neither unit nor origin of the scores matters to it."""
+
+    best: float
+    worst: float
+    scale: float
+
+    @staticmethod
+    def of(scores: Mapping[tuple[str, int], float]) -> _Values:
+        """Return the transform for these scores; the scale is of how far behind the best the better trials are."""
+        latest = dict[str, tuple[int, float]]()
+        for (trial, rung), score in scores.items():
+            if trial not in latest or rung >= latest[trial][0]:
+                latest[trial] = rung, score
+        finite = [score for score in scores.values() if math.isfinite(score)] or [0.0]
+        best, worst = max(finite), min(finite)
+        behind = [best - (score if math.isfinite(score) else worst) for _, score in latest.values()]
+        scale = 0.3 * float(np.quantile(behind, 0.4)) or 0.3 * (best - worst) or 1.0
+        return _Values(best, worst, scale)
+
+    def transformed(self, scores: Sequence[float]) -> Floats:
+        """Return z of each score; 0 is the best seen."""
+        known = np.array([score if math.isfinite(score) else self.worst for score in scores])
+        return np.asarray(-np.log1p((self.best - known) / self.scale))
+
+    def back(self, z: Floats) -> Floats:
+        """Return the scores of some z."""
+        return np.asarray(self.best + self.scale - self.scale * np.exp(np.minimum(-z, _EXPONENT)))
+
+    def mean_back(self, z: Floats, variance: Floats) -> Floats:
+        """Return the expected scores of normal z."""
+        return self.back(z - variance / 2)
