@@ -15,6 +15,7 @@ from tests.test_cli import study_in_process as study
 def folder(tmp_path: Path) -> Path:
     table().to_csv(tmp_path / "curves.csv", index=False)
     table().rename(columns={"val_accuracy": "acc"}).to_csv(tmp_path / "wrong.csv", index=False)
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -26,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
         (["curves.csv", "--scheduler", ""], "--scheduler: names none"),
         (["curves.csv", "--seeds", "4"], "--seeds: curves.csv has 3 seeds"),
         (["wrong.csv"], "wrong.csv: val_accuracy: column is missing"),
-        (["."], "study: .: no study here"),
+        (["empty"], "study: empty: no study here"),
+        (["."], "wrong.csv: val_accuracy: column is missing"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(folder: Path, arguments: list[str], says: str) -> None:
@@ -46,7 +48,7 @@ def test_a_table_is_replayed_to_a_table_and_an_object(folder: Path) -> None:
     assert (grid["scheduler"], grid["cost_fraction"], grid["log_hv_mean"]) == ("grid", 1.0, 1.0)
     assert (quick["scheduler"], quick["profile"]) == ("frontier_asha", "quick")
     assert quick["cost_fraction"] < 1
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "wrong.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "empty", "wrong.csv"]
 
 
 def test_a_list_of_schedulers_may_be_repeated(folder: Path) -> None:

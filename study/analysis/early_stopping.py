@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from study.analysis.records import Audit, Stopping, TrialRecord
-from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig
+from study.config.schema import AshaConfig, FrontierAshaConfig, GridConfig, RidgeConfig
 from study.measurement import CurvePoint
 from study.planning.trials import Cell, Plan, TrialSpec, by_cell, whole_in_unit
 from study.schedulers.asha import rung_levels
@@ -27,6 +27,7 @@ class PlannedBracket:
     grade: int | None  # of its cost, from 0 (low) to 2; None where the scheduler has no grades
     rungs: tuple[Rung, ...]
     whole_trials: float  # length of all trials together, in whole trials
+    adaptive: bool = False  # what is trained how far depends on the scores; `whole_trials` is from experience
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
     brackets = []
     for cell, specs in members.items():
         scheduler, grade = plan.config.scheduler, None
+        share = costs[cell] / total
+        if isinstance(scheduler, RidgeConfig):
+            brackets.append(PlannedBracket(cell, len(specs), share, None, (), _ridge_runs(scheduler, specs), True))
+            continue
         if isinstance(scheduler, FrontierAshaConfig):
             # A policy judges the cells of one world size.
             grade = grades({c: cost for c, cost in costs.items() if c.world_size == cell.world_size})[cell]
@@ -55,10 +60,15 @@ def forecast(plan: Plan, trial_cost: Mapping[Cell, float]) -> Forecast:
         else:
             assert isinstance(scheduler, GridConfig)
             rungs = ()
-        share = costs[cell] / total
         brackets.append(PlannedBracket(cell, len(specs), share, grade, rungs, _whole_trials(len(specs), rungs)))
     fraction = sum(b.cost_share * b.whole_trials / b.trials for b in brackets)
     return Forecast(tuple(brackets), fraction)
+
+
+def _ridge_runs(scheduler: RidgeConfig, specs: Sequence[TrialSpec]) -> float:
+    from study.schedulers.ridge import CARES  # other forecasts do without SciPy
+
+    return min(CARES[scheduler.profile].expected, float(len(specs)))
 
 
 def _asha_rungs(scheduler: AshaConfig, specs: Sequence[TrialSpec]) -> tuple[Rung, ...]:
@@ -77,8 +87,10 @@ def _whole_trials(trials: int, rungs: Sequence[Rung]) -> float:
     return length + running * (1 - at)
 
 
-def measured_stopping(trials: Iterable[TrialRecord]) -> Stopping | None:
-    """Return what stopping saved and missed, over the search trials that reported; None without any."""
+def measured_stopping(trials: Iterable[TrialRecord], never_begun: Iterable[TrialSpec] = ()) -> Stopping | None:
+    """Return what stopping saved and missed, over the search trials that reported and those that the search ended
+    before they began; None without any report.
+    """
     searched = [trial for trial in trials if trial.phase == "search" and trial.curve]
     if not searched:
         return None
@@ -88,6 +100,7 @@ def measured_stopping(trials: Iterable[TrialRecord]) -> Stopping | None:
         updates = sum(trial.curve[-1].updates for trial in members)
         pace[cell] = sum(trial.curve[-1].device_seconds for trial in members) / updates
     grid = sum(pace[trial.cell] * trial.total_updates for trial in searched)
+    grid += sum(pace[spec.cell] * spec.total_updates for spec in never_begun if spec.cell in pace)
     return Stopping(sum(trained.values()), grid, _audit(searched))
 
 

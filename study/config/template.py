@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from study.config.schema import Budget, LogUniform, Search, Section, StudyConfig
+from study.config.schema import Budget, LogUniform, RidgeConfig, Search, Section, StudyConfig
 
 HEADER = """\
 # A study: which batch size, on how many ranks, should I pay for?
@@ -21,6 +21,7 @@ def starter(name: str) -> StudyConfig:
         batch_sizes=(32, 128, 512),
         search=Search(lr=LogUniform(low=0.01, high=1.0), samples=4),
         budget=Budget(epochs=10),
+        scheduler=RidgeConfig(kind="ridge"),
     )
 
 

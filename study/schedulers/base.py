@@ -33,8 +33,8 @@ class Policy(Protocol):
         """Return trials that will never go on: paused ones, and those that will not begin. Each is returned once."""
 
     def pick(self, trials: Sequence[str]) -> str | None:
-        """Return a trial with the rate to choose, of those of one cell, once the search is over. None leaves the choice
-        to what they scored, and to the caller.
+        """Return a trial with the rate to choose, of those of one cell, once the search has ended; None where the best
+        score is to decide.
         """
 
     def pauses(self, trial: str) -> frozenset[float]:

@@ -164,13 +164,23 @@ class Bracket:
         if not state.paused:
             return None
         best = state.paused[0]
-        if state.passed < rung.keep and self._all_arrived(level):
+        if (state.passed < rung.keep or self._is_short(level + 1)) and self._all_arrived(level):
             return best[1]
         if not self.synchronous:
             before = self.rungs[level - 1].keep if level else len(self.trials)
             if bisect_left(state.ranked, best) < len(state.ranked) * rung.keep // before:
                 return best[1]
         return None
+
+    def _is_short(self, level: int) -> bool:
+        """Return whether a rung lets too few trials through, because more failed than were replaced: of those that went
+        on asynchronously some were more than the rung before was to keep, and stood in for the first that failed.
+        """
+        if level == len(self.rungs):
+            return False
+        state = self._states[level]
+        empty = not state.waiting and len(state.ranked) >= state.entrants
+        return state.supply < self.rungs[level].keep or (empty and self._is_short(level + 1))
 
     def _all_arrived(self, level: int) -> bool:
         state = self._states[level]

@@ -18,6 +18,7 @@ from study.schedulers.rate_surface import NO_RUN, Floats, Ints, Known, Sites, fi
 
 SHARES = (1 / 27, 1 / 9, 2 / 9, 4 / 9, 2 / 3, 1.0)  # of a whole trial; a rung is at the first report that is as far
 DRAWS = 96
+ROUNDING = 1e-9  # of the scale of scores
 WORTHWHILE = 0.05  # a report must improve the choices by this share of what is still expected to be lost
 _EXPONENT = 50.0  # a score so far below the best is as low as any
 _NODES, _NODE_WEIGHTS = hermegauss(15)
@@ -30,10 +31,11 @@ class Care:
 
     still: float  # the choices have not changed for so long
     loss: float  # and this is expected to be lost by them, in units of the scale of scores
-    most: float  # it ends here at the latest
+    most: float  # it ends here at the latest, once what runs has come to its next rung
+    expected: float  # it spends about so much, by the replays of benchmarks/schedulers.py
 
 
-CARES: Mapping[str, Care] = {"balanced": Care(0.5, 0.1, 1.5), "careful": Care(0.75, 0.1, 2.0)}
+CARES: Mapping[str, Care] = {"balanced": Care(0.5, 0.1, 1.5, 1.3), "careful": Care(0.75, 0.1, 2.0, 1.6)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Ridge:
         for trial in self._first:
             if trial in self._new:
                 return trial
-        return self._next()
+        return self._next() if self._scores else next(iter(self._open()), None)
 
     def begin(self, trial: str) -> None:
         """Do what `Policy` says of this method."""
@@ -109,10 +111,11 @@ class Ridge:
             return "continue"
         self._passed[trial] = passed
         self._scores[trial, passed - 1] = score
+        if passed == len(rungs):  # it runs until it leaves
+            self._look()
+            return "continue"
         self._running.pop(trial, None)
         self._look()
-        if passed == len(rungs):
-            return "continue"
         if not self._over and not any(first in self._new for first in self._first) and self._next() == trial:
             self.begin(trial)
             return "continue"
@@ -131,7 +134,7 @@ class Ridge:
         self._look()
 
     def dropped(self) -> list[str]:
-        """See Policy: once the search is over, all trials that have not ended, those that never began included."""
+        """See Policy: once the search has ended, all trials that have not ended, those that never began included."""
         if not self._over or self._running or self._dropped:
             return []
         self._dropped = True
@@ -159,7 +162,7 @@ class Ridge:
     # What the model says.
 
     def _look(self) -> None:
-        """Note whether the choices have changed, and whether the search is over. A search that is over stays so."""
+        """Note whether the choices have changed, and whether the search has ended. A search that has ended stays so."""
         self._thought = None
         if self._over or any(first in self._new for first in self._first):
             return
@@ -175,8 +178,7 @@ class Ridge:
         found, fresh = [], set[int]()
         for trial in self._of:
             cell = self._grid.cell_of[trial]
-            ended = trial in self._left or self._passed[trial] == len(self._rungs[trial])
-            if ended or trial in self._running or cell in self._failed:
+            if trial in self._left or trial in self._running or cell in self._failed:
                 continue
             if trial in self._new:
                 if cell in fresh:
@@ -219,7 +221,7 @@ class Ridge:
         seconds = [(self._rungs[trial][rung] - self._at[trial]) * costs[self._of[trial].group] for trial, rung in steps]
         gains = thought.gains(self._grid.sites.take(np.array([self._grid.site_of[step] for step in steps])))
         best = int(np.argmax(gains / np.array(seconds)))
-        if gains[best] >= WORTHWHILE * thought.loss and gains[best] > 0:
+        if gains[best] >= max(WORTHWHILE * thought.loss, ROUNDING * thought.scale):
             return steps[best][0]
         # No single report helps: train to its end the cell that may be much better than the chosen one.
         rest = [(1 - self._at[trial]) * costs[self._of[trial].group] for trial in trials]

@@ -30,6 +30,10 @@ def result(scheduler: str, profile: str, cost: float = 0.25, log_hv: float = 0.9
     return Result(
         scheduler=scheduler,
         profile=profile,
+        runs_per_batch_size=estimate(1.37),
+        regret=estimate(0.36),
+        regret_worst=estimate(1.07),
+        right_rate=estimate(0.85),
         cost_fraction=estimate(cost),
         log_hv=estimate(log_hv),
         log_hv_ge_99=0.93,
@@ -57,6 +61,10 @@ def test_json_has_the_promised_keys(replayed: Replay) -> None:
     promised = {
         "scheduler": "frontier_asha",
         "profile": "balanced",
+        "runs_per_batch_size": 1.37,
+        "regret_mean": 0.36,
+        "regret_worst": 1.07,
+        "right_rate": 0.85,
         "cost_fraction": 0.25,
         "log_hv_mean": 0.995,
         "log_hv_ge_99": 0.93,
@@ -70,20 +78,29 @@ def test_json_has_the_promised_keys(replayed: Replay) -> None:
 
 def test_the_table_reads_in_percent(replayed: Replay) -> None:
     table = replay_table(replayed)
-    assert table.rows[1] == ("frontier_asha quick", "25.0", "99.5 ±2.0", "93", "5.3", "2", "71", "12", "1.3", "4.1")
-    assert table.marked[:4] == (True, True, True, False)
+    worth, rest = (
+        ("1.37 ±0.00", "0.36 ±0.00", "1.07", "85"),
+        ("25.0", "99.5 ±2.0", "93", "5.3", "2", "71", "12", "1.3", "4.1"),
+    )
+    assert table.rows[1] == ("frontier_asha quick", *worth, *rest)
+    assert {row[0] for row, mark in zip(table.rows, table.marked, strict=True) if mark} == {
+        "ridge balanced",
+        "ridge careful",
+    }
 
 
 def test_the_terminal_shows_it_whole_in_80_columns(replayed: Replay) -> None:
     file = StringIO()
     widest = result("frontier_asha", "balanced", cost=1.0, log_hv=1.0)
-    print_replay(replace(replayed, results=(*replayed.results, widest)), Console(file=file, width=80))
+    print_replay(replace(replayed, results=(*replayed.results, widest)), Console(file=file, width=80), True)
     lines = file.getvalue().splitlines()
     assert "…" not in file.getvalue()
     assert "\x1b" not in file.getvalue()
     assert max(map(len, lines)) <= 80
     for contender in CONTENDERS.values():
-        assert any(line.split()[:2] == [contender.scheduler, contender.profile or "25.0"] for line in lines)
+        for first in ("1.37", "25.0"):
+            name = f"{contender.scheduler} {contender.profile}".split()
+            assert any(line.split()[: len(name) + 1] == [*name, first] for line in lines)
 
 
 def test_the_page_is_whole_and_takes_names_as_text(replayed: Replay) -> None:
@@ -98,11 +115,11 @@ def test_the_page_is_whole_and_takes_names_as_text(replayed: Replay) -> None:
 
 
 def test_every_scheduler_has_a_mark_of_its_own(replayed: Replay) -> None:
-    marks = replay_figure(replayed.results).data
-    assert [(mark.x[0], mark.y[0]) for mark in marks] == [(0.25, 0.995)] * len(CONTENDERS)
+    marks = replay_figure(replayed.results, "points").data
+    assert [(mark.x[0], mark.y[0]) for mark in marks] == [(1.37, 0.36)] * len(CONTENDERS)
     assert len({(mark.marker.symbol, mark.marker.color) for mark in marks}) == len(CONTENDERS)
     assert marks[0].error_y.array == (0.02,)
-    assert "[99.4%, 99.6%]" in marks[0].hovertext[0]
+    assert "[0.359, 0.361] points" in marks[0].hovertext[0]
 
 
 def test_files_are_written(replayed: Replay, tmp_path: Path) -> None:

@@ -214,3 +214,21 @@ def test_rungs_ascend_and_each_stops_a_trial(
     assert all(later < earlier for earlier, later in itertools.pairwise(competing))
     assert min(competing) >= min(least, trials)
     assert all(rung.at in at and rung.at < 1 for rung in rungs)
+
+
+def test_a_trial_that_stood_in_for_a_failed_one_is_replaced_too() -> None:
+    """Six go on past a rung that keeps four, since each was the best so far; five of them fail."""
+    inf, nan = math.inf, math.nan
+    race = {
+        "t0": [inf, -inf, -inf, nan, 1.0, -2.0, -3.0, -3.0, inf],
+        "t1": [-3.0, inf, -inf, 2.0, inf, inf, nan, -inf, 3.0],
+        "t2": [inf, -1.0, nan, 2.0, nan, inf, -3.0, 1.0, 0.0],
+        "t3": [3.0, -inf, 3.0, nan, inf, 0.0, -1.0, -1.0, -inf],
+        "t4": [inf, inf, inf, -1.0, -inf, -inf, -3.0, -inf, 3.0],
+        "t5": [3.0, -inf, inf, nan, 3.0, -1.0, 3.0, -2.0, -1.0],
+        "t6": [1.0, -inf, -1.0, -2.0, -inf, -1.0, 0.0, -inf, 0.0],
+        "t7": [-2.0, nan, 0.0, inf, 0.0, -1.0, 3.0, 1.0, 2.0],
+    }
+    fails = {"t0": 3, "t1": 3, "t3": 4, "t5": 3, "t6": 4}
+    policy = BracketPolicy(list(race), SPARING.rungs(8, 2, REPORTS), synchronous=False)
+    assert len(play(policy, race, fails, Random(555), 3).completed) == 2

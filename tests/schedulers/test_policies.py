@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from study.schedulers.asha import MoAsha, ReplayAsha, rung_levels
 from study.schedulers.base import Grid
 from study.schedulers.frontier_asha import PROFILES, FrontierAsha, grades
+from study.schedulers.ridge import CARES, Candidate, Ridge
 from tests.schedulers.play import REPORTS, play
 from tests.schedulers.test_bracket import SEEDS, SLOTS, halved, nine_scores, score
 
@@ -66,6 +67,20 @@ def multi_objective(curves: Curves) -> Any:
     return WithCellCosts(MoAsha(curves, grace=1, eta=3, end=END))
 
 
+def ridge(curves: Curves) -> Any:
+    """Rates come in the order of the trials' names."""
+    batch_sizes = dict(zip(CELL_COST, (512, 64, 16), strict=True))
+    return WithCellCosts(
+        Ridge(
+            [
+                Candidate(trial, "", batch_sizes[cell_of(trial)], 10 ** (int(trial.partition("-")[2]) / 2 - 3), REPORTS)
+                for trial in curves
+            ],
+            CARES["balanced"],
+        )
+    )
+
+
 POLICIES: Mapping[str, tuple[Callable[[Curves], Any], Sequence[float]]] = {
     "frontier": (frontier, REPORTS),
     "frontier, asynchronous": (lambda curves: frontier(curves, synchronous=False), REPORTS),
@@ -73,11 +88,19 @@ POLICIES: Mapping[str, tuple[Callable[[Curves], Any], Sequence[float]]] = {
     "multi-objective": (multi_objective, EPOCHS),
     "grid": (Grid, REPORTS),
 }
-every_policy = pytest.mark.parametrize(("make", "at"), POLICIES.values(), ids=list(POLICIES))
+every_halving = pytest.mark.parametrize(("make", "at"), POLICIES.values(), ids=list(POLICIES))
+every_policy = pytest.mark.parametrize(
+    ("make", "at"),
+    [
+        *POLICIES.values(),
+        pytest.param(ridge, REPORTS, marks=pytest.mark.slow),
+    ],  # tests/schedulers/test_ridge.py is quick
+    ids=[*POLICIES, "ridge"],
+)
 frontier_policies = pytest.mark.parametrize("synchronous", [True, False])
 
 
-@every_policy
+@every_halving  # ridge may have seen enough of it earlier
 @given(grids(), SLOTS, SEEDS)
 def test_the_leader_of_its_bracket_completes(
     make: Callable[[Curves], Any], at: Sequence[float], curves: Curves, slots: int, seed: int
@@ -176,7 +199,7 @@ def test_rescaling_changes_nothing(
     """Any increasing function is allowed where only the ranking counts. Ray's quantile interpolates between scores, and
     the spread of a front is a distance: for these two the function is linear, with a power of two, which is exact.
     """
-    linear = make in (ray_like, multi_objective)
+    linear = make in (ray_like, multi_objective, ridge)
 
     def rescaled(value: float) -> float:
         if linear or not math.isfinite(value):

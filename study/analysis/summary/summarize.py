@@ -49,7 +49,10 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)
     steps = _step_times(fixed)
     hopeless = _hopeless(trials, plan)
-    planned = len(plan.search) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
+    never_begun = [
+        spec for spec in plan.search if spec.trial_id in state.ended and not state.trial(spec.trial_id).attempts
+    ]
+    planned = len(plan.search) - len(never_begun) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(state, plan.config.name),
@@ -62,7 +65,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         points=points,
         trials=trials,
         spend=_spend(trials),
-        stopping=measured_stopping(trials),
+        stopping=measured_stopping(trials, never_begun),
         hypervolume=frontiers[axis].hypervolume if points else None,
         hypervolume_ci=frontiers[axis].hypervolume_ci if points else None,
         frontiers=frontiers,

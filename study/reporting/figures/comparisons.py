@@ -131,31 +131,32 @@ def _front_hover(point: FrontPoint, name: str, cost_scale: float) -> str:
     return "<br>".join(lines)
 
 
-def replay_figure(results: Sequence[Result]) -> go.Figure:
-    """Draw cost against log-hypervolume, both as shares of the full grid's, a mark for each scheduler.
+def replay_figure(results: Sequence[Result], unit: str) -> go.Figure:
+    """Draw the cost of a search, in full runs per batch size, against the regret of its choices, in `unit`; a mark for
+    each scheduler.
 
     Bars reach one standard deviation over draws to either side.
     """
-    figure = styled("Cost and kept log-hypervolume of each scheduler", height=480)
+    figure = styled("Cost of the search, and regret of its choices", height=480)
     for i, result in enumerate(results):
         colour, symbol = SERIES[i % len(SERIES)]
-        hollow = i >= len(SERIES)  # colours repeat, marks do not
+        repeated = ("", "-open", "-dot")[i // len(SERIES)]  # colours repeat, marks do not
         figure.add_scatter(
-            x=[result.cost_fraction.mean],
-            y=[result.log_hv.mean],
-            error_x=_bars([result.cost_fraction.sd], colour),
-            error_y=_bars([result.log_hv.sd], colour),
+            x=[result.runs_per_batch_size.mean],
+            y=[result.regret.mean],
+            error_x=_bars([result.runs_per_batch_size.sd], colour),
+            error_y=_bars([result.regret.sd], colour),
             mode="markers",
-            marker={"color": colour, "symbol": f"{symbol}-open" if hollow else symbol, "size": 11},
+            marker={"color": colour, "symbol": f"{symbol}{repeated}", "size": 11},
             name=result_name(result),
             hovertext=[
-                f"{result_name(result)}<br>cost {_mean_interval(result.cost_fraction)}"
-                f"<br>log-HV {_mean_interval(result.log_hv)}"
+                f"{result_name(result)}<br>{_mean_interval(result.runs_per_batch_size)} full runs per batch size"
+                f"<br>regret {_mean_interval(result.regret)} {unit}"
             ],
             hoverinfo="text",
         )
-    figure.update_xaxes(title_text="cost, as a share of the full grid's", tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(title_text="log-hypervolume, as a share of the full grid's", tickformat=".0%")
+    figure.update_xaxes(title_text="full runs per batch size", rangemode="tozero")
+    figure.update_yaxes(title_text=f"regret, {unit}", rangemode="tozero")
     return figure
 
 
@@ -173,4 +174,4 @@ def _bars(halves: Sequence[float], colour: str) -> dict[str, object]:
 
 def _mean_interval(estimate: Estimate) -> str:
     low, high = estimate.ci or (estimate.mean, estimate.mean)
-    return f"{percent(estimate.mean)} [{percent(low)}, {percent(high)}]"
+    return f"{number(estimate.mean)} [{number(low)}, {number(high)}]"

@@ -11,6 +11,7 @@ from study.reporting.figures.comparisons import analysis_figure, comparison_figu
 from study.reporting.figures.scaling_laws import analysis_steps_figure
 from study.reporting.html.document import Section, rendered, section
 from study.reporting.text.comparison import changes_table, compared_points_table, hypervolume_lines
+from study.reporting.text.quality import difference_unit
 from study.reporting.text.replay import cost_line, replay_legend, replay_lines, replay_table
 from study.reporting.text.table_analysis import findings_lines, findings_table, understood_lines
 
@@ -93,11 +94,11 @@ def render_replay(replay: Replay) -> str:
         name=replay.source,
         about=[*replay_lines(replay), cost_line(replay)],
         figure=section(
-            "What a scheduler costs, and what it keeps",
-            "Left and up is better. Each mark is a scheduler's mean over all draws; its bars reach one standard "
+            "What a scheduler costs, and what its choices are worth",
+            "Left and down is better. Each mark is a scheduler's mean over all draws; its bars reach one standard "
             "deviation to either side, as a single study may deviate. Hover for the mean's 95% interval.",
             "replay",
-            {"": replay_figure(replay.results)},
+            {"": replay_figure(replay.results, difference_unit(replay.objective))},
         ),
         table=replay_table(replay),
         legend=replay_legend(replay.objective),

@@ -15,7 +15,7 @@ from study.reporting.text.formatting import column, cost_unit, duration, number,
 from study.reporting.text.tried import cell_name, module_lines
 
 if TYPE_CHECKING:
-    from study.analysis.early_stopping import Forecast
+    from study.analysis.early_stopping import Forecast, PlannedBracket
     from study.planning.cost_estimate import Pace, Paces, PlanEstimate
     from study.planning.trials import Cell, Plan, TrialSpec
     from study.planning.tried import FirstRates
@@ -101,9 +101,15 @@ def _brackets(plan: Plan, planned: Forecast) -> Table:
             str(bracket.trials),
             f"{bracket.cost_share:.1%}",
             "" if bracket.grade is None else ("low cost", "medium cost", "high cost")[bracket.grade],
-            ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end",
+            _who_goes_on(bracket),
         )
     return table
+
+
+def _who_goes_on(bracket: PlannedBracket) -> str:
+    if bracket.adaptive:
+        return f"by their scores: about {bracket.whole_trials:.1f} whole trials"
+    return ", ".join(f"{rung.keep} at {rung.at:.0%}" for rung in bracket.rungs) or "all, to the end"
 
 
 def _has_variants(plan: Plan) -> bool:

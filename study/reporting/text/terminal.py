@@ -169,6 +169,8 @@ class ProgressView:
     def _end_line(self, end: EndRow) -> str:
         trial = self._state.trial(end.trial_id)
         line = f"[{len(self._state.ended)}/{self._progress.planned}] {end.trial_id} {end.outcome}"
+        if not trial.attempts:
+            return f"{line} before it began: the search has ended"
         epochs = self._progress.epochs(trial)
         if epochs is not None:
             line += f" at {epochs[0]:.1f} of {epochs[1]:g} epochs"

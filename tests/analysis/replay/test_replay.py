@@ -186,7 +186,7 @@ def test_world_sizes_are_searched_one_after_the_other_each_by_a_separate_policy(
     ]
     both = only([*alone, *wide], "frontier_asha", seeds=3)
     assert both.cost_fraction.mean == pytest.approx(only(alone, "frontier_asha", seeds=3).cost_fraction.mean)
-    steps = play(contenders("grid")[0], [*wide, *alone], np.random.default_rng(0), 2).events
+    steps = play(contenders("grid")[0], [*wide, *alone], np.random.default_rng(0), 2).simulation.events
     ranks = {trial.trial_id: trial.cell.world_size for trial in (*alone, *wide)}
     assert [ranks[step.trial] for step in steps] == sorted(ranks[step.trial] for step in steps)
     assert [step.at_s for step in steps] == sorted(step.at_s for step in steps)
