@@ -1,7 +1,9 @@
-"""What early stopping costs and keeps: every scheduler replayed on full grids that the product itself has run.
+"""What a search costs and what its choices are worth: every scheduler replayed on full grids of learning curves.
 
-Two grids of 7 batch sizes x 6 rates x 9 seeds, 27 epochs each: scikit-learn's digits, on which the profiles were
-tuned, and a synthetic teacher, on which they were not. A draw is a study of 3 of the seeds in random order on 2 slots.
+Two grids that the product itself runs, of 7 batch sizes x 6 rates x 9 seeds, 27 epochs each: scikit-learn's digits, on
+which the brackets were tuned, and a synthetic teacher, on which they were not. A draw is a study of one of the seeds in
+random order on 2 slots, and the others judge its choices. With --tables, a folder of public curves of one seed: as they
+are, on 16 slots, and with the rates of each batch size permuted, so that batch sizes have nothing in common.
 Then the simulator's speed: 100,000 trials over 1,000 slots, on curves made by formula.
 """
 
@@ -13,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +24,10 @@ import yaml
 from rich.console import Console
 from show import show
 
-from study.analysis.replay.contenders import CONTENDERS
+from study.analysis.replay.contenders import CONTENDERS, contenders
+from study.analysis.replay.curve_table import read_curves
 from study.analysis.replay.curves import Curve, curves_of
-from study.analysis.replay.replay import play, replay
+from study.analysis.replay.replay import play, pooled, replay
 from study.analysis.summary.summarize import summarize
 from study.config.loader import load_study
 from study.ledger.store import read
@@ -57,6 +62,33 @@ def read_grid(folder: Path) -> tuple[Curve, ...]:
     """The curves of a grid that was run."""
     plan = make_plan(load_study(folder / "config.yaml").config)
     return curves_of(summarize(read(folder).rows, plan))
+
+
+def permuted(curves: Sequence[Curve], chance: np.random.Generator) -> tuple[Curve, ...]:
+    """The same curves, with the rates of each batch size exchanged among themselves."""
+    rates = sorted({curve.lr for curve in curves})
+    becomes = {}
+    for cell in sorted({curve.cell for curve in curves}, key=lambda cell: cell.batch_size):
+        for rate, other in zip(rates, chance.permutation(rates), strict=True):
+            becomes[cell, rate] = float(other)
+    return tuple(replace(curve, lr=becomes[curve.cell, curve.lr]) for curve in curves)
+
+
+def replay_tables(folder: Path, draws: int) -> dict[str, object]:
+    """Replay the main searches on a folder of tables."""
+    chosen = contenders("ridge,ridge:careful,frontier_asha,frontier_asha:quick,asha,random,grid")
+    curves = {path.name: read_curves(path) for path in sorted(folder.glob("*.csv"))}
+    chance = np.random.default_rng(0)
+    mixed = {name: permuted(table, chance) for name, table in curves.items()}
+    result = {}
+    for title, tables, slots in (
+        ("tables", curves, SLOTS), ("tables_16_slots", curves, 16), ("permuted_tables", mixed, SLOTS)
+    ):  # fmt: skip
+        replayed = pooled([replay(name, table, chosen, draws, slots) for name, table in tables.items()])
+        print(f"\n{title}")
+        print_replay(replayed, Console())
+        result[f"{title}_schedulers"] = replay_record(replayed)["schedulers"]
+    return result
 
 
 def many_curves() -> list[Curve]:
@@ -100,7 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--curves", type=Path, help="folder of grids: used if they are there, else made there")
-    parser.add_argument("--shuffles", type=int, default=200, help="draws to replay")
+    parser.add_argument("--shuffles", type=int, default=100, help="draws of each grid to replay")
+    parser.add_argument("--tables", type=Path, help="folder of public curves, as `study replay` reads them")
+    parser.add_argument("--draws", type=int, default=3, help="draws of each table")
     arguments = parser.parse_args()
     result: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,10 +143,14 @@ def main() -> None:
         for name in WORKLOADS:
             if not (home / name).exists():
                 make_grid(name, home / name)
-            replayed = replay(name, read_grid(home / name), CONTENDERS.values(), arguments.shuffles, SLOTS)
+            replayed = replay(name, read_grid(home / name), CONTENDERS.values(), arguments.shuffles, SLOTS, seeds=1)
             print(f"\n{name}")
-            print_replay(replayed, Console())
+            print_replay(replayed, Console(), every_column=True)
             result["schedulers" if name == "digits" else f"{name}_schedulers"] = replay_record(replayed)["schedulers"]
+    if arguments.tables is not None and arguments.tables.is_dir():
+        result |= replay_tables(arguments.tables, arguments.draws)
+    else:
+        print("\nNo folder of public curves (--tables): skipped.")
     seconds = seconds_for_many(["frontier_asha", "frontier_asha:async", "asha"])
     result["many_trials_s"] = seconds
     title = f"{MANY_TRIALS:,} trials over {MANY_SLOTS:,} slots"

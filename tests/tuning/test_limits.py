@@ -58,7 +58,7 @@ def billed_s(rows: list[AnyRow]) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    scheduler=st.sampled_from(["grid", "frontier_asha", "asha"]),
+    scheduler=st.sampled_from(["grid", "frontier_asha", "asha", "ridge"]),
     world_size=st.sampled_from([1, 2]),
     groups=st.integers(1, 4),
     limits_s=st.lists(st.floats(0.5, 200), min_size=1, max_size=6),
@@ -144,7 +144,7 @@ def check_driver(rows: list[AnyRow], world_size: int, interval_s: dict[int, floa
 
 
 @pytest.mark.parametrize("interval_s", [INTERVAL_S, SHORT_S])
-@pytest.mark.parametrize("scheduler", ["grid", "frontier_asha"])
+@pytest.mark.parametrize("scheduler", ["grid", "frontier_asha", "ridge"])
 def test_a_study_that_was_cut_decides_as_one_that_was_not(scheduler: str, interval_s: dict[int, float]) -> None:
     """One group, so that trials come in the same order; trials that were cut go on first."""
     changes: dict[str, Any] = {"scheduler": {"kind": scheduler, **({"audit": 0.4} if scheduler != "grid" else {})}}
