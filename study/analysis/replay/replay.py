@@ -93,7 +93,7 @@ class Replay:
     reference_quality: float  # of the hypervolumes: an accuracy of 0, or else the worst of a trial that completed
     objective: Objective
     results: tuple[Result, ...]
-    tables: int = 1  # with several, estimates are over their means, and the other figures are those of the first
+    tables: int = 1  # of several, estimates are taken from their means; other figures are those of the first
 
 
 def pooled(replays: Sequence[Replay]) -> Replay:
