@@ -86,6 +86,7 @@ def run_study_side(plan: Plan) -> dict[str, float]:
 
 def peer_worker(loop: dict[str, object]) -> None:
     """One rank of the peer: the same module, batches and optimizer, reported at every validation."""
+    sys.modules["lightning"] = None  # type: ignore[assignment]  # Ray would take it, if it is there, for pytorch_lightning
     import pytorch_lightning as pl
     import torch
     from ray import train

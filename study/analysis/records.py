@@ -342,6 +342,27 @@ class StudyFacts:
 
 
 @dataclass(frozen=True)
+class BestRate:
+    """The best rate of a batch size, where the surface of scores has its top; with a 95% interval."""
+
+    batch_size: int
+    lr: float
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RateRidge:
+    """The best rates of a variant, and the power of the batch size that they follow: 0 is no scaling, 0.5 the square
+    root, 1 linear scaling.
+    """
+
+    variant: str
+    rates: tuple[BestRate, ...]
+    power: float
+    power_ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Everything that a study's ledger says, computed once and ready to be shown."""
 
@@ -373,6 +394,7 @@ class Summary:
     mistaken: Mistaken | None = None  # None unless a mistake has ended the study
     claims: tuple[ClaimVerdict, ...] = ()  # every claim, also those that the study holds no evidence for
     steps: tuple[Contrast, ...] = ()  # quality of each point of `frontier` against the one before it
+    ridges: tuple[RateRidge, ...] = ()  # of each variant that tried enough rates
     span: Contrast | None = None  # of the last against the first; None for fewer than two points
 
     @property

@@ -115,6 +115,7 @@ def summary_record(summary: Summary) -> dict[str, Any]:
         "mistaken": asdict(summary.mistaken) if summary.mistaken else None,
         "notes": list(summary.notes),
         "claims": [asdict(claim) for claim in summary.claims],
+        "ridges": [asdict(ridge) for ridge in summary.ridges],
     }
     return {key: strict_json(value) for key, value in record.items()}
 

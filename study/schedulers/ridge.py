@@ -18,6 +18,7 @@ from study.schedulers.rate_surface import NO_RUN, Floats, Ints, Known, Sites, fi
 
 SHARES = (1 / 27, 1 / 9, 2 / 9, 4 / 9, 2 / 3, 1.0)  # of a whole trial; a rung is at the first report that is as far
 DRAWS = 96
+FINE = 41  # rates of a batch size, where its best one is looked for between those tried
 ROUNDING = 1e-9  # of the scale of scores
 WORTHWHILE = 0.05  # a report must improve the choices by this share of what is still expected to be lost
 _EXPONENT = 50.0  # a score so far below the best is as low as any
@@ -154,11 +155,6 @@ class Ridge:
         picked = self._think().picks if self._scores else ()
         return next((wanted[cell] for cell in picked if cell in wanted), None)
 
-    @property
-    def expected_loss(self) -> float:
-        """What the chosen rates are expected to lose against the best of the grid, in score, per batch size."""
-        return self._think().loss
-
     # What the model says.
 
     def _look(self) -> None:
@@ -171,14 +167,14 @@ class Ridge:
             self._picks, self._changed_at_cost = thought.picks, spent
         still = (spent - self._changed_at_cost) / run
         settled = still >= self._care.still and thought.loss <= self._care.loss * thought.scale
-        self._over = settled or spent / run >= self._care.most or not self._open()
+        self._over = settled or spent / run >= self._care.most or not (self._running or self._open())
 
     def _open(self) -> list[str]:
         """Return the trials that may be trained further: of each cell those that have begun and one that has not."""
-        found, fresh = [], set[int]()
+        found, fresh, failed = [], set[int](), self._failed
         for trial in self._of:
             cell = self._grid.cell_of[trial]
-            if trial in self._left or trial in self._running or cell in self._failed:
+            if trial in self._left or trial in self._running or cell in failed:
                 continue
             if trial in self._new:
                 if cell in fresh:
@@ -232,19 +228,53 @@ class Ridge:
 
     def _think(self) -> _Thought:
         if self._thought is None:
-            failed = self._failed
-            pending = [
-                self._grid.site_of[t, self._passed[t]]
-                for t in self._running
-                if (t, self._passed[t]) in self._grid.site_of
-            ]
-            self._thought = _Thought(self._grid, self._scores, np.array(pending, dtype=np.int64), failed)
+            sites = self._grid.site_of
+            next_rungs = [(trial, self._passed[trial]) for trial in self._running]
+            pending = np.array([sites[step] for step in next_rungs if step in sites], dtype=np.int64)
+            self._thought = _Thought(self._grid, self._scores, pending, self._failed)
         return self._thought
 
 
 def _rungs(reports: Sequence[float]) -> tuple[float, ...]:
     """Return the rungs of a trial, each at one of its reports; the last is 1."""
     return tuple(dict.fromkeys(next(at for at in reports if at + SLACK >= share) for share in SHARES))
+
+
+def draw_best_rates(candidates: Sequence[Candidate], scores: Mapping[str, Mapping[float, float]]) -> dict[int, Floats]:
+    """Return DRAWS draws of log10 of the best rate of each batch size, on a fine grid between those tried.
+
+    `candidates` are of one family; `scores` holds what they scored at the shares of their reports.
+    """
+    grid = _Grid(candidates)
+    seen = {
+        (one.trial, rung): scores[one.trial][at]
+        for one in candidates
+        for rung, at in enumerate(_rungs(one.reports))
+        if at in scores[one.trial]
+    }
+    values = _Values.of(seen)
+    surface = fit(
+        grid.sites.take(np.array([grid.site_of[step] for step in seen])), values.transformed(list(seen.values()))
+    )
+    ends = grid.sites.take(grid.ends)
+    tried = [ends.x[ends.group == group] for group in range(len(grid.groups))]
+    fine = [np.linspace(x.min(), x.max(), FINE) for x in tried]
+    n, group_of = FINE * len(fine), np.repeat(np.arange(len(fine)), FINE)
+    between = Sites(
+        x=np.concatenate(fine), y=np.array([ends.y[ends.group == one][0] for one in group_of]), t=np.zeros(n),
+        family=np.zeros(n, dtype=np.int64), group=group_of, cell=-1 - np.arange(n), run=np.full(n, NO_RUN),
+    )  # fmt: skip
+    known = surface.known(between.take(np.array([], dtype=np.int64)))
+    drawn = surface.means(between) + _normal(known.covariance(between, between))
+    best = drawn.reshape(DRAWS, len(fine), FINE).argmax(axis=2)
+    return {batch_size: grid.x0 + fine[group][best[:, group]] for group, (_, batch_size) in enumerate(grid.groups)}
+
+
+def _normal(covariance: Floats) -> Floats:
+    """Return DRAWS draws around 0, always the same for the same covariance."""
+    jitter = 1e-8 * float(np.diag(covariance).max()) * np.eye(len(covariance))
+    lower = np.linalg.cholesky(covariance + jitter)
+    return np.asarray(np.random.default_rng(0).standard_normal((DRAWS, len(covariance))) @ lower.T)
 
 
 class _Grid:
@@ -259,19 +289,19 @@ class _Grid:
         families = list(dict.fromkeys(family for family, _ in self.groups))
         log_rates = [math.log10(rate) for _, rate in cells]
         log_batches = [math.log2(batch_size) for _, batch_size in self.groups]
-        x0, y0 = _middle(log_rates), _middle(log_batches)
+        self.x0, y0 = _middle(log_rates), _middle(log_batches)
         self.site_of: dict[tuple[str, int], int] = {}  # by trial and rung
         rows: list[tuple[float, float, float, int, int, int, int]] = []
         for run, one in enumerate(candidates):
             group = self.groups.index(one.group)
-            place = math.log10(one.rate) - x0, log_batches[group] - y0
+            place = math.log10(one.rate) - self.x0, log_batches[group] - y0
             of = families.index(one.family), group, self.cell_of[one.trial], run
             for rung, at in enumerate(_rungs(one.reports)):
                 self.site_of[one.trial, rung] = len(rows)
                 rows.append((*place, -math.log(at) / math.log(27), *of))
         for cell, (group, rate) in enumerate(cells):
             family = families.index(self.groups[group][0])
-            rows.append((math.log10(rate) - x0, log_batches[group] - y0, 0.0, family, group, cell, NO_RUN))
+            rows.append((math.log10(rate) - self.x0, log_batches[group] - y0, 0.0, family, group, cell, NO_RUN))
         x, y, t, *which = zip(*rows, strict=True)
         self.sites = Sites(*(np.array(part, dtype=float) for part in (x, y, t)), *map(np.array, which))
         self.ends: Ints = np.arange(len(rows) - len(cells), len(rows))
@@ -315,9 +345,7 @@ class _Thought:
     def _draw(self, known: Known, ends: Sites) -> None:
         """Draw the final scores of all cells, and choose the best expected one of each group."""
         covariance = known.covariance(ends, ends)
-        lower = np.linalg.cholesky(covariance + 1e-8 * known.variance * np.eye(len(covariance)))
-        normal = np.random.default_rng(0).standard_normal((DRAWS, len(covariance)))
-        self.draws = self._values.back(self._means + normal @ lower.T)
+        self.draws = self._values.back(self._means + _normal(covariance))
         expected = self.draws.mean(axis=0)
         self.hopes, losses = np.zeros(len(expected)), []
         picks: list[int | None] = []

@@ -55,6 +55,7 @@ SUMMARY_KEYS = {
     "span",
     "steps",
     "claims",
+    "ridges",
     "critical",
     "cut",
     "mistaken",

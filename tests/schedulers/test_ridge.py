@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from study.analysis.replay.simulate import Course, Simulation, simulate
 from study.schedulers.rate_surface import fit
-from study.schedulers.ridge import CARES, SHARES, Candidate, Ridge, _Thought, _Values
+from study.schedulers.ridge import CARES, SHARES, Candidate, Care, Ridge, _Thought, _Values
 from tests.schedulers.play import play
 
 BATCH_SIZES = (16, 32, 64, 128, 256, 512)
@@ -197,3 +197,13 @@ def test_the_state_follows_from_the_calls() -> None:
             assert rebuilt.pick([trial(16, lr) for lr in RATES]) == live.pick([trial(16, lr) for lr in RATES])
         live.choose()
         getattr(live, name)(*arguments)
+
+
+def test_a_search_without_an_end_trains_every_trial_whole() -> None:
+    """The trials that run last come to their ends too."""
+    endless = Care(still=math.inf, loss=0.0, most=math.inf, expected=math.inf)
+    few = [one for one in candidates(batch_sizes=(16, 512)) if one.rate in RATES[2:4]]
+    of = {one.trial: courses()[one.trial] for one in few}
+    for slots in (1, 2, 4):
+        played = simulate(Ridge(few, endless), of, slots)
+        assert all(ran.completed for ran in played.trials.values())

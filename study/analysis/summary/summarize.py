@@ -10,6 +10,7 @@ from statistics import median
 
 from study.analysis.claims.registry import claims_of
 from study.analysis.early_stopping import measured_stopping
+from study.analysis.rate_ridge import rate_ridges
 from study.analysis.recommend import choose
 from study.analysis.records import Constraints, Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
 from study.analysis.statistics.hypotheses import contrast
@@ -81,6 +82,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         mistaken=_mistaken(state, len(plan.search) + plan.n_confirm),
         notes=(*_waiting(state), *unmetered, *_mixed(state), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
+        ridges=rate_ridges(trials, objective, {name: one.growth is not None for name, one in plan.variants.items()}),
     )
     return _with_steps(found_summary)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
-from study.analysis.records import Summary, TrialRecord
+from study.analysis.records import RateRidge, Summary, TrialRecord
 from study.config.objective import Objective
 from study.reporting.figures.style import (
     BLUE,
@@ -27,6 +27,7 @@ from study.reporting.figures.style import (
 )
 from study.reporting.text.formatting import Series, number, percent, series_name, series_of
 from study.reporting.text.quality import axis_title, is_accuracy
+from study.reporting.text.verdict import ridge_text
 from study.safe_text import plotly_text
 
 GroupKey = TypeVar("GroupKey", Series, tuple[Series, int], tuple[tuple[Series, int], str])
@@ -70,6 +71,9 @@ def rates_figure(summary: Summary) -> go.Figure | None:
             row=row,
             col=1,
         )
+        ridge = next((one for one in summary.ridges if one.variant == members[0].variant), None)
+        if ridge is not None:
+            figure.add_scatter(**_ridge_line(ridge, batches), row=row, col=1)
         title = "learning rate" + (f", {series_name(series)}" if len(panels) > 1 else "")
         few = len(rates) < 8
         figure.update_yaxes(title_text=title, **(ticks_axis(rates) if few else log_axis(rates)), row=row, col=1)
@@ -87,6 +91,34 @@ def rates_figure(summary: Summary) -> go.Figure | None:
     scale["reversescale"] = objective.mode == "min"
     figure.update_layout(coloraxis=scale)
     return figure
+
+
+def _ridge_line(ridge: RateRidge, batches: Sequence[int]) -> dict[str, Any]:
+    """Return the trace of the best rates, with their intervals."""
+    ys = [best.lr for best in ridge.rates]
+    hovers = [
+        f"batch {best.batch_size}: best rate about {number(best.lr)} [{number(best.ci[0])}, {number(best.ci[1])}]"
+        for best in ridge.rates
+    ]
+    return {
+        "x": [batches.index(best.batch_size) for best in ridge.rates],
+        "y": ys,
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [best.ci[1] - best.lr for best in ridge.rates],
+            "arrayminus": [best.lr - best.ci[0] for best in ridge.rates],
+            "color": BLUE,
+            "thickness": 1.5,
+        },
+        "mode": "lines+markers",
+        "line": {"color": BLUE, "width": 2},
+        "marker": {"color": BLUE, "size": 6},
+        "hovertext": hovers,
+        "hoverinfo": "text",
+        "name": f"best rate, {ridge_text(ridge)}",
+        "showlegend": False,
+    }
 
 
 def curves_figure(summary: Summary) -> go.Figure | None:

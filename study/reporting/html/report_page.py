@@ -37,7 +37,8 @@ _CAPTIONS = {
     "cost": "Billed from lease to release or hand-over, all attempts. A group's setup is billed to its first trial.",
     "batches": "Means over confirm seeds. Samples/s are of training only, without validation and waiting.",
     "rates": "The last {objective} of each search trial. Hollow: stopped early, diverged or failed, so a "
-    "longer run might be better. The darkest colour means the median or worse.",
+    "longer run might be better. The darkest colour means the median or worse. The line: the best rate of each batch "
+    "size by a surface through all reports, with 95% intervals.",
     "curves": "{Objective} at each report; search trials are faint.",
 }
 

@@ -13,7 +13,7 @@ from study.reporting.text.quality import is_accuracy, named_value, noise_words, 
 from study.safe_text import printable
 
 if TYPE_CHECKING:
-    from study.analysis.records import Point, Summary
+    from study.analysis.records import Point, RateRidge, Summary
     from study.analysis.statistics.hypotheses import Contrast
     from study.config.sections import CostAxis
 
@@ -26,7 +26,8 @@ _BY_ITSELF = (
 def verdict(summary: Summary) -> tuple[str, ...]:
     """Return the result as sentences of plain text, the most important first; at least one."""
     first, *others = _frontier(summary)
-    return (first, *_cut(summary), *others, *_second_frontier(summary), *_setup(summary), *stopping_sentences(summary))
+    rest = (*_second_frontier(summary), *_setup(summary), *stopping_sentences(summary), *ridge_sentences(summary))
+    return (first, *_cut(summary), *others, *rest)
 
 
 def _cut(summary: Summary) -> tuple[str, ...]:
@@ -180,6 +181,21 @@ def _dominated(summary: Summary) -> tuple[str, ...]:
     within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
     good = "at least as accurate" if is_accuracy(summary.objective) else f"no worse in {summary.objective.label}"
     return (f"Dominated, by a point that costs no more{within} and is {good} on average: {listed}.",)
+
+
+def ridge_sentences(summary: Summary) -> tuple[str, ...]:
+    """Return how the best rate follows the batch size, a sentence for each variant in which enough rates were tried."""
+    return tuple(
+        f"{f'Variant {ridge.variant}: the' if ridge.variant else 'The'} best learning rate follows the batch size to "
+        f"the power {ridge_text(ridge)}: 0 is no scaling, 0.5 the square root, 1 linear scaling."
+        for ridge in summary.ridges
+    )
+
+
+def ridge_text(ridge: RateRidge) -> str:
+    """Return the power of the batch size that the best rates follow, with its interval: `0.52 [0.31, 0.74]`."""
+    low, high = ridge.power_ci
+    return f"{ridge.power:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def stopping_sentences(summary: Summary) -> tuple[str, ...]:
