@@ -15,12 +15,12 @@ FEWEST = 3  # batch sizes, and rates of each
 def rate_ridges(
     trials: Iterable[TrialRecord], objective: Objective, growing: Mapping[str, bool]
 ) -> tuple[RateRidge, ...]:
-    """Return the ridge of each variant whose search tried at least FEWEST rates of FEWEST batch sizes and completed a
-    trial; none of a variant whose batch grows.
+    """Return the ridge of each variant whose search has ended trials of at least FEWEST rates of FEWEST batch sizes,
+    and has completed one; none of a variant whose batch grows.
     """
     by_variant: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        if trial.curve and not growing[trial.variant]:
+        if trial.phase == "search" and trial.outcome is not None and trial.curve and not growing[trial.variant]:
             by_variant[trial.variant].append(trial)
     found = (_ridge(variant, members, objective) for variant, members in by_variant.items())
     return tuple(ridge for ridge in found if ridge is not None)

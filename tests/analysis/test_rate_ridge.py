@@ -78,6 +78,7 @@ def test_too_little_to_say_or_too_much_to_fit_gives_none() -> None:
     assert ridges([one for one in trials if one.batch_size < 64]) == ()
     assert ridges([one for one in trials if one.lr in RATES[:2]]) == ()
     assert ridges([replace(one, outcome="stopped") for one in trials]) == ()
+    assert ridges([replace(one, outcome=None) if one.batch_size > 32 else one for one in trials]) == ()
     assert (
         ridges([replace(one, trial_id=f"{one.trial_id}-{i}") for i in range(MOST_TRIALS // 40 + 1) for one in trials])
         == ()

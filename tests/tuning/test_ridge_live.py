@@ -76,3 +76,15 @@ def test_the_chosen_rates_are_the_best() -> None:
     plan, ledger = ridge_plan(), Memory()
     assert driven(plan, ledger, slots=3)
     assert {point.lr for point in summarize(ledger.rows, plan).points} == {0.1}
+
+
+def test_a_chosen_rate_at_the_edge_of_the_search_is_noted() -> None:
+    for rates, edges in (([0.03, 0.1, 0.3], ()), ([0.1, 0.3, 1.0], ("lowest",)), ([0.01, 0.1], ())):
+        plan, ledger = ridge_plan(batch_sizes=[16, 64], search={"lr": rates}), Memory()
+        assert driven(plan, ledger)
+        notes = [note for note in summarize(ledger.rows, plan).notes if "one may lie beyond" in note]
+        assert notes == [
+            f"The chosen learning rate is the {edge} of those searched for batch 16 on 1 rank(s), batch 64 on 1 "
+            "rank(s): a better one may lie beyond."
+            for edge in edges
+        ]

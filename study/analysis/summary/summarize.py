@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -25,7 +25,7 @@ from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
 from study.ledger.state import StudyState
-from study.planning.trials import Cell, Plan
+from study.planning.trials import Cell, Plan, by_cell
 
 MIN_TRIALS, NEARLY_ALL = 4, 0.9  # of trials that get worse, before a note asks whether the objective's mode is right
 
@@ -254,4 +254,19 @@ def _notes(trials: Sequence[TrialRecord], points: Sequence[Point], plan: Plan, p
     if finished >= planned and missing:
         listed = ", ".join(f"{c.variant} batch {c.batch_size} on {c.world_size} rank(s)".strip() for c in missing)
         notes.append(f"No completed confirm trial for {listed}.")
-    return tuple(notes)
+    return (*notes, *_at_the_edge(points, plan))
+
+
+def _at_the_edge(points: Sequence[Point], plan: Plan) -> list[str]:
+    """Return which chosen rates are the lowest or the highest of three rates or more."""
+    edges: dict[str, list[str]] = defaultdict(list)
+    rates = {cell: sorted({spec.lr for spec in specs}) for cell, specs in by_cell(plan.search).items()}
+    for point in points:
+        tried = rates.get(point.cell, [])
+        if len(tried) >= 3 and point.lr in (tried[0], tried[-1]):
+            name = f"{point.variant} batch {point.batch_size} on {point.world_size} rank(s)".strip()
+            edges["lowest" if point.lr == tried[0] else "highest"].append(name)
+    return [
+        f"The chosen learning rate is the {edge} of those searched for {', '.join(names)}: a better one may lie beyond."
+        for edge, names in edges.items()
+    ]
