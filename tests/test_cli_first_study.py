@@ -103,6 +103,7 @@ def test_report_writes_the_same_summary_again(first: FirstStudy) -> None:
     assert (wrong.returncode, "did you mean json?" in wrong.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_neither_overwritten_nor_run_again(first: FirstStudy) -> None:
     rows = len(read(first.folder).rows)
     again = study(first.home, "run", "mine", "--out", "runs/mine", *OPTIONS)
