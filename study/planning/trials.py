@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from study.config.schema import VARIABLE, AshaConfig, Optimizer, Schedule, StudyConfig
+from study.config.schema import VARIABLE, AshaConfig, Optimizer, RidgeConfig, Schedule, StudyConfig
 from study.config.workloads import Contrastive, Custom, Embedded, train_samples
 from study.errors import ConfigError
 from study.planning.batch_split import BatchPlan, split_batch
@@ -20,6 +20,7 @@ from study.planning.tried import TriedModule
 
 Phase = Literal["search", "confirm"]
 MAX_TRIALS = 10_000
+MAX_RIDGE_TRIALS = 1_000  # of a world size: the policy compares all of them with all
 MAX_REPORTS = 2_000_000  # of all trials together, each a row of the ledger
 
 
@@ -356,6 +357,13 @@ def _check_workload(config: StudyConfig) -> None:
 
 def _check_scheduler(plan: Plan) -> None:
     scheduler = plan.config.scheduler
+    trials = sum(map(plan.n_search, plan.cells)) // len(plan.config.hardware.world_sizes)
+    if isinstance(scheduler, RidgeConfig) and trials > MAX_RIDGE_TRIALS:
+        raise ConfigError(
+            f"ridge chooses among {MAX_RIDGE_TRIALS:,} search trials of a world size at most, these are {trials:,}; "
+            "search fewer rates, or take frontier_asha",
+            "scheduler.kind",
+        )
     if isinstance(scheduler, AshaConfig) and plan.search:
         longest = max(whole_in_unit(scheduler, spec) for spec in plan.search)
         if scheduler.grace > longest:

@@ -99,3 +99,12 @@ def test_gpus_bound_the_ranks() -> None:
     assert ranks_that_fit([Node(64, 8), Node(64, 0)], Hardware(gpus_per_rank=1)) == 8
     # Two ranks of 0.4 lie on a GPU, and a third would lie across two.
     assert ranks_that_fit([Node(64, 8), Node(3, 8)], Hardware(gpus_per_rank=0.4)) == 16 + 3
+
+
+def test_ridge_is_refused_for_more_trials_than_it_can_compare(config: Make) -> None:
+    changes = {"batch_sizes": [8, 16, 32, 64], "scheduler": {"kind": "ridge"}}
+    rates = {"lr": {"low": 0.001, "high": 1.0}, "samples": 50}
+    assert len(make_plan(config(**changes, search=rates | {"seeds": 5})).search) == 1000
+    with pytest.raises(ConfigError, match=r"1,000 search trials of a world size at most, these are 1,200") as raised:
+        make_plan(config(**changes, search=rates | {"seeds": 6}))
+    assert raised.value.key == "scheduler.kind"
