@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from study.analysis.records import BestRate, RateRidge, TrialRecord
 from study.config.objective import Objective
 
-MOST_TRIALS = 400  # of a variant; the surface of more takes too long to fit
+MOST_SCORES = 200  # of a variant; the surface of more takes too long to fit
+EVIDENCE = ("completed", "stopped", "diverged")
 FEWEST = 3  # batch sizes, and rates of each
 
 
@@ -20,7 +22,7 @@ def rate_ridges(
     """
     by_variant: dict[str, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        if trial.phase == "search" and trial.outcome is not None and trial.curve and not growing[trial.variant]:
+        if trial.phase == "search" and trial.outcome in EVIDENCE and trial.curve and not growing[trial.variant]:
             by_variant[trial.variant].append(trial)
     found = (_ridge(variant, members, objective) for variant, members in by_variant.items())
     return tuple(ridge for ridge in found if ridge is not None)
@@ -32,18 +34,23 @@ def _ridge(variant: str, trials: Sequence[TrialRecord], objective: Objective) ->
         tried[trial.batch_size].add(trial.lr)
     enough = {batch_size for batch_size, rates in tried.items() if len(rates) >= FEWEST}
     trials = [trial for trial in trials if trial.batch_size in enough]
-    if len(enough) < FEWEST or len(trials) > MOST_TRIALS or not any(trial.outcome == "completed" for trial in trials):
+    if len(enough) < FEWEST or len(trials) > MOST_SCORES or not any(trial.outcome == "completed" for trial in trials):
         return None
     import numpy as np
 
-    from study.schedulers.ridge import Candidate, draw_best_rates
+    from study.schedulers.ridge import SHARES, Candidate, draw_best_rates
 
     candidates, scores = [], {}
+    only_last = len(trials) * len(SHARES) > MOST_SCORES
     for trial in trials:
-        shares = tuple(point.updates / trial.total_updates for point in trial.curve)
-        reports = shares if shares[-1] == 1 else (*shares, 1.0)
-        candidates.append(Candidate(trial.trial_id, "", trial.batch_size, trial.lr, reports))
-        scores[trial.trial_id] = {share: objective.of(point) for share, point in zip(shares, trial.curve, strict=True)}
+        curve = trial.curve[-1:] if only_last else trial.curve
+        of_trial = {point.updates / trial.total_updates: objective.of(point) for point in curve}
+        if trial.outcome == "diverged":
+            of_trial[1.0] = -math.inf  # as the search counts it: as the worst
+        elif trial.outcome == "completed":
+            of_trial[1.0] = objective.of(trial.curve[-1])  # its end may have come early, at a target
+        scores[trial.trial_id] = of_trial
+        candidates.append(Candidate(trial.trial_id, "", trial.batch_size, trial.lr, tuple(sorted({*of_trial, 1.0}))))
     drawn = draw_best_rates(candidates, scores)
     batch_sizes = sorted(drawn)
     rates = []

@@ -6,7 +6,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 
 import numpy as np
@@ -77,6 +76,8 @@ class Ridge:
         self._new = dict.fromkeys(self._of)
         self._running: dict[str, None] = {}
         self._left: dict[str, bool] = {}  # trials that have ended: whether they completed
+        self._unheard = set(self._first)  # of these, no report has come to a rung, nor have they ended
+        self._last: dict[str, float] = {}  # scores
         self._passed = dict.fromkeys(self._of, 0)  # rungs
         self._at = dict.fromkeys(self._of, 0.0)
         self._cost = dict.fromkeys(self._of, 0.0)
@@ -85,7 +86,8 @@ class Ridge:
         self._changed_at_cost = 0.0  # of the search, when a choice last changed
         self._over = False
         self._dropped = False
-        self._thought: _Thought | None = None  # about the state as it is
+        self._thought: _Thought | None = None  # about the scores as they are
+        self._chosen: tuple[str | None] | None = None  # by `_next`, in the state as it is
 
     def choose(self) -> str | None:
         """Return first what the search begins with, then the trial whose next reports are worth most."""
@@ -100,11 +102,13 @@ class Ridge:
         """Do what `Policy` says of this method."""
         self._new.pop(trial, None)
         self._running[trial] = None
-        self._thought = None
+        self._chosen = None
 
     def report(self, trial: str, at: float, score: float, cost: float) -> Action:
-        """See Policy; `at` is a share of the trial's length."""
-        self._at[trial], self._cost[trial] = at, cost
+        """See Policy; `at` is a share of the trial's length. A trial pauses at each rung, whatever else is known then:
+        rows give the same state as the driver that wrote them had.
+        """
+        self._at[trial], self._cost[trial], self._last[trial] = at, cost, score
         rungs, passed = self._rungs[trial], self._passed[trial]
         while passed < len(rungs) and at + SLACK >= rungs[passed]:
             passed += 1
@@ -112,26 +116,24 @@ class Ridge:
             return "continue"
         self._passed[trial] = passed
         self._scores[trial, passed - 1] = score
-        if passed == len(rungs):  # it runs until it leaves
-            self._look()
-            return "continue"
-        self._running.pop(trial, None)
+        self._unheard.discard(trial)
+        whole = passed == len(rungs)
+        if not whole:  # else it runs until it leaves
+            self._running.pop(trial, None)
         self._look()
-        if not self._over and not any(first in self._new for first in self._first) and self._next() == trial:
-            self.begin(trial)
-            return "continue"
-        return "pause"
+        return "continue" if whole else "pause"
 
     def leave(self, trial: str, completed: bool) -> None:
         """Do what `Policy` says of this method."""
         self._new.pop(trial, None)
         self._running.pop(trial, None)
         self._left[trial] = completed
+        self._unheard.discard(trial)
         last = len(self._rungs[trial]) - 1
-        if completed and self._passed[trial]:  # it may have come to its end early, at a target
-            self._scores.setdefault((trial, last), self._scores[trial, self._passed[trial] - 1])
-        elif not completed:
+        if not completed:
             self._scores[trial, last] = -math.inf
+        elif trial in self._last:  # its end may have come early, at a target
+            self._scores[trial, last] = self._last[trial]
         self._look()
 
     def dropped(self) -> list[str]:
@@ -159,8 +161,8 @@ class Ridge:
 
     def _look(self) -> None:
         """Note whether the choices have changed, and whether the search has ended. A search that has ended stays so."""
-        self._thought = None
-        if self._over or any(first in self._new for first in self._first):
+        self._thought = self._chosen = None
+        if self._over or self._unheard or not self._scores:
             return
         thought, spent, run = self._think(), sum(self._cost.values()), sum(self._full_costs().values())
         if thought.picks != self._picks:
@@ -201,21 +203,24 @@ class Ridge:
 
     def _next(self) -> str | None:
         """Return the trial to train on, None if none is left. It is of a group with the fewest running trials."""
-        thought = self._think()
-        if thought.next is None:
+        if self._chosen is None:
+            open_trials = self._open()
             running = Counter(self._of[trial].group for trial in self._running)
-            fewest = min(running[group] for group in self._grid.groups)
-            trials = [trial for trial in self._open() if running[self._of[trial].group] == fewest] or self._open()
-            thought.next = (self._worth_most(thought, trials),)
-        return thought.next[0]
+            fewest = min((running[self._of[trial].group] for trial in open_trials), default=0)
+            trials = [trial for trial in open_trials if running[self._of[trial].group] == fewest]
+            self._chosen = (self._worth_most(trials),)
+        return self._chosen[0]
 
-    def _worth_most(self, thought: _Thought, trials: Sequence[str]) -> str | None:
+    def _worth_most(self, trials: Sequence[str]) -> str | None:
         if not trials:
             return None
+        thought, sites = self._think(), self._grid.site_of
+        on_their_way = [sites[trial, rung] for trial in self._running if (trial, rung := self._passed[trial]) in sites]
+        known = thought.surface.known(self._grid.sites.take(np.array(on_their_way, dtype=np.int64)))
         costs = self._full_costs()
         steps = [(trial, rung) for trial in trials for rung in range(self._passed[trial], len(self._rungs[trial]))]
         seconds = [(self._rungs[trial][rung] - self._at[trial]) * costs[self._of[trial].group] for trial, rung in steps]
-        gains = thought.gains(self._grid.sites.take(np.array([self._grid.site_of[step] for step in steps])))
+        gains = thought.gains(known, self._grid.sites.take(np.array([sites[step] for step in steps])))
         best = int(np.argmax(gains / np.array(seconds)))
         if gains[best] >= max(WORTHWHILE * thought.loss, ROUNDING * thought.scale):
             return steps[best][0]
@@ -228,10 +233,7 @@ class Ridge:
 
     def _think(self) -> _Thought:
         if self._thought is None:
-            sites = self._grid.site_of
-            next_rungs = [(trial, self._passed[trial]) for trial in self._running]
-            pending = np.array([sites[step] for step in next_rungs if step in sites], dtype=np.int64)
-            self._thought = _Thought(self._grid, self._scores, pending, self._failed)
+            self._thought = _Thought(self._grid, self._scores, self._failed)
         return self._thought
 
 
@@ -309,7 +311,10 @@ class _Grid:
     def chequerboard(self) -> list[str]:
         """Return a trial of every second cell: one of each group, large batches first, then the next of each."""
         columns = []
-        for parity, group in enumerate(sorted(self.groups, key=lambda group: -group[1])):
+        of_family = Counter[Hashable]()
+        for group in sorted(self.groups, key=lambda group: -group[1]):
+            parity = of_family[group[0]]
+            of_family[group[0]] += 1
             trials = {one.rate: one.trial for one in reversed(self._candidates) if one.group == group}
             rates = sorted(trials)
             chosen = rates[parity % 2 if len(rates) > 1 else 0 :: 2]
@@ -324,19 +329,15 @@ def _middle(values: Sequence[float]) -> float:
 class _Thought:
     """What follows from the scores so far."""
 
-    def __init__(
-        self, grid: _Grid, scores: Mapping[tuple[str, int], float], pending: Ints, failed: Iterable[int]
-    ) -> None:
-        self.next: tuple[str | None] | None = None  # once it was asked for
+    def __init__(self, grid: _Grid, scores: Mapping[tuple[str, int], float], failed: Iterable[int]) -> None:
         self._grid = grid
         values = _Values.of(scores)
         self.scale = values.scale
         sites = np.array([grid.site_of[step] for step in scores])
-        surface = fit(grid.sites.take(sites), values.transformed(list(scores.values())))
+        self.surface = surface = fit(grid.sites.take(sites), values.transformed(list(scores.values())))
         ends = grid.sites.take(grid.ends)
         nothing = grid.sites.take(np.array([], dtype=np.int64))
         self._values, self._means, self.shape = values, surface.means(ends), surface.shape
-        self._known = surface.known(grid.sites.take(pending))
         self._chosen_from = [
             np.setdiff1d(np.flatnonzero(grid.group_of_cell == group), list(failed)) for group in range(len(grid.groups))
         ]
@@ -360,18 +361,14 @@ class _Thought:
         self.picks = tuple(picks)
         self.loss = sum(losses) / len(self._chosen_from)
 
-    @cached_property
-    def _ends(self) -> tuple[Sites, Floats]:
-        """The ends of all cells, and how uncertain their scores are."""
-        ends = self._grid.sites.take(self._grid.ends)
-        return ends, np.asarray(np.diag(self._known.covariance(ends, ends)))
-
-    def gains(self, sites: Sites) -> Floats:
+    def gains(self, known: Known, sites: Sites) -> Floats:
         """Return by how much one more report, at each of some places, is expected to improve the chosen scores, per
         group: the knowledge gradient (Frazier, Powell and Dayanik 2009), by Gauss-Hermite quadrature over the report.
+        `known` counts the reports that are on their way.
         """
-        ends, left = self._ends
-        explained = self._known.covariance(ends, sites) / np.sqrt(self._known.variances(sites))
+        ends = self._grid.sites.take(self._grid.ends)
+        left = np.asarray(np.diag(known.covariance(ends, ends)))
+        explained = known.covariance(ends, sites) / np.sqrt(known.variances(sites))
         gains = np.zeros(len(sites.x))
         for cells in self._chosen_from:
             if not len(cells):

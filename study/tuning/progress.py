@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from study.config.schema import AshaConfig, GridConfig
+from study.config.schema import AshaConfig, GridConfig, RidgeConfig
 from study.ledger.schema import AnyRow, AttemptRow, DecisionRow, EndRow, ReportRow, StudyRow
 from study.ledger.state import StudyState
 from study.measurement import CurvePoint
@@ -91,6 +91,7 @@ class Progress:
                 self._out.discard(row.trial_id)
         elif isinstance(row, EndRow):
             self._out.discard(row.trial_id)
+            self._again = [spec for spec in self._again if spec.trial_id != row.trial_id]
             if row.outcome != "stopped" and (policy := self._policy(row.trial_id)):
                 policy.leave(row.trial_id, row.outcome == "completed")
 
@@ -310,7 +311,9 @@ class Progress:
     def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
         """Return a cell's confirm trials, none before its search has ended; cached, since Tune's loop asks often."""
         if cell not in self._confirm:
-            if not self._searched(cell):
+            # Ridge may change its mind on one batch size by the scores of another.
+            together = isinstance(self.plan.config.scheduler, RidgeConfig)
+            if not all(map(self._searched, self._cells(cell.world_size) if together else [cell])):
                 return ()
             rate = self.chosen_rate(cell)
             self._confirm[cell] = () if rate is None else self.plan.confirm_trials(cell, rate)

@@ -232,7 +232,7 @@ class Recorder:
         """End, or audit, the paused trials that are now known not to go on; end those that will not begin."""
         for trial_id in self._progress.dropped():
             known = self._progress.state.trial(trial_id)
-            if known.attempts and self._progress.is_to_be_audited(trial_id):
+            if known.begun and self._progress.is_to_be_audited(trial_id):
                 self._decide(trial_id, known.attempts, known.updates, "audit")
             else:
                 self._end(trial_id, "stopped", None)

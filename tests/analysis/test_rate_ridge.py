@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study.analysis.rate_ridge import MOST_TRIALS, rate_ridges
+from study.analysis.rate_ridge import MOST_SCORES, rate_ridges
 from study.analysis.records import RateRidge, TrialRecord
 from study.config.objective import ACCURACY, Objective
 from tests.analysis.claims.studies import trial
@@ -80,6 +80,19 @@ def test_too_little_to_say_or_too_much_to_fit_gives_none() -> None:
     assert ridges([replace(one, outcome="stopped") for one in trials]) == ()
     assert ridges([replace(one, outcome=None) if one.batch_size > 32 else one for one in trials]) == ()
     assert (
-        ridges([replace(one, trial_id=f"{one.trial_id}-{i}") for i in range(MOST_TRIALS // 40 + 1) for one in trials])
+        ridges([replace(one, trial_id=f"{one.trial_id}-{i}") for i in range(MOST_SCORES // 40 + 1) for one in trials])
         == ()
     )
+
+
+def test_a_rate_that_diverges_is_a_bad_one_whatever_it_scored_before() -> None:
+    """The best scores are those of a rate that diverges in the end, at every batch size."""
+    chance = np.random.default_rng(4)
+    trials = [
+        replace(one, outcome="diverged", total_updates=2000, curve=(replace(one.curve[0], val_accuracy=0.95),))
+        if one.lr == RATES[-1]
+        else one
+        for one in searched(0.0, chance)
+    ]
+    (ridge,) = ridges(trials)
+    assert all(best.ci[1] < RATES[-1] for best in ridge.rates)

@@ -150,9 +150,10 @@ def test_the_knowledge_gradient_is_that_of_many_draws(seed: int) -> None:
         (one.trial, 1): final(one.batch_size, one.rate) + 0.02 * chance.normal()
         for one in candidates(batch_sizes=BATCH_SIZES[:3])[::3]
     }
-    thought = _Thought(grid, scores, np.array([], dtype=np.int64), [])
+    thought = _Thought(grid, scores, [])
     steps = [grid.site_of["b16r2", 5], grid.site_of["b64r4", 3]]
-    found = thought.gains(grid.sites.take(np.array(steps)))
+    nothing = grid.sites.take(np.array([], dtype=np.int64))
+    found = thought.gains(thought.surface.known(nothing), grid.sites.take(np.array(steps)))
     # The same by brute force, with dense algebra.
     values = _Values.of(scores)
     surface = fit(
@@ -207,3 +208,50 @@ def test_a_search_without_an_end_trains_every_trial_whole() -> None:
     for slots in (1, 2, 4):
         played = simulate(Ridge(few, endless), of, slots)
         assert all(ran.completed for ran in played.trials.values())
+
+
+def test_an_end_that_comes_early_counts_with_its_own_score() -> None:
+    """At a target, before the first rung or between two."""
+    search = Ridge(candidates(), CARES["balanced"])
+    at_once, between = trial(512, RATES[0]), trial(512, RATES[2])
+    for name, shares in ((at_once, (1 / 54,)), (between, (1 / 27, 2 / 27, 5 / 54))):
+        search.begin(name)
+        for share in shares:
+            search.report(name, share, 0.2 + share, share)
+        search.leave(name, completed=True)
+        assert search._scores[name, 5] == 0.2 + shares[-1]
+    assert search.choose() is not None
+
+
+def test_each_variant_opens_with_every_second_cell_of_its_own_grid() -> None:
+    def opening(search: Ridge) -> list[str]:
+        found = []
+        while (name := search.choose()) is not None and name not in found and len(found) < 100:
+            if len(search._first) == len(found):
+                break
+            found.append(name)
+            search.begin(name)
+        return found
+
+    alone = opening(Ridge(candidates(), CARES["balanced"]))
+    both = opening(Ridge([*candidates("a"), *candidates("z")], CARES["balanced"]))
+    for family in "az":
+        assert [name.removeprefix(family) for name in both if name.startswith(family)] == alone
+    assert len({name.split("r")[0] for name in alone[:6]}) == 6  # one of each batch size first
+
+
+def test_running_trials_are_spread_over_the_batch_sizes_that_are_left() -> None:
+    """Of batch 16 every rate fails; four slots are not all given to one of the others."""
+    search, of = Ridge(candidates(), CARES["careful"]), courses()
+    for name in list(search._first):
+        search.begin(name)
+        search.report(name, REPORTS[0], of[name].scores[0], of[name].cost_s[0])
+    for lr in RATES:
+        search.leave(trial(16, lr), completed=False)
+    running = []
+    for _ in range(5):
+        name = search.choose()
+        assert name is not None
+        search.begin(name)
+        running.append(name.split("r")[0])
+    assert sorted(running) == ["b128", "b256", "b32", "b512", "b64"]

@@ -7,8 +7,12 @@ from typing import Any
 from study.analysis.replay.simulate import Course, simulate
 from study.analysis.summary.summarize import summarize
 from study.ledger.schema import AttemptRow, EndRow, ReportRow
+from study.ledger.state import StudyState
 from study.planning.trials import Plan, TrialSpec, make_plan
+from study.reporting.live.progress import StudyProgress
+from study.schedulers.ridge import Ridge
 from study.tuning.policies import make_policy
+from study.tuning.progress import Progress
 from tests.conftest import make_config
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
@@ -88,3 +92,32 @@ def test_a_chosen_rate_at_the_edge_of_the_search_is_noted() -> None:
             "rank(s): a better one may lie beyond."
             for edge in edges
         ]
+
+
+def test_rows_give_the_state_of_the_driver_that_wrote_them() -> None:
+    """The policy of a driver that goes on has the same trials running as the rows, wherever the other was killed."""
+    plan, ledger = ridge_plan(), Memory()
+    assert driven(plan, ledger, slots=3)
+    searched = {spec.trial_id for spec in plan.search}
+    for end in range(7, len(ledger.rows), len(ledger.rows) // 9):
+        progress = Progress(plan, ledger.rows[:end])
+        policy = progress._policies[1]
+        assert isinstance(policy, Ridge)
+        running = {attempt.trial_id for _, attempt in progress.state.running}
+        assert set(policy._running) == running & searched
+
+
+def test_a_batch_size_that_fails_at_every_rate_leaves_nothing_to_wait_for() -> None:
+    """Second seeds of rates that failed are never begun; the study has finished all the same."""
+    plan, ledger = ridge_plan(search={"lr": [0.03, 0.1, 0.3], "seeds": 2}), Memory()
+    with without_ray(1):
+        fails = FakeTune(
+            plan, ledger, FakeStore(), 1, INTERVAL_S,
+            fails=lambda spec, updates: "too large" if spec.batch.global_batch == 128 else None,
+        )  # fmt: skip
+        assert fails.run()
+    summary = summarize(ledger.rows, plan)
+    assert {trial.outcome for trial in summary.trials if trial.batch_size == 128} == {"failed"}
+    assert summary.planned_trials == sum(trial.outcome is not None for trial in summary.trials)
+    progress = StudyProgress(plan, StudyState(ledger.rows))
+    assert progress._remaining()["search", plan.cells[0]] == 0

@@ -17,7 +17,7 @@ from study.analysis.replay.curves import Curve
 from study.analysis.replay.simulate import Course, Simulation, simulate
 from study.analysis.statistics.samples import mean_interval
 from study.config.objective import ACCURACY, Objective
-from study.errors import ConfigError
+from study.errors import ConfigError, DataError
 from study.pareto.fronts import hypervolume, on_coarse_front
 from study.planning.trials import Cell
 from study.schedulers.base import Policy
@@ -97,8 +97,15 @@ class Replay:
 
 
 def pooled(replays: Sequence[Replay]) -> Replay:
-    """Return the means of several tables' replays, with intervals over tables. All must have the same schedulers."""
+    """Return the means of several tables' replays, with intervals over tables. All must have the same schedulers.
+
+    Raises DataError if they are not judged by the same objective.
+    """
     first = replays[0]
+    for other in replays[1:]:
+        if other.objective != first.objective:
+            labels = f"{first.objective.label}, {other.source} by {other.objective.label}"
+            raise DataError(f"{first.source} is judged by {labels}: their regrets have no mean; replay them one by one")
     results = []
     for same in zip(*(one.results for one in replays), strict=True):
         changes: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from study.config.sections import CostAxis
 from study.config.workloads import Custom
 from study.ledger.schema import PHASES, PROTOCOL_VERSION, AnyRow
 from study.ledger.state import StudyState
-from study.planning.trials import Cell, Plan, by_cell
+from study.planning.trials import Cell, Plan, TrialSpec, by_cell
 
 MIN_TRIALS, NEARLY_ALL = 4, 0.9  # of trials that get worse, before a note asks whether the objective's mode is right
 
@@ -49,10 +49,10 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)
     steps = _step_times(fixed)
-    hopeless = _hopeless(trials, plan)
     never_begun = [
-        spec for spec in plan.search if spec.trial_id in state.ended and not state.trial(spec.trial_id).attempts
+        spec for spec in plan.search if spec.trial_id in state.ended and not state.trial(spec.trial_id).begun
     ]
+    hopeless = _hopeless(trials, plan, never_begun)
     planned = len(plan.search) - len(never_begun) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
@@ -190,14 +190,20 @@ def _facts(state: StudyState, name: str) -> StudyFacts:
     )
 
 
-def _hopeless(trials: Sequence[TrialRecord], plan: Plan) -> list[Cell]:
-    """Return the cells whose every search trial diverged, failed or ran out of memory: nothing is left to confirm."""
-    searched = Counter(spec.cell for spec in plan.search)
+def _hopeless(trials: Sequence[TrialRecord], plan: Plan, never_begun: Sequence[TrialSpec]) -> list[Cell]:
+    """Return the cells whose every search trial diverged, failed or ran out of memory: nothing is left to confirm. Of
+    rates that a trial was lost at, the search need not have begun all seeds.
+    """
+    searched, begun = Counter(spec.cell for spec in plan.search), Counter(spec.cell for spec in plan.search)
+    begun.subtract(spec.cell for spec in never_begun)
     lost: Counter[Cell] = Counter()
+    rates: dict[Cell, set[float]] = defaultdict(set)
     for trial in trials:
         if trial.phase == "search" and trial.outcome in ("diverged", "failed", "infeasible"):
             lost[trial.cell] += 1
-    return [cell for cell, n in searched.items() if lost[cell] == n]
+            rates[trial.cell].add(trial.lr)
+    seeds = {cell: plan.variants[cell.variant].search.seeds for cell in searched}
+    return [cell for cell, n in searched.items() if lost[cell] == begun[cell] and len(rates[cell]) * seeds[cell] == n]
 
 
 def _worsening(trials: Sequence[TrialRecord], objective: Objective) -> list[str]:

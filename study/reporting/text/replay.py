@@ -107,14 +107,18 @@ def _points(estimate: Estimate | None, decimals: int = 1) -> str:
 
 def replay_lines(replay: Replay) -> list[str]:
     """Return what was replayed, and what cost and log-HV mean, in sentences."""
-    means = "Means over draws"
-    if replay.tables > 1:
-        means = f"Means over {replay.tables} tables"
     held = f"; {replay.held_back} seeds are held back" if replay.held_back else ""
     judged = "on the seeds that are held back" if replay.held_back else "on the seeds that it searched with"
-    return [
+    means = "Means over draws"
+    drawn = (
         f"{replay.shuffles} draws of {replay.seeds} seeds each ({replay.trials} trials, {replay.batch_sizes} batch "
-        f"sizes) in random order on {replay.slots} slots{held}.",
+        f"sizes) in random order on {replay.slots} slots{held}."
+    )
+    if replay.tables > 1:
+        judged, means = "on seeds that are held back, where a table has them", "Means over the tables"
+        drawn = f"{replay.tables} tables, {replay.shuffles} draws of each in random order on {replay.slots} slots."
+    return [
+        drawn,
         f"Runs: device time of the search over that of one whole trial of every batch size. Regret: "
         f"{difference_unit(replay.objective)} by which the chosen rate of a batch size falls behind the grid's best, "
         f"{judged}; mean over batch sizes, and the worst. {means}, with 95% intervals.",
@@ -123,11 +127,12 @@ def replay_lines(replay: Replay) -> list[str]:
 
 def cost_line(replay: Replay) -> str:
     """Return what the columns behind the first ones are shares of."""
+    most = f"{number(replay.reference_cost_s)} device-seconds, the cost of the most expensive trial"
     return (
         f"Cost and log-HV are shares of the draw's full grid = 100%. HV is the area between "
         f"{replay.objective.label}, from {value_text(replay.objective, replay.reference_quality, 0)}, and "
-        f"the logarithm of cost, pooled within each batch size, up to {number(replay.reference_cost_s)} "
-        "device-seconds, the cost of the most expensive trial."
+        f"the logarithm of cost, pooled within each batch size, up to "
+        f"{most if replay.tables == 1 else 'the cost of the most expensive trial of each table'}."
     )
 
 

@@ -169,7 +169,7 @@ class ProgressView:
     def _end_line(self, end: EndRow) -> str:
         trial = self._state.trial(end.trial_id)
         line = f"[{len(self._state.ended)}/{self._progress.planned}] {end.trial_id} {end.outcome}"
-        if end.outcome == "stopped" and not trial.attempts:
+        if end.outcome == "stopped" and not trial.begun:
             return f"{line} before it began: the search has ended"
         epochs = self._progress.epochs(trial)
         if epochs is not None:
