@@ -19,7 +19,7 @@ from study.tuning.driver import resume_study, run_study
 from tests.conftest import make_config
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
 
-CUT_AFTER = 6  # reports: in the middle of a trial, at one where it does not pause
+CUT_AFTER = 5  # reports: in the middle of a trial, which trains on to two more reports, at none of which it pauses
 DIES_AT = 10  # the update before which a rank is killed, between the second and the third report of a trial
 CLOCKS = {"at_s", "written", "setup_s", "samples_per_s", "device_seconds", "billed_s", "phases_s"}
 MACHINES = {"nodes", "hosts", "why", "energy_j", "peak_memory_bytes"}
