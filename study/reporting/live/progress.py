@@ -35,10 +35,9 @@ class StudyProgress:
 
     def __init__(self, plan: Plan, state: StudyState) -> None:
         self.state = state
-        self._config = plan.config
+        self._plan, self._config = plan, plan.config
         self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
         self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
-        self._cells = {spec.trial_id: spec.cell for spec in plan.search}
         whole = {cell: plan.confirm_trials(cell, base_lr=1.0)[0] for cell in plan.cells}  # as long at any rate
         # Of a batch that grows, an epoch has fewer and fewer updates.
         self._epochs = {cell: spec.epochs_at(spec.total_updates) for cell, spec in whole.items()}
@@ -103,9 +102,10 @@ class StudyProgress:
                 left[kind] = left.get(kind, 0.0) - 1
             elif trial.status == "running" and trial.last is not None:
                 left[kind] = left.get(kind, 0.0) - trial.last.updates / attempt.total_updates
-        for trial_id, trial in self.state.ended.items():
-            if trial.attempt is None:  # the search ended before it began
-                left["search", self._cells[trial_id]] -= 1
+        never_begun = {trial_id for trial_id, trial in self.state.ended.items() if trial.attempt is None}
+        for spec in self._plan.search if never_begun else ():  # to list it draws rates, which takes NumPy
+            if spec.trial_id in never_begun:
+                left["search", spec.cell] -= 1
         return left
 
     def _finished(self) -> Iterator[tuple[Kind, float]]:
