@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,7 +100,3 @@ def test_rates_without_an_order_are_taken_for_what_they_are() -> None:
     chance = np.random.default_rng(2)
     shuffled = np.concatenate([chance.permutation(scores[7 * group : 7 * group + 7]) for group in range(6)])
     assert fit(sites, 3 * shuffled).shape.apart > 0
-
-
-def test_lengths_are_on_the_scale_of_the_docstring() -> None:
-    assert -math.log(1 / 27) / math.log(27) == pytest.approx(1)

@@ -136,6 +136,8 @@ def test_rungs_lie_at_reports_and_short_trials_have_few() -> None:
     whole = Ridge([Candidate("a", "", 16, 0.1, REPORTS), Candidate("b", "", 16, 0.2, (0.5, 1.0))], CARES["balanced"])
     assert whole.pauses("a") == {1 / 27, 3 / 27, 6 / 27, 12 / 27, 18 / 27}
     assert whole.pauses("b") == {0.5}
+    # The scale of lengths: 1 at a share of 1/27, 0 at the end.
+    assert [whole._grid.sites.t[whole._grid.site_of["a", rung]] for rung in (0, 5)] == pytest.approx([1.0, 0.0])
     assert len(SHARES) == 6
 
 

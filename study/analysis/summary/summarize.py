@@ -194,8 +194,8 @@ def _hopeless(trials: Sequence[TrialRecord], plan: Plan, never_begun: Sequence[T
     """Return the cells whose every search trial diverged, failed or ran out of memory: nothing is left to confirm. Of
     rates that a trial was lost at, the search need not have begun all seeds.
     """
-    searched, begun = Counter(spec.cell for spec in plan.search), Counter(spec.cell for spec in plan.search)
-    begun.subtract(spec.cell for spec in never_begun)
+    searched = Counter(spec.cell for spec in plan.search)
+    begun = searched - Counter(spec.cell for spec in never_begun)
     lost: Counter[Cell] = Counter()
     rates: dict[Cell, set[float]] = defaultdict(set)
     for trial in trials:
