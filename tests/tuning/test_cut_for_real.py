@@ -15,9 +15,9 @@ from study.planning.trials import make_plan
 from study.tuning.driver import resume_study, run_study
 from tests.conftest import Run, make_config, run_for_real
 
-# Trials of six reports: none of two can be at its last one when four have come.
+# Trials of eight reports: when four have come, and two more after the cut, none has ended, even if one trial made all.
 GRID = {
-    "scheduler": {"kind": "grid"}, "hardware": {"cpus_per_rank": 2}, "confirm": {"seeds": 1}, "budget": {"epochs": 6},
+    "scheduler": {"kind": "grid"}, "hardware": {"cpus_per_rank": 2}, "confirm": {"seeds": 1}, "budget": {"epochs": 8},
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Studies on a real Ray whose search trials pause and go on."""
 
+import random
 from collections import defaultdict
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def test_the_simulator_takes_the_same_decisions_on_the_same_curves(frontier_run:
         )
         for curve in curves
     }
+    order = list(grid_run.plan.search)
+    random.Random(grid_run.plan.config.seed).shuffle(order)  # as a driver does: it decides between equal scores
     policy = FrontierAsha(
-        {curve.trial_id: curve.cell for curve in curves},
+        {spec.trial_id: spec.cell for spec in order},
         {curve.cell: curve.shares for curve in curves},
         PROFILES["balanced"], min_completions=2, synchronous=True,
     )  # fmt: skip
