@@ -90,7 +90,7 @@ def test_recommend_answers_in_words_and_json(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Choose batch " in done.stdout
     record = json.loads(done.stdout.splitlines()[-1])
-    assert record["aim"] == "cheapest"
+    assert record["aim"] == "reaches"
     assert record["choice"]["quality"] >= 0.9
 
 

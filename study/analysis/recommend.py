@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 import numpy as np
+from scipy.special import ndtri
 
 from study.analysis.records import (
     NO_COST,
@@ -18,17 +19,25 @@ from study.analysis.records import (
     Miss,
     Point,
     Recommendation,
+    Standing,
+    ToSettle,
     Trade,
     TrialRecord,
 )
-from study.analysis.statistics.hypotheses import LEVEL, contrast, difference_of, has_spread, holm
+from study.analysis.statistics import Floats
+from study.analysis.statistics.hypotheses import contrasts
 from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.uncertainty import MAX_DRAWN, draw_qualities
 from study.analysis.summary.points import group_setups_of, point_samples
 from study.config.objective import ACCURACY, Objective
 from study.config.sections import CostAxis
 from study.errors import ConfigError
 from study.pareto.fronts import on_front
 from study.planning.trials import Cell
+
+CONFIDENCE = 0.9  # of being good enough, where the user asks for no other
+N_DRAWS = 4000
+_MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Candidate:
     sample: Sample
     usd: float | None = None
     device_h: float | None = None
+    seed_device_h: float | None = None  # of one more trial in the study, on a group that is already set up
     wall_h: float | None = None
     gpus: int | None = None
     latency_ms: float | None = None
@@ -51,6 +61,7 @@ def choose(
     limits: Constraints,
     margin: float,
     include_setup: bool = False,
+    confidence: float = CONFIDENCE,
 ) -> Recommendation | None:
     """Recommend a point of a study under limits, with costs on `axis`; None without points.
 
@@ -61,48 +72,127 @@ def choose(
     if not samples:
         return None
     setups = group_setups_of(trials)
-    alone = [p.cost.plus(p.cold_setup, -1).plus(setups.get(p.world_size, NO_COST)) for p in points]
+    warm = [point.cost.plus(point.cold_setup, -1) for point in points]
+    alone = [one.plus(setups.get(point.world_size, NO_COST)) for one, point in zip(warm, points, strict=True)]
     latencies = latencies_ms(trials)
     candidates = [
         Candidate(
             sample=sample,
             usd=run.usd,
             device_h=run.billed_device_h,
+            seed_device_h=trial.billed_device_h,
             wall_h=run.wall_h,
             gpus=point.world_size,
             latency_ms=latencies.get(point.cell),
             setup=None if include_setup else setups.get(point.world_size, NO_COST).on(axis),
         )
-        for point, run, sample in zip(points, alone, samples, strict=True)
+        for point, trial, run, sample in zip(points, warm, alone, samples, strict=True)
     ]
-    return recommend(candidates, limits, margin)
+    return recommend(candidates, limits, margin, confidence)
 
 
-def recommend(candidates: Sequence[Candidate], limits: Constraints, margin: float) -> Recommendation:
-    """Recommend the cheapest configuration within limits that ask for a quality, else the best one within limits.
+def recommend(
+    candidates: Sequence[Candidate], limits: Constraints, margin: float, confidence: float = CONFIDENCE
+) -> Recommendation:
+    """Recommend the cheapest configuration within limits that is good enough with a probability of `confidence`.
 
-    Limits apply to means. The runner-up is the next by the same aim among those within limits, preferring those that
-    are not dominated. `margin` is the loss of quality that counts as not worse. Raises ValueError without candidates.
+    Good enough is at least the quality that the limits ask for; where they ask for none, less than `margin` (a quality)
+    below the best configuration within limits. Other limits apply to means. Probabilities are shares of draws of the
+    true means of all candidates together (see `pooling`), so that the best of several means is not taken for as good as
+    it looks. With one seed for some configuration there are none: means decide. Raises ValueError without candidates.
     """
     if not candidates:
         raise ValueError("nothing to choose from")
-    cheapest = limits.min_quality is not None
-    ranked = sorted(candidates, key=lambda c: _rank(c.sample, cheapest))
-    fit = [candidate for candidate in ranked if not misses(candidate, limits)]
-    best = min(candidates, key=lambda c: _rank(c.sample, cheapest=False))
-    frugal = cheapest_not_worse([c.sample for c in candidates], margin)
-    return Recommendation(
-        choice=_expected(fit[0], limits) if fit else None,
-        aim="cheapest" if cheapest else "best",
-        runner_up=_runner_up(fit, limits),
-        nearest_miss=None if fit else _expected(min(ranked, key=lambda c: _distance(c, limits)), limits),
-        best=_expected(best, limits),
-        cheapest_not_worse=None if frugal is None else _expected(candidates[frugal], limits),
-        not_worse_by=(
-            None if frugal is None or candidates[frugal] is best else contrast(candidates[frugal].sample, best.sample)
-        ),
-        margin=margin,
+    samples = [candidate.sample for candidate in candidates]
+    others = replace(limits, min_quality=None)
+    fit = [i for i, candidate in enumerate(candidates) if not misses(candidate, others)]
+    among, asked = fit or list(range(len(candidates))), limits.min_quality
+    best = max(among, key=lambda i: (samples[i].mean_quality, -samples[i].mean_cost))
+    known = min(sample.n_seeds for sample in samples) >= 2 and len(samples) <= MAX_DRAWN
+    # Where the noise is not known, the means stand for what is true.
+    drawn = (
+        draw_qualities(samples, N_DRAWS, np.random.default_rng(0))
+        if known
+        else np.array([[sample.mean_quality for sample in samples]])
     )
+    highest = drawn[:, among].max(axis=1, keepdims=True)
+    room = drawn - (highest - (margin if known else 0.0) if asked is None else asked)
+    probability = np.asarray(room >= 0).mean(axis=0).tolist()
+    loss = (highest - drawn).mean(axis=0).tolist()
+
+    def expected(i: int) -> Expected:
+        missed = misses(candidates[i], others)
+        if asked is not None and probability[i] < confidence:
+            reached = probability[i] if known else None
+            missed = (*missed, Miss("min_quality", asked, samples[i].mean_quality, reached))
+        return _expected(candidates[i], missed)
+
+    good = sorted((i for i in fit if probability[i] >= confidence), key=lambda i: (samples[i].mean_cost, loss[i]))
+    ranked = [*good, *sorted(set(fit).difference(good), key=lambda i: loss[i])] if asked is None else good
+    choice = ranked[0] if ranked else None
+    nearest = None if ranked else min(map(expected, range(len(candidates))), key=lambda one: _distance(one.misses))
+    settle = None
+    if known:
+        settle = _to_settle(candidates, fit, choice, best, probability, room, asked is not None, confidence)
+    return Recommendation(
+        aim="within_margin" if asked is None else "reaches",
+        choice=None if choice is None else expected(choice),
+        sure=known and bool(good),
+        runner_up=_runner_up(samples, ranked, expected),
+        nearest_miss=nearest,
+        best=expected(best),
+        standings=_standings(samples, fit, best, probability, loss) if known else (),
+        to_settle=settle,
+        margin=margin,
+        confidence=confidence,
+    )
+
+
+def _standings(
+    samples: Sequence[Sample], fit: Sequence[int], best: int, probability: Sequence[float], loss: Sequence[float]
+) -> tuple[Standing, ...]:
+    reference = samples[best].mean_cost
+    return tuple(
+        Standing(samples[i].label, probability[i], loss[i], samples[i].mean_cost / reference if reference else math.nan)
+        for i in sorted(fit, key=lambda i: samples[i].mean_cost)
+    )
+
+
+def _to_settle(
+    candidates: Sequence[Candidate],
+    fit: Sequence[int],
+    choice: int | None,
+    best: int,
+    probability: Sequence[float],
+    room: Floats,
+    alone: bool,
+    confidence: float,
+) -> ToSettle | None:
+    """Return the undecided candidate that the fewest seeds settle: one that costs less than the choice, or the choice.
+
+    `room` (n_draws, k) is by how much each is good enough. More seeds narrow it by the root of their number, if effect
+    and spread stay as they are; it is settled once its mean is as many standard deviations from 0 as `confidence`
+    needs.
+    `alone`: only the candidate itself needs more seeds, and not the best too.
+    """
+    most = math.inf if choice is None else candidates[choice].sample.mean_cost
+    unsettled = [
+        i
+        for i in fit
+        if (candidates[i].sample.mean_cost < most or i == choice) and 1 - confidence < probability[i] < confidence
+    ]
+    found = []
+    for i in unsettled:
+        measured = [i] if alone or i == best else [i, best]
+        seeds = min(candidates[m].sample.n_seeds for m in measured)
+        distance = abs(float(room[:, i].mean()))
+        needed = seeds * (float(ndtri(confidence)) * float(room[:, i].std()) / distance) ** 2 if distance else math.inf
+        more = max(math.ceil(needed) - seeds, 1) if needed <= _MOST_SEEDS else None
+        hours = [candidates[m].seed_device_h for m in measured]
+        known = [hour for hour in hours if hour is not None]
+        device_h = None if more is None or len(known) < len(hours) else more * sum(known)
+        found.append(ToSettle(candidates[i].sample.label, probability[i], more, device_h))
+    return min(found, key=lambda one: one.more_seeds or math.inf, default=None)
 
 
 def latencies_ms(trials: Iterable[TrialRecord]) -> dict[Cell, float]:
@@ -136,8 +226,12 @@ def asked_quality(objective: Objective, target: float | None, min_accuracy: floa
     return objective.quality(asked)
 
 
-def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord]) -> None:
-    """Raises ConfigError for a limit out of range, or one on a figure that the study did not measure."""
+def check_limits(
+    limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord], confidence: float = CONFIDENCE
+) -> None:
+    """Raises ConfigError for a limit or a confidence out of range, or a limit on a figure that was not measured."""
+    if not 0 < confidence < 1:
+        raise ConfigError(f"must be a probability between 0 and 1; got {confidence:g}", "--confidence")
     for name, value in asdict(limits).items():
         if name != "min_quality" and value is not None and not 0 < value < math.inf:
             raise ConfigError(f"must be a number above 0; got {value:g}", f"--{name.replace('_', '-')}")
@@ -148,7 +242,7 @@ def check_limits(limits: Constraints, points: Sequence[Point], trials: Sequence[
 
 
 def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
-    """Return the limits that a configuration does not meet."""
+    """Return the limits on figures other than quality that a configuration does not meet."""
     upper: dict[ConstraintName, tuple[float | None, float | None]] = {
         "max_usd": (limits.max_usd, candidate.usd),
         "max_device_hours": (limits.max_device_hours, candidate.device_h),
@@ -156,64 +250,30 @@ def misses(candidate: Candidate, limits: Constraints) -> tuple[Miss, ...]:
         "gpus": (limits.gpus, candidate.gpus),
         "max_latency_ms": (limits.max_latency_ms, candidate.latency_ms),
     }
-    found = [
+    return tuple(
         Miss(name, allowed, value)
         for name, (allowed, value) in upper.items()
         if allowed is not None and (value is None or value > allowed)
-    ]
-    quality = candidate.sample.mean_quality
-    if limits.min_quality is not None and quality < limits.min_quality:
-        found.append(Miss("min_quality", limits.min_quality, quality))
-    return tuple(found)
+    )
 
 
-def cheapest_not_worse(samples: Sequence[Sample], margin: float) -> int | None:
-    """Return the index of the cheapest configuration shown to be less than `margin` worse than the best.
+def _distance(found: Sequence[Miss]) -> tuple[float, float, float]:
+    """Return a key that sorts by the worst miss, then by the sum of misses, then by the probability that is missed."""
+    by = [miss.by for miss in found]
+    return max(by), sum(by), -sum(miss.probability or 0.0 for miss in found)
 
-    None without samples, or if some configuration has one seed. One-sided t of each cheaper one against the one with
-    the best mean, paired by seed as claims are, at 2.5%, Holm-corrected. Where no test shows it, the answer is the best
-    itself: absence of evidence that one is worse is no evidence that it is as good.
-    """
-    if not samples or min(s.n_seeds for s in samples) < 2:
+
+def _runner_up(samples: Sequence[Sample], ranked: Sequence[int], expected: Callable[[int], Expected]) -> Trade | None:
+    """Return the next of those ranked, preferring what is not dominated by another of them."""
+    if len(ranked) < 2:
         return None
-    best = min(range(len(samples)), key=lambda i: _rank(samples[i], cheapest=False))
-    others = [i for i, s in enumerate(samples) if s.mean_cost < samples[best].mean_cost]
-    p_values = []
-    for i in others:
-        lag = difference_of(samples[best], samples[i])
-        assert lag is not None, "all have two seeds"
-        if has_spread(lag, (*samples[best].quality, *samples[i].quality)):
-            p_values.append(lag.p_below(margin))
-        else:
-            same = samples[i].mean_quality == samples[best].mean_quality
-            p_values.append(0.0 if same else 1.0)  # without a spread only an equal mean is as good
-    shown = [i for i, p in zip(others, holm(p_values), strict=True) if p <= LEVEL]
-    return min([*shown, best], key=lambda i: samples[i].mean_cost)
+    front = on_front(np.array([(samples[i].mean_cost, samples[i].mean_quality) for i in ranked]))
+    other = next((i for i, on in zip(ranked[1:], front[1:], strict=True) if on), ranked[1])
+    pair = [(other, ranked[0])]
+    return Trade(expected(other), contrasts(samples, pair, "cost")[0], contrasts(samples, pair)[0])
 
 
-def _rank(sample: Sample, cheapest: bool) -> tuple[float, float]:
-    """Return a key that sorts the configuration to choose first."""
-    by_cost, by_quality = sample.mean_cost, -sample.mean_quality
-    return (by_cost, by_quality) if cheapest else (by_quality, by_cost)
-
-
-def _distance(candidate: Candidate, limits: Constraints) -> tuple[float, float]:
-    """Return a key that sorts by the worst miss, then by the sum of misses."""
-    by = [miss.by for miss in misses(candidate, limits)]
-    return max(by), sum(by)
-
-
-def _runner_up(fit: Sequence[Candidate], limits: Constraints) -> Trade | None:
-    if len(fit) < 2:
-        return None
-    front = on_front(np.array([(c.sample.mean_cost, c.sample.mean_quality) for c in fit]))
-    trading = [candidate for candidate, on in zip(fit[1:], front[1:], strict=True) if on]
-    other, chosen = (trading or fit[1:])[0], fit[0].sample
-    cost, quality = contrast(other.sample, chosen, "cost"), contrast(other.sample, chosen)
-    return Trade(_expected(other, limits), cost.effect, cost.ci, quality.effect, quality.ci, quality)
-
-
-def _expected(candidate: Candidate, limits: Constraints) -> Expected:
+def _expected(candidate: Candidate, missed: tuple[Miss, ...]) -> Expected:
     sample = candidate.sample
     return Expected(
         label=sample.label,
@@ -221,6 +281,6 @@ def _expected(candidate: Candidate, limits: Constraints) -> Expected:
         cost_ci=mean_interval(sample.cost),
         quality=sample.mean_quality,
         quality_ci=mean_interval(sample.quality),
-        misses=misses(candidate, limits),
+        misses=missed,
         setup=candidate.setup,
     )

@@ -266,17 +266,20 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Miss:
-    """One limit that a configuration does not meet."""
+    """One limit that a configuration does not meet, or a quality that it does not reach surely enough."""
 
     limit: ConstraintName
     allowed: float
     value: float | None  # None if unknown
+    probability: float | None = None  # of reaching the quality; None for other limits, and where it is unknown
 
     @property
     def by(self) -> float:
-        """The excess as a share of the allowed value; infinite if the value is unknown."""
+        """The excess as a share of the allowed value, of a quality the shortfall; infinite if the value is unknown."""
         if self.value is None:
             return math.inf
+        if self.limit == "min_quality" and self.value >= self.allowed:  # reached on average, and not surely enough
+            return 0.0
         return abs(self.value - self.allowed) / max(abs(self.allowed), 1e-12)
 
 
@@ -295,28 +298,55 @@ class Expected:
 
 @dataclass(frozen=True)
 class Trade:
-    """Cost and quality of another configuration less those of the chosen one. Intervals are None as in Contrast."""
+    """Another configuration against the chosen one."""
 
     other: Expected
-    cost: float  # positive: the other one costs more
-    cost_ci: Interval | None
-    quality: float  # positive: the other one is better
-    quality_ci: Interval | None
-    quality_contrast: Contrast  # the same, with its test
+    cost: Contrast  # ratio of the other's cost to the chosen one's
+    quality: Contrast  # positive: the other one is better
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How good a configuration within the limits is likely to be, on fresh seeds."""
+
+    label: str
+    probability: float  # that it is what is asked for: within the margin of the best, or at least the quality asked for
+    expected_loss: float  # quality that choosing it loses against the best, on average
+    cost_ratio: float  # to the cost of the best; nan where that is 0
+
+
+@dataclass(frozen=True)
+class ToSettle:
+    """A cheaper configuration of which it is undecided whether it is good enough, and what would decide it."""
+
+    label: str
+    probability: float
+    more_seeds: int | None  # of it and of the best, or of it alone against a quality; None if a thousand are too few
+    device_h: float | None  # of these seeds
+
+
+Aim = Literal["within_margin", "reaches"]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The configuration to choose; where none meets the limits, `choice` is None and `nearest_miss` the closest."""
+    """The configuration to choose; where none meets the limits, `choice` is None and `nearest_miss` the closest.
 
+    The choice is the cheapest that is what is asked for with at least a probability of `confidence`: within `margin` of
+    the best, or of the quality asked for. Where none is within the margin so surely, it is the one with the least
+    expected loss, and `sure` is False.
+    """
+
+    aim: Aim
     choice: Expected | None
-    aim: Literal["cheapest", "best"]  # "cheapest" where a quality was asked for
+    sure: bool
     runner_up: Trade | None
     nearest_miss: Expected | None
-    best: Expected  # of all configurations, regardless of the limits
-    cheapest_not_worse: Expected | None  # than `best`; None if some configuration has one seed
-    not_worse_by: Contrast | None  # quality of `cheapest_not_worse` less that of `best`; None if either is missing
+    best: Expected  # the best mean of the configurations within the limits; of all where none is
+    standings: tuple[Standing, ...]  # of those within the limits, cheapest first; empty with one seed somewhere
+    to_settle: ToSettle | None
     margin: float  # loss of quality that counts as not worse
+    confidence: float
 
 
 @dataclass(frozen=True)

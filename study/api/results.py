@@ -126,19 +126,22 @@ class StudyResults:
         deadline_h: float | None = None,
         gpus: int | None = None,
         max_latency_ms: float | None = None,
+        confidence: float = 0.9,
     ) -> StudyRecommendation:
         """Return the configuration to pay for under limits on one training run, as `study recommend` does.
 
         `max_usd`, `max_device_hours` and `deadline_h` include the setup of a group that starts for the run;
         `target` is a value of the objective as logged, and asks for the cheapest configuration that reaches it instead
-        of the best one; `min_accuracy` is the same for a study that is judged by accuracy, as a fraction.
+        of one within the margin of the best; `min_accuracy` is the same for a study that is judged by accuracy, as a
+        fraction. Either way it is the cheapest that does so with at least a probability of `confidence`.
         Raises ConfigError for a limit that cannot be held against what is known, or a study without points.
         """
         from study.analysis.recommend import asked_quality
 
         with argument_names():
             quality = asked_quality(self.summary.objective, target, min_accuracy)
-            return recommend(self, Constraints(max_usd, max_device_hours, quality, deadline_h, gpus, max_latency_ms))
+            limits = Constraints(max_usd, max_device_hours, quality, deadline_h, gpus, max_latency_ms)
+            return recommend(self, limits, confidence)
 
     def claims(self) -> DataFrame:
         """Return what the study shows of each claim made about batch size, a row for each claim.
@@ -287,15 +290,13 @@ def read_results(
     return StudyResults(folder, plan, summary, tuple(leases))
 
 
-def recommend(results: StudyResults, limits: Constraints) -> StudyRecommendation:
+def recommend(results: StudyResults, limits: Constraints, confidence: float) -> StudyRecommendation:
     """Return what `StudyResults.recommend` returns; errors name options of the command line."""
     from study.analysis.recommend import check_limits, choose
 
     summary, report, margin = results.summary, results.plan.config.report, results.plan.config.margin
-    check_limits(limits, summary.points, summary.trials)
-    found = choose(
-        summary.points, summary.trials, summary.cost_axis, limits, margin, include_setup=report.include_setup
-    )
+    check_limits(limits, summary.points, summary.trials, confidence)
+    found = choose(summary.points, summary.trials, summary.cost_axis, limits, margin, report.include_setup, confidence)
     if found is None:
         raise DataError("no confirm trial has completed, so there is nothing to choose from", str(results.folder))
     return StudyRecommendation(summary, limits, found)

@@ -43,6 +43,9 @@ def recommend(
     ] = None,
     gpus: Annotated[int | None, typer.Option(help="most ranks of one run")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="most milliseconds to answer a request")] = None,
+    confidence: Annotated[
+        float, typer.Option(help="least probability that the choice is within the margin of the best, or at --target")
+    ] = 0.9,
     usd_per_device_hour: Annotated[
         float | None, typer.Option(min=0, help="price to use instead of the study's own")
     ] = None,
@@ -51,7 +54,7 @@ def recommend(
 ) -> None:
     """Recommend a configuration under limits.
 
-    Says what it is expected to cost and reach, and which come next.
+    Chooses the cheapest that is good enough with a stated probability, and says what would settle what is open.
     """
     from study.analysis.recommend import asked_quality
     from study.analysis.records import Constraints
@@ -61,7 +64,7 @@ def recommend(
     results = read_results(folder, usd_per_device_hour, prices)
     quality = asked_quality(results.summary.objective, target, min_accuracy)
     limits = Constraints(max_usd, max_device_hours, quality, deadline_h, gpus, max_latency_ms)
-    found = recommend_under(results, limits)
+    found = recommend_under(results, limits, confidence)
     say(*found.sentences)
     if as_json:
         print(json.dumps(found.to_dict()))

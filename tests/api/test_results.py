@@ -119,14 +119,18 @@ def test_recommend_meets_its_limits(frozen: Frozen) -> None:
     points = results.points
     best = results.recommend()
     assert best.configuration is not None
-    assert best.configuration["val_accuracy"] == points["val_accuracy"].max()
+    assert best.configuration["val_accuracy"] >= points["val_accuracy"].max() - 0.01
     floor = float(points["val_accuracy"].median())
     cheap = results.recommend(min_accuracy=floor)
     assert cheap.configuration is not None
-    enough = points[points["val_accuracy"] >= floor]
-    assert cheap.configuration["compared_billed_device_h"] == enough["compared_billed_device_h"].min()
+    sure = [one.label for one in cheap.record.standings if one.probability >= 0.9]
+    assert cheap.record.choice is not None
+    assert cheap.record.choice.label == sure[0]  # standings are cheapest first
     assert "Choose batch" in str(cheap)
-    assert json.loads(json.dumps(cheap.to_dict()))["aim"] == "cheapest"
+    assert json.loads(json.dumps(cheap.to_dict()))["aim"] == "reaches"
+    bolder = results.recommend(min_accuracy=floor, confidence=0.3)
+    assert bolder.configuration is not None
+    assert bolder.configuration["compared_billed_device_h"] < cheap.configuration["compared_billed_device_h"]
     nothing = results.recommend(min_accuracy=0.9999, gpus=1)
     assert nothing.configuration is None
 

@@ -1,7 +1,8 @@
 """Makes the frozen studies: `python -m tests.frozen.freeze [NAME ...]`, on a machine with two cores.
 
 What lies here was made on 2026-11-30, before the package was laid out anew. It is the measure of any later code, and is
-not made again: `test_frozen.py` says so of every figure.
+not made again: `test_frozen.py` says so of every figure. Only what a summary infers (probabilities, intervals of
+differences, verdicts of claims, the recommendation) was computed again on 2026-12-01, when ADR 030 changed how.
 """
 
 from __future__ import annotations

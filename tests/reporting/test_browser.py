@@ -199,10 +199,10 @@ def test_the_keyboard_reaches_every_control(page: Any) -> None:
         return page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
 
     reached = []
-    for _ in range(6):
+    for _ in range(40):  # the figure has buttons of its own
         page.keyboard.press("Tab")
         reached.append(focused())
-    assert reached[:4] == ["Skip to the content", "theme", "axis-billed_device_h", "scale-log"]
+    assert [one for one in reached if one][:4] == ["Skip to the content", "theme", "axis-billed_device_h", "scale-log"]
     page.locator("#axis-billed_device_h").focus()
     redrawn(page, lambda: page.keyboard.press("ArrowRight"))
     assert focused() == "axis-wall_h"

@@ -8,7 +8,13 @@ import pytest
 
 from study.analysis.recommend import choose
 from study.analysis.records import Constraints, Recommendation, Summary
-from study.reporting.text.recommendation import recommendation_lines, recommendation_record
+from study.reporting.text.recommendation import (
+    decision_sentences,
+    recommendation_lines,
+    recommendation_record,
+    standings_table,
+)
+from study.reporting.text.verdict import key_figures
 from tests.analysis.summary.test_summary import summary
 
 
@@ -23,20 +29,22 @@ def chosen(found: Summary, limits: Constraints) -> Recommendation:
     return recommendation
 
 
-def test_the_choice_comes_first_with_its_intervals(found: Summary) -> None:
-    first, second, third = recommendation_lines(found, chosen(found, Constraints()), Constraints())
+def test_the_choice_comes_first_with_its_intervals_and_why(found: Summary) -> None:
+    first, why, *_, last = recommendation_lines(found, chosen(found, Constraints()), Constraints())
     assert first.startswith("Choose batch 16 on 1 rank: 9")
-    assert "the most accurate that qualifies" in first
     assert first.count("[") == 2
-    assert second.startswith("Runner-up: batch 32 on 1 rank: -")
-    assert "lose less than 1 point of accuracy to the most accurate, batch 16 on 1 rank" in third
+    assert why.startswith("It is the most accurate on average, and within 1 point of accuracy of the best with prob")
+    assert last.startswith("Runner-up: batch 32 on 1 rank: -")
+    assert "times the cost" in last
 
 
 def test_limits_are_repeated_and_an_accuracy_asks_for_the_cheapest(found: Summary) -> None:
     limits = Constraints(min_quality=0.5, max_usd=100, deadline_h=1)
-    asked, choice, *_ = recommendation_lines(found, chosen(found, limits), limits)
-    assert asked == "Asked for, of one training run: at most 100 USD, at least 50.00%, at most 1 hours."
-    assert "the cheapest that qualifies" in choice
+    asked, _, why, *_ = recommendation_lines(found, chosen(found, limits), limits)
+    assert asked == (
+        "Asked for, of one training run: at most 100 USD, at least 50.00% with a probability of 0.9, at most 1 hours."
+    )
+    assert why == "It is the cheapest that is as good as asked for with a probability of 0.9: above 0.99."
 
 
 def test_none_qualifies_names_the_nearest_miss(found: Summary) -> None:
@@ -44,7 +52,26 @@ def test_none_qualifies_names_the_nearest_miss(found: Summary) -> None:
     _, none, miss, *_ = recommendation_lines(found, chosen(found, limits), limits)
     assert none == "No configuration qualifies."
     assert miss.startswith("Nearest miss: batch 16 on 1 rank")
-    assert "where at least 99.90% is asked for" in miss
+    assert miss.endswith("it reaches at least 99.90% with probability below 0.01.")
+
+
+def test_the_decision_is_at_most_two_sentences_and_says_what_is_open(found: Summary) -> None:
+    decision, undecided = decision_sentences(found)
+    assert decision.startswith("Choose batch 16 on 1 rank: it is the most accurate on average")
+    assert undecided.startswith("Undecided: batch 32 on 1 rank, cheaper, is within 1 point of accuracy of the best")
+    assert "more seeds of it and of the best" in undecided
+    assert dict(key_figures(found))["to settle it"].startswith("about ")
+    wider = summary(report={"margin": 0.05})
+    assert len(decision_sentences(wider)) == 1
+    assert dict(key_figures(wider))["to settle it"] == "nothing: it is decided"
+
+
+def test_a_table_says_how_good_each_is_likely_to_be(found: Summary) -> None:
+    table = standings_table(found)
+    assert table is not None
+    assert table.heads[2] == "probability of being within 1 point of accuracy of the best"
+    assert [row[0] for row in table.rows] == [f"batch {batch} on 1 rank" for batch in (256, 128, 64, 32, 16)]
+    assert table.marked == (False,) * 4 + (True,)
 
 
 def test_json_holds_the_configuration_to_run(found: Summary) -> None:
@@ -61,4 +88,5 @@ def test_json_holds_the_configuration_to_run(found: Summary) -> None:
 def test_one_seed_shows_nothing_to_be_as_good() -> None:
     single = summary(confirm={"seeds": 1})
     lines = recommendation_lines(single, chosen(single, Constraints()), Constraints())
-    assert lines[-1].startswith("With one seed for some configuration")
+    assert lines[1].startswith("It is the most accurate by its mean; with one seed for some configuration nothing")
+    assert standings_table(single) is None

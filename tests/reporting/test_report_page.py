@@ -104,11 +104,11 @@ def test_nothing_is_fetched(attacked: str) -> None:
     assert "http" not in policy
 
 
-def test_the_verdict_comes_first_then_warnings_then_the_frontier() -> None:
+def test_the_decision_comes_first_then_the_frontier_then_warnings() -> None:
     text = Page(render_page(full(notes=("Only two seeds.",)))).text
     places = [
         text.index(part)
-        for part in ("is the cheapest", "Only two seeds.", "Cost against accuracy", "All points", "Provenance")
+        for part in ("is the cheapest", "Cost against accuracy", "Only two seeds.", "All points", "Provenance")
     ]
     assert places == sorted(places)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from summaries import point, summary, trial
 
-from study.reporting.text.verdict import verdict
+from study.analysis.records import Point
+from study.reporting.text.formatting import NOTHING
+from study.reporting.text.verdict import steps_table, verdict
 from tests.analysis.summary.test_summary import summary as made_up
 
 
@@ -22,34 +26,39 @@ def test_a_single_point_is_compared_with_nothing() -> None:
     assert "cheapest" not in only
 
 
+def steps(points: Sequence[Point]) -> list[tuple[str, ...]]:
+    table = steps_table(summary(points))
+    assert table is not None
+    return list(table.rows)
+
+
 def test_ends_and_price_of_a_step_that_is_more_than_noise() -> None:
-    first, step = verdict(summary([point(64, 0.2, 0.90, 0.005), point(16, 0.5, 0.95, 0.005)]))
+    points = [point(64, 0.2, 0.90, 0.005), point(16, 0.5, 0.95, 0.005)]
+    (first,) = verdict(summary(points))
     assert first.startswith("Batch 64 on 2 ranks is the cheapest")
     assert "batch 16 on 2 ranks is the most accurate: 95.0% at 0.5 device-hours" in first
-    assert "5.0 points more for 2.5 times the cost" in step
-    assert "95% interval +4.29 to +5.71 points (Welch t, 3 seeds): more than noise." in step
+    (step,) = steps(points)
+    assert step[1:] == ("+5.00 points", "+4.29 to +5.71 points", "2.5", "more than noise")
 
 
 def test_a_step_whose_interval_contains_0_is_called_noise() -> None:
-    _, step = verdict(summary([point(64, 0.2, 0.900, 0.02), point(16, 0.5, 0.908, 0.02)]))
-    assert "0.8 points more for 2.5 times the cost, 95% interval -2.03 to +3.63 points (Welch t, 3 seeds)" in step
-    assert step.endswith(": not distinguishable from noise.")
+    (step,) = steps([point(64, 0.2, 0.900, 0.02), point(16, 0.5, 0.908, 0.02)])
+    assert step[1:] == ("+0.80 points", "-2.03 to +3.63 points", "2.5", "not distinguishable from noise")
 
 
 def test_one_seed_claims_neither() -> None:
-    _, step = verdict(summary([point(64, 0.2, 0.90, None), point(16, 0.5, 0.95, 0.001)]))
-    assert step.endswith("for 2.5 times the cost, with too few seeds to know the noise.")
+    (step,) = steps([point(64, 0.2, 0.90, None), point(16, 0.5, 0.95, 0.001)])
+    assert step[-1] == "with too few seeds to know the noise"
 
 
 def test_with_three_on_the_frontier_the_whole_way_comes_before_the_steps() -> None:
-    points = [point(64, 0.2, 0.90, 0.001), point(32, 0.3, 0.92, 0.001), point(16, 0.8, 0.95, 0.001)]
-    sentences = verdict(summary(points))
-    assert sentences[1].startswith("From the cheapest to the most accurate: 5.0 points more for 4.0 times")
-    assert [s.split(":")[0] for s in sentences[2:4]] == [
-        "Batch 64 to batch 32 on 2 ranks",
-        "Batch 32 to batch 16 on 2 ranks",
+    found = steps([point(64, 0.2, 0.90, 0.001), point(32, 0.3, 0.92, 0.001), point(16, 0.8, 0.95, 0.001)])
+    assert [row[0] for row in found] == [
+        "batch 64 on 2 ranks to batch 16 on 2 ranks",
+        "batch 64 on 2 ranks to batch 32 on 2 ranks",
+        "batch 32 on 2 ranks to batch 16 on 2 ranks",
     ]
-    assert sentences[4].startswith("Each interval is for its step alone")
+    assert found[0][3] == "4.0"
 
 
 def test_one_point_that_beats_all_is_both_ends_and_the_others_are_named() -> None:
@@ -66,13 +75,8 @@ def test_many_dominated_points_are_counted() -> None:
 
 
 def test_equal_points_do_not_divide() -> None:
-    sentences = verdict(summary([point(64, 0.2, 0.9), point(16, 0.2, 0.9)]))
-    assert "the same accuracy at the same cost" in sentences[1]
-
-
-def test_world_sizes_are_distinguished() -> None:
-    sentences = verdict(summary([point(64, 0.2, 0.90, world_size=1), point(64, 0.5, 0.95, world_size=4)]))
-    assert "Batch 64 on 1 rank to batch 64 on 4 ranks" in sentences[1]
+    assert steps([point(64, 0.2, 0.9), point(16, 0.2, 0.9)])[0][3] == "1.00"
+    assert steps([point(64, 0.0, 0.9), point(16, 0.0, 0.9)])[0][3] == NOTHING
 
 
 def test_a_second_cost_has_its_frontier() -> None:

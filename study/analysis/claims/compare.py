@@ -32,9 +32,17 @@ def ask(
     return Question(statement, kind, a.arm(measure), b.arm(measure), measure, margin, a.diverged + b.diverged)
 
 
-def answers(questions: Sequence[Question]) -> tuple[Finding, ...]:
-    """Return a finding for each question; all are one family under Holm's correction."""
-    verdicts = judge([Hypothesis(q.statement, q.kind, q.a, q.b, q.margin) for q in questions])
+def answers(questions: Sequence[Question], settings: Sequence[Setting] = ()) -> tuple[Finding, ...]:
+    """Return a finding for each question; all are one family under Holm's correction.
+
+    The other `settings` of the study help to know how noisy a seed is.
+    """
+    verdicts = judge(
+        [
+            Hypothesis(q.statement, q.kind, q.a, q.b, q.margin, tuple(setting.arm(q.measure) for setting in settings))
+            for q in questions
+        ]
+    )
     return tuple(_finding(question, verdict) for question, verdict in zip(questions, verdicts, strict=True))
 
 

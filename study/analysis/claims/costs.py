@@ -48,7 +48,7 @@ def cost(settings: Sequence[Setting]) -> ClaimVerdict:
     series = found[0]
     small, large = series[0], series[-1]
     findings = answers(
-        (ask(f"{small.name} takes more device time than {large.name}", "greater", small, large, DEVICE_S),)
+        (ask(f"{small.name} takes more device time than {large.name}", "greater", small, large, DEVICE_S),), settings
     )
     measures = (DEVICE_S, UPDATES, GRADIENT_GB, SAMPLES_PER_S, small.objective)
     return concluded(COST, findings, table(series, measures, _saturation(series)))

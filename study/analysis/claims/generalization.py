@@ -48,7 +48,8 @@ def generalization_gap(settings: Sequence[Setting]) -> ClaimVerdict:
         (
             ask(ends_better(small, large), "greater", small, large, small.objective),
             ask(f"{large.name} ends in a sharper minimum than {small.name}", "greater", large, small, SHARPNESS[0]),
-        )
+        ),
+        [_that_met(setting, target) for setting in settings],
     )
     measures = (small.objective, TRAIN_LOSS, *SHARPNESS, HESSIAN_TOP, updates_to(target))
     missed = [f"{s.name}: {n}" for s in found[0] if (n := len(s.trials) - len(_that_met(s, target).trials))]
@@ -72,7 +73,7 @@ def train_longer(settings: Sequence[Setting]) -> ClaimVerdict:
     for series in batch_series(settings, lambda c: has_equal_epochs(c) and has_one_rate(c) and has_margin(c)):
         columns = _columns(series, settings)
         if columns is not None:
-            return _remedied(columns)
+            return _remedied(columns, settings)
     return unproved(TRAIN_LONGER)
 
 
@@ -91,13 +92,14 @@ def _adapts(config: StudyConfig, small_batch: int) -> bool:
     return config.budget.regime_batch == small_batch
 
 
-def _remedied(columns: BatchSeries) -> ClaimVerdict:
+def _remedied(columns: BatchSeries, settings: Sequence[Setting]) -> ClaimVerdict:
     small, large, longer = columns[0], columns[1], columns[-1]
     margin, objective = small.margin, small.objective
     findings = answers(
         (
             ask(ends_better(small, large), "greater", small, large, objective, margin),
             ask(ends_better(longer, small, "no less"), "no_less", longer, small, objective, margin),
-        )
+        ),
+        settings,
     )
     return concluded(TRAIN_LONGER, findings, table(columns, (objective, VAL_LOSS, UPDATES)))

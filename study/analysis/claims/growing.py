@@ -35,7 +35,8 @@ def grow_batch(settings: Sequence[Setting]) -> ClaimVerdict:
         return unproved(GROW_BATCH)
     margin, objective = decays.margin, decays.objective
     findings = answers(
-        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, objective, margin) for s in grown]
+        [ask(f"{s.name} and {decays.name} end close", "equivalent", s, decays, objective, margin) for s in grown],
+        settings,
     )
     return concluded(GROW_BATCH, findings, table((decays, *grown), (objective, VAL_LOSS, UPDATES, SAMPLES, DEVICE_S)))
 
@@ -58,7 +59,8 @@ def contrastive(settings: Sequence[Setting]) -> ClaimVerdict:
                 (
                     ask(ends_better(large, small), "greater", large, small, small.objective),
                     ask(ends_better(longer, small), "greater", longer, small, small.objective),
-                )
+                ),
+                settings,
             )
             shown = [setting for each in by_epochs for setting in each]
             return concluded(CONTRASTIVE, findings, table(shown, (small.objective, UPDATES, DEVICE_S)))

@@ -45,7 +45,9 @@ def fixed_lr(settings: Sequence[Setting]) -> ClaimVerdict:
     if small.config.objective.metric != "val_loss":
         says = f"{large.name} ends with a higher validation loss than {small.name}"
         questions.insert(0, ask(says, "greater", large, small, VAL_LOSS))
-    return concluded(FIXED_LR, answers(questions), table(found[0], (objective, VAL_LOSS, TRAIN_LOSS, UPDATES)))
+    return concluded(
+        FIXED_LR, answers(questions, settings), table(found[0], (objective, VAL_LOSS, TRAIN_LOSS, UPDATES))
+    )
 
 
 def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
@@ -68,4 +70,4 @@ def scaled_lr(settings: Sequence[Setting]) -> ClaimVerdict:
         found = list(verdicts)
         return all_of((*found[: len(gap)], any_of(found[len(gap) :])))
 
-    return concluded(SCALED_LR, answers(gap + near), table(shown, (objective, VAL_LOSS)), decide)
+    return concluded(SCALED_LR, answers(gap + near, settings), table(shown, (objective, VAL_LOSS)), decide)

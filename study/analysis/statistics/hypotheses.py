@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 from scipy.special import nctdtr, stdtr, stdtrit
-from scipy.stats import ttest_1samp, ttest_ind
 
-from study.analysis.statistics.samples import Sample
+from study.analysis.statistics.samples import Axis, Sample, by_seed
+from study.analysis.statistics.seed_noise import MODERATED_FROM, seed_noise
 
 Answer = Literal["supported", "contradicted", "inconclusive"]
 HypothesisKind = Literal["greater", "equivalent", "no_less"]
-TestName = Literal["paired t", "Welch t"]
-Axis = Literal["cost", "quality"]
+TestName = Literal["paired t", "Welch t", "moderated paired t", "moderated t"]
 LEVEL = 0.025  # of each one-sided test, so that a verdict agrees with the 95% interval
 POWER = 0.8
 _MOST_SEEDS = 1000
@@ -31,7 +27,7 @@ class Arm:
     """One side of a comparison."""
 
     name: str
-    values: Mapping[int, float]  # by seed
+    values: Mapping[Hashable, float]  # by seed
     rows: tuple[str, ...] = ()  # ids of the trials that the values come from
 
 
@@ -50,6 +46,7 @@ class Hypothesis:
     a: Arm
     b: Arm
     margin: float = 0.0  # in the unit of the values
+    family: tuple[Arm, ...] = ()  # arms of the same study and measure, which help to know the noise
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.inf or (self.kind != "greater" and self.margin == 0):
@@ -63,7 +60,7 @@ class Difference:
     effect: float
     standard_error: float
     degrees: float  # of freedom
-    ci: tuple[float, float]  # 95%, Student's t
+    ci: tuple[float, float]  # 95%, by Student's t
     test: TestName
     n: tuple[int, int]  # seeds of a and of b that were used
 
@@ -93,105 +90,103 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of `a` less that of `b`, in the unit of the values.
+    """The mean of `a` less that of `b`, in the unit of the values; of costs the ratio of their geometric means.
 
-    `answer` follows from the interval alone: "more" or "less" where all of it lies on that side of 0, else
-    "indistinct". It is "untested", without interval and test, where a side has one seed or the values have no spread.
+    `answer` follows from the interval alone: "more" or "less" where all of it lies on that side of 0 (of 1 for a
+    ratio), else "indistinct". It is "untested", without interval and test, where a side has one seed or the values have
+    no spread.
     """
 
     a: str  # labels
     b: str
-    effect: float  # over the seeds that both have, where these are paired
-    ci: tuple[float, float] | None  # 95%
+    effect: float
+    ci: tuple[float, float] | None  # 95%, together with those of the contrasts made with it
     test: TestName | None
     n_seeds: tuple[int, int]  # of a and of b that `effect` rests on
     answer: Literal["more", "less", "indistinct", "untested"]
 
 
-def contrast(a: Sample, b: Sample, axis: Axis = "quality") -> Contrast:
-    """Compare two configurations; no correction for other comparisons is made (docs/adr/020)."""
-    found = difference_of(a, b, axis)
-    if found is None:
-        gap = a.mean_quality - b.mean_quality if axis == "quality" else a.mean_cost - b.mean_cost
-        return Contrast(a.label, b.label, gap, None, None, (a.n_seeds, b.n_seeds), "untested")
-    if not has_spread(found, (*_values(a, axis), *_values(b, axis))):
-        return Contrast(a.label, b.label, found.effect, None, None, found.n, "untested")
+def contrasts(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]], axis: Axis = "quality") -> list[Contrast]:
+    """Compare pairs (a, b) of configurations of one study, by their places in `samples`.
+
+    All configurations help to know the noise of a seed. The 95% intervals hold for all pairs at once (Bonferroni).
+    Costs are compared by their logarithm, and effect and interval are then ratios.
+    """
+    values = by_seed(samples, axis)
+    if axis == "cost":
+        if min(min(one.values()) for one in values) <= 0:  # a price of 0
+            return [_untested(samples[a], samples[b], axis) for a, b in pairs]
+        values = [{seed: math.log(value) for seed, value in one.items()} for one in values]
+    arms = [Arm(sample.label, one) for sample, one in zip(samples, values, strict=True)]
+    found = [difference(arms[a], arms[b], arms, at_once=len(pairs)) for a, b in pairs]
+    return [_contrast(samples[a], samples[b], one, axis) for (a, b), one in zip(pairs, found, strict=True)]
+
+
+def _contrast(a: Sample, b: Sample, found: Difference | None, axis: Axis) -> Contrast:
+    if found is None or not has_spread(found, (*a.quality, *b.quality) if axis == "quality" else (1.0,)):
+        return _untested(a, b, axis)
     low, high = found.ci
     answer: Literal["more", "less", "indistinct"] = "more" if low > 0 else "less" if high < 0 else "indistinct"
-    return Contrast(a.label, b.label, found.effect, found.ci, found.test, found.n, answer)
+    effect, ci = found.effect, found.ci
+    if axis == "cost":
+        effect, ci = math.exp(effect), (math.exp(low), math.exp(high))
+    return Contrast(a.label, b.label, effect, ci, found.test, found.n, answer)
 
 
-def difference_of(a: Sample, b: Sample, axis: Axis = "quality") -> Difference | None:
-    """Return the difference of two samples, Welch's where a sample does not know its seeds; None under two seeds."""
-    values_a, values_b = _values(a, axis), _values(b, axis)
-    if min(len(values_a), len(values_b)) < 2:
-        return None
-    if not a.seeds or not b.seeds:
-        return welch(values_a, values_b)
-    return difference(dict(zip(a.seeds, values_a, strict=True)), dict(zip(b.seeds, values_b, strict=True)))
+def _untested(a: Sample, b: Sample, axis: Axis) -> Contrast:
+    gap = a.mean_quality - b.mean_quality
+    if axis == "cost":
+        gap = a.mean_cost / b.mean_cost if b.mean_cost else math.nan
+    return Contrast(a.label, b.label, gap, None, None, (a.n_seeds, b.n_seeds), "untested")
 
 
-def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference | None:
-    """Return the difference of two arms, values by seed; None under two seeds.
+def difference(a: Arm, b: Arm, family: Sequence[Arm] = (), at_once: int = 1) -> Difference | None:
+    """Return the mean of `a` less that of `b`; None where one has under two seeds.
 
-    Paired t where every seed of the smaller arm is in the other too, else Welch's.
+    Arms that ran the same seeds are compared seed by seed; where one lost up to half of the other's seeds, over those
+    that both have, because those that are lost may be the hard ones. `family` holds the arms of the same study, whose
+    noise helps to know that of the two (see `seed_noise`); those that share rows with `a` or `b` are left out. Where
+    there are none this is the paired t test or Welch's (1947, doi:10.1093/biomet/34.1-2.28). The interval is one of
+    `at_once` that hold together with 95%.
     """
-    if min(len(a), len(b)) < 2:
+    if min(len(a.values), len(b.values)) < 2:
         return None
-    shared = sorted(a.keys() & b.keys())
-    if len(shared) == min(len(a), len(b)):
-        return _paired([a[seed] - b[seed] for seed in shared])
-    return welch(list(a.values()), list(b.values()))
-
-
-def _paired(differences: Sequence[float]) -> Difference:
-    with _equal_values_allowed():
-        test = ttest_1samp(differences, 0.0)
-        interval = test.confidence_interval(1 - 2 * LEVEL)
+    rows = {*a.rows, *b.rows}
+    beside = [one for one in family if len(one.values) > 1 and one not in (a, b) and not rows & set(one.rows)]
+    values = _over_shared_seeds([a.values, b.values, *(one.values for one in beside)])
+    noise = seed_noise(values)
+    error, degrees = noise.difference(0, 1)
+    effect = float(noise.mean[0] - noise.mean[1])
+    half = float(stdtrit(degrees, 1 - LEVEL / at_once)) * error
     return Difference(
-        effect=float(np.mean(differences)),
-        standard_error=_standard_error(differences),
-        degrees=float(test.df),
-        ci=(float(interval.low), float(interval.high)),
-        test="paired t",
-        n=(len(differences), len(differences)),
+        effect=effect,
+        standard_error=error,
+        degrees=degrees,
+        ci=(effect - half, effect + half),
+        test=_test_name(noise.paired(0, 1), moderated=1 + len(beside) >= MODERATED_FROM - 1),
+        n=(len(values[0]), len(values[1])),
     )
 
 
-def welch(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Return the difference of two independent samples of two or more (Welch 1947, doi:10.1093/biomet/34.1-2.28)."""
-    with _equal_values_allowed():
-        test = ttest_ind(a, b, equal_var=False)
-        interval = test.confidence_interval(1 - 2 * LEVEL)
-    return Difference(
-        effect=float(np.mean(a) - np.mean(b)),
-        standard_error=math.hypot(_standard_error(a), _standard_error(b)),
-        degrees=float(test.df),
-        ci=(float(interval.low), float(interval.high)),
-        test="Welch t",
-        n=(len(a), len(b)),
-    )
+def _over_shared_seeds(values: Sequence[Mapping[Hashable, float]]) -> list[Mapping[Hashable, float]]:
+    """Return values by seed over the seeds of the smaller of the first two, if these are at least half of the other's;
+    of the further ones too, where they have all of these.
+    """
+    fewer, more = sorted((set(one) for one in values[:2]), key=len)
+    if not fewer <= more or 2 * len(fewer) < len(more):
+        return list(values)
+    return [{seed: one[seed] for seed in fewer} if fewer <= set(one) else one for one in values]
 
 
-@contextmanager
-def _equal_values_allowed() -> Iterator[None]:
-    """Silence SciPy's warning of lost precision: seeds that agree to the last digit are common, see `has_spread`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        yield
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+def _test_name(paired: bool, moderated: bool) -> TestName:
+    if moderated:
+        return "moderated paired t" if paired else "moderated t"
+    return "paired t" if paired else "Welch t"
 
 
 def has_spread(found: Difference, values: Sequence[float]) -> bool:
     """Say whether the difference varies by more than the rounding of the values: accuracies are counts over a total."""
     return found.standard_error > _ROUNDING * max(map(abs, values))
-
-
-def _values(sample: Sample, axis: Axis) -> tuple[float, ...]:
-    return sample.quality if axis == "quality" else sample.cost
 
 
 def judge(hypotheses: Sequence[Hypothesis]) -> tuple[Judgement, ...]:
@@ -201,7 +196,7 @@ def judge(hypotheses: Sequence[Hypothesis]) -> tuple[Judgement, ...]:
     Equivalence is two one-sided tests (Schuirmann 1987, doi:10.1007/BF01068419), and "no_less" is the lower of them
     alone. One seed on a side is never enough.
     """
-    found = [difference(one.a.values, one.b.values) for one in hypotheses]
+    found = [difference(one.a, one.b, one.family) for one in hypotheses]
     values = [(*one.a.values.values(), *one.b.values.values()) for one in hypotheses]
     tested = {i: d for i, d in enumerate(found) if d is not None and has_spread(d, values[i])}
     raw = [_p_values(hypotheses[i], d) for i, d in tested.items()]

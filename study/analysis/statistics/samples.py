@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from scipy.special import stdtrit
+
+Axis = Literal["cost", "quality"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,20 @@ class Sample:
     def mean_quality(self) -> float:
         """Mean over seeds, in the unit of quality: most often an accuracy between 0 and 1."""
         return fmean(self.quality)
+
+
+def by_seed(samples: Sequence[Sample], axis: Axis) -> list[dict[Hashable, float]]:
+    """Return the values of each sample by seed. A sample that does not know its seeds shares none with another."""
+    return [
+        dict(
+            zip(
+                sample.seeds or [(place, n) for n in range(sample.n_seeds)],
+                sample.quality if axis == "quality" else sample.cost,
+                strict=True,
+            )
+        )
+        for place, sample in enumerate(samples)
+    ]
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95, at_least: int = 2) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from study.analysis.statistics import Flags, Floats
 from study.analysis.statistics.pooling import draw_means
-from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.samples import Sample, by_seed, mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown
@@ -118,12 +119,22 @@ def hypervolumes(cost: Floats, quality: Floats, reference: tuple[float, float]) 
 
 
 def draw_places(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw plausible true costs and qualities of k configurations of two or more seeds, each (n_draws, k).
+    """Draw plausible true costs and qualities of k configurations of two or more seeds, each (n_draws, k)."""
+    return _draw_costs(samples, n_draws, rng), draw_qualities(samples, n_draws, rng)
 
-    Qualities may follow a trend over the order of costs, as on a true trade-off.
-    """
+
+def draw_qualities(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> Floats:
+    """Draw plausible true qualities (n_draws, k), which may follow a trend over the order of costs."""
     mean_cost = np.array([s.mean_cost for s in samples])
     rank = np.searchsorted(np.sort(mean_cost), mean_cost).astype(float)
-    cost = draw_means([s.cost for s in samples], None, n_draws, rng)
     trend = rank if len(np.unique(rank)) > 1 else None
-    return cost, draw_means([s.quality for s in samples], trend, n_draws, rng)
+    return draw_means(by_seed(samples, "quality"), trend, n_draws, rng)
+
+
+def _draw_costs(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> Floats:
+    """Draw plausible true costs, by their logarithm where all are above 0: costs are noisy by a share of themselves."""
+    values = by_seed(samples, "cost")
+    if min(min(one.values()) for one in values) <= 0:
+        return draw_means(values, None, n_draws, rng)
+    logs = [{seed: math.log(value) for seed, value in one.items()} for one in values]
+    return np.exp(draw_means(logs, None, n_draws, rng))

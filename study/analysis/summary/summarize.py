@@ -13,7 +13,7 @@ from study.analysis.early_stopping import measured_stopping
 from study.analysis.rate_ridge import rate_ridges
 from study.analysis.recommend import choose
 from study.analysis.records import Constraints, Mistaken, Point, Spend, StudyFacts, Summary, TrialRecord
-from study.analysis.statistics.hypotheses import contrast
+from study.analysis.statistics.hypotheses import contrasts
 from study.analysis.statistics.stepmodel import StepTime, fit_step_model
 from study.analysis.statistics.uncertainty import Frontier
 from study.analysis.summary.limit_cut import limit_cut
@@ -89,13 +89,13 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
 
 def _with_steps(summary: Summary) -> Summary:
     """Return the summary with the gains of the steps along its frontier."""
-    points = summary.frontier
-    samples = point_samples(points, summary.trials, summary.cost_axis, summary.include_setup) or ()
-    return replace(
-        summary,
-        steps=tuple(contrast(after, before) for before, after in pairwise(samples)),
-        span=contrast(samples[-1], samples[0]) if len(samples) > 1 else None,
-    )
+    samples = point_samples(summary.points, summary.trials, summary.cost_axis, summary.include_setup) or ()
+    places = [summary.points.index(point) for point in summary.frontier]
+    if len(places) < 2:
+        return summary
+    steps = [(after, before) for before, after in pairwise(places)]
+    found = contrasts(samples, steps if len(steps) == 1 else [*steps, (places[-1], places[0])])
+    return replace(summary, steps=tuple(found[: len(steps)]), span=found[-1])
 
 
 def _axes(

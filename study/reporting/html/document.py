@@ -72,6 +72,6 @@ def section(heading: str, caption: str, name: str, figures: Mapping[str, go.Figu
 
 def _json(figure: go.Figure) -> Markup:
     """Return the figure as JSON that cannot close the script element around it."""
-    # The page has a heading, which wraps on a phone; Plotly's title does not.
-    figure.update_layout(title=None, margin_t=16)
+    # The page has a heading, which wraps on a phone; Plotly's title does not. The page decides on the height too.
+    figure.update_layout(title=None, margin_t=16, height=None)
     return Markup(figure.to_json().replace("<", r"\u003c"))

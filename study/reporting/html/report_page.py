@@ -14,10 +14,10 @@ from study.reporting.html.document import Section, rendered, section
 from study.reporting.text.claims import claim_lines, details_table
 from study.reporting.text.formatting import AXIS_NAMES
 from study.reporting.text.quality import is_accuracy
-from study.reporting.text.recommendation import recommendation_lines
+from study.reporting.text.recommendation import decision_sentences, recommendation_lines, standings_table
 from study.reporting.text.scaling_laws import critical_sentences, model_sentence
 from study.reporting.text.tables import config_yaml, points_table, provenance, spend_table
-from study.reporting.text.verdict import stopping_sentences, verdict
+from study.reporting.text.verdict import cut_sentences, findings, key_figures, steps_table, stopping_sentences
 
 _HEADINGS = {
     "frontier": "Cost against accuracy",
@@ -65,12 +65,17 @@ def render_live(name: str, body: str) -> str:
 
 
 def _parts(summary: Summary) -> dict[str, object]:
-    first, *others = verdict(summary)
+    decision = decision_sentences(summary)
+    first, *others = findings(summary)
     found = summary.recommendation
     return {
         "summary": summary,
-        "headline": first,
-        "sentences": others,
+        "headline": decision[0] if decision else first,
+        "beside": (*decision[1:], *cut_sentences(summary)),
+        "sentences": (first, *others) if decision else others,
+        "key_figures": key_figures(summary),
+        "steps": steps_table(summary),
+        "standings": standings_table(summary),
         "advice": recommendation_lines(summary, found, Constraints()) if found else (),
         "axes": {axis: AXIS_NAMES[axis] for axis in summary.frontiers},
         "points": {axis: points_table(summary, axis) for axis in summary.frontiers},

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from study.reporting.text.claims import claim_lines, details_table
 from study.reporting.text.formatting import cost_unit
+from study.reporting.text.recommendation import standings_table
 from study.reporting.text.tables import TextTable, config_yaml, points_table, provenance, spend_table
-from study.reporting.text.verdict import verdict
+from study.reporting.text.verdict import steps_table, verdict
 from study.safe_text import markdown_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ def render_markdown(summary: Summary) -> str:
         parts.append("\n".join(f"> {markdown_text(note)}  " for note in summary.notes))
     if summary.points:
         parts += ["## Frontier", _table(points_table(summary, frontier_only=True))]
+    for heading, table in (
+        ("Steps", steps_table(summary)),
+        ("How good each is likely to be", standings_table(summary)),
+    ):
+        if table is not None:
+            parts += [f"## {heading}", _table(table)]
     if len(summary.points) > len(summary.frontier):
         parts += ["## All points", _table(points_table(summary))]
     if any(claim.findings for claim in summary.claims):

@@ -133,28 +133,37 @@ def margin_text(objective: Objective, margin: float) -> str:
     return f"{number(size)} {difference_unit(objective)}"
 
 
-def size_text(objective: Objective, gain: float) -> str:
-    """Return how much a quality changes, in words: `1.2 points more`, `0.031 nats lower`."""
-    size = abs(difference(objective, gain))
-    text = number(size)
-    if objective.show == "percent":
-        text = "less than 0.1" if size < 0.1 else f"{size:.1f}"
-    if is_accuracy(objective):
-        return f"{text} points {'less' if gain < 0 else 'more'}"
-    return f"{text} {difference_unit(objective)} {'lower' if objective.value(gain) < 0 else 'higher'}"
+def loss_text(objective: Objective, loss: float) -> str:
+    """Return how much is lost on average: `0.13 points`, `0.0042 nats`."""
+    size = objective.difference_scale * loss
+    text = f"{size:.2f}" if objective.show == "percent" else number(size, 2)
+    return f"{text} {difference_unit(objective)}"
 
 
 def noise_words(objective: Objective, found: Contrast) -> str:
     """Return the 95% interval of a difference, its test and seeds, and whether it is more than noise."""
     if found.ci is None:
+        return noise_answer(found)
+    a, b = found.n_seeds
+    seeds = f"{found.test}, {a if a == b else f'{a} and {b}'} seeds"
+    return f"95% interval {interval_words(objective, found)} ({seeds}): {noise_answer(found)}"
+
+
+def interval_words(objective: Objective, found: Contrast) -> str:
+    """Return the interval of a difference with its unit: `+0.2 to +1.4 points`."""
+    if found.ci is None:
+        return NOTHING
+    low, high = (signed(bound) for bound in sorted(difference(objective, bound) for bound in found.ci))
+    return f"{low} to {high} {difference_unit(objective)}"
+
+
+def noise_answer(found: Contrast) -> str:
+    """Return whether a difference is more than noise, or why that is not known."""
+    if found.answer == "untested":
         if min(found.n_seeds) < 2:
             return "with too few seeds to know the noise"
         return "with seeds all alike: without a spread there is no test"
-    low, high = (signed(bound) for bound in sorted(difference(objective, bound) for bound in found.ci))
-    a, b = found.n_seeds
-    says = "not distinguishable from noise" if found.answer == "indistinct" else "more than noise"
-    units = difference_unit(objective)
-    return f"95% interval {low} to {high} {units} ({found.test}, {a if a == b else f'{a} and {b}'} seeds): {says}"
+    return "not distinguishable from noise" if found.answer == "indistinct" else "more than noise"
 
 
 def the_best(objective: Objective) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Constraints
-from study.reporting.text.formatting import Unit, cost_unit, interval, number, signed
+from study.reporting.text.formatting import NOTHING, Unit, cost_unit, interval, number, percent
 from study.reporting.text.quality import (
     bare_text,
     difference_text,
     is_accuracy,
+    loss_text,
     margin_text,
     named_value,
     noise_words,
@@ -21,9 +23,10 @@ from study.reporting.text.quality import (
     with_metric_names,
 )
 from study.reporting.text.quality import unit as unit_of
+from study.reporting.text.tables import TextTable
 
 if TYPE_CHECKING:
-    from study.analysis.records import ConstraintName, Expected, Interval, Miss, Point, Recommendation, Summary, Trade
+    from study.analysis.records import ConstraintName, Expected, Miss, Point, Recommendation, Summary, Trade
     from study.config.objective import Objective
 
 # Of each constraint, how a configuration is described, and what is asked for.
@@ -37,11 +40,19 @@ _WORDING: dict[ConstraintName, tuple[str, str]] = {
 }
 
 
+def decision_sentences(summary: Summary) -> tuple[str, ...]:
+    """Return what to choose without limits, and what is undecided, in at most two sentences; none without points."""
+    found = summary.recommendation
+    if found is None or found.choice is None or len(summary.points) < 2:
+        return ()
+    return (f"Choose {found.choice.label}: {_why(summary.objective, found)}", *_undecided(summary.objective, found))
+
+
 def recommendation_lines(summary: Summary, found: Recommendation, limits: Constraints) -> tuple[str, ...]:
-    """Return the recommendation in sentences: the choice, the runner-up, and the cheapest that is not worse."""
+    """Return the recommendation in sentences: the choice, why, what is undecided, and the runner-up."""
     unit = cost_unit([point_cost.cost for point_cost in (found.best, *_shown(found))], summary.cost_axis)
     objective = summary.objective
-    lines = [_asked(objective, limits)] if asdict(limits) != asdict(Constraints()) else []
+    lines = [_asked(objective, limits, found.confidence)] if asdict(limits) != asdict(Constraints()) else []
     paid = (limits.max_usd, limits.max_device_hours, limits.deadline_h)
     if summary.group_setups and any(limit is not None for limit in paid):
         lines.append("Costs that are compared with these limits include the setup of a group that starts for the run.")
@@ -54,17 +65,94 @@ def recommendation_lines(summary: Summary, found: Recommendation, limits: Constr
         ]
     else:
         chosen = _point(summary.points, found.choice)
-        why = "the cheapest" if found.aim == "cheapest" else the_best(objective)
-        lines.append(
-            f"Choose {_described(objective, found.choice, unit)}: {why} that qualifies. "
-            f"Learning rate {number(chosen.lr)}, micro batch {chosen.micro_batch}, "
-            f"accumulation {chosen.accumulation}, {chosen.updates:,} updates."
-        )
+        why = _why(objective, found)
+        lines += [
+            f"Choose {_described(objective, found.choice, unit)}. Learning rate {number(chosen.lr)}, micro batch "
+            f"{chosen.micro_batch}, accumulation {chosen.accumulation}, {chosen.updates:,} updates.",
+            why[0].upper() + why[1:],
+        ]
+    lines += _undecided(objective, found)
     if found.runner_up is not None:
-        lines.append(_runner_up(objective, found.runner_up, unit))
+        lines.append(_runner_up(objective, found.runner_up))
     elif found.choice is not None:
         lines.append("Runner-up: none; no other configuration qualifies.")
-    return *lines, _frugal(objective, found, unit)
+    return tuple(lines)
+
+
+def standings_table(summary: Summary) -> TextTable | None:
+    """Return how good each configuration is likely to be, cheapest first, the choice marked; None where unknown."""
+    found, objective = summary.recommendation, summary.objective
+    if found is None or not found.standings:
+        return None
+    head = f"probability of being {_good(objective, found)}"
+    rows = tuple(
+        (
+            one.label,
+            NOTHING if math.isnan(one.cost_ratio) else percent(one.cost_ratio, 0),
+            _probability(one.probability),
+            loss_text(objective, one.expected_loss),
+        )
+        for one in found.standings
+    )
+    chosen = found.choice.label if found.choice else None
+    marked = tuple(one.label == chosen for one in found.standings)
+    return TextTable(("configuration", f"cost, share of {found.best.label}", head, "expected loss"), rows, marked)
+
+
+def _why(objective: Objective, found: Recommendation) -> str:
+    """Return why the choice is chosen: a sentence without its capital letter."""
+    assert found.choice is not None
+    standing = next((one for one in found.standings if one.label == found.choice.label), None)
+    if standing is None:
+        grounds = "the cheapest" if found.aim == "reaches" else the_best(objective)
+        return f"it is {grounds} by its mean; with one seed for some configuration nothing is known of the noise."
+    good, probability = _good(objective, found), _probability(standing.probability)
+    if found.aim == "reaches":
+        return f"it is the cheapest that is {good} with a probability of {found.confidence:g}: {probability}."
+    if not found.sure:
+        return (
+            f"no configuration is {good} with a probability of {found.confidence:g}; this one loses least on average, "
+            f"{loss_text(objective, standing.expected_loss)} (probability {probability})."
+        )
+    if found.choice.label == found.best.label:
+        return (
+            f"it is {the_best(objective)} on average, and {good} with probability {probability}; no cheaper one is "
+            f"with {found.confidence:g}."
+        )
+    costs = (
+        "" if math.isnan(standing.cost_ratio) else f"costs {percent(standing.cost_ratio, 0)} of {found.best.label} and "
+    )
+    return (
+        f"it {costs}is {good} with probability {probability}; {found.best.label} is {the_best(objective)} on average."
+    )
+
+
+def _good(objective: Objective, found: Recommendation) -> str:
+    """Return what is asked for: `within 1 point of accuracy of the best`, `at least as good as asked for`."""
+    if found.aim == "reaches":
+        return "as good as asked for"
+    return f"within {margin_text(objective, found.margin)} of the best" if found.margin else "the best"
+
+
+def _probability(value: float) -> str:
+    """Return a probability with two digits that is never shown as certain."""
+    return "above 0.99" if value > 0.99 else "below 0.01" if value < 0.01 else f"{value:.2f}"
+
+
+def _undecided(objective: Objective, found: Recommendation) -> tuple[str, ...]:
+    """Return, in one sentence or none, which cheaper configuration may be good enough and what would settle it."""
+    one = found.to_settle
+    if one is None:
+        return ()
+    which = "" if found.choice is not None and one.label == found.choice.label else f"{one.label}, "
+    cheaper = f"{which}cheaper, is" if which else "it is"
+    doubt = f"Undecided: {cheaper} {_good(objective, found)} with probability {_probability(one.probability)}"
+    if one.more_seeds is None:
+        return (f"{doubt}; even a thousand more seeds would not settle it.",)
+    seeds = f"{one.more_seeds} more seed{'s' * (one.more_seeds > 1)}"
+    pair = "" if found.aim == "reaches" else " of it and of the best"
+    hours = "" if one.device_h is None else f" ({cost_unit([one.device_h]).show(one.device_h)})"
+    return (f"{doubt}; about {seeds}{pair}{hours} would settle it.",)
 
 
 def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
@@ -84,7 +172,7 @@ def recommendation_record(summary: Summary, found: Recommendation, limits: Const
 
 def _with_targets(objective: Objective, record: dict[str, Any]) -> dict[str, Any]:
     """Return a recommendation's record with missed qualities as misses of the target, in values of the objective."""
-    for expected in (record["choice"], record["nearest_miss"], record["best"], record["cheapest_not_worse"]):
+    for expected in (record["choice"], record["nearest_miss"], record["best"]):
         for miss in expected["misses"] if expected else ():
             if miss["limit"] == "min_quality":
                 miss["limit"], miss["allowed"] = "target", objective.value(miss["allowed"])
@@ -107,13 +195,22 @@ def _point(points: Sequence[Point], expected: Expected) -> Point:
     return next(point for point in points if point.label == expected.label)
 
 
-def _asked(objective: Objective, limits: Constraints) -> str:
+def _asked(objective: Objective, limits: Constraints, confidence: float) -> str:
     given = asdict(limits)
-    asked = [_allowed(objective, name, given[name]) for name in _WORDING if given[name] is not None]
+    asked = [
+        _allowed(objective, name, given[name])
+        + (f" with a probability of {confidence:g}" if name == "min_quality" else "")
+        for name in _WORDING
+        if given[name] is not None
+    ]
     return f"Asked for, of one training run: {', '.join(asked)}."
 
 
 def _miss(objective: Objective, miss: Miss) -> str:
+    if miss.probability is not None:
+        return (
+            f"reaches {_allowed(objective, miss.limit, miss.allowed)} with probability {_probability(miss.probability)}"
+        )
     has = _WORDING[miss.limit][0].format(_value(objective, miss.limit, miss.value))
     return f"{has} where {_allowed(objective, miss.limit, miss.allowed)} is asked for"
 
@@ -149,31 +246,10 @@ def _cost(one: Expected, unit: Unit) -> str:
     return f"{number(one.cost * unit.scale)}{interval(one.cost_ci, unit.scale)} {unit.label}"
 
 
-def _runner_up(objective: Objective, trade: Trade, unit: Unit) -> str:
-    cost = f"{signed(trade.cost * unit.scale)}{_signed(trade.cost_ci, unit.scale)} {unit.label}"
-    gain = trade.quality_contrast
+def _runner_up(objective: Objective, trade: Trade) -> str:
+    ratio = trade.cost
+    times = "" if math.isnan(ratio.effect) else f", at {number(ratio.effect)}{interval(ratio.ci)} times the cost"
     return (
-        f"Runner-up: {trade.other.label}: {difference_text(objective, trade.quality)}"
-        f"{' of accuracy' if is_accuracy(objective) else ''}, {noise_words(objective, gain)}; for {cost} a run."
-    )
-
-
-def _signed(ci: Interval | None, scale: float) -> str:
-    return "" if ci is None else f" [{', '.join(signed(bound * scale) for bound in ci)}]"
-
-
-def _frugal(objective: Objective, found: Recommendation, unit: Unit) -> str:
-    best, margin = found.best.label, margin_text(objective, found.margin)
-    if found.cheapest_not_worse is None:
-        return "With one seed for some configuration, none can be shown to be as good as the best."
-    if found.cheapest_not_worse.label == best:
-        return (
-            f"No cheaper configuration is shown to lose less than {margin} to {the_best(objective)}, {best} "
-            "(tests of all cheaper ones, with Holm's correction)."
-        )
-    assert found.not_worse_by is not None
-    frugal, by = _described(objective, found.cheapest_not_worse, unit), found.not_worse_by
-    return (
-        f"The cheapest that is shown to lose less than {margin} to {the_best(objective)}, {best}: {frugal}; that is "
-        f"{difference_text(objective, by.effect)}, {noise_words(objective, by)}."
+        f"Runner-up: {trade.other.label}: {difference_text(objective, trade.quality.effect)}"
+        f"{' of accuracy' if is_accuracy(objective) else ''}, {noise_words(objective, trade.quality)}{times}."
     )

@@ -23,8 +23,9 @@ from study.planning.trials import Phase, Plan
 from study.reporting.live.progress import StudyProgress
 from study.reporting.text.formatting import NOTHING, column, cost_unit, duration, number, of_limit
 from study.reporting.text.quality import bare_text, column_head, point_text, unit, value_text
+from study.reporting.text.recommendation import standings_table
 from study.reporting.text.status import held_up, outcomes_of, phases, spent
-from study.reporting.text.tables import total_usd
+from study.reporting.text.tables import rich_table, total_usd
 from study.reporting.text.verdict import verdict
 from study.safe_text import printable
 
@@ -35,6 +36,9 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Points by world size and batch, the verdict, and what the study cost; fits 80 columns."""
     if summary.points:
         console.print(_points(summary))
+    standings = standings_table(summary)
+    if standings is not None and len(standings.rows) > 1:
+        console.print(rich_table(standings))
     for sentence in (*verdict(summary), *(f"Note: {note}" for note in summary.notes), _spend(summary)):
         console.print(sentence, markup=False, highlight=False)
 

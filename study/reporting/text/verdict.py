@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 
 from study.analysis.records import TIME_AXES, cost_of
 from study.planning.trials import Cell
-from study.reporting.text.formatting import AXIS_NAMES, Unit, cost_unit, of_limit, percent, ranks
-from study.reporting.text.quality import is_accuracy, named_value, noise_words, size_text, the_best, value_text
+from study.reporting.text.formatting import AXIS_NAMES, NOTHING, Unit, cost_unit, number, of_limit, percent, ranks
+from study.reporting.text.quality import (
+    difference_text,
+    interval_words,
+    is_accuracy,
+    named_value,
+    noise_answer,
+    the_best,
+    value_text,
+)
+from study.reporting.text.recommendation import decision_sentences
+from study.reporting.text.tables import TextTable, total_usd
 from study.safe_text import printable
 
 if TYPE_CHECKING:
@@ -18,19 +28,68 @@ if TYPE_CHECKING:
     from study.config.sections import CostAxis
 
 _LISTED = 4  # dominated points that are named; of more, only their number
-_BY_ITSELF = (
-    "Each interval is for its step alone: of steps that gain nothing, about one in twenty is called more than noise."
-)
 
 
 def verdict(summary: Summary) -> tuple[str, ...]:
     """Return the result as sentences of plain text, the most important first; at least one."""
-    first, *others = _frontier(summary)
+    decision = decision_sentences(summary)
+    first, *others = findings(summary)
+    return (*(decision or (first,)), *cut_sentences(summary), *((first,) if decision else ()), *others)
+
+
+def findings(summary: Summary) -> tuple[str, ...]:
+    """Return the sentences of the verdict without its decision, and without what a limit cut; at least one."""
     rest = (*_second_frontier(summary), *_setup(summary), *stopping_sentences(summary), *ridge_sentences(summary))
-    return (first, *_cut(summary), *others, *rest)
+    return (*_frontier(summary), *rest)
 
 
-def _cut(summary: Summary) -> tuple[str, ...]:
+def key_figures(summary: Summary) -> tuple[tuple[str, str], ...]:
+    """Return names and values of what a reader asks first: what was spent, what was saved, what would settle it."""
+    hours = summary.spend.total_device_h
+    usd = total_usd(summary)
+    figures = [("spent", cost_unit([hours]).show(hours) + ("" if usd is None else f", {number(usd)} USD"))]
+    stopping = summary.stopping
+    if stopping is not None and stopping.grid_fraction < 1:
+        saved = (stopping.grid_device_s - stopping.trained_device_s) / 3600
+        share = percent(1 - stopping.grid_fraction, 0)
+        figures.append(("saved", f"{cost_unit([saved]).show(saved)}, {share} of the search"))
+    found = summary.recommendation
+    if found is not None and found.standings and len(summary.points) > 1:
+        settle = found.to_settle
+        if settle is None:
+            text = "nothing: it is decided" if found.sure else "more configurations or a wider margin"
+        elif settle.more_seeds is None:
+            text = "another margin"
+        else:
+            text = f"about {settle.more_seeds} more seed{'s' * (settle.more_seeds > 1)}"
+            text += "" if settle.device_h is None else f", {cost_unit([settle.device_h]).show(settle.device_h)}"
+        figures.append(("to settle it", text))
+    return tuple(figures)
+
+
+def steps_table(summary: Summary) -> TextTable | None:
+    """Return what each step along the frontier gains and costs, and of several the whole way; None for one point."""
+    frontier, objective = summary.frontier, summary.objective
+    if len(frontier) < 2 or summary.span is None or len(summary.steps) != len(frontier) - 1:
+        return None
+    ways = [(before, after, gain) for (before, after), gain in zip(pairwise(frontier), summary.steps, strict=True)]
+    if len(ways) > 1:
+        ways.insert(0, (frontier[0], frontier[-1], summary.span))
+    rows = tuple(
+        (
+            f"{_cell(before.cell)} to {_cell(after.cell)}",
+            difference_text(objective, gain.effect),
+            interval_words(objective, gain),
+            _times(before, after, summary.cost_axis),
+            noise_answer(gain) + _over_shared(before, after, gain),
+        )
+        for before, after, gain in ways
+    )
+    heads = ("step", f"gain in {objective.label}", "95% interval, of all steps together", "times the cost", "")
+    return TextTable(heads, rows, tuple(gain.answer in ("more", "less") for *_, gain in ways))
+
+
+def cut_sentences(summary: Summary) -> tuple[str, ...]:
     """Return which limit cut the study, and what is missing because of it."""
     cut = summary.cut
     if cut is None:
@@ -99,16 +158,7 @@ def _frontier(summary: Summary) -> tuple[str, ...]:
             f"Only {_name(only)} is confirmed: {named_value(summary.objective, only.quality)} "
             f"at {_cost(only, axis, unit)} a trial; there is nothing to compare it with.",
         )
-    frontier = summary.frontier
-    steps = [
-        f"{_path(before, after)}: {_step(before, after, gain, summary)}."
-        for (before, after), gain in zip(pairwise(frontier), summary.steps, strict=True)
-    ]
-    if len(frontier) > 2 and summary.span is not None:
-        whole = _step(frontier[0], frontier[-1], summary.span, summary)
-        steps.insert(0, f"From the cheapest to {the_best(summary.objective)}: {whole}.")
-        steps.append(_BY_ITSELF)
-    return (_ends(summary, unit), *steps, *_dominated(summary))
+    return (_ends(summary, unit), *_dominated(summary))
 
 
 def _second_frontier(summary: Summary) -> tuple[str, ...]:
@@ -154,22 +204,14 @@ def _ends(summary: Summary, unit: Unit) -> str:
     )
 
 
-def _path(before: Point, after: Point) -> str:
-    if before.world_size == after.world_size and not before.variant and not after.variant:
-        return f"Batch {before.batch_size} to batch {after.batch_size} on {ranks(after.world_size)}"
-    return f"{_name(before, start=True)} to {_name(after)}"
+def _over_shared(before: Point, after: Point, gain: Contrast) -> str:
+    """Return that seeds which one of two configurations lost are left out of their difference, if there are any."""
+    return ", on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
 
 
-def _step(before: Point, after: Point, gain: Contrast, summary: Summary) -> str:
-    axis, objective = summary.cost_axis, summary.objective
+def _times(before: Point, after: Point, axis: CostAxis) -> str:
     cost_before, cost_after = cost_of(before, axis), cost_of(after, axis)
-    if cost_before == cost_after:  # equal in quality too, or one would not be on the frontier
-        return f"the same {'accuracy' if is_accuracy(objective) else objective.label} at the same cost"
-    size = size_text(objective, gain.effect)
-    # A seed that one of the two lost is left out of their difference, but not of their means.
-    shared = " on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
-    times = "" if cost_before <= 0 else f" for {_ratio(cost_after / cost_before)} times the cost"
-    return f"{size}{shared}{times}, {noise_words(objective, gain)}"
+    return NOTHING if cost_before <= 0 else _ratio(cost_after / cost_before)
 
 
 def _dominated(summary: Summary) -> tuple[str, ...]:

@@ -14,19 +14,32 @@ from scipy import stats
 from study.analysis.statistics.hypotheses import (
     LEVEL,
     Arm,
+    Contrast,
+    Difference,
     Hypothesis,
-    contrast,
+    contrasts,
     difference,
     holm,
     judge,
     seeds_to_settle,
-    welch,
 )
 from study.analysis.statistics.samples import Sample
 
 values = st.lists(st.floats(-100, 100).map(lambda v: round(v, 3)), min_size=2, max_size=8)
 # Every seed gains 5 to 35 points, while seeds differ by more than that from one another.
 LOW, HIGH = (0.30, 0.50, 0.70), (0.35, 0.70, 1.05)
+
+
+def contrast(a: Sample, b: Sample) -> Contrast:
+    """Two configurations by themselves."""
+    return contrasts([a, b], [(0, 1)])[0]
+
+
+def two(a: dict[int, float], b: dict[int, float]) -> Difference:
+    """Two arms by themselves."""
+    found = difference(Arm("a", a), Arm("b", b))  # type: ignore[arg-type]
+    assert found is not None
+    return found
 
 
 def arm(rng: np.random.Generator, mean: float, n: int, first: int = 0, name: str = "arm") -> Arm:
@@ -36,7 +49,8 @@ def arm(rng: np.random.Generator, mean: float, n: int, first: int = 0, name: str
 @given(values, values)
 def test_independent_arms_are_compared_as_scipy_does(a: list[float], b: list[float]) -> None:
     assume(min(np.ptp(a), np.ptp(b)) > 0.01)  # scipy warns of what is nearly constant
-    found = welch(a, b)
+    found = two(dict(enumerate(a)), dict(enumerate(b, start=100)))
+    assert found.test == "Welch t"
     expected = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
     assert found.degrees == pytest.approx(expected.df)
     assert found.p_above(0) == pytest.approx(expected.pvalue, abs=1e-9)
@@ -47,24 +61,69 @@ def test_independent_arms_are_compared_as_scipy_does(a: list[float], b: list[flo
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=8))
 def test_paired_arms_are_compared_as_scipy_does(pairs: list[tuple[float, float]]) -> None:
     a, b = dict(enumerate(x for x, _ in pairs)), dict(enumerate(y for _, y in pairs))
-    found = difference(a, b)
-    assert found is not None
+    found = two(a, b)
     assert (found.test, found.n) == ("paired t", (len(pairs), len(pairs)))
     assume(found.standard_error > 1e-3)
     expected = stats.ttest_rel(list(a.values()), list(b.values()), alternative="less")
     assert found.p_below(0) == pytest.approx(expected.pvalue, abs=1e-9)
 
 
-def test_seeds_pair_where_the_smaller_arm_is_within_the_other() -> None:
+def test_arms_pair_where_they_ran_the_same_seeds_or_one_lost_up_to_half() -> None:
     full, lost_one, others = {1: 1.0, 2: 2.0, 3: 4.0}, {1: 0.5, 3: 3.0}, {2: 1.0, 9: 2.0}
+    many = {seed: float(seed % 4) for seed in range(1, 6)}
     for a, b, test, n in (
+        (full, {3: 1.0, 2: 1.0, 1: 2.0}, "paired t", (3, 3)),
         (full, lost_one, "paired t", (2, 2)),
+        (many, full, "paired t", (3, 3)),
+        (many, lost_one, "Welch t", (5, 2)),
         (full, others, "Welch t", (3, 2)),
         (full, dict.fromkeys((7, 8, 9), 1.0), "Welch t", (3, 3)),
     ):
-        found = difference(a, b)
-        assert found is not None
+        found = two(a, b)
         assert (found.test, found.n) == (test, n)
+
+
+@pytest.mark.parametrize(("first", "test"), [(0, "moderated paired t"), (100, "moderated t")])
+def test_a_family_makes_the_noise_better_known_and_moves_no_effect(first: int, test: str) -> None:
+    rng = np.random.default_rng(4)
+    a, b = arm(rng, 1, 3), arm(rng, 0, 3, first)
+    family = [arm(rng, 5, 3, first * (i % 2), str(i)) for i in range(8)]
+    alone, helped = difference(a, b), difference(a, b, family)
+    assert alone is not None
+    assert helped is not None
+    assert helped.test == test
+    assert helped.effect == alone.effect
+    assert helped.degrees > alone.degrees
+    assert helped.ci[1] - helped.ci[0] < alone.ci[1] - alone.ci[0]
+
+
+def test_an_arm_counts_once_in_its_own_family() -> None:
+    """Under another name or with other seeds too, if its rows are the same."""
+    rng = np.random.default_rng(5)
+    a, b, c = (Arm(name, dict(enumerate(rng.standard_normal(4))), (f"{name}1", f"{name}2")) for name in "abc")
+    again = Arm("a without a seed", {1: 2.0, 2: 9.0}, ("a2",))
+    assert difference(a, b, [a, again, b, c]) == difference(a, b, [c])
+
+
+def test_several_intervals_hold_together() -> None:
+    """Bonferroni's: of m, each is Student's at 1 - 0.05/m."""
+    rng = np.random.default_rng(6)
+    a, b = arm(rng, 0, 5), arm(rng, 0, 5)
+    d = np.array(list(a.values.values())) - np.array(list(b.values.values()))
+    found = difference(a, b, at_once=4)
+    assert found is not None
+    expected = stats.ttest_1samp(d, 0).confidence_interval(1 - 0.05 / 4)
+    assert found.ci == pytest.approx((expected.low, expected.high))
+
+
+def test_costs_are_compared_by_their_ratio() -> None:
+    a, b = (Sample(n, cost, LOW, (1, 2, 3)) for n, cost in (("a", (2.0, 4.0, 8.0)), ("b", (1.0, 1.0, 2.0))))
+    (found,) = contrasts([a, b], [(0, 1)], "cost")
+    assert found.effect == pytest.approx((2 * 4 * 4) ** (1 / 3))
+    logs = stats.ttest_1samp(np.log([2, 4, 4]), 0).confidence_interval()
+    assert found.ci == pytest.approx((math.exp(logs.low), math.exp(logs.high)))
+    free = Sample("free", (0.0,) * 3, LOW, (1, 2, 3))
+    assert contrasts([a, free], [(1, 0)], "cost")[0].answer == "untested"
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
@@ -174,8 +233,7 @@ def test_seeds_to_settle_give_a_power_of_80_percent(first: int) -> None:
     # Differences with a mean of 1 and the spread that arms of unit variance have.
     spread = np.array([-1.0, 0.0, 1.0])
     a, b = dict(enumerate(1 + spread)), dict(enumerate(np.roll(spread, 1) if first == 0 else spread, start=first))
-    found = difference(a, b)
-    assert found is not None
+    found = two(a, b)
     claim = Hypothesis("c", "greater", Arm("a", a), Arm("b", b))
     more = seeds_to_settle(claim, found)
     assert more is not None
@@ -184,15 +242,13 @@ def test_seeds_to_settle_give_a_power_of_80_percent(first: int) -> None:
     hits = 0
     for _ in range(2000):
         x, y = 1 + sd * rng.standard_normal(n), sd * rng.standard_normal(n)
-        d = difference(dict(enumerate(x)), dict(enumerate(y, start=first)))
-        assert d is not None
+        d = two(dict(enumerate(x)), dict(enumerate(y, start=first)))
         hits += d.p_above(0) <= LEVEL
     assert hits / 2000 == pytest.approx(0.82, abs=0.04)
 
 
 def test_seeds_to_settle_is_the_smallest_sufficient_number() -> None:
-    found = difference({0: 1.0, 1: 2.0, 2: 0.2}, {0: 0.5, 1: 0.6, 2: 0.4})
-    assert found is not None
+    found = two({0: 1.0, 1: 2.0, 2: 0.2}, {0: 0.5, 1: 0.6, 2: 0.4})
     more = seeds_to_settle(Hypothesis("c", "greater", Arm("a", {}), Arm("b", {})), found)
     sd = found.standard_error * math.sqrt(3)
     power = [stats.nct.sf(stats.t.isf(LEVEL, n - 1), n - 1, found.effect / sd * math.sqrt(n)) for n in range(4, 1001)]
@@ -200,8 +256,7 @@ def test_seeds_to_settle_is_the_smallest_sufficient_number() -> None:
 
 
 def test_no_effect_and_no_margin_can_not_be_settled() -> None:
-    found = difference({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})
-    assert found is not None
+    found = two({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})
     assert seeds_to_settle(Hypothesis("c", "greater", Arm("a", {}), Arm("b", {})), found) is None
     assert seeds_to_settle(Hypothesis("c", "equivalent", Arm("a", {}), Arm("b", {}), margin=1.0), found) is not None
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import t as student_t
 
-from study.analysis.statistics.pooling import draw_means, moderate
+from study.analysis.statistics.pooling import draw_means
 from study.analysis.statistics.samples import Sample, mean_interval
+from study.analysis.statistics.seed_noise import moderate, seed_noise
 from study.analysis.statistics.uncertainty import frontier, hypervolumes, membership
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
@@ -157,32 +158,84 @@ def test_units_do_not_matter(scale: float, shift: float, seed: int) -> None:
     assert other_units.hypervolume == pytest.approx(mine.hypervolume * scale**2, rel=1e-6)
 
 
+def apart(values: list[tuple[float, ...]]) -> list[dict[object, float]]:
+    """Values by seeds that no two configurations share."""
+    return [{(i, n): value for n, value in enumerate(each)} for i, each in enumerate(values)]
+
+
 def test_few_configurations_are_each_their_own_students_t() -> None:
     values = [(0.0, 1.0, 5.0), (2.0, 2.5, 9.0)]
-    draws = draw_means(values, None, 40_000, np.random.default_rng(0))
-    variance, degrees = moderate(np.array([np.var(v, ddof=1) for v in values]), np.array([2.0, 2.0]))
+    draws = draw_means(apart(values), None, 40_000, np.random.default_rng(0))
     for i, value in enumerate(values):
-        expected = student_t.ppf([0.1, 0.5, 0.9], degrees[i], np.mean(value), np.sqrt(variance[i] / 3))
+        expected = student_t.ppf([0.1, 0.5, 0.9], 2, np.mean(value), np.std(value, ddof=1) / np.sqrt(3))
         assert np.quantile(draws[:, i], [0.1, 0.5, 0.9]) == pytest.approx(expected, abs=0.1)
+
+
+def test_what_a_seed_does_to_all_is_no_noise_of_their_differences() -> None:
+    """Seeds differ by 10, configurations by the same in each seed: means move by 10, and differences do not."""
+    rng = np.random.default_rng(0)
+    seeds = 10 * rng.standard_normal(8)
+    values = [dict(enumerate(i + seeds + 0.01 * rng.standard_normal(8))) for i in range(6)]
+    draws = draw_means(values, None, 4000, np.random.default_rng(0))
+    assert draws[:, 0].std() == pytest.approx(seeds.std(ddof=1) / np.sqrt(8), rel=0.3)
+    assert (draws[:, 1] - draws[:, 0]).std() < 0.03
+    unpaired = draw_means(apart([tuple(one.values()) for one in values]), None, 4000, np.random.default_rng(0))
+    assert (unpaired[:, 1] - unpaired[:, 0]).std() > 1
 
 
 def test_far_apart_configurations_are_left_where_they_are() -> None:
     values = [(100.0 * i**2, 100.0 * i**2 + 1, 100.0 * i**2 - 1) for i in range(6)]
-    draws = draw_means(values, np.arange(6.0), 4000, np.random.default_rng(0))
+    draws = draw_means(apart(values), np.arange(6.0), 4000, np.random.default_rng(0))
     assert draws.mean(axis=0) == pytest.approx([100.0 * i**2 for i in range(6)], abs=0.2)
 
 
-def test_variances_that_differ_by_chance_alone_become_one() -> None:
+def test_variances_that_differ_by_chance_alone_become_nearly_one() -> None:
     rng = np.random.default_rng(0)
     alike = rng.chisquare(2, 200) / 2
-    variance, degrees = moderate(alike, np.full(200, 2.0))
+    variance, degrees = moderate(alike, np.full(200, 2.0), 400.0)
     assert variance.std() < 0.2 * alike.std()
     assert variance.mean() == pytest.approx(1, abs=0.2)
     assert degrees.min() > 10
     unlike = np.exp(rng.standard_normal(200)) * rng.chisquare(30, 200) / 30
-    variance, degrees = moderate(unlike, np.full(200, 30.0))
+    variance, degrees = moderate(unlike, np.full(200, 30.0), 6000.0)
     assert np.corrcoef(np.log(variance), np.log(unlike))[0, 1] > 0.99
     assert degrees.max() < 35
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(2, 6), st.floats(0.01, 100), st.floats(-50, 50))
+def test_noise_has_no_unit_no_origin_and_no_order(seed: int, k: int, n: int, scale: float, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((k, n))
+    values = [dict(enumerate(row)) for row in table]
+    other = [dict(reversed([(s, shift + scale * v) for s, v in one.items()])) for one in reversed(values)]
+    mine, theirs = seed_noise(values), seed_noise(other)
+    error, degrees = mine.difference(0, 1)
+    again = theirs.difference(k - 1, k - 2)
+    assert again == (pytest.approx(scale * error, rel=1e-6), pytest.approx(degrees, rel=1e-6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("unlike", [1, 4], ids=["equal variances", "fourfold variances"])
+def test_moderated_intervals_cover_and_are_narrow(seeds: int, unlike: int) -> None:
+    """Differences of two of five to twelve configurations; the comparator is the paired t of the same two."""
+    rng = np.random.default_rng(seeds)
+    covered, widths, students = [], [], []
+    for draw in range(2400):
+        k = (5, 8, 12)[draw % 3]
+        sd = np.exp(rng.uniform(-np.log(unlike) / 4, np.log(unlike) / 4, (k, 1)))
+        table = sd * rng.standard_normal((k, seeds)) + 2 * (draw % 2) * rng.standard_normal(seeds)
+        noise = seed_noise([dict(enumerate(row)) for row in table])
+        a, b = rng.choice(k, 2, replace=False)
+        error, degrees = noise.difference(a, b)
+        widths.append(student_t.ppf(0.975, degrees) * error)
+        covered.append(abs(noise.mean[a] - noise.mean[b]) <= widths[-1])
+        students.append(student_t.ppf(0.975, seeds - 1) * (table[a] - table[b]).std(ddof=1) / np.sqrt(seeds))
+    ratio = np.mean(widths) / np.mean(students)
+    print(f"{seeds} seeds: coverage {np.mean(covered):.3f}, width over Student's {ratio:.2f}")
+    assert np.mean(covered) >= 0.935
+    assert ratio <= {3: 0.68, 5: 0.87, 10: 0.96}[seeds]
 
 
 @pytest.mark.parametrize("bad", [((1.0,), (1.0, 2.0)), ((), ()), ((np.nan,), (1.0,)), ((1.0,), (np.inf,))])

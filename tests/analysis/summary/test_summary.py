@@ -164,7 +164,8 @@ def test_the_recommendation_is_there_without_being_asked() -> None:
     assert found is not None
     assert found.choice is not None
     assert found.choice.label == "batch 16 on 1 rank"
-    assert found.cheapest_not_worse is not None
+    assert [one.label for one in found.standings][-1] == "batch 16 on 1 rank"
+    assert found.confidence == 0.9
 
 
 def test_ranks_that_share_gpus_are_billed_their_share_and_flagged() -> None:
