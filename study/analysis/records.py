@@ -175,8 +175,7 @@ class Point:
     @property
     def label(self) -> str:
         """The name of the configuration in frontiers and recommendations, e.g. `batch 32 on 2 ranks`."""
-        name = f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
-        return f"{self.variant}, {name}" if self.variant else name
+        return self.cell.label
 
 
 @dataclass(frozen=True)
@@ -425,6 +424,7 @@ class Summary:
     claims: tuple[ClaimVerdict, ...] = ()  # every claim, also those that the study holds no evidence for
     steps: tuple[Contrast, ...] = ()  # quality of each point of `frontier` against the one before it
     ridges: tuple[RateRidge, ...] = ()  # of each variant that tried enough rates
+    seeds_added: int = 0  # confirm trials beyond the first seeds, run to decide which configuration to choose
     span: Contrast | None = None  # of the last against the first; None for fewer than two points
 
     @property

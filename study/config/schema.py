@@ -249,6 +249,24 @@ class Confirm(Section):
     """The trials behind the frontier: chosen rates, fresh seeds, trained to the end."""
 
     seeds: PositiveInt = Field(3, description="fresh seeds for each batch size and world size")
+    at_most: PositiveInt | None = Field(None, description="with until: decided, the most seeds of a batch size")
+    until: Literal["seeds", "decided"] = Field(
+        "seeds",
+        description="decided: further seeds, one by one, where they help to decide which configuration to choose",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Confirm:
+        if (self.until == "decided") != (self.at_most is not None):
+            raise ValueError("at_most goes with until: decided, and only with it")
+        if self.at_most is not None and not 2 <= self.seeds < self.at_most:
+            raise ValueError("until: decided needs two seeds or more to begin with, and an at_most above them")
+        return self
+
+    @property
+    def most(self) -> int:
+        """The most seeds that a configuration can get."""
+        return self.at_most or self.seeds
 
 
 class Hardware(Section):

@@ -14,7 +14,7 @@ from study.config.sections import LimitName
 from study.measurement import NO_READINGS, CurvePoint, Judged, ProbeReadings
 from study.safe_text import printable
 
-PROTOCOL_VERSION = "1.5"
+PROTOCOL_VERSION = "1.6"
 PHASES = ("setup", "train", "validate", "checkpoint", "probe", "idle", "teardown", "lost")
 # audit: stopped, but trained on to check the stopping; cut: paused because a limit on spending is passed
 Decision = Literal["continue", "pause", "stop", "audit", "cut"]
@@ -177,6 +177,15 @@ class EndRow(Row):
     mistake: bool = False  # failed by an error in its code, not because a process or a machine was lost
 
 
+class SeedRow(Row):
+    """A confirm trial beyond the first seeds is to be run: it is open whether a configuration is good enough."""
+
+    kind: Literal["seed"] = "seed"
+    trial_id: Name
+    open: Line  # the configuration of which it is open: that of the trial, or one that the trial's is compared with
+    probability: float  # that it is within the margin of the best
+
+
 class MistakeRow(Row):
     """At least one trial of every batch size failed with the same mistake, and no trial got further: the study ends.
 
@@ -220,7 +229,17 @@ class WaitRow(Row):
 
 
 AnyRow = Annotated[
-    StudyRow | AttemptRow | ReportRow | DecisionRow | LeaseRow | EndRow | MistakeRow | LimitRow | PulseRow | WaitRow,
+    StudyRow
+    | AttemptRow
+    | ReportRow
+    | DecisionRow
+    | LeaseRow
+    | EndRow
+    | SeedRow
+    | MistakeRow
+    | LimitRow
+    | PulseRow
+    | WaitRow,
     Field(discriminator="kind"),
 ]
 ROW: TypeAdapter[Any] = TypeAdapter(AnyRow)

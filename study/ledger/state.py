@@ -25,6 +25,7 @@ from study.ledger.schema import (
     MistakeRow,
     Outcome,
     ReportRow,
+    SeedRow,
     StudyRow,
     WaitRow,
 )
@@ -118,6 +119,7 @@ class StudyState:
         self.ended: dict[str, TrialState] = {}  # by id, in the order of their ends
         self.audited: dict[str, TrialState] = {}  # trained on as a check
         self.mistaken: dict[str, TrialState] = {}  # failed with an error of their own code
+        self.seeds_added: dict[str, SeedRow] = {}  # by confirm trial, beyond the first seeds
         self.attempts = 0
         self.lost_leases = 0
         self.objective = ACCURACY  # what the study judges by
@@ -151,6 +153,8 @@ class StudyState:
             self.mistake, self.waiting = row, None
         elif row.kind == "wait":
             self.waiting = row
+        elif row.kind == "seed":
+            self.seeds_added[row.trial_id] = row
 
     def trial(self, trial_id: str) -> TrialState:
         """Return the state of a trial; of one that no row names, an empty one."""
@@ -190,6 +194,7 @@ class StudyState:
             for index in (self.outcomes, self.ended, self.audited, self.mistaken):
                 index.clear()
             self.best.clear()
+            self.seeds_added.clear()
         self.last_opened = row
         self.objective = Objective.model_validate(row.config.get("objective", "accuracy"))
         self.limit = self.mistake = self.waiting = None

@@ -32,6 +32,12 @@ class Cell:
     world_size: int
     variant: str = ""  # "" where the study has none
 
+    @property
+    def label(self) -> str:
+        """The name of the configuration in frontiers and recommendations, e.g. `batch 32 on 2 ranks`."""
+        name = f"batch {self.batch_size} on {self.world_size} rank{'' if self.world_size == 1 else 's'}"
+        return f"{self.variant}, {name}" if self.variant else name
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -143,18 +149,19 @@ class Plan:
 
     @property
     def n_confirm(self) -> int:
-        """The number of confirm trials: one for each cell and fresh seed."""
-        return len(self.cells) * self.config.confirm.seeds
+        """The most confirm trials: one for each cell and fresh seed."""
+        return len(self.cells) * self.config.confirm.most
 
     def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
-        """Return the confirm trials of a cell at the rate `base_lr` that the search chose."""
+        """Return the most confirm trials of a cell, at the rate `base_lr` that the search chose. The first
+        `confirm.seeds` of them are always run.
+        """
         config = self.variants[cell.variant]
         # Seeds that no search trial of any variant has seen, the same for all of them.
         first = max(variant.search.seeds for variant in self.variants.values())
         course = _course(config, self.train_samples, cell)
         return tuple(
-            _trial(config, course, "confirm", cell, base_lr, first + i, f"s{i + 1}")
-            for i in range(config.confirm.seeds)
+            _trial(config, course, "confirm", cell, base_lr, first + i, f"s{i + 1}") for i in range(config.confirm.most)
         )
 
     def rates(self, cell: Cell) -> tuple[float, ...]:
@@ -189,10 +196,14 @@ def make_plan(config: StudyConfig) -> Plan:
             if (variant_samples := train_samples(variant.workload)) != samples:
                 raise ConfigError(f"has {variant_samples} training samples, the study {samples}", "workload")
             course = _course(variant, samples, cell)
-            reports += (plan.n_search(cell) + config.confirm.seeds) * len(course.report_at)
+            reports += (plan.n_search(cell) + config.confirm.most) * len(course.report_at)
             if reports > MAX_REPORTS:
                 raise _too_many_reports(reports)
     _check_scheduler(plan)
+    if config.confirm.until == "decided" and len(config.hardware.world_sizes) > 1:
+        raise ConfigError(
+            "decided needs one world size: several run one after the other, and none is returned to", "confirm.until"
+        )
     return plan
 
 
@@ -201,7 +212,7 @@ def _check_size(variants: Mapping[str, StudyConfig]) -> None:
     trials = sum(
         len(config.hardware.world_sizes)
         * len(config.batch_sizes)
-        * (n_rates(config.search) * config.search.seeds + config.confirm.seeds)
+        * (n_rates(config.search) * config.search.seeds + config.confirm.most)
         for config in variants.values()
     )
     if trials > MAX_TRIALS:

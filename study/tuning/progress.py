@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from study.planning.trials import Cell, Plan, TrialSpec, by_cell, in_unit
 from study.schedulers.base import Action, Policy
 from study.tuning.policies import make_policy
 from study.tuning.same_mistake import same_mistake
+
+if TYPE_CHECKING:
+    from study.analysis.confirmation import SeedWanted
+    from study.analysis.statistics.samples import Sample
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
 
@@ -109,9 +114,36 @@ class Progress:
         return bool(draw < scheduler.audit)
 
     def dropped(self) -> list[str]:
-        """Return the trials that will not go on, or not begin, and of which no row says so yet."""
+        """Return the trials that will not go on, or not begin, and of which no row says so yet.
+
+        Of confirm trials these are the seeds that are not needed; ask `seeds_to_add` first.
+        """
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
-        return [trial_id for trial_id in dropped if not self._judged(trial_id)]
+        spare = [spec.trial_id for spec in self._spare_seeds()] if self._confirmed else []
+        return [trial_id for trial_id in (*dropped, *spare) if not self._judged(trial_id)]
+
+    def seeds_to_add(self) -> list[tuple[TrialSpec, SeedWanted]]:
+        """Return the confirm trials to run beyond those that are, once all of these have ended, each with why.
+
+        None unless the config confirms until it is decided which configuration to choose, and none once it is.
+        """
+        confirm = self.plan.config.confirm
+        if confirm.at_most is None or not self._confirmed or self.ends_early:
+            return []
+        # The statistics import SciPy, which other studies do without.
+        from study.analysis.confirmation import seeds_wanted
+        from study.analysis.recommend import CONFIDENCE
+
+        samples = {cell: sample for cell in self.plan.cells if (sample := self._sample(cell)) is not None}
+        if not samples:
+            return []
+        wanted = seeds_wanted(tuple(samples.values()), self.plan.config.margin, CONFIDENCE, confirm.at_most)
+        spare = {cell: [s for s in self._spare_seeds() if s.cell == cell] for cell in samples}
+        cells, added = list(samples), []
+        for one in wanted:
+            if left := spare[cells[one.place]]:
+                added.append((left.pop(0), one))
+        return added
 
     def next_assignment(self, ranks: int) -> Assignment | None:
         """Return what to run next on a cluster that holds so many ranks; None while there is nothing to start."""
@@ -179,7 +211,7 @@ class Progress:
             return False
         if any(not self._searched(cell) for cell in self._cells(world_size)):
             return True
-        return any(self._waits(spec) for spec in self._late(world_size))
+        return any(self._waits(spec) for spec in (*self._late(world_size), *self._spare_seeds()))
 
     def chosen_rate(self, cell: Cell) -> float | None:
         """Return the best base rate of a cell: one whose every trial met its target, in the fewest updates; else the
@@ -300,7 +332,37 @@ class Progress:
     def _finished(self, world_size: int) -> bool:
         if not all(self._searched(cell) for cell in self._cells(world_size)):
             return False
-        return all(spec.trial_id in self.state.ended for spec in self._late(world_size))
+        ended = all(spec.trial_id in self.state.ended for spec in self._late(world_size))
+        return ended and all(spec.trial_id in self.state.ended for spec in self._spare_seeds())
+
+    @property
+    def _confirmed(self) -> bool:
+        """Whether every search has ended, and every confirm trial that is to be run so far."""
+        return all(map(self._searched, self.plan.cells)) and all(
+            spec.trial_id in self.state.ended for cell in self.plan.cells for spec in self._confirm_trials(cell)
+        )
+
+    def _spare_seeds(self) -> Iterator[TrialSpec]:
+        """Yield the confirm trials that are run only if they help to decide, and that no row adds yet."""
+        for cell in self._confirm:
+            for spec in self._confirm[cell][self.plan.config.confirm.seeds :]:
+                if spec.trial_id not in self.state.seeds_added:
+                    yield spec
+
+    def _sample(self, cell: Cell) -> Sample | None:
+        """Return final objective and device-seconds of a cell's completed confirm trials; None of under two."""
+        from study.analysis.statistics.samples import Sample
+
+        done = [(spec, self.state.trial(spec.trial_id)) for spec in self._confirm_trials(cell)]
+        ends = [(spec, trial.last) for spec, trial in done if trial.status == "completed" and trial.last is not None]
+        if len(ends) < 2:
+            return None
+        return Sample(
+            cell.label,
+            tuple(point.device_seconds for _, point in ends),
+            tuple(self.objective.of(point) for _, point in ends),
+            tuple(spec.seed_index for spec, _ in ends),
+        )
 
     def _cells(self, world_size: int) -> list[Cell]:
         return [cell for cell in self.plan.cells if cell.world_size == world_size]
@@ -309,7 +371,9 @@ class Progress:
         return all(self._judged(spec.trial_id) for spec in self._members[cell])
 
     def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
-        """Return a cell's confirm trials, none before its search has ended; cached, since Tune's loop asks often."""
+        """Return a cell's confirm trials that are to be run, none before its search has ended; which there can be is
+        cached, since Tune's loop asks often.
+        """
         if cell not in self._confirm:
             # Ridge may change its mind on one batch size by the scores of another.
             together = isinstance(self.plan.config.scheduler, RidgeConfig)
@@ -317,7 +381,10 @@ class Progress:
                 return ()
             rate = self.chosen_rate(cell)
             self._confirm[cell] = () if rate is None else self.plan.confirm_trials(cell, rate)
-        return self._confirm[cell]
+        specs, first = self._confirm[cell], self.plan.config.confirm.seeds
+        if len(specs) == first:
+            return specs
+        return (*specs[:first], *(spec for spec in specs[first:] if spec.trial_id in self.state.seeds_added))
 
 
 def _reports_at(spec: TrialSpec, lengths: Sequence[float], chosen: Collection[float]) -> frozenset[int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from study.ledger.billing import OpenLease
-from study.ledger.schema import Decision, DecisionRow, LeaseRow, MistakeRow, Outcome, PulseRow, StudyRow
+from study.ledger.schema import Decision, DecisionRow, LeaseRow, MistakeRow, Outcome, PulseRow, SeedRow, StudyRow
 from study.planning.trials import TrialSpec
 from study.training.messages import RankReport
 from study.tuning.checkpoint_store import CheckpointStore
@@ -229,7 +229,12 @@ class Recorder:
         lease.add_checkpoint(self._writer.clock(), self._writer.clock() - began_s)
 
     def _drop(self) -> None:
-        """End, or audit, the paused trials that are now known not to go on; end those that will not begin."""
+        """Add the seeds that are needed. End, or audit, the paused trials that are now known not to go on; end those
+        that will not begin.
+        """
+        for spec, why in self._progress.seeds_to_add():
+            stamp = self._writer.stamp()
+            self._writer.write(SeedRow(**stamp, trial_id=spec.trial_id, open=why.open, probability=why.probability))
         for trial_id in self._progress.dropped():
             known = self._progress.state.trial(trial_id)
             if known.begun and self._progress.is_to_be_audited(trial_id):

@@ -49,11 +49,10 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)
     steps = _step_times(fixed)
-    never_begun = [
-        spec for spec in plan.search if spec.trial_id in state.ended and not state.trial(spec.trial_id).begun
-    ]
+    ended_unbegun = {trial_id for trial_id, trial in state.ended.items() if not trial.begun}
+    never_begun = [spec for spec in plan.search if spec.trial_id in ended_unbegun]
     hopeless = _hopeless(trials, plan, never_begun)
-    planned = len(plan.search) - len(never_begun) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
+    planned = len(plan.search) + plan.n_confirm - len(ended_unbegun) - len(hopeless) * plan.config.confirm.most
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(state, plan.config.name),
@@ -82,6 +81,7 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
         mistaken=_mistaken(state, len(plan.search) + plan.n_confirm),
         notes=(*_waiting(state), *unmetered, *_mixed(state), *_notes(trials, points, plan, planned)),
         claims=claims_of(trials, plan.config),
+        seeds_added=len(state.seeds_added),
         ridges=rate_ridges(trials, objective, {name: one.growth is not None for name, one in plan.variants.items()}),
     )
     return _with_steps(found_summary)

@@ -94,7 +94,7 @@ class MetricReadings:
         # A cell whose every search trial diverged, failed or did not fit has no rate to confirm.
         searched = Counter(spec.cell for spec in self._plan.search)
         hopeless = sum(lost_searches[cell] == n for cell, n in searched.items())
-        planned["confirm"] -= hopeless * self._plan.config.confirm.seeds
+        planned["confirm"] -= hopeless * self._plan.config.confirm.most
         for kind in TRIAL_KINDS:
             counts[kind, "pending"] = planned[kind] - sum(counts[kind, status] for status in STATES[1:])
             for status in STATES:

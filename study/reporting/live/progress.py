@@ -37,7 +37,7 @@ class StudyProgress:
         self.state = state
         self._plan, self._config = plan, plan.config
         self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
-        self._planned.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
+        self._planned.update({("confirm", cell): plan.config.confirm.most for cell in plan.cells})
         whole = {cell: plan.confirm_trials(cell, base_lr=1.0)[0] for cell in plan.cells}  # as long at any rate
         # Of a batch that grows, an epoch has fewer and fewer updates.
         self._epochs = {cell: spec.epochs_at(spec.total_updates) for cell, spec in whole.items()}
@@ -103,9 +103,11 @@ class StudyProgress:
             elif trial.status == "running" and trial.last is not None:
                 left[kind] = left.get(kind, 0.0) - trial.last.updates / attempt.total_updates
         never_begun = {trial_id for trial_id, trial in self.state.ended.items() if trial.attempt is None}
-        for spec in self._plan.search if never_begun else ():  # to list it draws rates, which takes NumPy
-            if spec.trial_id in never_begun:
-                left["search", spec.cell] -= 1
+        if never_begun:  # to list the search draws rates, which takes NumPy
+            confirm = (spec for cell in self._plan.cells for spec in self._plan.confirm_trials(cell, base_lr=1.0))
+            for spec in (*self._plan.search, *confirm):
+                if spec.trial_id in never_begun:
+                    left[spec.phase, spec.cell] -= 1
         return left
 
     def _finished(self) -> Iterator[tuple[Kind, float]]:

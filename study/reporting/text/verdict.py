@@ -39,8 +39,8 @@ def verdict(summary: Summary) -> tuple[str, ...]:
 
 def findings(summary: Summary) -> tuple[str, ...]:
     """Return the sentences of the verdict without its decision, and without what a limit cut; at least one."""
-    rest = (*_second_frontier(summary), *_setup(summary), *stopping_sentences(summary), *ridge_sentences(summary))
-    return (*_frontier(summary), *rest)
+    rest = (*stopping_sentences(summary), *_seeds_added(summary), *ridge_sentences(summary))
+    return (*_frontier(summary), *_second_frontier(summary), *_setup(summary), *rest)
 
 
 def key_figures(summary: Summary) -> tuple[tuple[str, str], ...]:
@@ -223,6 +223,25 @@ def _dominated(summary: Summary) -> tuple[str, ...]:
     within = f" (within {percent(cost_tolerance, 0)})" if cost_tolerance else ""
     good = "at least as accurate" if is_accuracy(summary.objective) else f"no worse in {summary.objective.label}"
     return (f"Dominated, by a point that costs no more{within} and is {good} on average: {listed}.",)
+
+
+def _seeds_added(summary: Summary) -> tuple[str, ...]:
+    """Return how many seeds were added to decide, and how that ended."""
+    confirm = summary.study.config.get("confirm")
+    if not isinstance(confirm, dict) or confirm.get("until") != "decided" or not summary.points:
+        return ()
+    seeds = [point.n_seeds for point in summary.points]
+    found = summary.recommendation
+    open_ = found is not None and found.to_settle is not None
+    end = (
+        f"what is open had {confirm['at_most']} seeds, the most, or was not finished"
+        if open_
+        else "the choice is decided"
+    )
+    return (
+        f"Confirmation added {summary.seeds_added} seeds to the {confirm['seeds']} of each configuration, which have "
+        f"{min(seeds)} to {max(seeds)} now: {end}.",
+    )
 
 
 def ridge_sentences(summary: Summary) -> tuple[str, ...]:
