@@ -88,5 +88,5 @@ def test_json_holds_the_configuration_to_run(found: Summary) -> None:
 def test_one_seed_shows_nothing_to_be_as_good() -> None:
     single = summary(confirm={"seeds": 1})
     lines = recommendation_lines(single, chosen(single, Constraints()), Constraints())
-    assert lines[1].startswith("It is the most accurate by its mean; with one seed for some configuration nothing")
+    assert lines[1].startswith("It is the most accurate by its mean; with one seed for some configuration, ")
     assert standings_table(single) is None

@@ -105,7 +105,8 @@ def _why(objective: Objective, found: Recommendation) -> str:
     standing = next((one for one in found.standings if one.label == found.choice.label), None)
     if standing is None:
         grounds = "the cheapest" if found.aim == "reaches" else the_best(objective)
-        return f"it is {grounds} by its mean; with one seed for some configuration nothing is known of the noise."
+        why_not = "one seed for some configuration, or hundreds of configurations"
+        return f"it is {grounds} by its mean; with {why_not}, there are no probabilities."
     good, probability = _good(objective, found), _probability(standing.probability)
     if found.aim == "reaches":
         return f"it is the cheapest that is {good} with a probability of {found.confidence:g}: {probability}."
