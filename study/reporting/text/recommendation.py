@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.analysis.records import Constraints
 from study.reporting.text.formatting import NOTHING, Unit, cost_unit, interval, number, percent
+from study.reporting.text.json_records import strict_json
 from study.reporting.text.quality import (
     bare_text,
     difference_text,
@@ -157,11 +158,13 @@ def _undecided(objective: Objective, found: Recommendation) -> tuple[str, ...]:
 
 
 def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:
-    """Return the recommendation as plain values, with the configuration to run, None if no configuration qualifies."""
+    """Return the recommendation as plain values for strict JSON, with the configuration to run, None if no
+    configuration qualifies.
+    """
     chosen = None
     if found.choice is not None:
         chosen = with_metric_names(summary.objective, asdict(_point(summary.points, found.choice)))
-    return {
+    record = {
         "study": summary.study.name,
         "cost_axis": summary.cost_axis,
         "limits": _limits(summary.objective, limits),
@@ -169,6 +172,7 @@ def recommendation_record(summary: Summary, found: Recommendation, limits: Const
         **_with_targets(summary.objective, asdict(found)),
         "configuration": chosen,
     }
+    return {key: strict_json(value) for key, value in record.items()}
 
 
 def _with_targets(objective: Objective, record: dict[str, Any]) -> dict[str, Any]:
