@@ -2,8 +2,8 @@
 confirmation costs and decides against a fixed number of seeds.
 
 A study has five to twelve configurations on a trade-off of cost and quality, whose seeds are noisy by unlike amounts
-(variances up to fourfold apart) and share a part. Nothing is trained, and no time is measured: costs are those of the
-simulated trials.
+(variances up to fourfold apart) and share nothing, a little or much. Nothing is trained, and no time is measured: costs
+are those of the simulated trials.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 from show import show
 
-from study.analysis.confirmation import seeds_wanted
+from study.analysis.confirmation import seed_wanted
 from study.analysis.recommend import CONFIDENCE, Candidate, recommend
 from study.analysis.records import Constraints, Recommendation
 from study.analysis.statistics.hypotheses import contrasts
@@ -83,7 +83,7 @@ def _world(rng: np.random.Generator, equal: bool = False) -> World:
     trend = 0.02 * rng.choice([0, 0.5, 1]) * np.log(cost)
     quality = 0.95 + (np.zeros(k) if equal else trend + 0.01 * rng.choice([0.3, 1]) * rng.standard_normal(k))
     sd = 0.01 * np.exp(rng.uniform(-np.log(4) / 4, np.log(4) / 4, (k, 1)))
-    noise = sd * rng.standard_normal((k, MOST)) + 0.005 * rng.standard_normal(MOST)
+    noise = sd * rng.standard_normal((k, MOST)) + rng.choice([0, 0.005, 0.02]) * rng.standard_normal(MOST)
     return World(cost, quality, quality[:, None] + noise)
 
 
@@ -92,18 +92,20 @@ def _advice(samples: list[Sample]) -> Recommendation:
 
 
 def _intervals(rng: np.random.Generator, studies: int) -> dict[str, float]:
-    """Return the share of 95% intervals of differences that cover the truth, at 3, 5 and 10 seeds, and their width at 3
-    seeds over that of the paired t of the same two.
+    """Return the share of 95% intervals of differences that cover the truth, at 3, 5 and 10 seeds and at unequal
+    numbers of seeds, and their width at 3 seeds over that of the paired t of the same two.
     """
     covered, widths, students = [], [], []
     for draw in range(studies):
         world, seeds = _world(rng), (3, 5, 10)[draw % 3]
-        noise = seed_noise(by_seed(world.samples([seeds] * len(world.cost)), "quality"))
+        equal = [seeds] * len(world.cost)
+        counts = rng.integers(FIRST, MOST + 1, len(equal)).tolist() if draw % 2 else equal
+        noise = seed_noise(by_seed(world.samples(counts), "quality"))
         a, b = rng.choice(len(world.cost), 2, replace=False)
         error, degrees = noise.difference(a, b)
         half = float(student_t.ppf(0.975, degrees)) * error
         covered.append(abs(noise.mean[a] - noise.mean[b] - world.quality[a] + world.quality[b]) <= half)
-        if seeds == FIRST:
+        if counts is equal and seeds == FIRST:
             pairs = world.seen[a, :seeds] - world.seen[b, :seeds]
             widths.append(half)
             students.append(student_t.ppf(0.975, seeds - 1) * pairs.std(ddof=1) / seeds**0.5)
@@ -151,9 +153,9 @@ def _confirmation(rng: np.random.Generator, studies: int) -> dict[str, float | l
 def _until_decided(world: World) -> list[int]:
     """Return how many seeds of each configuration are run until the choice is decided."""
     counts = [FIRST] * len(world.cost)
-    while wanted := seeds_wanted(world.samples(counts), MARGIN, CONFIDENCE, MOST):
-        for one in wanted:
-            counts[one.place] += 1
+    none_running = [0] * len(counts)
+    while wanted := seed_wanted(world.samples(counts), MARGIN, CONFIDENCE, none_running, [MOST - n for n in counts]):
+        counts[wanted.place] += 1
     return counts
 
 

@@ -60,7 +60,8 @@ def _compared(ridge: study.StudyResults, asha: study.StudyResults) -> dict[str, 
     metric, mode = ridge.summary.objective.metric, ridge.summary.objective.mode
     searches = [_device_h(one, "search") for one in (ridge, asha)]
     totals = [search + _device_h(one, "confirm") for search, one in zip(searches, (ridge, asha), strict=True)]
-    gains = np.array([_by_seed(ridge, metric)[seed] - value for seed, value in _by_seed(asha, metric).items()])
+    ours, theirs = _by_seed(ridge, metric), _by_seed(asha, metric)
+    gains = np.array([ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()])
     gains = gains if mode == "max" else -gains
     interval = ttest_1samp(gains, 0).confidence_interval()
     return {

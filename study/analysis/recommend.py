@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
@@ -132,8 +132,11 @@ def recommend(
     choice = ranked[0] if ranked else None
     nearest = None if ranked else min(map(expected, range(len(candidates))), key=lambda one: _distance(one.misses))
     settle = None
+    standings: tuple[Standing, ...] = ()
     if known:
-        settle = _to_settle(candidates, fit, choice, best, probability, room, asked is not None, confidence)
+        rivals = _rivals(drawn, among)
+        standings = _standings(samples, fit, best, probability, loss, rivals)
+        settle = _to_settle(candidates, fit, choice, probability, room, rivals if asked is None else {}, confidence)
     return Recommendation(
         aim="within_margin" if asked is None else "reaches",
         choice=None if choice is None else expected(choice),
@@ -141,19 +144,51 @@ def recommend(
         runner_up=_runner_up(samples, ranked, expected),
         nearest_miss=nearest,
         best=expected(best),
-        standings=_standings(samples, fit, best, probability, loss) if known else (),
+        standings=standings,
         to_settle=settle,
         margin=margin,
         confidence=confidence,
     )
 
 
+def is_open(one: Standing, advice: Recommendation) -> bool:
+    """Say whether it is undecided if a configuration is good enough, where that matters to the choice: the choice, or
+    one that costs less.
+    """
+    if advice.choice is not None and one.label == advice.choice.label:
+        return one.probability < advice.confidence
+    cheaper = advice.choice is None or one.cost < advice.choice.cost
+    return cheaper and 1 - advice.confidence < one.probability < advice.confidence
+
+
+def _rivals(drawn: Floats, among: Sequence[int]) -> dict[int, int]:
+    """Return for each candidate the one that in most draws is the best of the others."""
+    rivals = {}
+    for i in among:
+        others = [j for j in among if j != i]
+        if others:
+            rivals[i] = others[int(np.bincount(drawn[:, others].argmax(axis=1)).argmax())]
+    return rivals
+
+
 def _standings(
-    samples: Sequence[Sample], fit: Sequence[int], best: int, probability: Sequence[float], loss: Sequence[float]
+    samples: Sequence[Sample],
+    fit: Sequence[int],
+    best: int,
+    probability: Sequence[float],
+    loss: Sequence[float],
+    rivals: Mapping[int, int],
 ) -> tuple[Standing, ...]:
     reference = samples[best].mean_cost
     return tuple(
-        Standing(samples[i].label, probability[i], loss[i], samples[i].mean_cost / reference if reference else math.nan)
+        Standing(
+            label=samples[i].label,
+            probability=probability[i],
+            expected_loss=loss[i],
+            cost=samples[i].mean_cost,
+            cost_ratio=samples[i].mean_cost / reference if reference else math.nan,
+            rival=samples[rivals[i]].label if i in rivals else None,
+        )
         for i in sorted(fit, key=lambda i: samples[i].mean_cost)
     )
 
@@ -162,28 +197,25 @@ def _to_settle(
     candidates: Sequence[Candidate],
     fit: Sequence[int],
     choice: int | None,
-    best: int,
     probability: Sequence[float],
     room: Floats,
-    alone: bool,
+    rivals: Mapping[int, int],
     confidence: float,
 ) -> ToSettle | None:
     """Return the undecided candidate that the fewest seeds settle: one that costs less than the choice, or the choice.
 
     `room` (n_draws, k) is by how much each is good enough. More seeds narrow it by the root of their number, if effect
     and spread stay as they are; it is settled once its mean is as many standard deviations from 0 as `confidence`
-    needs.
-    `alone`: only the candidate itself needs more seeds, and not the best too.
+    needs. Its rival, if it has one, needs as many.
     """
     most = math.inf if choice is None else candidates[choice].sample.mean_cost
-    unsettled = [
-        i
-        for i in fit
-        if (candidates[i].sample.mean_cost < most or i == choice) and 1 - confidence < probability[i] < confidence
-    ]
     found = []
-    for i in unsettled:
-        measured = [i] if alone or i == best else [i, best]
+    for i in fit:
+        p = probability[i]
+        cheaper = candidates[i].sample.mean_cost < most and 1 - confidence < p < confidence
+        if not cheaper and not (i == choice and p < confidence):
+            continue
+        measured = [i, rivals[i]] if i in rivals else [i]
         seeds = min(candidates[m].sample.n_seeds for m in measured)
         distance = abs(float(room[:, i].mean()))
         needed = seeds * (float(ndtri(confidence)) * float(room[:, i].std()) / distance) ** 2 if distance else math.inf
@@ -191,7 +223,8 @@ def _to_settle(
         hours = [candidates[m].seed_device_h for m in measured]
         known = [hour for hour in hours if hour is not None]
         device_h = None if more is None or len(known) < len(hours) else more * sum(known)
-        found.append(ToSettle(candidates[i].sample.label, probability[i], more, device_h))
+        rival = candidates[rivals[i]].sample.label if i in rivals else None
+        found.append(ToSettle(candidates[i].sample.label, p, more, rival, device_h))
     return min(found, key=lambda one: one.more_seeds or math.inf, default=None)
 
 
@@ -230,8 +263,8 @@ def check_limits(
     limits: Constraints, points: Sequence[Point], trials: Sequence[TrialRecord], confidence: float = CONFIDENCE
 ) -> None:
     """Raises ConfigError for a limit or a confidence out of range, or a limit on a figure that was not measured."""
-    if not 0 < confidence < 1:
-        raise ConfigError(f"must be a probability between 0 and 1; got {confidence:g}", "--confidence")
+    if not 0.5 < confidence < 1:
+        raise ConfigError(f"must be a probability above 0.5 and below 1; got {confidence:g}", "--confidence")
     for name, value in asdict(limits).items():
         if name != "min_quality" and value is not None and not 0 < value < math.inf:
             raise ConfigError(f"must be a number above 0; got {value:g}", f"--{name.replace('_', '-')}")

@@ -311,16 +311,21 @@ class Standing:
     label: str
     probability: float  # that it is what is asked for: within the margin of the best, or at least the quality asked for
     expected_loss: float  # quality that choosing it loses against the best, on average
+    cost: float
     cost_ratio: float  # to the cost of the best; nan where that is 0
+    rival: str | None  # the configuration that most often is the best of the others; None without others
 
 
 @dataclass(frozen=True)
 class ToSettle:
-    """A cheaper configuration of which it is undecided whether it is good enough, and what would decide it."""
+    """A configuration of which it is undecided whether it is good enough, and what would decide it: the choice itself,
+    or one that costs less.
+    """
 
     label: str
     probability: float
-    more_seeds: int | None  # of it and of the best, or of it alone against a quality; None if a thousand are too few
+    more_seeds: int | None  # of each that is to be measured; None if a thousand are too few
+    rival: str | None  # to be measured too; None where only its own quality is asked for
     device_h: float | None  # of these seeds
 
 

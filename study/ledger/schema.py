@@ -183,7 +183,7 @@ class SeedRow(Row):
     kind: Literal["seed"] = "seed"
     trial_id: Name
     open: Line  # the configuration of which it is open: that of the trial, or one that the trial's is compared with
-    probability: float  # that it is within the margin of the best
+    probability: float | None  # that it is within the margin of the best; None where a seed that failed is replaced
 
 
 class MistakeRow(Row):

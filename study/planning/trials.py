@@ -149,8 +149,8 @@ class Plan:
 
     @property
     def n_confirm(self) -> int:
-        """The most confirm trials: one for each cell and fresh seed."""
-        return len(self.cells) * self.config.confirm.most
+        """The number of confirm trials that are always run: one for each cell and first seed."""
+        return len(self.cells) * self.config.confirm.seeds
 
     def confirm_trials(self, cell: Cell, base_lr: float) -> tuple[TrialSpec, ...]:
         """Return the most confirm trials of a cell, at the rate `base_lr` that the search chose. The first
@@ -218,7 +218,7 @@ def _check_size(variants: Mapping[str, StudyConfig]) -> None:
     if trials > MAX_TRIALS:
         raise ConfigError(
             f"{trials:,} trials are more than the {MAX_TRIALS:,} of a study: "
-            "batch sizes x world sizes x (rates x seeds + confirm.seeds), over all variants",
+            "batch sizes x world sizes x (rates x seeds + confirm.seeds, or at_most), over all variants",
             "search",
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from study.analysis.statistics.samples import Sample
 
 AUDIT = 0xA0D17  # sets its draws apart from those of rates and seeds
+SEEDS_AT_ONCE = 2  # added seeds that have not ended: with more, they would be chosen without knowing one another
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Progress:
         }
         self._out: set[str] = set()  # with a group, or about to be
         self._again: list[TrialSpec] = []  # to be handed out first
+        # The seed to add, as of so many ended trials and added seeds: to find it takes a while.
+        self._sought: tuple[tuple[int, int], tuple[TrialSpec, SeedWanted] | None] | None = None
 
     def follow(self, row: AnyRow) -> None:
         """Take in the next row, and pass on to the trial's policy what is new to it."""
@@ -114,36 +117,57 @@ class Progress:
         return bool(draw < scheduler.audit)
 
     def dropped(self) -> list[str]:
-        """Return the trials that will not go on, or not begin, and of which no row says so yet.
-
-        Of confirm trials these are the seeds that are not needed; ask `seeds_to_add` first.
-        """
+        """Return the trials that will not go on, or not begin, and of which no row says so yet."""
         dropped = [trial_id for policy in self._policies.values() for trial_id in policy.dropped()]
-        spare = [spec.trial_id for spec in self._spare_seeds()] if self._confirmed else []
-        return [trial_id for trial_id in (*dropped, *spare) if not self._judged(trial_id)]
+        return [trial_id for trial_id in dropped if not self._judged(trial_id)]
 
-    def seeds_to_add(self) -> list[tuple[TrialSpec, SeedWanted]]:
-        """Return the confirm trials to run beyond those that are, once all of these have ended, each with why.
+    def seed_to_add(self) -> tuple[TrialSpec, SeedWanted] | None:
+        """Return the next confirm trial to run beyond those that are to be run so far, with why; None if there is none.
 
-        None unless the config confirms until it is decided which configuration to choose, and none once it is.
+        There is one only if the config confirms until it is decided which configuration to choose, the first seeds of
+        all have ended, fewer than SEEDS_AT_ONCE added ones have not, and it is not decided yet.
         """
-        confirm = self.plan.config.confirm
-        if confirm.at_most is None or not self._confirmed or self.ends_early:
-            return []
+        if self.plan.config.confirm.at_most is None or self.ends_early:
+            return None
+        seen = len(self.state.ended), len(self.state.seeds_added)
+        if self._sought is None or self._sought[0] != seen:
+            self._sought = seen, self._seek_seed()
+        return self._sought[1]
+
+    def _seek_seed(self) -> tuple[TrialSpec, SeedWanted] | None:
+        first, cells = self.plan.config.confirm.seeds, self.plan.cells
+        if not all(map(self._searched, cells)):
+            return None
+        running = [
+            spec for cell in cells for spec in self._confirm_trials(cell) if spec.trial_id not in self.state.ended
+        ]
+        if len(running) >= SEEDS_AT_ONCE or any(spec.trial_id not in self.state.seeds_added for spec in running):
+            return None
         # The statistics import SciPy, which other studies do without.
-        from study.analysis.confirmation import seeds_wanted
+        from study.analysis.confirmation import SeedWanted, seed_wanted
         from study.analysis.recommend import CONFIDENCE
 
-        samples = {cell: sample for cell in self.plan.cells if (sample := self._sample(cell)) is not None}
-        if not samples:
-            return []
-        wanted = seeds_wanted(tuple(samples.values()), self.plan.config.margin, CONFIDENCE, confirm.at_most)
-        spare = {cell: [s for s in self._spare_seeds() if s.cell == cell] for cell in samples}
-        cells, added = list(samples), []
-        for one in wanted:
-            if left := spare[cells[one.place]]:
-                added.append((left.pop(0), one))
-        return added
+        spare = {
+            cell: [spec for spec in self._confirm[cell][first:] if spec.trial_id not in self.state.seeds_added]
+            for cell in cells
+            if self._confirm_trials(cell)
+        }
+        samples = {cell: self._sample(cell) for cell in spare}
+        known = {cell: sample for cell, sample in samples.items() if sample is not None}
+        on_their_way = Counter(spec.cell for spec in running)
+        for cell in spare:  # seeds that failed are replaced, so that every configuration has two
+            if cell not in known and spare[cell]:
+                return None if on_their_way[cell] else (spare[cell][0], SeedWanted(0, cell.label, None))
+        if not known:
+            return None
+        wanted = seed_wanted(
+            tuple(known.values()),
+            self.plan.config.margin,
+            CONFIDENCE,
+            [on_their_way[cell] for cell in known],
+            [len(spare[cell]) for cell in known],
+        )
+        return None if wanted is None else (spare[list(known)[wanted.place]][0], wanted)
 
     def next_assignment(self, ranks: int) -> Assignment | None:
         """Return what to run next on a cluster that holds so many ranks; None while there is nothing to start."""
@@ -211,7 +235,7 @@ class Progress:
             return False
         if any(not self._searched(cell) for cell in self._cells(world_size)):
             return True
-        return any(self._waits(spec) for spec in (*self._late(world_size), *self._spare_seeds()))
+        return any(self._waits(spec) for spec in self._late(world_size))
 
     def chosen_rate(self, cell: Cell) -> float | None:
         """Return the best base rate of a cell: one whose every trial met its target, in the fewest updates; else the
@@ -332,25 +356,14 @@ class Progress:
     def _finished(self, world_size: int) -> bool:
         if not all(self._searched(cell) for cell in self._cells(world_size)):
             return False
-        ended = all(spec.trial_id in self.state.ended for spec in self._late(world_size))
-        return ended and all(spec.trial_id in self.state.ended for spec in self._spare_seeds())
-
-    @property
-    def _confirmed(self) -> bool:
-        """Whether every search has ended, and every confirm trial that is to be run so far."""
-        return all(map(self._searched, self.plan.cells)) and all(
-            spec.trial_id in self.state.ended for cell in self.plan.cells for spec in self._confirm_trials(cell)
-        )
-
-    def _spare_seeds(self) -> Iterator[TrialSpec]:
-        """Yield the confirm trials that are run only if they help to decide, and that no row adds yet."""
-        for cell in self._confirm:
-            for spec in self._confirm[cell][self.plan.config.confirm.seeds :]:
-                if spec.trial_id not in self.state.seeds_added:
-                    yield spec
+        if not all(spec.trial_id in self.state.ended for spec in self._late(world_size)):
+            return False
+        return self.seed_to_add() is None
 
     def _sample(self, cell: Cell) -> Sample | None:
-        """Return final objective and device-seconds of a cell's completed confirm trials; None of under two."""
+        """Return final objective and cost of a cell's completed confirm trials; None of under two. Where the report's
+        cost is time, money or energy, it is device-seconds of training and validation.
+        """
         from study.analysis.statistics.samples import Sample
 
         done = [(spec, self.state.trial(spec.trial_id)) for spec in self._confirm_trials(cell)]
@@ -359,7 +372,7 @@ class Progress:
             return None
         return Sample(
             cell.label,
-            tuple(point.device_seconds for _, point in ends),
+            tuple(self._cost(point) for _, point in ends),
             tuple(self.objective.of(point) for _, point in ends),
             tuple(spec.seed_index for spec, _ in ends),
         )
@@ -369,6 +382,12 @@ class Progress:
 
     def _searched(self, cell: Cell) -> bool:
         return all(self._judged(spec.trial_id) for spec in self._members[cell])
+
+    def _cost(self, point: CurvePoint) -> float:
+        axis = self.plan.config.report.costs[0]
+        if axis in ("samples", "updates"):
+            return float(point.samples if axis == "samples" else point.updates)
+        return point.device_seconds
 
     def _confirm_trials(self, cell: Cell) -> tuple[TrialSpec, ...]:
         """Return a cell's confirm trials that are to be run, none before its search has ended; which there can be is

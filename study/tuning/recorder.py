@@ -69,6 +69,7 @@ class Recorder:
             with self._writer.noting_failure():
                 self._store.tidy(self._progress.state.trials.keys())
         self._writer.write(row)
+        self._drop()  # seeds that the last driver's limit kept from being added
 
     def release(self, timeout_s: float) -> None:
         """Wait until the cluster has every group back, and bill it. Call it after Tune has ended."""
@@ -229,18 +230,19 @@ class Recorder:
         lease.add_checkpoint(self._writer.clock(), self._writer.clock() - began_s)
 
     def _drop(self) -> None:
-        """Add the seeds that are needed. End, or audit, the paused trials that are now known not to go on; end those
-        that will not begin.
+        """End, or audit, the paused trials that are now known not to go on; end those that will not begin; add seeds
+        to configurations of which it is open whether to choose them.
         """
-        for spec, why in self._progress.seeds_to_add():
-            stamp = self._writer.stamp()
-            self._writer.write(SeedRow(**stamp, trial_id=spec.trial_id, open=why.open, probability=why.probability))
         for trial_id in self._progress.dropped():
             known = self._progress.state.trial(trial_id)
             if known.begun and self._progress.is_to_be_audited(trial_id):
                 self._decide(trial_id, known.attempts, known.updates, "audit")
             else:
                 self._end(trial_id, "stopped", None)
+        while (seed := self._progress.seed_to_add()) is not None:
+            spec, why = seed
+            stamp = self._writer.stamp()
+            self._writer.write(SeedRow(**stamp, trial_id=spec.trial_id, open=why.open, probability=why.probability))
 
     def _end_study(self) -> None:
         """Write down that all trials fail with the same mistake, if they do: nothing starts after that."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.analysis.confirmation import ROUND, seeds_wanted
+from study.analysis.confirmation import seed_wanted
 from study.analysis.statistics.samples import Sample
 
 NOISE = np.array([-0.01, 0.0, 0.01])
@@ -18,40 +18,51 @@ def sample(label: str, cost: float, quality: float, scale: float = 1.0, seeds: i
     return Sample(label, (cost,) * seeds, tuple((quality + scale * np.roll(noise, len(label))).tolist()))
 
 
-def wanted(samples: list[Sample], at_most: int = 10) -> list[tuple[str, str]]:
-    return [(samples[one.place].label, one.open) for one in seeds_wanted(samples, 0.01, 0.9, at_most)]
+def wanted(samples: list[Sample], at_most: int = 10) -> tuple[str, str] | None:
+    """The configuration that the next seed goes to, and the one that is open."""
+    left = [at_most - sample.n_seeds for sample in samples]
+    one = seed_wanted(samples, 0.01, 0.9, [0] * len(samples), left)
+    return None if one is None else (samples[one.place].label, one.open)
 
 
 def test_nothing_is_wanted_once_the_choice_is_decided() -> None:
     far = [sample("best", 9.0, 0.95, 0.1), sample("bad", 1.0, 0.80, 0.1), sample("worse", 0.5, 0.70, 0.1)]
-    assert wanted(far) == []
-    assert wanted([sample("alone", 1.0, 0.9, 0.001)]) == []
-    dearer = sample("dearer", 20.0, 0.945)  # it is open whether it is as good, and does not matter
-    assert wanted([sample("best", 9.0, 0.95, 0.1), sample("bad", 1.0, 0.80, 0.1), dearer][:2]) == []
+    assert wanted(far) is None
+    assert wanted([sample("alone", 1.0, 0.9, 0.001)]) is None
+    # It is open whether a dearer one is within the margin, and does not matter to the choice.
+    assert (
+        wanted([sample("best", 9.0, 0.95, 0.1), sample("bad", 1.0, 0.80, 0.1), sample("dear", 20.0, 0.94, 0.3)]) is None
+    )
 
 
-def test_a_round_goes_to_what_is_open() -> None:
-    samples = [sample("best", 9.0, 0.95), sample("near", 6.0, 0.94), sample("bad", 1.0, 0.60)]
-    found = wanted(samples)
-    assert len(found) == ROUND
-    assert {name for name, _ in found} <= {"best", "near"}
-    assert all(open_ in ("best", "near") for _, open_ in found)
+def test_a_seed_goes_to_a_side_of_what_is_open() -> None:
+    found = wanted([sample("best", 9.0, 0.95), sample("near", 6.0, 0.94), sample("bad", 1.0, 0.60)])
+    assert found is not None
+    assert set(found) <= {"best", "near"}
 
 
 def test_of_equally_noisy_sides_the_cheaper_seed_is_bought_first() -> None:
-    samples = [sample("best", 90.0, 0.95), sample("near", 1.0, 0.94), sample("bad", 0.5, 0.60)]
-    assert wanted(samples)[0][0] == "near"
+    found = wanted([sample("best", 90.0, 0.95), sample("near", 1.0, 0.94), sample("bad", 0.5, 0.60)])
+    assert found == ("near", "near")
 
 
-def test_no_configuration_gets_more_than_at_most() -> None:
-    samples = [sample("best", 9.0, 0.95, seeds=4), sample("near", 6.0, 0.94, seeds=4)]
-    assert wanted(samples, at_most=4) == []
-    assert {name for name, _ in wanted([samples[0], sample("near", 6.0, 0.94)], at_most=4)} == {"near"}
+def test_where_the_choice_itself_is_open_its_rival_gets_seeds_too() -> None:
+    """Many that may be better than the cheapest: once it has all its seeds, it is they that settle it."""
+    samples = [sample("cheap", 1.0, 0.95, seeds=6), *(sample(f"dear {i}", 9.0 + i, 0.95, 2.0) for i in range(6))]
+    found = wanted(samples, at_most=6)
+    assert found is not None
+    assert (found[0][:4], found[1]) == ("dear", "cheap")
+
+
+def test_no_configuration_gets_more_than_it_may_have() -> None:
+    assert wanted([sample("best", 9.0, 0.95, seeds=4), sample("near", 6.0, 0.94, seeds=4)], at_most=4) is None
+    found = wanted([sample("best", 9.0, 0.95, seeds=4), sample("near", 6.0, 0.94)], at_most=4)
+    assert found == ("near", "near")
 
 
 def test_one_seed_decides_nothing() -> None:
     with pytest.raises(ValueError, match="two seeds"):
-        seeds_wanted([sample("a", 1.0, 0.9), Sample("b", (1.0,), (0.9,))], 0.01, 0.9, 5)
+        wanted([sample("a", 1.0, 0.9), Sample("b", (1.0,), (0.9,))])
 
 
 @settings(max_examples=15, deadline=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -13,12 +13,13 @@ from study.errors import ConfigError
 from study.ledger.schema import AnyRow, AttemptRow, EndRow, SeedRow, StudyRow
 from study.planning.trials import Plan, TrialSpec, make_plan
 from study.reporting.text.verdict import verdict
+from study.training.messages import RankReport
 from study.tuning.progress import Progress
 from tests.tuning.faketune import FakeStore, FakeTune, Memory, without_ray
-from tests.tuning.test_progress import STAMP, end, ended
 
 UNTIL_DECIDED = {"seeds": 3, "at_most": 6, "until": "decided"}
 CLOSE, FAR = {16: 0.90, 64: 0.893}, {16: 0.95, 64: 0.60}
+PACE = {16: 1.0, 64: 0.25}  # seconds of an interval
 
 
 @pytest.fixture
@@ -26,94 +27,128 @@ def plan(config: Callable[..., StudyConfig]) -> Plan:
     return make_plan(config(batch_sizes=[16, 64], confirm=UNTIL_DECIDED))
 
 
-def accuracy(spec: TrialSpec, means: dict[int, float]) -> float:
+def accuracy(spec: TrialSpec, means: Mapping[int, float]) -> float:
     noise = np.random.default_rng([spec.seed_index, spec.cell.batch_size]).standard_normal()
     return means[spec.cell.batch_size] + 0.01 * float(noise)
 
 
-def played(plan: Plan, means: dict[int, float]) -> list[AnyRow]:
-    """The rows of a study that runs one trial after the other, as a driver writes them."""
-    progress, rows = Progress(plan), list[AnyRow]()
+def driven(
+    plan: Plan,
+    means: Mapping[int, float],
+    slots: int = 1,
+    memory: Memory | None = None,
+    fails: Collection[str] = (),
+) -> Memory:
+    """The ledger of a driver whose trials end at these accuracies, give or take; those that `fails` names fail."""
+    memory = Memory() if memory is None else memory
 
-    def write(*new: AnyRow) -> None:
-        for row in new:
-            rows.append(row)
-            progress.follow(row)
+    def report(spec: TrialSpec, updates: int) -> RankReport:
+        worked_s = (spec.report_at.index(updates) + 1) * PACE[spec.cell.batch_size]
+        return RankReport(
+            updates=updates, samples=spec.samples_at(updates), epochs=spec.epochs_at(updates), lr=spec.lr,
+            train_loss=1.0, train_accuracy=None, val_loss=1.0, val_accuracy=accuracy(spec, means), test_accuracy=None,
+            samples_per_s=1.0, phases_s={"train": worked_s, "validate": 0.0}, final=updates == spec.total_updates,
+        )  # fmt: skip
 
-    while (assignment := progress.next_assignment(1)) is not None:
-        spec = assignment.spec
-        begun, reported, over = ended(spec, accuracy(spec, means))
-        write(begun, reported.model_copy(update={"device_seconds": 1000 / spec.cell.batch_size}), over)
-        for spec, why in progress.seeds_to_add():
-            write(SeedRow(**STAMP, trial_id=spec.trial_id, open=why.open, probability=why.probability))
-        for trial_id in progress.dropped():
-            spec = next(s for cell in plan.cells for s in plan.confirm_trials(cell, 1.0) if s.trial_id == trial_id)
-            write(end(spec, "stopped"))
-    assert progress.finished
-    return rows
+    def fail(spec: TrialSpec, updates: int) -> str | None:
+        return "broken" if spec.trial_id in fails else None
+
+    with without_ray(slots * plan.cells[0].world_size):
+        FakeTune(plan, memory, FakeStore(), slots, PACE, reports=report, fails=fail).run()
+    return memory
 
 
-def seeds_run(rows: list[AnyRow]) -> dict[int, int]:
+def seeds_run(rows: Sequence[AnyRow]) -> dict[int, int]:
     runs = [row.batch_size for row in rows if isinstance(row, AttemptRow) and row.phase == "confirm"]
     return {batch: runs.count(batch) for batch in set(runs)}
 
 
+def added(rows: Sequence[AnyRow]) -> list[SeedRow]:
+    return [row for row in rows if isinstance(row, SeedRow)]
+
+
 def test_a_clear_study_runs_the_first_seeds_only(plan: Plan) -> None:
-    rows = played(plan, FAR)
+    rows = driven(plan, FAR).rows
     assert seeds_run(rows) == {16: 3, 64: 3}
-    assert not any(isinstance(row, SeedRow) for row in rows)
-    spare = [row for row in rows if isinstance(row, EndRow) and row.outcome == "stopped"]
-    assert len(spare) == 6  # they never began
-
-
-def test_an_open_study_adds_seeds_and_says_why_before_they_run(plan: Plan) -> None:
-    rows = played(plan, CLOSE)
-    added = [row for row in rows if isinstance(row, SeedRow)]
-    assert added
-    assert sum(seeds_run(rows).values()) == 6 + len(added)
-    assert max(seeds_run(rows).values()) <= 6
-    for row in added:
-        begun = next(
-            i for i, other in enumerate(rows) if isinstance(other, AttemptRow) and other.trial_id == row.trial_id
-        )
-        assert rows.index(row) < begun
-        assert row.open in ("batch 16 on 2 ranks", "batch 64 on 2 ranks", "batch 16 on 1 rank", "batch 64 on 1 rank")
-        assert 0.1 < row.probability < 0.9
-
-
-@pytest.mark.parametrize("means", [CLOSE, FAR], ids=["close", "far"])
-def test_any_prefix_of_the_rows_gives_the_decision_that_was_taken(plan: Plan, means: dict[int, float]) -> None:
-    rows = played(plan, means)
-    for at, row in enumerate(rows):
-        if isinstance(row, SeedRow) and not isinstance(rows[at - 1], SeedRow):
-            decided = [
-                (spec.trial_id, why.open, why.probability) for spec, why in Progress(plan, rows[:at]).seeds_to_add()
-            ]
-            written = [
-                (r.trial_id, r.open, r.probability) for r in rows[at : at + len(decided)] if isinstance(r, SeedRow)
-            ]
-            assert decided == written
-        if isinstance(row, AttemptRow):
-            assignment = Progress(plan, rows[:at]).next_assignment(1)
-            assert assignment is not None
-            assert assignment.spec.trial_id == row.trial_id
+    assert not added(rows)
     assert Progress(plan, rows).finished
 
 
-def test_a_driver_runs_until_it_is_decided_and_the_report_says_so(config: Callable[..., StudyConfig]) -> None:
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_an_open_study_adds_seeds_and_says_why_before_they_run(plan: Plan, slots: int) -> None:
+    rows = driven(plan, CLOSE, slots).rows
+    assert added(rows)
+    assert sum(seeds_run(rows).values()) == 6 + len(added(rows))
+    assert max(seeds_run(rows).values()) <= 6
+    for row in added(rows):
+        begun = next(i for i, one in enumerate(rows) if isinstance(one, AttemptRow) and one.trial_id == row.trial_id)
+        assert rows.index(row) < begun
+        assert row.open == "batch 64 on 1 rank"
+        assert row.probability is not None
+        assert 0.1 < row.probability < 0.9
+    assert Progress(plan, rows).finished
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("means", [CLOSE, FAR], ids=["close", "far"])
+def test_the_rows_before_a_seed_are_why_it_was_added(plan: Plan, means: Mapping[int, float], slots: int) -> None:
+    rows = driven(plan, means, slots).rows
+    for at, row in enumerate(rows):
+        if isinstance(row, SeedRow):
+            found = Progress(plan, rows[:at]).seed_to_add()
+            assert found is not None
+            spec, why = found
+            assert (spec.trial_id, why.open, why.probability) == (row.trial_id, row.open, row.probability)
+            assert not Progress(plan, rows[:at]).finished
+    assert Progress(plan, rows).seed_to_add() is None
+
+
+@pytest.mark.parametrize("hundredths_h", range(1, 12))
+def test_a_limit_puts_the_decision_off(config: Callable[..., StudyConfig], hundredths_h: int) -> None:
+    """Wherever the study is cut, it goes on to the same seeds as if it had not been."""
     plan = make_plan(config(batch_sizes=[16, 64], confirm=UNTIL_DECIDED))
-    memory = Memory()
-    with without_ray(2 * plan.cells[0].world_size):
-        assert FakeTune(plan, memory, FakeStore(), 2, {16: 0.5, 64: 0.5}).run()
-    written = {"config": plan.config.model_dump(mode="json")}
-    rows = [row.model_copy(update=written) if isinstance(row, StudyRow) else row for row in memory.rows]
-    summary = summarize(rows, plan)
-    ends = [row.trial_id for row in memory.rows if isinstance(row, EndRow)]
-    assert len(ends) == len(set(ends)) == len(plan.search) + plan.n_confirm
-    added = sum(isinstance(row, SeedRow) for row in memory.rows)
-    assert summary.seeds_added == added
-    assert summary.planned_trials == len(summary.trials)
-    assert any(line.startswith(f"Confirmation added {added} seeds to the 3 of each") for line in verdict(summary))
+    whole = driven(plan, CLOSE)
+    cut = make_plan(config(batch_sizes=[16, 64], confirm=UNTIL_DECIDED, limits={"device_hours": hundredths_h / 1000}))
+    memory = driven(cut, CLOSE)
+    driven(plan, CLOSE, memory=memory)
+    assert Progress(plan, memory.rows).finished
+    assert [row.trial_id for row in added(memory.rows)] == [row.trial_id for row in added(whole.rows)]
+
+
+def test_seeds_that_failed_are_replaced(plan: Plan) -> None:
+    lost = {"confirm-b64-w1-s1", "confirm-b64-w1-s2"}
+    rows = driven(plan, FAR, fails=lost).rows
+    assert [(row.trial_id, row.probability) for row in added(rows)] == [("confirm-b64-w1-s4", None)]
+    completed = [row.trial_id for row in rows if isinstance(row, EndRow) and row.outcome == "completed"]
+    assert {"confirm-b64-w1-s3", "confirm-b64-w1-s4"} <= set(completed)
+    assert Progress(plan, rows).finished
+    lost |= {f"confirm-b64-w1-s{seed}" for seed in range(3, 7)}
+    assert Progress(plan, driven(plan, FAR, fails=lost).rows).finished  # no seed is left, and none is waited for
+
+
+def test_no_group_is_kept_for_seeds_that_are_not_decided_on(plan: Plan) -> None:
+    """It would wait at the expense of the trial that it ran last."""
+    rows = driven(plan, CLOSE).rows
+    firsts = [i for i, row in enumerate(rows) if isinstance(row, AttemptRow) and row.phase == "confirm"][:6]
+    progress = Progress(plan, rows[: firsts[-1] + 1])  # the last of the first seeds runs
+    assert progress.next_assignment(5) is not None  # this driver is another one, and runs it again
+    assert progress.next_assignment(5) is None
+    assert not progress.wants_groups(1)
+
+
+def test_the_report_says_how_it_ended(plan: Plan) -> None:
+    for means, says in ((CLOSE, "not decided"), (FAR, "the choice is decided")):
+        rows = driven(plan, means).rows
+        written = {"config": plan.config.model_dump(mode="json")}
+        summary = summarize(
+            [row.model_copy(update=written) if isinstance(row, StudyRow) else row for row in rows], plan
+        )
+        assert summary.seeds_added == len(added(rows))
+        assert summary.planned_trials == len(summary.trials)
+        (line,) = (
+            line for line in verdict(summary) if line.startswith(f"Confirmation added {summary.seeds_added} seeds")
+        )
+        assert says in line
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Literal
 from scipy.special import nctdtr, stdtr, stdtrit
 
 from study.analysis.statistics.samples import Axis, Sample, by_seed
-from study.analysis.statistics.seed_noise import MODERATED_FROM, seed_noise
+from study.analysis.statistics.seed_noise import seed_noise
 
 Answer = Literal["supported", "contradicted", "inconclusive"]
 HypothesisKind = Literal["greater", "equivalent", "no_less"]
@@ -143,39 +143,41 @@ def _untested(a: Sample, b: Sample, axis: Axis) -> Contrast:
 def difference(a: Arm, b: Arm, family: Sequence[Arm] = (), at_once: int = 1) -> Difference | None:
     """Return the mean of `a` less that of `b`; None where one has under two seeds.
 
-    Arms that ran the same seeds are compared seed by seed; where one lost up to half of the other's seeds, over those
-    that both have, because those that are lost may be the hard ones. `family` holds the arms of the same study, whose
-    noise helps to know that of the two (see `seed_noise`); those that share rows with `a` or `b` are left out. Where
-    there are none this is the paired t test or Welch's (1947, doi:10.1093/biomet/34.1-2.28). The interval is one of
+    Arms are compared seed by seed where they ran the same seeds. `family` holds the arms of the same study, whose noise
+    helps to know that of the two, and whose seeds allow for those that one of the two lacks (see `seed_noise`); those
+    that share rows with `a` or `b` are left out. Without any this is the paired t test, over the seeds that both have
+    if one lost up to half of the other's, or else Welch's (1947, doi:10.1093/biomet/34.1-2.28). The interval is one of
     `at_once` that hold together with 95%.
     """
     if min(len(a.values), len(b.values)) < 2:
         return None
     rows = {*a.rows, *b.rows}
     beside = [one for one in family if len(one.values) > 1 and one not in (a, b) and not rows & set(one.rows)]
-    values = _over_shared_seeds([a.values, b.values, *(one.values for one in beside)])
-    noise = seed_noise(values)
+    first, second = (a.values, b.values) if beside else _over_shared_seeds(a.values, b.values)
+    noise = seed_noise([first, second, *(one.values for one in beside)])
     error, degrees = noise.difference(0, 1)
     effect = float(noise.mean[0] - noise.mean[1])
     half = float(stdtrit(degrees, 1 - LEVEL / at_once)) * error
+    paired = bool(noise.paired[:2].all()) and not set(first).isdisjoint(second)
+    moderated = bool(noise.moderated[:2].all())
     return Difference(
         effect=effect,
         standard_error=error,
         degrees=degrees,
         ci=(effect - half, effect + half),
-        test=_test_name(noise.paired(0, 1), moderated=1 + len(beside) >= MODERATED_FROM - 1),
-        n=(len(values[0]), len(values[1])),
+        test=_test_name(paired, moderated),
+        n=(len(first), len(second)),
     )
 
 
-def _over_shared_seeds(values: Sequence[Mapping[Hashable, float]]) -> list[Mapping[Hashable, float]]:
-    """Return values by seed over the seeds of the smaller of the first two, if these are at least half of the other's;
-    of the further ones too, where they have all of these.
-    """
-    fewer, more = sorted((set(one) for one in values[:2]), key=len)
+def _over_shared_seeds(
+    a: Mapping[Hashable, float], b: Mapping[Hashable, float]
+) -> tuple[Mapping[Hashable, float], Mapping[Hashable, float]]:
+    """Return two arms over the seeds of the smaller one, if these are at least half of the other's."""
+    fewer, more = sorted((set(a), set(b)), key=len)
     if not fewer <= more or 2 * len(fewer) < len(more):
-        return list(values)
-    return [{seed: one[seed] for seed in fewer} if fewer <= set(one) else one for one in values]
+        return a, b
+    return {seed: a[seed] for seed in fewer}, {seed: b[seed] for seed in fewer}
 
 
 def _test_name(paired: bool, moderated: bool) -> TestName:

@@ -33,12 +33,13 @@ def draw_means(
     draw together.
     """
     noise = seed_noise(values)
-    mean, square, degrees = noise.mean, noise.of_differences(), noise.degrees_of_differences()
+    mean, square, degrees = noise.mean, noise.own, noise.degrees
     if not square.any():
         return np.tile(mean, (n_draws, 1))  # a cost that is equal for all seeds is known exactly
     shape = (n_draws, len(mean))
     error = square * degrees / rng.chisquare(degrees, shape)
-    together = np.sqrt(noise.of_all()) * rng.standard_t(noise.counts.min() - 1, (n_draws, 1))
+    fewest = min(map(len, values)) - 1
+    together = np.sqrt(noise.common) * rng.standard_t(fewest, (n_draws, 1))
     spread = float(mean.std())
     if len(mean) < _POOL_FROM or spread == 0:
         return mean + together + np.sqrt(error) * rng.standard_normal(shape)

@@ -1,8 +1,9 @@
 """How much configurations vary over seeds, each judged with the help of the others of its study.
 
-A variance from three seeds is known with two degrees of freedom, which makes intervals wide. The other configurations
-of a study say what a seed's noise is like, and each variance is shrunk towards theirs as far as they look alike
-(moderated variances, Smyth 2004, doi:10.2202/1544-6115.1027).
+Value = configuration + seed + noise: what a seed does to all configurations that ran it is no noise of their
+differences. A variance from three seeds is known with two degrees of freedom, which makes intervals wide. The other
+configurations say what noise is like, and each variance is shrunk towards theirs as far as they look alike (moderated
+variances, Smyth 2004, doi:10.2202/1544-6115.1027).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
-from study.analysis.statistics import Floats
+from study.analysis.statistics import Flags, Floats
 
 MODERATED_FROM = 3  # configurations: fewer say too little of how alike variances are
 _FLOOR = 1e-6  # of the largest variance: two equal seeds are luck, not certainty
@@ -22,57 +23,42 @@ _FLOOR = 1e-6  # of the largest variance: two equal seeds are luck, not certaint
 
 @dataclass(frozen=True)
 class Variances:
-    """A variance of a value of each of k configurations, (k,), the degrees of freedom of each, (k,), and of all."""
+    """Variances of k configurations, (k,), their degrees of freedom, (k,), and those of all together."""
 
     variance: Floats
     degrees: Floats
     all_degrees: float
 
-    @property
-    def moderated(self) -> bool:
-        """Whether the variances were shrunk towards a common one."""
-        return int(np.isfinite(self.variance).sum()) >= MODERATED_FROM
-
-    def error(self, counts: Floats) -> Floats:
-        """Return the squared standard errors of means over `counts` seeds, (k,)."""
-        return self.variance / counts
-
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Means of k configurations over two or more seeds, (k,), and how noisy a seed is.
+    """Means of k configurations over two or more seeds, (k,), and how well they are known.
 
-    Configurations that ran the same seeds are compared seed by seed: what a seed does to all of them is no noise of
-    their differences. `alike` (k,) numbers the sets of seeds.
+    Where configurations ran different seeds, `mean` allows for what each seed does to all that ran it (generalized
+    least squares); where all ran the same it is the plain mean.
     """
 
     mean: Floats
-    counts: Floats
-    alike: tuple[int, ...]
-    by_itself: Variances  # of a value about the mean of its configuration
-    beside_others: Variances  # the same without what its seed does to all; nan for a configuration alone with its seeds
-
-    def paired(self, a: int, b: int) -> bool:
-        """Say whether two configurations ran the same seeds."""
-        return self.alike[a] == self.alike[b]
-
-    def of_differences(self) -> Floats:
-        """Return the squared standard error (k,) that each mean brings into its difference with any other."""
-        return self._together.error(self.counts)
-
-    def degrees_of_differences(self) -> Floats:
-        """Return the degrees of freedom (k,) of `of_differences`."""
-        return self._together.degrees
-
-    def of_all(self) -> float:
-        """Return the squared standard error that seeds bring into all means alike, which differences are free of."""
-        if self._together is self.by_itself:
-            return 0.0
-        return max(float((self.by_itself.error(self.counts) - self.of_differences()).mean()), 0.0)
+    covariance: Floats  # of the means, (k, k)
+    degrees: Floats  # of freedom of a configuration's noise, (k,)
+    all_degrees: Floats  # the most of any difference with it, (k,)
+    paired: Flags  # whether the configuration is compared seed by seed, (k,)
+    moderated: Flags  # whether its variance is shrunk towards those of others, (k,)
+    share: Floats  # squared standard error of the mean by the configuration's own noise, (k,)
+    of_seeds: float  # variance of what a seed does to all that ran it
 
     @property
-    def _together(self) -> Variances:
-        return self.beside_others if len(set(self.alike)) == 1 and len(self.alike) > 1 else self.by_itself
+    def common(self) -> float:
+        """The squared error that seeds bring into all means alike, and of which differences are free."""
+        k = len(self.mean)
+        if k < 2:
+            return 0.0
+        return max(float(self.covariance.sum() - np.trace(self.covariance)) / (k * (k - 1)), 0.0)
+
+    @property
+    def own(self) -> Floats:
+        """The squared error (k,) that each mean brings into its difference with any other."""
+        return np.maximum(np.diag(self.covariance) - self.common, self.share)
 
     def difference(self, a: int, b: int) -> tuple[float, float]:
         """Return standard error and degrees of freedom of the difference of two means.
@@ -81,56 +67,99 @@ class SeedNoise:
         (Satterthwaite 1946, doi:10.2307/3002019). Those of moderated variances, which share most of their evidence, are
         averaged instead.
         """
-        known = self.beside_others if self.paired(a, b) else self.by_itself
-        errors, pair = known.error(self.counts), [a, b]
-        square = float(errors[pair].sum())
-        if square == 0:
-            return 0.0, float(known.degrees[pair].min())
-        power = 1 if self.paired(a, b) or known.moderated else 2
-        degrees = square**power / float((errors[pair] ** power / known.degrees[pair]).sum())
-        return square**0.5, min(degrees, known.all_degrees)
+        pair, cov = [a, b], self.covariance
+        square = float(cov[a, a] + cov[b, b] - 2 * cov[a, b])
+        shares = self.share[pair]
+        if square <= 0 or not shares.any():
+            return 0.0, float(self.degrees[pair].min())
+        power = 1 if (self.paired[pair] | self.moderated[pair]).all() else 2
+        degrees = float(shares.sum()) ** power / float((shares**power / self.degrees[pair]).sum())
+        return square**0.5, min(degrees, float(self.all_degrees[pair].min()))
 
 
 def seed_noise(values: Sequence[Mapping[Hashable, float]]) -> SeedNoise:
     """Return means and noise of k configurations, each given as two or more values by seed."""
-    counts = np.array([len(one) for one in values], dtype=float)
-    sets = [frozenset(one) for one in values]
-    numbers = {seeds: number for number, seeds in enumerate(dict.fromkeys(sets))}
-    alike = tuple(numbers[seeds] for seeds in sets)
-    alone = np.array([np.var(list(one.values()), ddof=1) for one in values])
-    beside, shared_degrees = np.full(len(values), np.nan), 0.0
-    for seeds, number in numbers.items():
-        members = [i for i, one in enumerate(alike) if one == number]
-        if len(members) > 1:
-            table = np.array([[values[i][seed] for seed in seeds] for i in members])
-            left = table - table.mean(axis=0)
-            beside[members] = np.var(left, axis=1, ddof=1) * len(members) / (len(members) - 1)
-            shared_degrees += (len(members) - 1) * (len(seeds) - 1)
-    paired = np.isfinite(beside)
-    variance, degrees = np.full(len(values), np.nan), np.full(len(values), np.nan)
-    variance[paired], degrees[paired] = moderate(beside[paired], counts[paired] - 1, shared_degrees)
-    together = float((counts - 1).sum())
-    return SeedNoise(
-        mean=np.array([np.mean(list(one.values())) for one in values]),
-        counts=counts,
-        alike=alike,
-        by_itself=Variances(*moderate(alone, counts - 1, together), together),
-        beside_others=Variances(variance, degrees, shared_degrees),
-    )
+    seeds = {seed: place for place, seed in enumerate(dict.fromkeys(seed for one in values for seed in one))}
+    table = np.full((len(values), len(seeds)), np.nan)
+    for row, one in zip(table, values, strict=True):
+        row[[seeds[seed] for seed in one]] = list(one.values())
+    ran = np.isfinite(table)
+    counts = ran.sum(axis=1).astype(float)
+    mean = np.array([np.mean(list(one.values())) for one in values])
+    alone = np.nanvar(table, axis=1, ddof=1)
+    all_alike = bool(ran.all())
+    paired = _shared(ran) if all_alike or len(values) >= MODERATED_FROM else np.zeros(len(values), dtype=bool)
+    whole = _moderated(Variances(alone, counts - 1, float((counts - 1).sum())))
+    variance, degrees, most = whole.variance, whole.degrees, np.full(len(values), whole.all_degrees)
+    moderated = np.full(len(values), len(values) >= MODERATED_FROM)
+    of_seeds = 0.0
+    if paired.any():
+        left = _beside_others(table[paired], ran[paired])
+        weights = counts[paired] - 1
+        of_seeds = max(float(np.average(alone[paired] - left.variance, weights=weights)), 0.0)
+        beside = _moderated(left)
+        variance = np.maximum(variance - of_seeds, variance / 10)
+        variance[paired], degrees[paired], most[paired] = beside.variance, beside.degrees, beside.all_degrees
+        moderated[paired] = paired.sum() >= MODERATED_FROM
+    share = variance / counts
+    if all_alike or of_seeds == 0:
+        covariance = np.diag(share) + of_seeds / counts[0]
+    else:
+        mean, covariance = _generalized(table, ran, variance, of_seeds)
+    return SeedNoise(mean, covariance, degrees, most, paired, moderated, share, of_seeds)
 
 
-def moderate(variance: Floats, degrees: Floats, together: float) -> tuple[Floats, Floats]:
-    """Return variances (k,) shrunk towards a common one as far as they look alike, and their degrees of freedom (k,).
+def _shared(ran: Flags) -> Flags:
+    """Return which configurations (k,) have two seeds or more that others of these ran too."""
+    among = np.ones(len(ran), dtype=bool)
+    while True:
+        shared = (ran & among[:, None]).sum(axis=0) >= 2
+        left = among & ((ran & shared).sum(axis=1) >= 2)
+        if (left == among).all():
+            return among
+        among = left
+
+
+def _beside_others(table: Floats, ran: Flags) -> Variances:
+    """Return variances about the sums of configuration and seed, which least squares fits to the table (k, seeds)."""
+    ran = ran & (ran.sum(axis=0) >= 2)
+    weights = ran.astype(float)
+    counts = weights.sum(axis=1)
+    filled = np.where(ran, table, 0.0)
+    centred = np.where(ran, filled - (filled.sum(axis=1) / counts)[:, None], 0.0)
+    inverse = np.linalg.pinv(np.diag(weights.sum(axis=0)) - (weights.T / counts) @ weights, hermitian=True)
+    effects = inverse @ centred.sum(axis=0)
+    residual = np.where(ran, centred - effects + (weights @ effects / counts)[:, None], 0.0)
+    # How much of a value the fit follows: its leverage.
+    within = weights @ inverse / counts[:, None]
+    lever = 1 / counts[:, None] + np.diag(inverse) - 2 * within + ((within * weights).sum(axis=1) / counts)[:, None]
+    free = np.where(ran, 1 - lever, 0.0).sum(axis=1)
+    return Variances((residual**2).sum(axis=1) / free, counts - 1, float(free.sum()))
+
+
+def _generalized(table: Floats, ran: Flags, variance: Floats, of_seeds: float) -> tuple[Floats, Floats]:
+    """Return means (k,) and their covariance where seeds, with this variance, are shared in part."""
+    weights = ran / variance[:, None]
+    shrink = of_seeds / (1 + of_seeds * weights.sum(axis=0))
+    weighted = np.where(ran, table, 0.0) * weights
+    information = np.diag(weights.sum(axis=1)) - (weights * shrink) @ weights.T
+    covariance = np.linalg.inv(information)
+    return covariance @ (weighted.sum(axis=1) - weights @ (shrink * weighted.sum(axis=0))), covariance
+
+
+def _moderated(known: Variances) -> Variances:
+    """Return the variances shrunk towards a common one as far as they look alike, and their degrees of freedom.
 
     Fewer than three are returned as they are. How alike variances are is itself a guess from a few of them: the common
-    one never counts for more than half of the degrees that all have `together` (docs/adr/030).
+    one never counts for more than half of the degrees that all have together (docs/adr/030).
     """
+    variance, degrees = known.variance, known.degrees
     if len(variance) < MODERATED_FROM or not variance.any():
-        return variance, degrees
+        return Variances(variance.copy(), degrees.copy(), known.all_degrees)
     floor = np.maximum(variance, _FLOOR * variance.max())
     log = np.log(floor) - digamma(degrees / 2) + np.log(degrees / 2)
     excess = log.var(ddof=1) - polygamma(1, degrees / 2).mean()  # beyond what chance makes them unlike
-    prior, most = np.inf, together / 2
+    prior, most = np.inf, known.all_degrees / 2
     if excess > 1e-3:
         prior = 2 * brentq(lambda half: float(polygamma(1, half)) - excess, 1e-3, 2e3)
     if prior < most:
@@ -138,4 +167,6 @@ def moderate(variance: Floats, degrees: Floats, together: float) -> tuple[Floats
     else:
         prior, common = most, np.average(variance, weights=degrees)
     total = prior + degrees
-    return (prior * common + degrees * floor) / total, np.minimum(total, together)
+    return Variances(
+        (prior * common + degrees * floor) / total, np.minimum(total, known.all_degrees), known.all_degrees
+    )

@@ -49,10 +49,12 @@ def summarize(rows: Iterable[AnyRow], plan: Plan) -> Summary:
     fixed = [trial for trial in trials if plan.variants[trial.variant].growth is None]
     criticals, missing = critical_batches(fixed, plan.config.quality_target, objective)
     steps = _step_times(fixed)
-    ended_unbegun = {trial_id for trial_id, trial in state.ended.items() if not trial.begun}
-    never_begun = [spec for spec in plan.search if spec.trial_id in ended_unbegun]
+    never_begun = [
+        spec for spec in plan.search if spec.trial_id in state.ended and not state.trial(spec.trial_id).begun
+    ]
     hopeless = _hopeless(trials, plan, never_begun)
-    planned = len(plan.search) + plan.n_confirm - len(ended_unbegun) - len(hopeless) * plan.config.confirm.most
+    planned = len(plan.search) - len(never_begun) + plan.n_confirm - len(hopeless) * plan.config.confirm.seeds
+    planned += len(state.seeds_added)
     found_summary = Summary(
         protocol_version=PROTOCOL_VERSION,
         study=_facts(state, plan.config.name),

@@ -90,11 +90,11 @@ class MetricReadings:
             for trial, attempt in state.begun
             if attempt.phase == "search" and trial.status in ("diverged", "failed", "infeasible")
         )
-        planned = {"search": len(self._plan.search), "confirm": self._plan.n_confirm}
+        planned = {"search": len(self._plan.search), "confirm": self._plan.n_confirm + len(state.seeds_added)}
         # A cell whose every search trial diverged, failed or did not fit has no rate to confirm.
         searched = Counter(spec.cell for spec in self._plan.search)
         hopeless = sum(lost_searches[cell] == n for cell, n in searched.items())
-        planned["confirm"] -= hopeless * self._plan.config.confirm.most
+        planned["confirm"] -= hopeless * self._plan.config.confirm.seeds
         for kind in TRIAL_KINDS:
             counts[kind, "pending"] = planned[kind] - sum(counts[kind, status] for status in STATES[1:])
             for status in STATES:

@@ -36,11 +36,18 @@ class StudyProgress:
     def __init__(self, plan: Plan, state: StudyState) -> None:
         self.state = state
         self._plan, self._config = plan, plan.config
-        self._planned = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
-        self._planned.update({("confirm", cell): plan.config.confirm.most for cell in plan.cells})
-        whole = {cell: plan.confirm_trials(cell, base_lr=1.0)[0] for cell in plan.cells}  # as long at any rate
+        self._first = Counter[Kind]({("search", cell): plan.n_search(cell) for cell in plan.cells})
+        self._first.update({("confirm", cell): plan.config.confirm.seeds for cell in plan.cells})
+        confirm = {cell: plan.confirm_trials(cell, base_lr=1.0) for cell in plan.cells}  # as long at any rate
+        self._cell_of_seed = {spec.trial_id: cell for cell, specs in confirm.items() for spec in specs}
         # Of a batch that grows, an epoch has fewer and fewer updates.
-        self._epochs = {cell: spec.epochs_at(spec.total_updates) for cell, spec in whole.items()}
+        self._epochs = {cell: specs[0].epochs_at(specs[0].total_updates) for cell, specs in confirm.items()}
+
+    @property
+    def _planned(self) -> Counter[Kind]:
+        """The trials to run so far, with the seeds that were added to decide."""
+        added = (("confirm", self._cell_of_seed[trial_id]) for trial_id in self.state.seeds_added)
+        return self._first + Counter[Kind](added)
 
     @property
     def planned(self) -> int:
@@ -103,11 +110,9 @@ class StudyProgress:
             elif trial.status == "running" and trial.last is not None:
                 left[kind] = left.get(kind, 0.0) - trial.last.updates / attempt.total_updates
         never_begun = {trial_id for trial_id, trial in self.state.ended.items() if trial.attempt is None}
-        if never_begun:  # to list the search draws rates, which takes NumPy
-            confirm = (spec for cell in self._plan.cells for spec in self._plan.confirm_trials(cell, base_lr=1.0))
-            for spec in (*self._plan.search, *confirm):
-                if spec.trial_id in never_begun:
-                    left[spec.phase, spec.cell] -= 1
+        for spec in self._plan.search if never_begun else ():  # to list it draws rates, which takes NumPy
+            if spec.trial_id in never_begun:
+                left["search", spec.cell] -= 1
         return left
 
     def _finished(self) -> Iterator[tuple[Kind, float]]:

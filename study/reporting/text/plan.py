@@ -27,7 +27,7 @@ def print_plan(plan: Plan, paces: Paces, ranks: int, rates: Mapping[str, FirstRa
     """
     measured = paces.measured
     console.print(
-        f"Study {plan.config.name!r}: {len(plan.search)} search and {plan.n_confirm} confirm trials",
+        f"Study {plan.config.name!r}: {len(plan.search)} search and {_n_confirm(plan)} confirm trials",
         markup=False,
     )
     console.print(_cells(plan, measured))
@@ -48,6 +48,11 @@ def print_plan(plan: Plan, paces: Paces, ranks: int, rates: Mapping[str, FirstRa
     for one in plan.tried:
         for line in module_lines(plan, one, rates[one.variant], paces):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _n_confirm(plan: Plan) -> str:
+    most = len(plan.cells) * plan.config.confirm.most
+    return str(most) if most == plan.n_confirm else f"{plan.n_confirm} to {most}"
 
 
 def _cells(plan: Plan, paces: Mapping[Cell, Pace]) -> Table:

@@ -146,15 +146,15 @@ def _undecided(objective: Objective, found: Recommendation) -> tuple[str, ...]:
     one = found.to_settle
     if one is None:
         return ()
-    which = "" if found.choice is not None and one.label == found.choice.label else f"{one.label}, "
-    cheaper = f"{which}cheaper, is" if which else "it is"
-    doubt = f"Undecided: {cheaper} {_good(objective, found)} with probability {_probability(one.probability)}"
+    chosen = found.choice is not None and one.label == found.choice.label
+    which = "it" if chosen else one.label if found.choice is None else f"{one.label}, cheaper,"
+    doubt = f"Undecided: {which} is {_good(objective, found)} with probability {_probability(one.probability)}"
     if one.more_seeds is None:
         return (f"{doubt}; even a thousand more seeds would not settle it.",)
     seeds = f"{one.more_seeds} more seed{'s' * (one.more_seeds > 1)}"
-    pair = "" if found.aim == "reaches" else " of it and of the best"
+    of_both = "" if one.rival is None else f" of it and of {one.rival}"
     hours = "" if one.device_h is None else f" ({cost_unit([one.device_h]).show(one.device_h)})"
-    return (f"{doubt}; about {seeds}{pair}{hours} would settle it.",)
+    return (f"{doubt}; about {seeds}{of_both}{hours} would settle it.",)
 
 
 def recommendation_record(summary: Summary, found: Recommendation, limits: Constraints) -> dict[str, object]:

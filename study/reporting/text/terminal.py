@@ -174,8 +174,7 @@ class ProgressView:
         trial = self._state.trial(end.trial_id)
         line = f"[{len(self._state.ended)}/{self._progress.planned}] {end.trial_id} {end.outcome}"
         if end.outcome == "stopped" and not trial.begun:
-            why = "the search has ended" if trial.phase == "search" else "the choice is decided"
-            return f"{line} before it began: {why}"
+            return f"{line} before it began: the search has ended"
         epochs = self._progress.epochs(trial)
         if epochs is not None:
             line += f" at {epochs[0]:.1f} of {epochs[1]:g} epochs"

@@ -81,7 +81,7 @@ def steps_table(summary: Summary) -> TextTable | None:
             difference_text(objective, gain.effect),
             interval_words(objective, gain),
             _times(before, after, summary.cost_axis),
-            noise_answer(gain) + _over_shared(before, after, gain),
+            noise_answer(gain) + _of_seeds(before, after, gain),
         )
         for before, after, gain in ways
     )
@@ -204,9 +204,11 @@ def _ends(summary: Summary, unit: Unit) -> str:
     )
 
 
-def _over_shared(before: Point, after: Point, gain: Contrast) -> str:
-    """Return that seeds which one of two configurations lost are left out of their difference, if there are any."""
-    return ", on the seeds that both have" if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds) else ""
+def _of_seeds(before: Point, after: Point, gain: Contrast) -> str:
+    """Return how seeds that only one of two configurations completed enter their difference, if there are any."""
+    if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds):
+        return ", on the seeds that both have"
+    return ", allowing for the seeds that one of them lacks" if before.n_seeds != after.n_seeds else ""
 
 
 def _times(before: Point, after: Point, axis: CostAxis) -> str:
@@ -232,12 +234,9 @@ def _seeds_added(summary: Summary) -> tuple[str, ...]:
         return ()
     seeds = [point.n_seeds for point in summary.points]
     found = summary.recommendation
-    open_ = found is not None and found.to_settle is not None
-    end = (
-        f"what is open had {confirm['at_most']} seeds, the most, or was not finished"
-        if open_
-        else "the choice is decided"
-    )
+    end = f"the choice is not decided yet, or not with {confirm['at_most']} seeds, the most"
+    if found is not None and found.sure and found.to_settle is None:
+        end = "the choice is decided"
     return (
         f"Confirmation added {summary.seeds_added} seeds to the {confirm['seeds']} of each configuration, which have "
         f"{min(seeds)} to {max(seeds)} now: {end}.",

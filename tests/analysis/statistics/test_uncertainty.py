@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 
 from study.analysis.statistics.pooling import draw_means
 from study.analysis.statistics.samples import Sample, mean_interval
-from study.analysis.statistics.seed_noise import moderate, seed_noise
+from study.analysis.statistics.seed_noise import seed_noise
 from study.analysis.statistics.uncertainty import frontier, hypervolumes, membership
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
@@ -191,15 +191,63 @@ def test_far_apart_configurations_are_left_where_they_are() -> None:
 
 def test_variances_that_differ_by_chance_alone_become_nearly_one() -> None:
     rng = np.random.default_rng(0)
-    alike = rng.chisquare(2, 200) / 2
-    variance, degrees = moderate(alike, np.full(200, 2.0), 400.0)
-    assert variance.std() < 0.2 * alike.std()
-    assert variance.mean() == pytest.approx(1, abs=0.2)
-    assert degrees.min() > 10
-    unlike = np.exp(rng.standard_normal(200)) * rng.chisquare(30, 200) / 30
-    variance, degrees = moderate(unlike, np.full(200, 30.0), 6000.0)
-    assert np.corrcoef(np.log(variance), np.log(unlike))[0, 1] > 0.99
-    assert degrees.max() < 35
+    alike = apart([tuple(row) for row in rng.standard_normal((200, 3))])
+    raw = np.array([np.var(list(one.values()), ddof=1) for one in alike])
+    found = seed_noise(alike)
+    assert (3 * found.share).std() < 0.2 * raw.std()
+    assert (3 * found.share).mean() == pytest.approx(1, abs=0.2)
+    assert found.degrees.min() > 10
+    unlike = apart([tuple(np.exp(rng.standard_normal() / 2) * row) for row in rng.standard_normal((200, 31))])
+    raw = np.array([np.var(list(one.values()), ddof=1) for one in unlike])
+    found = seed_noise(unlike)
+    assert np.corrcoef(np.log(found.share), np.log(raw))[0, 1] > 0.99
+    assert found.degrees.max() < 35
+
+
+def test_alike_seeds_give_the_residuals_of_a_two_way_layout() -> None:
+    """Of the same seeds everywhere: plain means, and as many degrees of freedom as two-way sums leave over."""
+    rng = np.random.default_rng(3)
+    table = rng.standard_normal((6, 4)) + 3 * rng.standard_normal(4)
+    found = seed_noise([dict(enumerate(row)) for row in table])
+    assert found.mean == pytest.approx(table.mean(axis=1))
+    assert found.all_degrees == pytest.approx([15.0] * 6)
+    assert found.of_seeds == pytest.approx(9.0, rel=0.9)
+    two = seed_noise([dict(enumerate(row)) for row in table[:2]])
+    assert two.share.sum() == pytest.approx(np.var(table[0] - table[1], ddof=1) / 4)
+
+
+def test_a_lost_seed_is_allowed_for() -> None:
+    """One configuration lost a seed on which all others do badly: its mean is compared as if it had run it."""
+    rng = np.random.default_rng(5)
+    seeds = np.array([0.0, 0.1, -0.1, -2.0])
+    table = seeds + np.arange(5)[:, None] + 0.01 * rng.standard_normal((5, 4))
+    values = [dict(enumerate(row)) for row in table]
+    del values[0][3]
+    found = seed_noise(values)
+    assert found.mean[1] - found.mean[0] == pytest.approx(1.0, abs=0.05)
+    assert found.difference(0, 1)[0] < 0.03
+    values[4][99] = 100.0  # a seed that nothing else ran says little of differences
+    more = seed_noise(values)
+    assert more.mean[4] - more.mean[3] == pytest.approx(1.0, abs=0.05)
+
+
+@given(st.integers(0, 10**6), st.integers(3, 6))
+@settings(max_examples=30, deadline=None)
+def test_means_over_unequal_seeds_are_those_of_a_mixed_model(seed: int, k: int) -> None:
+    """The best linear unbiased estimate by the whole covariance matrix of the values, given the same variances."""
+    rng = np.random.default_rng(seed)
+    table = rng.standard_normal((k, 6)) + 2 * rng.standard_normal(6)
+    values = [dict(list(enumerate(row))[: int(rng.integers(2, 7))]) for row in table]
+    found = seed_noise(values)
+    variance = found.share * [len(one) for one in values]
+    places = [(i, s) for i, one in enumerate(values) for s in one]
+    y = np.array([values[i][s] for i, s in places])
+    x = np.array([[float(i == j) for j in range(k)] for i, _ in places])
+    cov = [[found.of_seeds * (s == t) + variance[i] * ((i, s) == (j, t)) for j, t in places] for i, s in places]
+    covariance = np.linalg.inv(x.T @ np.linalg.solve(cov, x))
+    assert found.mean == pytest.approx(covariance @ (x.T @ np.linalg.solve(cov, y)))
+    error, _ = found.difference(0, 1)
+    assert error**2 == pytest.approx(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
 
 
 @settings(max_examples=50, deadline=None)
