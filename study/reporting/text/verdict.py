@@ -208,7 +208,8 @@ def _of_seeds(before: Point, after: Point, gain: Contrast) -> str:
     """Return how seeds that only one of two configurations completed enter their difference, if there are any."""
     if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds):
         return ", on the seeds that both have"
-    return ", allowing for the seeds that one of them lacks" if before.n_seeds != after.n_seeds else ""
+    lacking = gain.ci is not None and before.n_seeds != after.n_seeds
+    return ", allowing for the seeds that one of them lacks" if lacking else ""
 
 
 def _times(before: Point, after: Point, axis: CostAxis) -> str:
