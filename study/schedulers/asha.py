@@ -70,6 +70,9 @@ def _quantile(ascending: Sequence[float], share: float) -> float | None:
     return high - (high - low) * (1 - rest) if rest >= 0.5 else low + (high - low) * rest
 
 
+ROUNDING = 1e-12  # spreads that differ by less are equal
+
+
 class MoAsha(Asha):
     """ASHA's stopping rule on cost and score together: a trial ranks by its Pareto front, then by its spread on it.
 
@@ -96,6 +99,6 @@ class MoAsha(Asha):
             own_front = fronts[-1]
             same = np.flatnonzero(fronts == own_front)
             spreads = spread(points[same])
-            better = (fronts < own_front).sum() + (spreads > spreads[-1]).sum()
+            better = (fronts < own_front).sum() + (spreads > spreads[-1] + ROUNDING).sum()
             return "continue" if better < max(len(points) / self._eta, 1) else "stop"
         return "continue"

@@ -102,7 +102,7 @@ def seed_noise(values: Sequence[Mapping[Hashable, float]]) -> SeedNoise:
         variance[paired], degrees[paired], most[paired] = beside.variance, beside.degrees, beside.all_degrees
         moderated[paired] = paired.sum() >= MODERATED_FROM
     share = variance / counts
-    if all_alike or of_seeds == 0:
+    if all_alike or of_seeds <= _FLOOR * variance.max() or not variance.all():
         covariance = np.diag(share) + of_seeds / counts[0]
     else:
         mean, covariance = _generalized(table, ran, variance, of_seeds)
