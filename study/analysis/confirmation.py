@@ -43,7 +43,7 @@ def seed_wanted(
     gains: dict[tuple[int, int], float] = {}  # of a seed of one configuration for the comparison of another
     probability: dict[int, float] = {}
     for one in advice.standings:
-        if one.rival is None or not is_open(one, advice):
+        if one.rival is None or not is_open(one, advice.choice, confidence):
             continue
         i = place[one.label]
         probability[i] = one.probability

@@ -136,7 +136,8 @@ def recommend(
     if known:
         rivals = _rivals(drawn, among)
         standings = _standings(samples, fit, best, probability, loss, rivals)
-        settle = _to_settle(candidates, fit, choice, probability, room, rivals if asked is None else {}, confidence)
+        chosen = None if choice is None else expected(choice)
+        settle = _to_settle(candidates, standings, chosen, room, asked is not None, confidence)
     return Recommendation(
         aim="within_margin" if asked is None else "reaches",
         choice=None if choice is None else expected(choice),
@@ -151,14 +152,13 @@ def recommend(
     )
 
 
-def is_open(one: Standing, advice: Recommendation) -> bool:
+def is_open(one: Standing, choice: Expected | None, confidence: float) -> bool:
     """Say whether it is undecided if a configuration is good enough, where that matters to the choice: the choice, or
     one that costs less.
     """
-    if advice.choice is not None and one.label == advice.choice.label:
-        return one.probability < advice.confidence
-    cheaper = advice.choice is None or one.cost < advice.choice.cost
-    return cheaper and 1 - advice.confidence < one.probability < advice.confidence
+    if choice is not None and one.label == choice.label:
+        return one.probability < confidence
+    return (choice is None or one.cost < choice.cost) and 1 - confidence < one.probability < confidence
 
 
 def _rivals(drawn: Floats, among: Sequence[int]) -> dict[int, int]:
@@ -195,36 +195,33 @@ def _standings(
 
 def _to_settle(
     candidates: Sequence[Candidate],
-    fit: Sequence[int],
-    choice: int | None,
-    probability: Sequence[float],
+    standings: Sequence[Standing],
+    choice: Expected | None,
     room: Floats,
-    rivals: Mapping[int, int],
+    alone: bool,
     confidence: float,
 ) -> ToSettle | None:
-    """Return the undecided candidate that the fewest seeds settle: one that costs less than the choice, or the choice.
+    """Return the undecided configuration that the fewest seeds settle.
 
     `room` (n_draws, k) is by how much each is good enough. More seeds narrow it by the root of their number, if effect
     and spread stay as they are; it is settled once its mean is as many standard deviations from 0 as `confidence`
-    needs. Its rival, if it has one, needs as many.
+    needs. Its rival needs as many, unless a configuration is judged `alone`.
     """
-    most = math.inf if choice is None else candidates[choice].sample.mean_cost
+    place = {candidate.sample.label: i for i, candidate in enumerate(candidates)}
     found = []
-    for i in fit:
-        p = probability[i]
-        cheaper = candidates[i].sample.mean_cost < most and 1 - confidence < p < confidence
-        if not cheaper and not (i == choice and p < confidence):
+    for one in standings:
+        if not is_open(one, choice, confidence):
             continue
-        measured = [i, rivals[i]] if i in rivals else [i]
-        seeds = min(candidates[m].sample.n_seeds for m in measured)
+        i, rival = place[one.label], None if alone else one.rival
+        measured = [candidates[i]] if rival is None else [candidates[i], candidates[place[rival]]]
+        seeds = min(candidate.sample.n_seeds for candidate in measured)
         distance = abs(float(room[:, i].mean()))
         needed = seeds * (float(ndtri(confidence)) * float(room[:, i].std()) / distance) ** 2 if distance else math.inf
         more = max(math.ceil(needed) - seeds, 1) if needed <= _MOST_SEEDS else None
-        hours = [candidates[m].seed_device_h for m in measured]
+        hours = [candidate.seed_device_h for candidate in measured]
         known = [hour for hour in hours if hour is not None]
         device_h = None if more is None or len(known) < len(hours) else more * sum(known)
-        rival = candidates[rivals[i]].sample.label if i in rivals else None
-        found.append(ToSettle(candidates[i].sample.label, p, more, rival, device_h))
+        found.append(ToSettle(one.label, one.probability, more, rival, device_h))
     return min(found, key=lambda one: one.more_seeds or math.inf, default=None)
 
 
