@@ -9,7 +9,7 @@ variances, Smyth 2004, doi:10.2202/1544-6115.1027).
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -19,6 +19,7 @@ from study.analysis.statistics import Flags, Floats
 
 MODERATED_FROM = 3  # configurations: fewer say too little of how alike variances are
 _FLOOR = 1e-6  # of the largest variance: two equal seeds are luck, not certainty
+_ROUNDING = 1e-12  # share of the largest value: a smaller deviation is the rounding of equal values
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def seed_noise(values: Sequence[Mapping[Hashable, float]]) -> SeedNoise:
     ran = np.isfinite(table)
     counts = ran.sum(axis=1).astype(float)
     mean = np.array([np.mean(list(one.values())) for one in values])
-    alone = np.nanvar(table, axis=1, ddof=1)
+    rounding = (_ROUNDING * float(np.nanmax(np.abs(table)))) ** 2
+    alone = _without(np.nanvar(table, axis=1, ddof=1), rounding)
     all_alike = bool(ran.all())
     paired = _shared(ran) if all_alike or len(values) >= MODERATED_FROM else np.zeros(len(values), dtype=bool)
     whole = _moderated(Variances(alone, counts - 1, float((counts - 1).sum())))
@@ -95,6 +97,7 @@ def seed_noise(values: Sequence[Mapping[Hashable, float]]) -> SeedNoise:
     of_seeds = 0.0
     if paired.any():
         left = _beside_others(table[paired], ran[paired])
+        left = replace(left, variance=_without(left.variance, rounding))
         weights = counts[paired] - 1
         of_seeds = max(float(np.average(alone[paired] - left.variance, weights=weights)), 0.0)
         beside = _moderated(left)
@@ -107,6 +110,11 @@ def seed_noise(values: Sequence[Mapping[Hashable, float]]) -> SeedNoise:
     else:
         mean, covariance = _generalized(table, ran, variance, of_seeds)
     return SeedNoise(mean, covariance, degrees, most, paired, moderated, share, of_seeds)
+
+
+def _without(variance: Floats, rounding: float) -> Floats:
+    """Return variances with 0 for those that are no more than rounding."""
+    return np.where(variance > rounding, variance, 0.0)
 
 
 def _shared(ran: Flags) -> Flags:

@@ -216,6 +216,16 @@ def test_alike_seeds_give_the_residuals_of_a_two_way_layout() -> None:
     assert two.share.sum() == pytest.approx(np.var(table[0] - table[1], ddof=1) / 4)
 
 
+@pytest.mark.parametrize("value", [0.65, 0.1 + 0.2, 1e9 / 3])
+def test_equal_seeds_have_no_noise_though_their_mean_is_rounded(value: float) -> None:
+    equal = [dict.fromkeys(range(3), value + i) for i in range(4)]
+    assert not seed_noise(equal).share.any()
+    assert seed_noise(equal).difference(0, 1)[0] == 0
+    assert (
+        draw_means(equal, None, 5, np.random.default_rng(0)) == draw_means(equal, None, 1, np.random.default_rng(1))
+    ).all()
+
+
 def test_a_lost_seed_is_allowed_for() -> None:
     """One configuration lost a seed on which all others do badly: its mean is compared as if it had run it."""
     rng = np.random.default_rng(5)
