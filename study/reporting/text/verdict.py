@@ -209,7 +209,7 @@ def _of_seeds(before: Point, after: Point, gain: Contrast) -> str:
     if max(gain.n_seeds) < max(before.n_seeds, after.n_seeds):
         return ", on the seeds that both have"
     lacking = gain.ci is not None and before.n_seeds != after.n_seeds
-    return ", allowing for the seeds that one of them lacks" if lacking else ""
+    return ", unequal seeds allowed for" if lacking else ""
 
 
 def _times(before: Point, after: Point, axis: CostAxis) -> str:
