@@ -10,7 +10,7 @@ from typing import Literal
 
 from scipy.special import nctdtr, stdtr, stdtrit
 
-from study.analysis.statistics.samples import Axis, Sample, by_seed
+from study.analysis.statistics.samples import Axis, Sample, by_seed, log_costs
 from study.analysis.statistics.seed_noise import seed_noise
 
 Answer = Literal["supported", "contradicted", "inconclusive"]
@@ -112,11 +112,9 @@ def contrasts(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]], axis:
     All configurations help to know the noise of a seed. The 95% intervals hold for all pairs at once (Bonferroni).
     Costs are compared by their logarithm, and effect and interval are then ratios.
     """
-    values = by_seed(samples, axis)
-    if axis == "cost":
-        if min(min(one.values()) for one in values) <= 0:  # a price of 0
-            return [_untested(samples[a], samples[b], axis) for a, b in pairs]
-        values = [{seed: math.log(value) for seed, value in one.items()} for one in values]
+    values = by_seed(samples, axis) if axis == "quality" else log_costs(samples)
+    if values is None:
+        return [_untested(samples[a], samples[b], axis) for a, b in pairs]
     arms = [Arm(sample.label, one) for sample, one in zip(samples, values, strict=True)]
     found = [difference(arms[a], arms[b], arms, at_once=len(pairs)) for a, b in pairs]
     return [_contrast(samples[a], samples[b], one, axis) for (a, b), one in zip(pairs, found, strict=True)]

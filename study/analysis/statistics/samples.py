@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -62,6 +63,14 @@ def by_seed(samples: Sequence[Sample], axis: Axis) -> list[dict[Hashable, float]
         )
         for place, sample in enumerate(samples)
     ]
+
+
+def log_costs(samples: Sequence[Sample]) -> list[dict[Hashable, float]] | None:
+    """Return the logarithms of costs by seed, which are noisy by a share of themselves; None if one is not above 0."""
+    costs = by_seed(samples, "cost")
+    if min(min(one.values()) for one in costs) <= 0:  # a price of 0
+        return None
+    return [{seed: math.log(cost) for seed, cost in one.items()} for one in costs]
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95, at_least: int = 2) -> tuple[float, float] | None:

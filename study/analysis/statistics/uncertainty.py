@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from study.analysis.statistics import Flags, Floats
 from study.analysis.statistics.pooling import draw_means
-from study.analysis.statistics.samples import Sample, by_seed, mean_interval
+from study.analysis.statistics.samples import Sample, by_seed, log_costs, mean_interval
 from study.pareto.fronts import hypervolume, on_coarse_front, on_front
 
 MIN_SEEDS = 3  # below, a spread is a guess and none is shown
@@ -132,9 +131,8 @@ def draw_qualities(samples: Sequence[Sample], n_draws: int, rng: np.random.Gener
 
 
 def _draw_costs(samples: Sequence[Sample], n_draws: int, rng: np.random.Generator) -> Floats:
-    """Draw plausible true costs, by their logarithm where all are above 0: costs are noisy by a share of themselves."""
-    values = by_seed(samples, "cost")
-    if min(min(one.values()) for one in values) <= 0:
-        return draw_means(values, None, n_draws, rng)
-    logs = [{seed: math.log(value) for seed, value in one.items()} for one in values]
+    """Draw plausible true costs, by their logarithm where all are above 0."""
+    logs = log_costs(samples)
+    if logs is None:
+        return draw_means(by_seed(samples, "cost"), None, n_draws, rng)
     return np.exp(draw_means(logs, None, n_draws, rng))
